@@ -1,0 +1,52 @@
+"""diskreplay: an experience-replay buffer that lives on disk."""
+
+from diskreplay.batch import Batch, Experience, PrioritizedBatch
+from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer, open
+from diskreplay.errors import (
+    ArgumentError,
+    ClosedError,
+    DamageError,
+    DiskReplayError,
+    FormatVersionError,
+    LockedError,
+    MismatchError,
+    NotAStoreError,
+    NotLiveError,
+    PriorityError,
+    ReadOnlyError,
+    SampleError,
+    SchemaError,
+    StorageError,
+)
+from diskreplay.samplers import importance_weights
+from diskreplay.schema import Field, Schema
+from diskreplay.sum_tree import SumTree
+from diskreplay.version import __version__
+
+__all__ = [
+    "ArgumentError",
+    "Batch",
+    "ClosedError",
+    "DamageError",
+    "DiskReplayError",
+    "Experience",
+    "Field",
+    "FormatVersionError",
+    "LockedError",
+    "MismatchError",
+    "NotAStoreError",
+    "NotLiveError",
+    "PrioritizedBatch",
+    "PrioritizedReplayBuffer",
+    "PriorityError",
+    "ReadOnlyError",
+    "ReplayBuffer",
+    "SampleError",
+    "Schema",
+    "SchemaError",
+    "StorageError",
+    "SumTree",
+    "__version__",
+    "importance_weights",
+    "open",
+]

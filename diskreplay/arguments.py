@@ -1,0 +1,33 @@
+"""Checks of numeric arguments, with one wording for their errors."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from diskreplay.errors import ArgumentError
+
+
+def whole_number(name: str, value: Any, *, at_least: int) -> int:
+    """Return `value` as an int of at least `at_least`, or raise ArgumentError."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = at_least - 1
+    if number < at_least or isinstance(value, bool):
+        raise ArgumentError(
+            f"{name} must be a whole number of at least {at_least} (found {value!r})"
+        )
+    return number
+
+
+def real_number(name: str, value: Any, *, low: float, high: float, above: bool = False) -> float:
+    """Return `value` as a float in [low, high], or in (low, high] with `above`, or raise."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not low <= number <= high or (above and number == low) or isinstance(value, bool):
+        interval = f"{'(' if above else '['}{low:g}, {high:g}{']' if high < float('inf') else ')'}"
+        raise ArgumentError(f"{name} must be a number in {interval} (found {value!r})")
+    return number

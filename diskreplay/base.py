@@ -1,0 +1,341 @@
+"""BaseBuffer: what both buffers do with transitions: push, extend, get, save, load, stats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diskreplay.arguments import whole_number
+from diskreplay.batch import Batch, Experience
+from diskreplay.errors import ArgumentError, DamageError, MismatchError, NotLiveError, SampleError
+from diskreplay.generator import generator_from_plain
+from diskreplay.ring import Columns, Ring
+from diskreplay.schema import Schema, fields_of
+from diskreplay.session import PathLike, SamplerT, Session
+from diskreplay.store import Snapshot, Store
+
+Ints = NDArray[np.int64]
+
+DEFAULT_WINDOW_BYTES = 256 << 20
+
+
+class BaseBuffer(Session[SamplerT]):
+    """A session with the methods that do not depend on how batches are drawn."""
+
+    # Writing
+
+    def push(
+        self,
+        state: Any,
+        action: Any,
+        reward: Any,
+        next_state: Any,
+        done: Any,
+        priority: float | None = None,
+        **extra: Any,
+    ) -> int:
+        """Add one transition and return its write id; the oldest goes when the buffer is full.
+
+        The first transition fixes the schema, unless it was given. Rewards must be finite and
+        `done` true or false; states, actions and extra fields are stored bit for bit, NaN and
+        infinity included, since sensors use them for "no reading". Cost: O(1), and now and then a
+        commit.
+
+        Raises SchemaError for values that do not fit the schema, PriorityError for a priority that
+        is negative, NaN or infinite (or any, in a ReplayBuffer), ReadOnlyError, and StorageError
+        when room has to be made and the disk refuses. A refused call changes nothing.
+
+        >>> buffer = ReplayBuffer(capacity=1000)
+        >>> buffer.push(state=[0.1, 0.2], action=1, reward=1.0, next_state=[0.3, 0.4], done=False)
+        0
+
+        priority:  the raw priority, where the buffer is prioritized; None is the largest so far
+        extra:     further fields by name, the same in every push
+        """
+        values = {
+            "state": state, "action": action, "reward": reward,
+            "next_state": next_state, "done": done, **extra,
+        }  # fmt: skip
+        with self._lock:
+            self._check_writing()
+            schema = self._ring.schema_for(values, lead=0)
+            row = schema.accept_row(values)
+            given = self._sampler.accept(None if priority is None else [priority], 1)
+            self._make_room(1)
+            self._ring.adopt(schema)
+            write_id = self._ring.push(row)
+            self._sampler.append(write_id, 1, given)
+            self._touch()
+        return write_id
+
+    def extend(
+        self,
+        states: ArrayLike,
+        actions: ArrayLike,
+        rewards: ArrayLike,
+        next_states: ArrayLike,
+        dones: ArrayLike,
+        priorities: ArrayLike | None = None,
+        **extra: ArrayLike,
+    ) -> Ints:
+        """Add n transitions, all or none, and return their write ids, int64 (n,).
+
+        Each argument has n as its first dimension; otherwise as `push`. Cost: O(n), vectorised.
+        What is larger than the window is committed at once, in one transaction, so that after a
+        kill there is all of it or nothing.
+
+        >>> buffer = ReplayBuffer(capacity=1000)
+        >>> buffer.extend([[0.0], [1.0]], [0, 1], [1.0, 1.0], [[1.0], [2.0]], [False, True])
+        array([0, 1])
+        """
+        values = {
+            "state": states, "action": actions, "reward": rewards,
+            "next_state": next_states, "done": dones, **extra,
+        }  # fmt: skip
+        with self._lock:
+            self._check_writing()
+            schema = self._ring.schema_for(values, lead=1)
+            columns = schema.accept_columns(values)
+            n = len(columns[0])
+            given = self._sampler.accept(priorities, n)
+            if n == 0:
+                return np.zeros(0, np.int64)
+            self._make_room(n)
+            self._ring.adopt(schema)
+            if self._ring.fits(n):
+                write_ids = self._ring.extend(columns)
+                self._sampler.append(int(write_ids[0]), n, given)
+                self._touch()
+                return write_ids
+            self._commit()
+            first = self._ring.count
+            with self._restored_on_error():
+                self._sampler.append(first, n, given)
+                self._commit_rows(iter([columns]), first, self._ring.start, first + n)
+            return np.arange(first, first + n)
+
+    def clear(self) -> None:
+        """Remove all transitions. The schema stays, and so does the annealing; write ids count on.
+
+        The largest priority starts anew. Disk space is used again by what is pushed next.
+        """
+        with self._lock:
+            self._check_writing()
+            self._make_room(0)
+            self._ring.clear()
+            self._sampler.clear()
+            self._touch()
+
+    def flush(self) -> None:
+        """Commit everything now. Raises StorageError when the disk refuses; the rows are kept."""
+        with self._lock:
+            self._check_open()
+            self._commit()
+
+    # Reading
+
+    def get(self, indices: ArrayLike) -> Batch:
+        """Return transitions by write id, in the order given.
+
+        Raises NotLiveError, naming the first, when a write id was evicted, cleared or never given.
+
+        indices:  int (n,), write ids as `push`, `extend` or `sample` returned them
+        """
+        write_ids = np.asarray(indices)
+        if write_ids.ndim != 1 or (write_ids.size and write_ids.dtype.kind not in "iu"):
+            raise ArgumentError(
+                f"indices must be whole numbers of shape (n,) "
+                f"(found {write_ids.dtype} of shape {write_ids.shape})"
+            )
+        with self._view() as view:
+            first, count = self._ring.first, self._ring.count
+            dead = write_ids[(write_ids < first) | (write_ids >= count)]
+            if dead.size:
+                raise NotLiveError(
+                    f"write id {dead[0]} is not live in {self._path}: "
+                    f"expected ids in [{first}, {count})"
+                )
+            if self._ring.schema is None:
+                raise SampleError(f"{self._path} is empty: push transitions first")
+            return self._batch(self._ring.fetch(write_ids.astype(np.int64), view))
+
+    def __iter__(self) -> Iterator[Experience]:
+        """Yield the live transitions, oldest first; what is evicted meanwhile is left out."""
+        with self._view():
+            at, end = self._ring.first, self._ring.count
+        while at < end:
+            with self._view() as view:
+                at = max(at, self._ring.first)
+                rows = self._ring.fetch(np.arange(at, min(at + 256, end)), view)
+                names = self._ring.schema.extra_names if self._ring.schema else ()
+            for row in zip(*rows, strict=True):
+                experience = Experience(*row[:5])
+                if names:
+                    experience.extra = dict(zip(names, row[5:], strict=True))
+                yield experience
+            at += len(rows[0])
+
+    def __len__(self) -> int:
+        with self._view():
+            return self._ring.size
+
+    def is_ready(self, n: int) -> bool:
+        """Return whether the buffer holds at least n transitions."""
+        return len(self) >= n
+
+    @property
+    def capacity(self) -> int:
+        """The number of transitions that the buffer holds when full."""
+        return self._capacity
+
+    @property
+    def path(self) -> Path:
+        """The directory of the store."""
+        return self._path
+
+    @property
+    def schema(self) -> Schema | None:
+        """The fields of a transition; None before the first push, unless given."""
+        with self._view():
+            return self._ring.schema
+
+    def stats(self) -> dict[str, Any]:
+        """Return what there is to know about the buffer, as a plain dict. Cost: O(size).
+
+        kind, path, size, capacity, count, schema; disk_bytes (the data file now), memory_bytes
+        (window and side tables when full); commits, stale_updates (over all runs); runs (a list of
+        when, where and what each wrote); and, where the buffer is prioritized, priority_min,
+        priority_mean and priority_max over the live transitions (None when there are none),
+        max_priority, alpha, beta and frame.
+        """
+        with self._view(), self._store.snapshot() as snapshot:
+            ring = self._ring
+            return {
+                "kind": self._store.identity["kind"],
+                "path": str(self._path),
+                "size": ring.size,
+                "capacity": self._capacity,
+                "count": ring.count,
+                "schema": ring.schema.to_plain() if ring.schema else None,
+                "disk_bytes": self._store.disk_bytes(),
+                "memory_bytes": ring.nbytes + self._sampler.nbytes,
+                "commits": ring.commits,
+                "stale_updates": self._stale_updates,
+                "runs": snapshot.runs(),
+                **self._more_stats(),
+            }
+
+    def check(self) -> None:
+        """Raise DamageError with every fault found in memory and on disk. Cost: reads it all."""
+        with self._view():
+            ring = self._ring
+            faults = ring.faults()
+            with self._store.snapshot() as snapshot:
+                for what in (
+                    lambda: self._sampler.check(ring.first, ring.count),
+                    lambda: snapshot.blocks(self._sampler.live_blocks(ring.first, ring.committed)),
+                    snapshot.runs,
+                ):
+                    try:
+                        what()
+                    except DamageError as error:
+                        faults.append(str(error))
+            if faults:
+                raise DamageError("; ".join(faults))
+
+    # Copies
+
+    def save(self, path: PathLike) -> None:
+        """Write all that is in the buffer to a new store at `path`, compacted.
+
+        What is saved opens like any store, and goes on like this one. Raises StorageError or
+        NotAStoreError, and leaves nothing behind, when `path` is in use or the disk refuses.
+        """
+        with self._lock:
+            self._check_open()
+            self._commit()
+            self._store.copy(Path(path))
+
+    def load(self, path: PathLike) -> None:
+        """Replace the contents by those of a saved store of the same schema and kind.
+
+        Transitions, priorities, annealing, largest priority and random stream become those of the
+        saved store, in one commit; of a larger store the newest transitions are taken. Write ids
+        are the saved ones, moved up by a multiple of the capacity where they were given out here
+        before. Raises MismatchError and changes nothing when schema or kind differ.
+        """
+        with self._lock:
+            self._check_writing()
+            store = Store(Path(path), writing=False)
+            try:
+                found = store.identity.get("kind")
+                if found != self._store.identity["kind"]:
+                    raise MismatchError(
+                        f"{path} holds a {found} buffer (expected {self._store.identity['kind']})"
+                    )
+                self._load(store)
+            finally:
+                store.close()
+
+    def __repr__(self) -> str:
+        size = "closed" if self._closed else f"size={self._ring.size}"
+        return f"{type(self).__name__}(capacity={self._capacity}, {size}, path={str(self._path)!r})"
+
+    # Inside
+
+    def _more_stats(self) -> dict[str, Any]:
+        return {}
+
+    def _draw(self, batch_size: int, view: Snapshot | None) -> tuple[Ints, Any, Columns]:
+        """Return write ids, what the sampler says of them, and their columns."""
+        ring = self._ring
+        n = whole_number("batch_size", batch_size, at_least=1)
+        if n > ring.size:
+            raise SampleError(
+                f"cannot draw {n} transitions: {self._path} holds {ring.size}; "
+                f"wait until is_ready({n})"
+            )
+        write_ids, probabilities = self._sampler.draw(n, ring.first, ring.count, self._generator)
+        columns = ring.fetch(write_ids, view)
+        if self._writing:
+            self._touch()
+        return write_ids, probabilities, columns
+
+    def _batch(self, columns: Columns) -> Batch:
+        batch = Batch(*columns[:5])
+        batch.extra = self._extra(columns)
+        return batch
+
+    def _extra(self, columns: Columns) -> dict[str, Any]:
+        names = self._ring.schema.extra_names if self._ring.schema else ()
+        return dict(zip(names, columns[5:], strict=True))
+
+    def _load(self, store: Store) -> None:
+        source = Ring(store, 0, fields_of(self._ring.schema) if self._ring.schema else {})
+        saved = self._sampler.sibling(source.capacity)
+        self._commit()
+        with self._restored_on_error(), store.snapshot() as snapshot:
+            source.refresh(snapshot)
+            saved.load_blocks(
+                snapshot.blocks(saved.live_blocks(source.first, source.count)),
+                source.first,
+                source.count,
+            )
+            size = min(source.size, self._capacity)
+            first = source.count - size
+            laps = max(0, self._ring.count - first + self._capacity - 1) // self._capacity
+            moved = laps * self._capacity
+            if source.schema is not None:
+                self._ring.adopt(source.schema)
+            self._sampler.clear()
+            if size:
+                priorities = saved.live_priorities(first, source.count)
+                self._sampler.append(first + moved, size, priorities)
+            self._sampler.restore(self._state_of(source, "sampler"))
+            self._generator = generator_from_plain(source.state.get("generator"))
+            begin = first + moved
+            self._commit_rows(source.chunks(first, snapshot), begin, begin, begin + size)

@@ -1,0 +1,268 @@
+"""ReplayBuffer, PrioritizedReplayBuffer, and `open` for a store of either kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from diskreplay.arguments import whole_number
+from diskreplay.base import DEFAULT_WINDOW_BYTES, BaseBuffer
+from diskreplay.batch import Batch, PrioritizedBatch
+from diskreplay.errors import ArgumentError, DamageError
+from diskreplay.generator import new_generator
+from diskreplay.samplers import (
+    PrioritizedSampler,
+    UniformSampler,
+    checked_priorities,
+    importance_weights,
+)
+from diskreplay.session import PathLike, SchemaLike
+from diskreplay.store import Store
+
+
+class ReplayBuffer(BaseBuffer[UniformSampler]):
+    """An experience-replay buffer on disk, with uniform draws.
+
+    On a path that holds a store it goes on from that store's last commit; a capacity, kind or
+    schema that disagrees raises MismatchError. Everything but `capacity` may be left out.
+
+    >>> buffer = ReplayBuffer(capacity=1000, seed=42)
+    >>> for i in range(100):
+    ...     write_id = buffer.push(state=[float(i)], action=0, reward=1.0,
+    ...                            next_state=[i + 1.0], done=False)
+    >>> states, actions, rewards, next_states, dones = buffer.sample(32)
+    >>> states.shape, actions.dtype, len(buffer)
+    ((32, 1), dtype('int64'), 100)
+
+    capacity:         transitions kept; the oldest go when it is full
+    seed:             of a new store's random stream; an existing store goes on with its own
+    path:             the directory of the store; None is a temporary one, removed on close
+    schema:           a Schema, or fields by name: {"state": ("float32", (60,)), "action": "int64"};
+                      what it leaves out is inferred from the first push
+    access:           "exclusive" writes, alone; "read" follows what is committed, also beside a
+                      writer, with a random stream of its own
+    durability:       what power loss can do: "system" undoes the last commit at most, "full"
+                      nothing, "process" can damage the store (a killed process loses no commit
+                      under any of them)
+    commit_interval:  seconds after which a push is committed at the latest; 0 commits in each call
+    window_bytes:     memory for rows that need no reading from disk, in bytes
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        seed: int | None = None,
+        *,
+        path: PathLike | None = None,
+        schema: SchemaLike | None = None,
+        access: str = "exclusive",
+        durability: str = "system",
+        commit_interval: float = 1.0,
+        window_bytes: int = DEFAULT_WINDOW_BYTES,
+    ) -> None:
+        super().__init__(
+            "uniform",
+            UniformSampler(),
+            capacity,
+            seed,
+            path=path,
+            schema=schema,
+            access=access,
+            durability=durability,
+            commit_interval=commit_interval,
+            window_bytes=window_bytes,
+            settings={},
+        )
+
+    def sample(self, batch_size: int) -> Batch:
+        """Draw transitions with equal probability, without duplicates in the batch.
+
+        Returns a Batch of fresh arrays whose first dimension is `batch_size`: states, actions,
+        rewards, next_states and dones (float32, 0.0 or 1.0) by default. Raises SampleError when the
+        buffer holds fewer, and DamageError, naming write id and slot, for a damaged record.
+        """
+        with self._view() as view:
+            _, _, columns = self._draw(batch_size, view)
+            return self._batch(columns)
+
+
+class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
+    """A replay buffer on disk that draws a transition in proportion to its mass.
+
+    P(i) = mass_i / total with mass = (priority + epsilon) ** alpha; batches are stratified and
+    drawn with replacement. Source: Schaul et al., Prioritized Experience Replay, ICLR 2016.
+
+    >>> buffer = PrioritizedReplayBuffer(capacity=1000, seed=42)
+    >>> for i in range(100):
+    ...     write_id = buffer.push([float(i)], 0, 1.0, [i + 1.0], False)
+    >>> states, actions, rewards, next_states, dones, weights, indices = buffer.sample(32)
+    >>> buffer.update_priorities(indices, np.abs(rewards) + 0.01)
+    32
+
+    alpha:         0 draws uniformly, 1 in full proportion; may change on reopening
+    beta_start, beta_end, beta_frames:
+                   the exponent of the importance weights goes from start to end, linearly, over
+                   this many calls of `sample`
+    epsilon:       added to each priority, so that none is never drawn
+    The other arguments are those of ReplayBuffer.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        alpha: float = 0.6,
+        beta_start: float = 0.4,
+        beta_end: float = 1.0,
+        beta_frames: int = 100_000,
+        epsilon: float = 1e-6,
+        seed: int | None = None,
+        *,
+        path: PathLike | None = None,
+        schema: SchemaLike | None = None,
+        access: str = "exclusive",
+        durability: str = "system",
+        commit_interval: float = 1.0,
+        window_bytes: int = DEFAULT_WINDOW_BYTES,
+    ) -> None:
+        sampler = PrioritizedSampler(
+            capacity,
+            alpha=alpha,
+            beta_start=beta_start,
+            beta_end=beta_end,
+            beta_frames=beta_frames,
+            epsilon=epsilon,
+        )
+        super().__init__(
+            "prioritized",
+            sampler,
+            capacity,
+            seed,
+            path=path,
+            schema=schema,
+            access=access,
+            durability=durability,
+            commit_interval=commit_interval,
+            window_bytes=window_bytes,
+            settings=sampler.settings(),
+        )
+
+    def sample(self, batch_size: int) -> PrioritizedBatch:
+        """Draw transitions in proportion to their masses, one from each equal share of the total.
+
+        Returns a PrioritizedBatch: as ReplayBuffer.sample, then `weights`, float32 (n,), the
+        importance weights divided by the largest of the batch, and `indices`, int64 (n,), the write
+        ids for `update_priorities`. Advances the annealing of beta by one. Raises SampleError when
+        the buffer holds fewer than `batch_size`, and DamageError for a damaged record.
+        """
+        with self._view() as view:
+            beta = self._sampler.beta
+            write_ids, probabilities, columns = self._draw(batch_size, view)
+            if self._writing:
+                self._sampler.frame += 1
+            weights = importance_weights(probabilities, self._ring.size, beta)
+            states, actions, rewards, next_states, dones = columns[:5]
+            batch = PrioritizedBatch(
+                states, actions, rewards, next_states, dones, weights, write_ids
+            )
+            batch.extra = self._extra(columns)
+            return batch
+
+    def update_priorities(self, indices: ArrayLike, priorities: ArrayLike) -> int:
+        """Set the priorities of transitions by write id, and return how many were applied.
+
+        Write ids that are no longer live are ignored and counted (`stale_updates` in `stats`); the
+        last of duplicates wins. Cost: O(n log capacity), vectorised. Raises PriorityError, and
+        changes nothing, when any priority is negative, NaN or infinite.
+
+        indices:     int64 (n,), write ids as `sample` returned them
+        priorities:  float (n,), the absolute TD errors, before the exponent alpha
+        """
+        write_ids = np.asarray(indices)
+        if write_ids.ndim != 1 or (write_ids.size and write_ids.dtype.kind not in "iu"):
+            raise ArgumentError(
+                f"indices must be whole numbers of shape (n,) "
+                f"(found {write_ids.dtype} of shape {write_ids.shape})"
+            )
+        with self._lock:
+            self._check_writing()
+            given = checked_priorities(priorities, write_ids.size)
+            ring = self._ring
+            applied = self._sampler.update(
+                write_ids.astype(np.int64), given, ring.first, ring.count
+            )
+            self._stale_updates += write_ids.size - applied
+            self._touch()
+        return applied
+
+    @property
+    def beta(self) -> float:
+        """The exponent of the importance weights in the next batch."""
+        with self._view():
+            return self._sampler.beta
+
+    @property
+    def frame(self) -> int:
+        """The number of batches drawn so far, over all runs."""
+        with self._view():
+            return self._sampler.frame
+
+    @property
+    def max_priority(self) -> float:
+        """The largest priority so far, which new transitions get; 1.0 before there was any."""
+        with self._view():
+            return self._sampler.max_priority
+
+    def _more_stats(self) -> dict[str, Any]:
+        sampler = self._sampler
+        priorities = sampler.live_priorities(self._ring.first, self._ring.count)
+        found = priorities.size > 0
+        return {
+            "priority_min": float(priorities.min()) if found else None,
+            "priority_mean": float(priorities.mean(dtype=np.float64)) if found else None,
+            "priority_max": float(priorities.max()) if found else None,
+            "max_priority": sampler.max_priority,
+            "alpha": sampler.alpha,
+            "beta": sampler.beta,
+            "frame": sampler.frame,
+        }
+
+
+def open(
+    path: PathLike, *, seed: int | None = None, **overrides: Any
+) -> ReplayBuffer | PrioritizedReplayBuffer:
+    """Open an existing store, with the kind, capacity, schema and settings that it has.
+
+    Raises NotAStoreError where there is none: unlike the constructors it never makes one.
+
+    >>> ReplayBuffer(capacity=10, path="runs/a").close()
+    >>> open("runs/a")
+    ReplayBuffer(capacity=10, size=0, path='runs/a')
+
+    seed:       starts a new random stream; None goes on with the stored one
+    overrides:  arguments of the constructor that may change from run to run: access, durability,
+                commit_interval, window_bytes, and alpha, beta_start, beta_end, beta_frames, epsilon
+    """
+    if fixed := overrides.keys() & {"capacity", "path", "schema"}:
+        raise ArgumentError(f"{min(fixed)} is the store's own: use a constructor to check it")
+    if seed is not None:
+        seed = whole_number("seed", seed, at_least=0)
+    store = Store(Path(path), writing=False)
+    try:
+        with store.snapshot() as snapshot:
+            state = snapshot.meta("state")
+    finally:
+        store.close(sync=False)
+    kinds: dict[Any, Any] = {"uniform": ReplayBuffer, "prioritized": PrioritizedReplayBuffer}
+    identity, settings = store.identity, state.get("settings") if isinstance(state, dict) else None
+    if identity.get("kind") not in kinds or not isinstance(settings, dict):
+        raise DamageError(f"{path} does not say what kind of buffer it holds, and how it was set")
+    kind = kinds[identity["kind"]]
+    buffer: ReplayBuffer | PrioritizedReplayBuffer = kind(
+        identity.get("capacity"), path=path, **{"seed": seed, **settings, **overrides}
+    )
+    if seed is not None:
+        buffer._generator = new_generator(seed)
+    return buffer

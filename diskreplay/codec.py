@@ -1,0 +1,189 @@
+"""Codec: columns of transitions to records and back.
+
+A record is a msgpack array in which every header has a constant place, because every value is
+written at the full width of its type::
+
+    offset  bytes                  meaning
+    0       9n or dc nnnn          msgpack array of n = 2 + number of fields
+    1 (3)   cf CCCCCCCCCCCCCCCC    checksum, uint64: xxh3_64 of all bytes after it
+    10      d3 WWWWWWWWWWWWWWWW    write id, int64
+    19      ca FFFFFFFF            a scalar field, here float32 (msgpack numbers are big-endian)
+    24      c4 LL ...              an array field: bin of its little-endian bytes in C order
+
+So any msgpack reader can read a record, and this module reads a batch of them as one structured
+array in which the msgpack headers are padding. docs/format.md lists the header of each type.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
+
+from diskreplay.errors import DamageError
+from diskreplay.schema import Array, Field, Schema
+
+Records = NDArray[np.void]
+
+# msgpack's markers for numbers of fixed width, by numpy dtype.
+_SCALAR_MARKERS = {
+    "u1": 0xCC, "u2": 0xCD, "u4": 0xCE, "u8": 0xCF,
+    "i1": 0xD0, "i2": 0xD1, "i4": 0xD2, "i8": 0xD3,
+    "f4": 0xCA, "f8": 0xCB,
+}  # fmt: skip
+_FALSE = 0xC2
+_CHECKSUM_BYTES = 9
+
+
+class Codec:
+    """Encodes and decodes the records of one schema, a batch at a time.
+
+    >>> schema = Schema({"state": ("f4", (2,)), "action": "i8", "reward": "f4",
+    ...                  "next_state": ("f4", (2,)), "done": "f4"})
+    >>> codec = Codec(schema)
+    >>> columns = schema.accept_columns({"state": [[1, 2]], "action": [3], "reward": [4],
+    ...                                  "next_state": [[5, 6]], "done": [0]})
+    >>> [record] = codec.encode(columns, first_write_id=7)
+    >>> import msgpack
+    >>> msgpack.unpackb(record)[1:4]
+    [7, b'\\x00\\x00\\x80?\\x00\\x00\\x00@', 3]
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        count = 2 + len(schema.fields)
+        template = bytearray([0x90 | count] if count < 16 else struct.pack(">BH", 0xDC, count))
+        places: dict[str, tuple[Any, int]] = {}
+
+        def lay(name: str, header: bytes, dtype: Any, size: int) -> None:
+            template.extend(header)
+            places[name] = (dtype, len(template))
+            template.extend(bytes(size))
+
+        lay("checksum", b"\xcf", ">u8", 8)
+        body_at = len(template)
+        lay("write_id", b"\xd3", ">i8", 8)
+        for index, field in enumerate(schema.fields):
+            header, dtype = _framing(field)
+            lay(_column(index), header, dtype, field.payload_bytes if header else 1)
+        self.record_bytes = len(template)
+        places["body"] = (f"V{self.record_bytes - body_at}", body_at)
+        self._head = bytes(template[: body_at - 8])
+        places["head"] = (f"V{len(self._head)}", 0)
+        self._template = np.frombuffer(bytes(template), np.uint8)
+        self._layout = np.dtype(
+            {
+                "names": list(places),
+                "formats": [dtype for dtype, _ in places.values()],
+                "offsets": [offset for _, offset in places.values()],
+                "itemsize": self.record_bytes,
+            }
+        )
+
+    def encode(self, columns: Sequence[Array], first_write_id: int) -> list[bytes]:
+        """Return n transitions, given as columns of the schema's types, as n records.
+
+        Cost: about 0.3 microseconds a record of 500 bytes, vectorised but for the checksums.
+        """
+        n = len(columns[0])
+        records = np.empty((n, self.record_bytes), np.uint8)
+        records[:] = self._template
+        view = records.view(self._layout)[:, 0]
+        view["write_id"] = np.arange(first_write_id, first_write_id + n)
+        for index, (field, column) in enumerate(zip(self.schema.fields, columns, strict=True)):
+            if _is_bool_scalar(field):
+                view[_column(index)] = column.view(np.uint8) + _FALSE
+            else:
+                view[_column(index)] = column
+        view["checksum"] = _digests(view)
+        rows: list[bytes] = records.view(f"V{self.record_bytes}")[:, 0].tolist()
+        return rows
+
+    def decode(self, records: Sequence[Any], write_ids: Array, slots: Array) -> list[Array]:
+        """Return records as columns, each a fresh array, after checking every record.
+
+        Raises DamageError naming write id and slot of the first record that is not, byte for byte,
+        what was written under its write id.
+
+        records:    n buffers; an empty one stands for a record that is missing
+        write_ids:  int64 (n,), what each record must say it is
+        slots:      int64 (n,), for the message
+        """
+        view, sound = self._verify(records, write_ids)
+        if not sound.all():
+            first = int(np.argmin(sound))
+            raise DamageError(self._fault(records[first], write_ids[first], slots[first]))
+        columns = []
+        for index, field in enumerate(self.schema.fields):
+            column = view[_column(index)]
+            if _is_bool_scalar(field):
+                columns.append(column != _FALSE)
+            else:
+                columns.append(np.ascontiguousarray(column, dtype=field.dtype))
+        return columns
+
+    def faults(self, records: Sequence[Any], write_ids: Array, slots: Array) -> list[str]:
+        """Return one sentence for each record that is not what was written, [] when all are."""
+        _, sound = self._verify(records, write_ids)
+        return [
+            self._fault(records[i], write_ids[i], slots[i]) for i in np.flatnonzero(~sound).tolist()
+        ]
+
+    def _verify(self, records: Sequence[Any], write_ids: Array) -> tuple[Records, Array]:
+        """Return the records of the right size as a view, and which of all records are sound."""
+        sizes = np.fromiter(map(len, records), np.int64, len(records))
+        sound = sizes == self.record_bytes
+        whole = records if sound.all() else [records[i] for i in np.flatnonzero(sound).tolist()]
+        view = np.frombuffer(b"".join(whole), self._layout)
+        sound[sound] = (
+            (view["write_id"] == np.asarray(write_ids)[sound])
+            & (view["head"] == np.void(self._head))
+            & (view["checksum"] == _digests(view))
+        )
+        return view, sound
+
+    def _fault(self, record: Any, write_id: int, slot: int) -> str:
+        name = f"the record of write id {write_id} in slot {slot} is damaged"
+        if not len(record):
+            return f"{name}: it is missing"
+        if len(record) != self.record_bytes:
+            return f"{name}: it has {len(record)} bytes (expected {self.record_bytes})"
+        view = np.frombuffer(bytes(record), self._layout)
+        if view["checksum"] != _digests(view):
+            return f"{name}: its checksum does not match its bytes"
+        if view["write_id"] != write_id:
+            return f"{name}: it holds write id {view['write_id'][0]}"
+        return f"{name}: its first bytes are not those of a record of this schema"
+
+
+def _digests(view: Records) -> NDArray[np.uint64]:
+    bodies: Iterable[bytes] = view["body"].tolist()
+    return np.fromiter(map(xxh3_64_intdigest, bodies), np.uint64, len(view))
+
+
+def _framing(field: Field) -> tuple[bytes, Any]:
+    """Return the msgpack header of a field's value and the dtype of what follows it."""
+    size = field.payload_bytes
+    if _is_bool_scalar(field):
+        return b"", np.uint8  # the value is the marker itself: c2 or c3
+    marker = _SCALAR_MARKERS.get(field.dtype.str[1:])
+    if not field.shape and marker is not None:
+        return bytes([marker]), field.dtype.newbyteorder(">")
+    little = (field.dtype.newbyteorder("<"), field.shape)
+    if size < 2**8:
+        return struct.pack(">BB", 0xC4, size), little
+    if size < 2**16:
+        return struct.pack(">BH", 0xC5, size), little
+    return struct.pack(">BI", 0xC6, size), little
+
+
+def _is_bool_scalar(field: Field) -> bool:
+    return field.dtype.kind == "b" and not field.shape
+
+
+def _column(index: int) -> str:
+    return f"field {index}"

@@ -1,0 +1,77 @@
+"""The errors of diskreplay.
+
+Each is a `DiskReplayError` and the builtin that a caller expects::
+
+    DiskReplayError
+    ├── ArgumentError        ValueError    a constructor or method argument out of its range
+    ├── SchemaError          ValueError    a transition that does not fit the schema
+    ├── PriorityError        ValueError    a priority that is negative, NaN or infinite
+    ├── MismatchError        ValueError    the store disagrees with what the caller expects of it
+    ├── SampleError          ValueError    more transitions asked for than the buffer holds
+    ├── NotLiveError         IndexError    a write id that was evicted or never written
+    ├── NotAStoreError       OSError       a path that holds no store, or something else
+    ├── LockedError          OSError       the store is held by another opener
+    ├── ReadOnlyError        OSError       a write to a buffer that may only read
+    ├── StorageError         OSError       the disk refused: full, no permission, gone
+    ├── DamageError          RuntimeError  stored bytes are not what was written
+    ├── FormatVersionError   RuntimeError  a store of a format that this version does not know
+    └── ClosedError          RuntimeError  a call on a closed buffer
+"""
+
+from __future__ import annotations
+
+
+class DiskReplayError(Exception):
+    """The root of all errors that diskreplay raises on purpose."""
+
+
+class ArgumentError(DiskReplayError, ValueError):
+    """A constructor or method argument is out of its range."""
+
+
+class SchemaError(DiskReplayError, ValueError):
+    """A transition does not fit the schema, or a schema cannot be made of what was given."""
+
+
+class PriorityError(DiskReplayError, ValueError):
+    """A priority is negative, NaN or infinite."""
+
+
+class MismatchError(DiskReplayError, ValueError):
+    """The capacity, the kind or the schema of a store is not what the caller expects."""
+
+
+class SampleError(DiskReplayError, ValueError):
+    """More transitions were asked for than the buffer holds."""
+
+
+class NotLiveError(DiskReplayError, IndexError):
+    """A write id is not live: evicted, cleared, or never written."""
+
+
+class NotAStoreError(DiskReplayError, OSError):
+    """A path does not hold a diskreplay store."""
+
+
+class LockedError(DiskReplayError, OSError):
+    """The store is held by another opener."""
+
+
+class ReadOnlyError(DiskReplayError, OSError):
+    """A buffer that may only read was asked to write."""
+
+
+class StorageError(DiskReplayError, OSError):
+    """The file system or the storage engine refused an operation."""
+
+
+class DamageError(DiskReplayError, RuntimeError):
+    """Stored bytes are not the bytes that were written."""
+
+
+class FormatVersionError(DiskReplayError, RuntimeError):
+    """A store has a format that this version of diskreplay does not know."""
+
+
+class ClosedError(DiskReplayError, RuntimeError):
+    """A method was called on a closed buffer."""

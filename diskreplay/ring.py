@@ -1,0 +1,268 @@
+"""Ring: transitions by write id. It joins the window, the codec and the store.
+
+Write ids of a ring of capacity 8 with 13 transitions written, 11 of them committed::
+
+      0  1  2  3  4 | 5  6  7  8  9 10 | 11 12
+        evicted     | live, in the     | live, in the window only
+                    | store            |
+                   first           committed   count
+
+`start` is the count at the last `clear`: first = max(start, count - capacity).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
+from diskreplay.codec import Codec
+from diskreplay.errors import DamageError, MismatchError, SchemaError
+from diskreplay.schema import Array, Field, Schema, infer_schema
+from diskreplay.store import Snapshot, Store
+from diskreplay.version import __version__
+from diskreplay.window import Window
+
+Ints = NDArray[np.int64]
+Columns = list[Array]
+
+# A commit holds up the push that meets it: about 5 ms for this much.
+COMMIT_BYTES = 2 << 20
+_CHUNK_BYTES = 1 << 20
+_COUNTERS = ("count", "start", "commits", "runs")
+
+
+def new_state(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a ring that was never written to, with the buffer's `facts`."""
+    return {**dict.fromkeys(_COUNTERS, 0), **facts}
+
+
+class Ring:
+    """The live transitions of one store. It is not safe for threads: its buffer is."""
+
+    def __init__(self, store: Store, window_bytes: int, expected: Mapping[str, Field]) -> None:
+        self.store = store
+        self.capacity: int = store.identity["capacity"]
+        self.schema: Schema | None = None
+        self.count = self.start = self.committed = self.commits = 0
+        self._window_bytes = window_bytes
+        self._expected = expected
+        with store.snapshot() as snapshot:
+            self.refresh(snapshot)
+        self._run_number: int = self.state["runs"]
+        self._run_first = self.count
+        self._run_started = time.time()
+
+    @property
+    def first(self) -> int:
+        """The oldest live write id."""
+        return max(self.start, self.count - self.capacity)
+
+    @property
+    def size(self) -> int:
+        """The number of live transitions."""
+        return self.count - self.first
+
+    @property
+    def uncommitted(self) -> int:
+        """The number of transitions that only the window holds."""
+        return self.count - self.committed
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the window, in bytes."""
+        return 0 if self.schema is None else self._window.nbytes
+
+    def refresh(self, snapshot: Snapshot) -> bool:
+        """Take over what is committed, and return whether anything was new."""
+        state = snapshot.meta("state")
+        numbers = [state.get(name) for name in _COUNTERS] if isinstance(state, dict) else [None]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise DamageError(f"the state of {self.store.path} has no counts in it")
+        if state["start"] > state["count"]:
+            raise DamageError(f"the state of {self.store.path} starts after its end")
+        if self.schema is None and (plain := snapshot.meta("schema")) is not None:
+            self._adopt_stored(plain)
+        if self.schema is None and state["count"]:
+            raise DamageError(f"the schema of {self.store.path} is missing")
+        changed: bool = state["commits"] != self.commits or not hasattr(self, "state")
+        self.state: dict[str, Any] = state
+        self.count = self.committed = state["count"]
+        self.start, self.commits = state["start"], state["commits"]
+        return changed
+
+    # Writing
+
+    def schema_for(self, values: Mapping[str, Any], *, lead: int) -> Schema:
+        """Return the schema, or the one that these first transitions ask for."""
+        return self.schema or infer_schema(values, self._expected, lead=lead)
+
+    def adopt(self, schema: Schema) -> None:
+        """Have this schema from now on."""
+        if self.schema is None:
+            self._codec = Codec(schema)
+            self._window = Window(schema, self.capacity, self._window_bytes)
+            self._chunk_rows = max(1, _CHUNK_BYTES // self._codec.record_bytes)
+            self._limit = min(self._window.rows, max(1, COMMIT_BYTES // self._codec.record_bytes))
+            self.schema = schema
+
+    def has_room(self, n: int) -> bool:
+        """Return whether n more rows may wait for the next commit."""
+        return self.uncommitted == 0 or self.uncommitted + n <= self._limit
+
+    def fits(self, n: int) -> bool:
+        """Return whether the window can hold n rows at all."""
+        return n <= self._window.rows
+
+    def push(self, row: list[Any]) -> int:
+        """Hold one row that the schema accepted, and return its write id."""
+        write_id = self.count
+        self._window.write_row(write_id, row)
+        self.count = write_id + 1
+        return write_id
+
+    def extend(self, columns: Columns) -> Ints:
+        """Hold rows that the schema accepted and that fit the window; return their write ids."""
+        write_ids = np.arange(self.count, self.count + len(columns[0]))
+        self._window.write(write_ids, columns)
+        self.count += len(write_ids)
+        return write_ids
+
+    def clear(self) -> None:
+        """Have no live transitions; write ids go on counting."""
+        self.start = self.count
+
+    def commit(self, facts: Mapping[str, Any], blocks: Mapping[int, bytes]) -> None:
+        """Write the uncommitted rows and everything that must agree with them."""
+        rows: Iterable[tuple[int, Columns]] = ()
+        if self.count > self.committed:
+            begin = max(self.committed, self.first)
+            rows = self._window.chunks(begin, self.count, self._chunk_rows)
+        self._commit(rows, self.start, self.count, facts, blocks)
+
+    def commit_rows(
+        self,
+        rows: Iterable[Columns],
+        first: int,
+        start: int,
+        count: int,
+        facts: Mapping[str, Any],
+        blocks: Mapping[int, bytes],
+    ) -> None:
+        """Write rows past the window, in one transaction: write ids from `first` to `count`.
+
+        Nothing may be uncommitted before; nothing is changed when it raises.
+        """
+        self._commit(self._numbered(rows, first, count), start, count, facts, blocks)
+
+    # Reading
+
+    def fetch(self, write_ids: Ints, snapshot: Snapshot | None = None) -> Columns:
+        """Return the rows of live write ids as columns, from the window or else from the store."""
+        columns, held = self._window.take(write_ids)
+        if not held.all():
+            missing = np.flatnonzero(~held)
+            wanted = write_ids[missing]
+            slots = wanted % self.capacity
+            with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
+                found = self._codec.decode(view.records(slots), wanted, slots)
+            for column, values in zip(columns, found, strict=True):
+                column[missing] = values
+            self._window.write_below(wanted, found, self.committed)
+        return columns
+
+    def chunks(self, first: int, snapshot: Snapshot) -> Iterator[Columns]:
+        """Yield the rows from a live write id on, oldest first, a chunk at a time."""
+        for write_ids in self._chunked(first, self.count):
+            yield self.fetch(write_ids, snapshot)
+
+    def faults(self) -> list[str]:
+        """Return one sentence for each committed live record that is not what was written."""
+        found: list[str] = []
+        for write_ids in self._chunked(self.first, self.committed):
+            slots = write_ids % self.capacity
+            with self.store.snapshot() as snapshot:
+                found += self._codec.faults(snapshot.records(slots), write_ids, slots)
+        return found
+
+    def _chunked(self, first: int, end: int) -> Iterator[Ints]:
+        while first < end:
+            yield np.arange(first, min(first + self._chunk_rows, end))
+            first += self._chunk_rows
+
+    def _commit(
+        self,
+        rows: Iterable[tuple[int, Columns]],
+        start: int,
+        count: int,
+        facts: Mapping[str, Any],
+        blocks: Mapping[int, bytes],
+    ) -> None:
+        number = self._run_number
+        state = {
+            **facts,
+            "count": count,
+            "start": start,
+            "commits": self.commits + 1,
+            "runs": number + 1,
+        }
+        meta: dict[str, Any] = {"state": state}
+        if self.schema is not None:
+            meta["schema"] = self.schema.to_plain()
+        records = ((first, self._codec.encode(columns, first)) for first, columns in rows)
+        self.store.commit(self.capacity, records, blocks, meta, (number, self._describe_run(count)))
+        self.count = self.committed = count
+        self.start = start
+        self.commits += 1
+
+    def _numbered(
+        self, rows: Iterable[Columns], first: int, count: int
+    ) -> Iterator[tuple[int, Columns]]:
+        """Cut rows into chunks with write ids, leaving out what `count` says is evicted already."""
+        oldest = count - self.capacity
+        for columns in rows:
+            n = len(columns[0])
+            for at in range(max(0, oldest - first), n, self._chunk_rows):
+                yield first + at, [column[at : at + self._chunk_rows] for column in columns]
+            first += n
+
+    def _adopt_stored(self, plain: Any) -> None:
+        try:
+            schema = Schema.from_plain(plain)
+        except SchemaError as error:
+            raise DamageError(f"the schema of {self.store.path} is damaged: {error}") from None
+        for name, field in self._expected.items():
+            stored = schema[name] if name in schema.names else "no such field"
+            if stored != field:
+                raise MismatchError(
+                    f"field {name!r} is {stored} in {self.store.path} (expected {field}): open it "
+                    f"with diskreplay.open({str(self.store.path)!r}), or choose a new path"
+                )
+        self.adopt(schema)
+
+    def _describe_run(self, count: int) -> dict[str, Any]:
+        return {
+            "first": self._run_first,
+            "count": count,
+            "started": self._run_started,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "versions": _versions(),
+        }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "diskreplay": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "lmdb": ".".join(map(str, lmdb.version())),
+    }

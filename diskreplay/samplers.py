@@ -1,0 +1,319 @@
+"""Samplers: which write ids a batch is made of. They know write ids and priorities, and no data.
+
+Both have the same methods, so that a buffer need not know which one it has. `first` and `count`
+are the ends of the live write ids: [first, count).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diskreplay.arguments import real_number, whole_number
+from diskreplay.errors import DamageError, PriorityError
+from diskreplay.sum_tree import SumTree
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Priorities = NDArray[np.float32]
+
+BLOCK_SLOTS = 1000  # as many float32 as fit a page of 4096 bytes with their framing
+_BLOCK_DTYPE = np.dtype("<f4")
+_MAX_PRIORITY = float(np.finfo(np.float32).max)
+
+
+def importance_weights(probabilities: Floats, size: int, beta: float) -> NDArray[np.float32]:
+    """Return `(size * P(i)) ** -beta`, divided by the largest of the batch, float32 (n,).
+
+    Source: Schaul et al., Prioritized Experience Replay, ICLR 2016, section 3.4.
+
+    >>> importance_weights(np.array([0.5, 0.25]), size=4, beta=1.0)
+    array([0.5, 1. ], dtype=float32)
+    """
+    weights = (size * probabilities) ** -beta
+    relative: Floats = weights / weights.max()
+    return relative.astype(np.float32)
+
+
+def checked_priorities(priorities: ArrayLike, n: int) -> Priorities:
+    """Return n priorities as float32, or raise PriorityError."""
+    given = np.asarray(priorities)
+    if given.dtype.kind not in "biuf" or given.shape != (n,):
+        raise PriorityError(
+            f"expected {n} priorities, shape ({n},) (found shape {given.shape}, {given.dtype})"
+        )
+    good = (given >= 0) & (given <= _MAX_PRIORITY)
+    if not good.all():
+        raise PriorityError(
+            f"a priority must be finite and not negative, at most {_MAX_PRIORITY:.4g} "
+            f"(found {given[~good][0]}): give the absolute TD error"
+        )
+    return given.astype(np.float32)
+
+
+class UniformSampler:
+    """Draws live write ids with equal probability, without duplicates in a batch."""
+
+    def sibling(self, capacity: int) -> UniformSampler:
+        """Return an empty sampler of the same settings for another capacity."""
+        return UniformSampler()
+
+    def accept(self, priorities: ArrayLike | None, n: int) -> Priorities | None:
+        """Return the priorities of n new transitions as `append` takes them, or raise."""
+        if priorities is not None:
+            raise PriorityError(
+                "a ReplayBuffer draws uniformly and keeps no priorities: leave them out, or use a "
+                "PrioritizedReplayBuffer"
+            )
+        return None
+
+    def append(self, first: int, n: int, priorities: Priorities | None) -> None:
+        """Take note of n new write ids from `first` on."""
+
+    def draw(
+        self, n: int, first: int, count: int, generator: np.random.Generator
+    ) -> tuple[Ints, Floats | None]:
+        """Return n write ids and, from a prioritized sampler, their probabilities."""
+        return first + generator.choice(count - first, n, replace=False), None
+
+    def clear(self) -> None:
+        """Forget all transitions."""
+
+    def state(self) -> dict[str, Any]:
+        """Return, as plain data, what a commit must hold beside the priority blocks."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+
+    def take_dirty_blocks(self) -> dict[int, bytes]:
+        """Return the priority blocks changed since the last call, by block number."""
+        return {}
+
+    def keep_dirty(self, blocks: Mapping[int, bytes]) -> None:
+        """Mark blocks as changed again: their commit failed."""
+
+    def load_blocks(self, blocks: Mapping[int, bytes], first: int, count: int) -> None:
+        """Take over priority blocks as a commit wrote them."""
+
+    def live_blocks(self, first: int, count: int) -> list[int]:
+        """Return the numbers of the blocks that hold live slots."""
+        return []
+
+    def live_priorities(self, first: int, count: int) -> Priorities | None:
+        """Return the priorities of [first, count), if the sampler keeps any."""
+        return None
+
+    def check(self, first: int, count: int) -> None:
+        """Raise DamageError when the structures in memory disagree with each other."""
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the sampler takes, in bytes."""
+        return 0
+
+
+class PrioritizedSampler:
+    """Draws write ids with probability `mass / total`, mass = `(priority + epsilon) ** alpha`.
+
+    The raw priorities stand in an array by slot; the tree over their masses follows them. New
+    write ids get their mass at the next draw, all at once, which is cheaper than one by one.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        alpha: float,
+        beta_start: float,
+        beta_end: float,
+        beta_frames: int,
+        epsilon: float,
+    ) -> None:
+        self.capacity = whole_number("capacity", capacity, at_least=1)
+        self.alpha = real_number("alpha", alpha, low=0.0, high=1.0)
+        self.beta_start = real_number("beta_start", beta_start, low=0.0, high=1.0)
+        self.beta_end = real_number("beta_end", beta_end, low=0.0, high=1.0)
+        self.beta_frames = whole_number("beta_frames", beta_frames, at_least=1)
+        self.epsilon = real_number("epsilon", epsilon, low=0.0, high=_MAX_PRIORITY, above=True)
+        self.frame = 0
+        self._largest: float | None = None
+        self._priorities = np.zeros(capacity, np.float32)
+        self._tree = SumTree(capacity)
+        self._masses_known_to = 0  # write ids from here on have no mass in the tree yet
+        self._dirty = np.zeros(-(-capacity // BLOCK_SLOTS), np.bool_)
+
+    @property
+    def beta(self) -> float:
+        """The importance exponent of the next draw, linear in the draws so far."""
+        progress = min(1.0, self.frame / self.beta_frames)
+        return self.beta_start + progress * (self.beta_end - self.beta_start)
+
+    @property
+    def max_priority(self) -> float:
+        """The largest priority so far, or 1.0 before there was any."""
+        return 1.0 if self._largest is None else self._largest
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the sampler takes, in bytes."""
+        return self._priorities.nbytes + self._dirty.nbytes + 2 * 8 * self.capacity
+
+    def settings(self) -> dict[str, Any]:
+        """Return what may change from run to run, by the names of the constructor."""
+        names = ("alpha", "beta_start", "beta_end", "beta_frames", "epsilon")
+        return {name: getattr(self, name) for name in names}
+
+    def sibling(self, capacity: int) -> PrioritizedSampler:
+        """Return an empty sampler of the same settings for another capacity."""
+        return PrioritizedSampler(capacity, **self.settings())
+
+    def accept(self, priorities: ArrayLike | None, n: int) -> Priorities | None:
+        """Return the priorities of n new transitions as `append` takes them, or raise."""
+        return None if priorities is None else checked_priorities(priorities, n)
+
+    def append(self, first: int, n: int, priorities: Priorities | None) -> None:
+        """Give n new write ids from `first` on their priorities, or the largest so far."""
+        lost = max(0, n - self.capacity)  # overwritten by the end of the same call
+        new: Priorities | np.float32
+        if priorities is None:
+            self._largest = self.max_priority
+            new = np.float32(self._largest)
+        else:
+            self._raise_largest(priorities)
+            new = priorities[lost:]
+        if n == 1:
+            slot = first % self.capacity
+            self._priorities[slot] = new if priorities is None else priorities[0]
+            self._dirty[slot // BLOCK_SLOTS] = True
+        else:
+            slots = np.arange(first + lost, first + n) % self.capacity
+            self._priorities[slots] = new
+            self._dirty[slots // BLOCK_SLOTS] = True
+
+    def update(self, write_ids: Ints, priorities: Priorities, first: int, count: int) -> int:
+        """Set priorities of live write ids, ignore the others, return how many were applied."""
+        live = (write_ids >= first) & (write_ids < count)
+        if not live.all():
+            write_ids, priorities = write_ids[live], priorities[live]
+        if write_ids.size:
+            slots = write_ids % self.capacity
+            self._priorities[slots] = priorities
+            self._dirty[slots // BLOCK_SLOTS] = True
+            self._raise_largest(priorities)
+            self._sync_masses(first, count)
+            # Read back, so that duplicates all have the mass of the last one.
+            self._tree.set(slots, self._mass(self._priorities[slots]))
+        return write_ids.size
+
+    def draw(
+        self, n: int, first: int, count: int, generator: np.random.Generator
+    ) -> tuple[Ints, Floats]:
+        """Return n write ids, one from each of n equal shares of the total, and their P(i)."""
+        self._sync_masses(first, count)
+        total = self._tree.total_priority
+        values = (np.arange(n) + generator.random(n)) * (total / n)
+        slots, masses = self._tree.find(values)
+        return self._live_ids(slots, count), masses / total
+
+    def live_priorities(self, first: int, count: int) -> Priorities:
+        """Return the raw priorities of [first, count), oldest first. Cost: O(size)."""
+        return self._priorities[np.arange(first, count) % self.capacity]
+
+    def clear(self) -> None:
+        """Forget all priorities, the largest included; the annealing goes on."""
+        self._tree.clear()
+        self._priorities[:] = 0.0
+        self._largest = None
+        self._masses_known_to = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return, as plain data, what a commit must hold beside the priority blocks."""
+        return {"frame": self.frame, "max_priority": self._largest}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned; raise DamageError when it is something else."""
+        frame, largest = state.get("frame"), state.get("max_priority")
+        if type(frame) is not int or frame < 0:
+            raise DamageError(f"the stored frame is not a count of draws (found {frame!r})")
+        if largest is not None and not (type(largest) is float and 0 <= largest <= _MAX_PRIORITY):
+            raise DamageError(f"the stored largest priority is not a priority (found {largest!r})")
+        self.frame, self._largest = frame, largest
+
+    def take_dirty_blocks(self) -> dict[int, bytes]:
+        """Return the priority blocks changed since the last call, by block number."""
+        numbers = np.flatnonzero(self._dirty).tolist()
+        self._dirty[:] = False
+        return {number: self._block(number).astype(_BLOCK_DTYPE).tobytes() for number in numbers}
+
+    def keep_dirty(self, blocks: Mapping[int, bytes]) -> None:
+        """Mark blocks as changed again: their commit failed."""
+        self._dirty[list(blocks)] = True
+
+    def load_blocks(self, blocks: Mapping[int, bytes], first: int, count: int) -> None:
+        """Take over priority blocks as a commit wrote them, and the masses of their live slots."""
+        for number, content in blocks.items():
+            block = self._block(number)
+            if not block.size or len(content) != block.nbytes:
+                raise DamageError(
+                    f"priority block {number} has {len(content)} bytes (expected {block.nbytes})"
+                )
+            block[:] = np.frombuffer(content, _BLOCK_DTYPE)
+            if not ((block >= 0.0) & (block <= _MAX_PRIORITY)).all():
+                raise DamageError(f"priority block {number} holds what is not a priority")
+        if blocks:
+            spans = [self._span(number).indices(self.capacity) for number in blocks]
+            slots = np.concatenate([np.arange(*span) for span in spans])
+            live = self._live_ids(slots, count) >= first
+            self._tree.set(slots, np.where(live, self._mass(self._priorities[slots]), 0.0))
+        self._masses_known_to = count
+
+    def live_blocks(self, first: int, count: int) -> list[int]:
+        """Return the numbers of the blocks that hold live slots. Cost: O(size)."""
+        needed = np.zeros(self._dirty.size, np.bool_)
+        needed[np.arange(first, count) % self.capacity // BLOCK_SLOTS] = True
+        return np.flatnonzero(needed).tolist()
+
+    def check(self, first: int, count: int) -> None:
+        """Raise DamageError when the tree and the priorities disagree."""
+        self._sync_masses(first, count)
+        self._tree.check()
+        slots = np.arange(first, count) % self.capacity
+        expected = np.zeros(self.capacity)
+        expected[slots] = self._mass(self._priorities[slots])
+        wrong = np.flatnonzero(self._tree.masses(np.arange(self.capacity)) != expected)
+        if wrong.size:
+            raise DamageError(
+                f"{wrong.size} slots have a mass in the tree that is not that of their priority "
+                f"(the first: {wrong[0]})"
+            )
+
+    def _block(self, number: int) -> Priorities:
+        return self._priorities[self._span(number)]
+
+    def _span(self, number: int) -> slice:
+        return slice(number * BLOCK_SLOTS, (number + 1) * BLOCK_SLOTS)
+
+    def _mass(self, priorities: Priorities) -> Floats:
+        return (priorities.astype(np.float64) + self.epsilon) ** self.alpha
+
+    def _raise_largest(self, priorities: Priorities) -> None:
+        largest = float(np.max(priorities))
+        self._largest = largest if self._largest is None else max(self._largest, largest)
+
+    def _sync_masses(self, first: int, count: int) -> None:
+        start = max(first, self._masses_known_to)
+        if start < count:
+            slots = np.arange(start, count) % self.capacity
+            self._tree.set(slots, self._mass(self._priorities[slots]))
+        self._masses_known_to = count
+
+    def _live_ids(self, slots: Ints, count: int) -> Ints:
+        """Return the newest write id of each slot."""
+        return count - 1 - (count - 1 - slots) % self.capacity
+
+
+Sampler = UniformSampler | PrioritizedSampler

@@ -1,0 +1,295 @@
+"""Schema: the named, typed fields of a transition, and the check that a transition fits them.
+
+The first five fields are always state, action, reward, next_state and done; extra fields follow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from diskreplay.errors import SchemaError
+
+Array: TypeAlias = NDArray[Any]
+FieldLike: TypeAlias = "Field | DTypeLike | tuple[DTypeLike, Sequence[int]]"
+
+STANDARD_FIELDS = ("state", "action", "reward", "next_state", "done")
+# Parameters and results of the buffer's methods, which an extra field would shadow.
+RESERVED_NAMES = frozenset(
+    ("states", "actions", "rewards", "next_states", "dones", "weights", "indices", "extra")
+    + ("priority", "priorities")
+)
+MAX_TRANSITION_BYTES = 2**30
+_KINDS = "biufc"
+_WHOLE_NUMBERS = frozenset((int, np.int64, np.int32, np.uint8))
+_NUMBERS = _WHOLE_NUMBERS | {bool, float, np.bool_, np.float32, np.float64}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named column: a dtype and the shape of one transition's value.
+
+    >>> Field("state", "float32", (60,))
+    Field(name='state', dtype=dtype('float32'), shape=(60,))
+    """
+
+    name: str
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
+    shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isidentifier():
+            raise SchemaError(f"a field's name must be a Python identifier (found {self.name!r})")
+        if self.name in RESERVED_NAMES:
+            raise SchemaError(f"{self.name!r} cannot name a field: choose another name")
+        try:
+            dtype = np.dtype(self.dtype).newbyteorder("=")
+            shape = tuple(int(length) for length in self.shape)
+        except (TypeError, ValueError) as error:
+            raise SchemaError(
+                f"field {self.name!r} has no usable dtype or shape: {error}"
+            ) from None
+        if dtype.kind not in _KINDS or dtype.itemsize > 16:
+            raise SchemaError(_not_numbers(self.name, str(dtype)))
+        if any(length < 0 for length in shape):
+            raise SchemaError(f"field {self.name!r} has a negative length in its shape {shape}")
+        object.__setattr__(self, "dtype", dtype)
+        object.__setattr__(self, "shape", shape)
+
+    @cached_property
+    def payload_bytes(self) -> int:
+        """The bytes of one value, without framing."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+    @cached_property
+    def _is_limited(self) -> bool:
+        """Whether the values are limited, and not only their type and shape."""
+        return self.name in ("reward", "done")
+
+    @cached_property
+    def _safe_range(self) -> tuple[float, float]:
+        """A range of numbers that the dtype holds for certain."""
+        if self.dtype.kind in "iu":
+            return int(np.iinfo(self.dtype).min), int(np.iinfo(self.dtype).max)
+        return (-6e4, 6e4) if self.dtype.kind == "f" else (1, 0)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}{list(self.shape) if self.shape else ''}"
+
+    def accept(self, value: Any) -> Any:
+        """Return one transition's value as it is stored, or raise SchemaError.
+
+        Numbers and arrays of the right type pass untouched; everything else is converted by
+        `convert`. What is returned assigns to a row of the column without a further check.
+        """
+        kind = type(value)
+        if kind is np.ndarray:
+            if value.shape == self.shape and value.dtype == self.dtype and not self._is_limited:
+                return value
+        elif self.shape:
+            pass
+        elif self.name == "done":
+            if kind in _NUMBERS and (value == 0 or value == 1):
+                return value
+        elif kind in _WHOLE_NUMBERS or (kind in _NUMBERS and self.dtype.kind == "f"):
+            low, high = self._safe_range
+            if low <= value <= high:
+                return value
+        return self.convert(value, ())
+
+    def convert(self, value: Any, lead: tuple[int, ...]) -> Array:
+        """Return `value` as an array of this field's dtype and of shape `lead + shape`.
+
+        Floats are rounded to the field's precision. Whole numbers must fit exactly, and floats are
+        not turned into whole numbers. Raises SchemaError with what was expected and found.
+        """
+        found = _as_array(self.name, value)
+        shape = lead + self.shape
+        if found.shape != shape:
+            raise SchemaError(
+                f"field {self.name!r}: expected shape {shape} (found {found.shape}, {found.dtype})"
+            )
+        if found.dtype == self.dtype:
+            array = found
+        else:
+            if found.size and _rank(found.dtype) > _rank(self.dtype) and not self._is_bools(found):
+                raise SchemaError(
+                    f"field {self.name!r}: expected {self.dtype} (found {found.dtype})"
+                )
+            with np.errstate(over="ignore", invalid="ignore"):
+                array = found.astype(self.dtype)
+            if self.dtype.kind in "biu" and not np.array_equal(array, found):
+                raise SchemaError(
+                    f"field {self.name!r}: values do not fit {self.dtype} "
+                    f"(found {found.min()} to {found.max()})"
+                )
+        if self.name == "reward" and not np.isfinite(array).all():
+            raise SchemaError(
+                "field 'reward': expected finite numbers (found NaN, infinity, or a number beyond "
+                f"{self.dtype}): one such reward spoils every value learnt from it"
+            )
+        if self.name == "done" and not np.isin(array, (0, 1)).all():
+            raise SchemaError("field 'done': expected True or False, 1 or 0 (found something else)")
+        return array
+
+    def _is_bools(self, found: Array) -> bool:
+        return self.dtype.kind == "b" and bool(np.isin(found, (0, 1)).all())
+
+
+class Schema:
+    """The ordered fields of a transition.
+
+    >>> schema = Schema({"state": ("float32", (60,)), "action": "int64", "log_prob": "float32"})
+    Traceback (most recent call last):
+    diskreplay.errors.SchemaError: a schema needs the field 'reward' (found state, action, log_prob)
+    """
+
+    def __init__(self, fields: Mapping[str, FieldLike] | Iterable[Field]) -> None:
+        given = fields_of(fields)
+        for name in STANDARD_FIELDS:
+            if name not in given:
+                raise SchemaError(f"a schema needs the field {name!r} (found {', '.join(given)})")
+        extras = [name for name in given if name not in STANDARD_FIELDS]
+        self.fields = tuple(given[name] for name in (*STANDARD_FIELDS, *extras))
+        self.names = tuple(field.name for field in self.fields)
+        self.extra_names = tuple(extras)
+        if self.payload_bytes > MAX_TRANSITION_BYTES:
+            raise SchemaError(
+                f"a transition of this schema takes {self.payload_bytes} bytes (expected at most "
+                f"{MAX_TRANSITION_BYTES}): store large values elsewhere and their names here"
+            )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schema) and self.fields == other.fields
+
+    def __hash__(self) -> int:
+        return hash(self.fields)
+
+    def __repr__(self) -> str:
+        return f"Schema({', '.join(map(str, self.fields))})"
+
+    def __getitem__(self, name: str) -> Field:
+        return self.fields[self.names.index(name)]
+
+    @cached_property
+    def payload_bytes(self) -> int:
+        """The bytes of one transition's values, without framing."""
+        return sum(field.payload_bytes for field in self.fields)
+
+    def accept_row(self, values: Mapping[str, Any]) -> list[Any]:
+        """Return one transition's values in the order of the fields, ready to be stored.
+
+        Raises SchemaError for a missing or unknown field and for a value that does not fit.
+        """
+        self._check_names(values)
+        return [field.accept(values[field.name]) for field in self.fields]
+
+    def accept_columns(self, values: Mapping[str, Any]) -> list[Array]:
+        """Return n transitions as columns in the order of the fields, each of length n.
+
+        Raises SchemaError for a missing or unknown field, for columns of different lengths and for
+        values that do not fit.
+        """
+        self._check_names(values)
+        arrays = {name: _as_array(name, value) for name, value in values.items()}
+        lengths = {name: len(array) if array.ndim else None for name, array in arrays.items()}
+        if len(set(lengths.values())) > 1 or None in lengths.values():
+            found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise SchemaError(f"expected columns of one length (found {found})")
+        lead = (lengths["state"] or 0,)
+        return [field.convert(arrays[field.name], lead) for field in self.fields]
+
+    def to_plain(self) -> list[list[Any]]:
+        """Return the schema as lists, strings and numbers; `from_plain` is the way back."""
+        return [[f.name, f.dtype.newbyteorder("<").str, list(f.shape)] for f in self.fields]
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> Schema:
+        """Return the schema that `to_plain` described; raise SchemaError for anything else."""
+        try:
+            return cls(
+                [Field(str(name), np.dtype(str(dtype)), tuple(s)) for name, dtype, s in plain]
+            )
+        except (TypeError, ValueError) as error:
+            raise SchemaError(f"not a schema: {error}") from None
+
+    def _check_names(self, values: Mapping[str, Any]) -> None:
+        if len(values) != len(self.fields) or any(name not in values for name in self.names):
+            missing = [name for name in self.names if name not in values]
+            unknown = [name for name in values if name not in self.names]
+            found = f"missing: {', '.join(missing) or 'none'}; new: {', '.join(unknown) or 'none'}"
+            raise SchemaError(f"expected the fields {', '.join(self.names)} ({found})")
+
+
+def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dict[str, Field]:
+    """Return fields by name, from any of the forms in which a user may give them."""
+    if isinstance(fields, Schema):
+        fields = fields.fields
+    found: dict[str, Field] = {}
+    entries = fields.items() if isinstance(fields, Mapping) else [(f.name, f) for f in fields]
+    for name, entry in entries:
+        if not isinstance(entry, Field):
+            dtype, shape = entry if isinstance(entry, tuple) else (entry, ())
+            entry = Field(name, dtype, tuple(shape))
+        if entry.name != name or name in found:
+            raise SchemaError(f"field {entry.name!r} is given twice or under the name {name!r}")
+        found[name] = entry
+    return found
+
+
+def infer_schema(values: Mapping[str, Any], given: Mapping[str, Field], *, lead: int) -> Schema:
+    """Make a schema from the first transitions, whose values have `lead` leading dimensions.
+
+    Float states, rewards, dones and extras become float32, whole-number actions int64, other whole
+    numbers keep their type (Python's are int64). next_state is what state is. `given` wins.
+    """
+    fields = {}
+    for name in dict.fromkeys((*values, *given)):
+        if name in given:
+            fields[name] = given[name]
+        elif name == "next_state":
+            state = given.get("state") or _infer_field("state", values["state"], lead)
+            fields[name] = Field(name, state.dtype, state.shape)
+        else:
+            fields[name] = _infer_field(name, values[name], lead)
+    return Schema(fields)
+
+
+def _infer_field(name: str, value: Any, lead: int) -> Field:
+    found = _as_array(name, value)
+    dtype = found.dtype
+    if dtype.kind == "f" or name in ("reward", "done"):
+        dtype = np.dtype(np.float32)
+    elif name == "action" and dtype.kind in "iu":
+        dtype = np.dtype(np.int64)
+    return Field(name, dtype, found.shape[lead:])
+
+
+def _as_array(name: str, value: Any) -> Array:
+    if value is None:
+        way_out = " (at the end of an episode give the last observation, done masks it)"
+        raise SchemaError(f"field {name!r} is None{way_out if name == 'next_state' else ''}")
+    if isinstance(value, Mapping):
+        raise SchemaError(f"field {name!r} is a dictionary: give each of its entries as a field")
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SchemaError(f"field {name!r} is not an array of numbers: {error}") from None
+    if array.dtype.kind not in _KINDS or array.dtype.itemsize > 16:
+        raise SchemaError(_not_numbers(name, str(array.dtype)))
+    return array
+
+
+def _not_numbers(name: str, found: str) -> str:
+    return f"field {name!r}: expected numbers or bools of a fixed shape (found {found})"
+
+
+def _rank(dtype: np.dtype[Any]) -> int:
+    """Order of kinds: a value converts to its own kind or a later one."""
+    return {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}[dtype.kind]

@@ -1,0 +1,309 @@
+"""Session: the life of an open buffer, from its opening over its commits to its end.
+
+It joins a ring (the transitions), a sampler (which of them a batch is made of), the random
+generator and a lock, and decides when to commit. What users call is in base.py and buffer.py.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from diskreplay.arguments import real_number, whole_number
+from diskreplay.committer import Committer
+from diskreplay.errors import (
+    ArgumentError,
+    ClosedError,
+    DamageError,
+    MismatchError,
+    ReadOnlyError,
+    StorageError,
+)
+from diskreplay.generator import generator_from_plain, generator_to_plain, new_generator
+from diskreplay.ring import Columns, Ring, new_state
+from diskreplay.samplers import PrioritizedSampler, UniformSampler
+from diskreplay.schema import STANDARD_FIELDS, FieldLike, Schema, fields_of
+from diskreplay.store import DURABILITIES, Snapshot, Store
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+PathLike = str | os.PathLike[str]
+SchemaLike = Schema | Mapping[str, FieldLike]
+SamplerT = TypeVar("SamplerT", UniformSampler, PrioritizedSampler)
+
+_open_sessions: weakref.WeakSet[Session[Any]] = weakref.WeakSet()
+
+
+class Session(Generic[SamplerT]):
+    """An opening of a store, with a lock around all that it holds in memory."""
+
+    _sampler: SamplerT
+
+    def __init__(
+        self,
+        kind: str,
+        sampler: SamplerT,
+        capacity: int,
+        seed: int | None,
+        *,
+        path: PathLike | None,
+        schema: SchemaLike | None,
+        access: str,
+        durability: str,
+        commit_interval: float,
+        window_bytes: int,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self._closed = True  # until all of it stands
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._sampler = sampler
+        self._capacity = whole_number("capacity", capacity, at_least=1)
+        self._interval = real_number("commit_interval", commit_interval, low=0, high=float("inf"))
+        window_bytes = whole_number("window_bytes", window_bytes, at_least=0)
+        if seed is not None:
+            seed = whole_number("seed", seed, at_least=0)
+        self._check_words(path, access, durability)
+        expected = fields_of(schema) if schema is not None else {}
+        self._writing = access == "exclusive"
+        self._settings = {
+            **settings, "durability": durability, "commit_interval": self._interval
+        }  # fmt: skip
+        self._generator = new_generator(seed)
+        self._stale_updates = 0
+        self._seals: dict[int, bytes] = {}
+        self._changed_at: float | None = None
+        self._commit_failed = False
+        self._committer = Committer(self._interval, self._commit_when_due)
+        self._temporary = path is None
+        self._path = Path(tempfile.mkdtemp(prefix="diskreplay-") if path is None else path)
+        try:
+            if self._writing:
+                whole = all(name in expected for name in STANDARD_FIELDS)
+                meta = {"schema": Schema(expected.values()).to_plain()} if whole else {}
+                meta["state"] = new_state(self._facts())  # type: ignore[assignment]
+                Store.create(self._path, {"kind": kind, "capacity": self._capacity}, meta)
+            if self._temporary:
+                durability = "process"  # it does not outlive the process anyway
+            self._store = Store(self._path, writing=self._writing, durability=durability)
+            try:
+                self._expect("kind", kind)
+                self._expect("capacity", self._capacity)
+                self._ring = Ring(self._store, window_bytes, expected)
+                self._restore()
+            except BaseException:
+                self._store.close(sync=False)
+                raise
+        except BaseException:
+            if self._temporary:
+                shutil.rmtree(self._path, ignore_errors=True)
+            raise
+        self._closed = False
+        _open_sessions.add(self)
+
+    def close(self) -> None:
+        """Commit and give the store back; a temporary buffer is removed. Twice is once."""
+        if os.getpid() != self._pid:
+            return  # the store belongs to the process that opened it
+        with self._lock:
+            if self._closed:
+                return
+            if not self._temporary:
+                self._commit()
+            self._closed = True
+            _open_sessions.discard(self)
+            self._store.close(sync=self._writing and not self._temporary)
+            if self._temporary:
+                shutil.rmtree(self._path, ignore_errors=True)
+        self._committer.stop()
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.close()
+
+    # Inside
+
+    @contextlib.contextmanager
+    def _view(self) -> Iterator[Snapshot | None]:
+        """Hold the lock; a reader follows the store, and reads from the snapshot it gets."""
+        with self._lock:
+            self._check_open()
+            if self._writing:
+                yield None
+            else:
+                with self._store.snapshot() as snapshot:
+                    self._follow(snapshot)
+                    yield snapshot
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise StorageError(
+                f"{self._path} was opened by process {self._pid}, from which this one was forked: "
+                "open it again here, with access='read'"
+            )
+        if self._closed:
+            raise ClosedError(f"the buffer at {self._path} is closed: open it again")
+
+    def _check_writing(self) -> None:
+        self._check_open()
+        if not self._writing:
+            raise ReadOnlyError(
+                f"{self._path} is open with access='read': open it with access='exclusive' to write"
+            )
+
+    def _check_words(self, path: PathLike | None, access: str, durability: str) -> None:
+        if access == "shared":
+            raise ArgumentError(
+                "access 'shared' is not available yet: use 'exclusive' (one writing process), or "
+                "'read' beside it"
+            )
+        if access not in ("exclusive", "read"):
+            raise ArgumentError(f"access must be 'exclusive' or 'read' (found {access!r})")
+        if durability not in DURABILITIES:
+            raise ArgumentError(
+                f"durability must be one of {', '.join(DURABILITIES)} (found {durability!r})"
+            )
+        if path is None and access != "exclusive":
+            raise ArgumentError("access='read' needs the path of a store")
+
+    def _expect(self, name: str, expected: Any) -> None:
+        found = self._store.identity.get(name)
+        if type(found) is not type(expected):
+            raise DamageError(f"the identity of {self._path} has no usable {name} ({found!r})")
+        if found != expected:
+            raise MismatchError(
+                f"{name} is {found} in {self._path} (expected {expected}): open it with "
+                f"diskreplay.open({str(self._path)!r}), or choose a new path"
+            )
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what a commit holds beside transitions and priorities."""
+        return {
+            "generator": generator_to_plain(self._generator),
+            "sampler": self._sampler.state(),
+            "settings": self._settings,
+            "stale_updates": self._stale_updates,
+        }
+
+    def _restore(self) -> None:
+        """Take over all that the store remembers, as of its last commit."""
+        self._seals = {}
+        self._sampler.clear()
+        with self._store.snapshot() as snapshot:
+            self._ring.refresh(snapshot)
+            self._take_over(snapshot)
+        if self._writing:
+            self._generator = generator_from_plain(self._ring.state.get("generator"))
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        start = self._ring.start
+        if self._ring.refresh(snapshot):
+            if self._ring.start != start:
+                self._sampler.clear()
+            self._take_over(snapshot)
+
+    def _take_over(self, snapshot: Snapshot) -> None:
+        ring, state = self._ring, self._ring.state
+        stale = state.get("stale_updates")
+        if type(stale) is not int or stale < 0:
+            raise DamageError(f"the state of {self._path} has no count of stale updates")
+        self._stale_updates = stale
+        seals = snapshot.seals()
+        missing = set(self._sampler.live_blocks(ring.first, ring.count)) - set(seals)
+        if missing:
+            raise DamageError(f"priority block {min(missing)} of {self._path} is missing")
+        changed = [number for number, seal in seals.items() if self._seals.get(number) != seal]
+        self._sampler.load_blocks(snapshot.blocks(changed), ring.first, ring.count)
+        self._sampler.restore(self._state_of(ring, "sampler"))
+        self._seals = seals
+
+    def _state_of(self, ring: Ring, name: str) -> dict[str, Any]:
+        state = ring.state.get(name)
+        if not isinstance(state, dict):
+            raise DamageError(f"the state of {ring.store.path} has no {name}")
+        return state
+
+    def _make_room(self, n: int) -> None:
+        if self._commit_failed or not self._ring.has_room(n):
+            self._commit()
+
+    def _touch(self) -> None:
+        """Remember that there is something to commit, and see to it that it is."""
+        if self._interval == 0.0:
+            self._changed_at = 0.0
+            self._commit()
+        elif self._changed_at is None:
+            self._changed_at = time.monotonic()
+            self._committer.wake()
+
+    def _commit(self) -> None:
+        if self._changed_at is None:
+            return
+        blocks = self._sampler.take_dirty_blocks()
+        try:
+            self._ring.commit(self._facts(), blocks)
+        except BaseException:
+            self._sampler.keep_dirty(blocks)
+            raise
+        self._changed_at = None
+        self._commit_failed = False
+
+    def _commit_rows(self, rows: Iterator[Columns], first: int, start: int, count: int) -> None:
+        blocks = self._sampler.take_dirty_blocks()
+        self._ring.commit_rows(rows, first, start, count, self._facts(), blocks)
+
+    def _commit_when_due(self) -> float | None:
+        """Commit if it is time; return the seconds until it will be, None when nothing waits."""
+        with self._lock:
+            if self._closed or self._changed_at is None:
+                return None
+            left = self._changed_at + self._interval - time.monotonic()
+            if left > 0:
+                return left
+            try:
+                self._commit()
+            except Exception:
+                self._commit_failed = True  # the next writing call meets the error itself
+                return self._interval
+            return None
+
+    @contextlib.contextmanager
+    def _restored_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._restore()
+            raise
+
+
+@atexit.register
+def _close_all() -> None:
+    """Commit what a program left open at its regular end."""
+    for session in list(_open_sessions):
+        session.close()
+
+
+def _after_fork() -> None:
+    """Give the child a lock that no thread of its parent holds; every call then refuses."""
+    for session in list(_open_sessions):
+        session._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -57,7 +57,7 @@ def holds_store(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except NotADirectoryError:
-        raise NotAStoreError(f"{path} is a file, not a store: choose another path") from None
+        raise NotAStoreError(f"{path} is a file or inside one, not a store: choose another path") from None
     except OSError as error:
         raise StorageError(f"cannot look into {path}: {error.strerror}") from None
     if names and MANIFEST not in names:

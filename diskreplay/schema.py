@@ -159,6 +159,7 @@ class Schema:
         self.fields = tuple(given[name] for name in (*STANDARD_FIELDS, *extras))
         self.names = tuple(field.name for field in self.fields)
         self.extra_names = tuple(extras)
+        self._name_set = frozenset(self.names)
         if self.payload_bytes > MAX_TRANSITION_BYTES:
             raise SchemaError(
                 f"a transition of this schema takes {self.payload_bytes} bytes (expected at most "
@@ -220,7 +221,7 @@ class Schema:
             raise SchemaError(f"not a schema: {error}") from None
 
     def _check_names(self, values: Mapping[str, Any]) -> None:
-        if len(values) != len(self.fields) or any(name not in values for name in self.names):
+        if values.keys() != self._name_set:
             missing = [name for name in self.names if name not in values]
             unknown = [name for name in values if name not in self.names]
             found = f"missing: {', '.join(missing) or 'none'}; new: {', '.join(unknown) or 'none'}"

@@ -68,7 +68,11 @@ class Snapshot:
 
     def blocks(self, numbers: Iterable[int]) -> dict[int, bytes]:
         """Return the contents of priority blocks."""
-        return {n: self._sealed("priorities", n, "priority block") for n in numbers}
+        contents = {n: self._sealed("priorities", n, "priority block") for n in numbers}
+        for number, content in contents.items():
+            if not isinstance(content, bytes):
+                raise DamageError(f"priority block {number} of {self._path} holds no bytes")
+        return contents
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the descriptions of all runs, oldest first."""

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from diskreplay import session
+
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile("long", deadline=None, max_examples=2000, stateful_step_count=100)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long forms of the tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("long" if config.getoption("--long") else "default")
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(autouse=True)
+def sound_buffers() -> Iterator[None]:
+    """Check every buffer that a test leaves open, and close it."""
+    yield
+    for buffer in list(session._open_sessions):
+        try:
+            buffer.check()
+        finally:
+            buffer.close()
+    gc.collect()

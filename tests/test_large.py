@@ -1,0 +1,57 @@
+"""A million transitions of two 60-float states; with --long in full, else a twentieth of it.
+
+Run it as `pytest tests/test_large.py --long -s` to see the seconds and the memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import run_python
+
+PUSH = """
+import resource, sys, time
+import numpy as np, diskreplay
+path, n = sys.argv[1], int(sys.argv[2])
+states = np.random.default_rng(0).standard_normal((2001, 60)).astype(np.float32)
+start = time.perf_counter()
+buffer = diskreplay.PrioritizedReplayBuffer(n, seed=1, path=path)
+for first in range(0, n // 2, 1000):
+    buffer.extend(states[:1000], np.arange(1000), np.arange(first, first + 1000),
+                  states[1:1001], np.zeros(1000), priorities=np.arange(1, 1001))
+extended = time.perf_counter()
+for i in range(n // 2, n):
+    k = i % 2000
+    buffer.push(state=states[k], action=k, reward=float(i), next_state=states[k + 1], done=False)
+pushed = time.perf_counter()
+buffer.close()
+closed = time.perf_counter()
+print(f"extend {n // 2} rows by 1000: {extended - start:.2f} s; push {n - n // 2} one by one: "
+      f"{pushed - extended:.2f} s; close: {closed - pushed:.2f} s; "
+      f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+"""
+REOPEN = """
+import resource, sys, time
+import numpy as np, diskreplay
+def private():
+    fields = (line.split() for line in open("/proc/self/smaps_rollup").readlines()[1:])
+    return sum(int(f[1]) for f in fields if f[0] in ("Private_Dirty:", "Private_Clean:")) / 1024
+path, n = sys.argv[1], int(sys.argv[2])
+before = private()
+start = time.perf_counter()
+buffer = diskreplay.open(path)
+opened = time.perf_counter()
+memory = private() - before
+assert len(buffer) == n, len(buffer)
+batch = buffer.sample(256)
+drawn = time.perf_counter()
+assert (batch.rewards >= 0).all() and batch.states.shape == (256, 60)
+print(f"reopen {n} rows: {opened - start:.2f} s, {memory:.0f} MiB; first batch of 256: "
+      f"{drawn - opened:.3f} s; data file {buffer.stats()['disk_bytes'] / n / 496:.3f} x payload")
+"""
+
+
+def test_many_transitions_are_pushed_closed_and_reopened(tmp_path: Path, long: bool) -> None:
+    n = 1_000_000 if long else 50_000
+    for code in (PUSH, REOPEN):
+        print(run_python(code, tmp_path / "b", n).stdout, end="")

@@ -1,0 +1,472 @@
+"""Opening a store: going on, refusing, reading beside a writer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import pytest
+from common import columns, numbers_of, row, run_python
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+
+KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != "lock.mdb"  # the engine's reader table
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("durability", ["system", "full", "process"])
+def test_reopening_goes_on(kind: Any, durability: str, tmp_path: Path) -> None:
+    for laps in range(4):
+        with kind(50, seed=3, path=tmp_path / "a" / "b", durability=durability) as buffer:
+            assert len(buffer) == min(50, laps * 30)
+            buffer.extend(**columns(laps * 30, 30))
+            buffer.check()
+    with diskreplay.open(tmp_path / "a" / "b") as buffer:
+        assert type(buffer) is kind
+        assert [int(e.reward * 8) for e in buffer] == list(range(70, 120))
+        assert [run["first"] for run in buffer.stats()["runs"]] == [0, 30, 60, 90]
+
+
+def test_open_takes_the_settings_from_the_store(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"alpha": 0.9, "beta_start": 0.1, "beta_frames": 77, "epsilon": 0.5}
+    with PrioritizedReplayBuffer(9, **settings, path=tmp_path / "b", durability="full") as buffer:
+        buffer.extend(**columns(0, 4))
+    with diskreplay.open(tmp_path / "b", alpha=0.2) as buffer:
+        assert isinstance(buffer, PrioritizedReplayBuffer)
+        assert buffer.capacity == 9
+        assert buffer.beta == 0.1
+        assert buffer.stats()["alpha"] == 0.2
+        buffer.check()
+    for name in ("capacity", "schema"):
+        with pytest.raises(diskreplay.ArgumentError, match=f"{name} is the store's own"):
+            diskreplay.open(tmp_path / "b", **{name: 9})
+
+
+def test_a_new_seed_is_for_open_only(tmp_path: Path) -> None:
+    def draws(buffer: Any) -> list[int]:
+        with buffer:
+            return [n for _ in range(5) for n in numbers_of(buffer.sample(8)).tolist()]
+
+    path = tmp_path / "b"
+    with ReplayBuffer(1000, seed=1, path=path) as buffer:
+        buffer.extend(**columns(0, 1000))
+    for name in ("constructor", "same", "other"):
+        shutil.copytree(path, tmp_path / name)
+    plain = draws(diskreplay.open(path))
+    assert draws(ReplayBuffer(1000, seed=2, path=tmp_path / "constructor")) == plain
+    assert draws(diskreplay.open(tmp_path / "same", seed=5)) != plain
+    assert draws(diskreplay.open(tmp_path / "other", seed=5)) != plain
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: ReplayBuffer(11, path=p), r"capacity is 10 in .*b \(expected 11\).*open\("),
+        (lambda p: PrioritizedReplayBuffer(10, path=p), r"kind is uniform .*expected prioritized"),
+        (
+            lambda p: ReplayBuffer(10, path=p, schema={"state": ("float32", (4,))}),
+            r"field 'state' is state: float32\[3\] in .* \(expected state: float32\[4\]\)",
+        ),
+        (
+            lambda p: ReplayBuffer(10, path=p, schema={"log_prob": "float32"}),
+            "field 'log_prob' is no such field",
+        ),
+    ],
+)
+def test_stored_facts_win(make: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    with ReplayBuffer(10, path=path) as buffer:
+        buffer.extend(**columns(0, 10))
+    before = contents(path)
+    with pytest.raises(diskreplay.MismatchError, match=message):
+        make(path)
+    assert contents(path).keys() == before.keys()
+    assert contents(path)["data.mdb"] == before["data.mdb"]
+    ReplayBuffer(10, path=path, schema={"state": ("float32", (3,))}).close()
+
+
+def test_what_is_not_a_store_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory" / "model.pt").write_text("mine")
+    before = contents(tmp_path)
+    for name, message in [
+        ("file", "is a file or inside one, not a store"),
+        ("file/inside", "is a file or inside one, not a store"),
+        ("directory", r"expected diskreplay.json in it \(found model.pt\)"),
+    ]:
+        for make in (diskreplay.open, lambda p: ReplayBuffer(10, path=p)):
+            with pytest.raises(diskreplay.NotAStoreError, match=message):
+                make(tmp_path / name)
+    for name in ("nothing", "nothing/here"):
+        with pytest.raises(diskreplay.NotAStoreError, match="holds no store"):
+            diskreplay.open(tmp_path / name)
+        with pytest.raises(diskreplay.NotAStoreError, match="holds no store"):
+            ReplayBuffer(10, path=tmp_path / name, access="read")
+    assert contents(tmp_path) == before
+    (tmp_path / "empty").mkdir()
+    ReplayBuffer(10, path=tmp_path / "empty").close()
+
+
+def truncate(file: Path, size: int) -> None:
+    with file.open("r+b") as stream:
+        stream.truncate(size)
+
+
+DAMAGES: list[tuple[str, Callable[[Path], object], type[Exception], str]] = [
+    ("absent", lambda p: (p / "data.mdb").unlink(), diskreplay.DamageError, "is missing beside"),
+    ("empty", lambda p: truncate(p / "data.mdb", 0), diskreplay.DamageError, "short: it has 0 by"),
+    ("one page", lambda p: truncate(p / "data.mdb", 4096), diskreplay.DamageError, "is short"),
+    ("short", lambda p: truncate(p / "data.mdb", 5 * 4096), diskreplay.DamageError, "is short"),
+    (
+        "not a database",
+        lambda p: (p / "data.mdb").write_bytes(b"\1" * 40960),
+        diskreplay.DamageError,
+        "is short|is damaged",
+    ),
+    (
+        "newer",
+        lambda p: (p / "diskreplay.json").write_text('{"format": 2, "uuid": "x"}'),
+        diskreplay.FormatVersionError,
+        r"has format 2 \(this diskreplay reads format 1\)",
+    ),
+    (
+        "no manifest",
+        lambda p: (p / "diskreplay.json").unlink(),
+        diskreplay.NotAStoreError,
+        "expected diskreplay.json in it",
+    ),
+    (
+        "not json",
+        lambda p: (p / "diskreplay.json").write_text('{"format": '),
+        diskreplay.DamageError,
+        "expected a format version and a uuid",
+    ),
+    (
+        "other json",
+        lambda p: (p / "diskreplay.json").write_text('["format", "uuid"]'),
+        diskreplay.DamageError,
+        "expected a format version and a uuid",
+    ),
+    (
+        "swapped",
+        lambda p: shutil.copy(p.parent / "other" / "data.mdb", p / "data.mdb"),
+        diskreplay.DamageError,
+        "belongs to another store",
+    ),
+    (
+        "no lock file",
+        lambda p: (p / "openers.lock").unlink(),
+        diskreplay.DamageError,
+        "openers.lock is missing",
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "damage", "error", "message"), DAMAGES, ids=lambda v: str(v)[:14])
+def test_a_damaged_directory_is_refused_and_left_as_it_is(
+    what: str,
+    damage: Callable[[Path], object],
+    error: type[Exception],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    for name in ("b", "other"):
+        with ReplayBuffer(100, path=tmp_path / name) as buffer:
+            buffer.extend(**columns(0, 100))
+    damage(tmp_path / "b")
+    before = contents(tmp_path)
+    for make in (
+        lambda: ReplayBuffer(100, path=tmp_path / "b"),
+        lambda: ReplayBuffer(100, path=tmp_path / "b", access="read"),
+        lambda: diskreplay.open(tmp_path / "b"),
+    ):
+        with pytest.raises(error, match=message):
+            make()
+        after = contents(tmp_path)
+        after.pop("b/writer.lock"), before.pop("b/writer.lock", None)  # the last holder's name
+        assert after == before
+    diskreplay.open(tmp_path / "other").close()
+
+
+def test_a_second_writer_is_refused_with_the_holders_name(tmp_path: Path) -> None:
+    code = """
+        import sys, diskreplay
+        buffer = diskreplay.ReplayBuffer(10, path=sys.argv[1])
+        print("open", flush=True)
+        sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "b")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        message = rf"is held by pid {holder.pid} on .*, since \d{{4}}-.*access='read'"
+        with pytest.raises(diskreplay.LockedError, match=message):
+            ReplayBuffer(10, path=tmp_path / "b")
+        diskreplay.open(tmp_path / "b", access="read").close()
+        holder.kill()
+    ReplayBuffer(10, path=tmp_path / "b").close()  # the lock died with its process
+
+
+def test_a_second_opening_in_one_process_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    buffer = ReplayBuffer(10, path=tmp_path / "b")
+    for access in ("exclusive", "read"):
+        with pytest.raises(diskreplay.LockedError, match="is open in this process already"):
+            ReplayBuffer(10, path=tmp_path / "b", access=access)
+    code = "import sys, diskreplay; diskreplay.open(sys.argv[1])"
+    assert "LockedError" in run_python(code, tmp_path / "b", check=False).stderr
+    buffer.extend(**columns(0, 10))
+    buffer.flush()
+
+
+def test_a_reader_follows_a_writer(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    reader_code = """
+        import sys, json, diskreplay
+        from common import numbers_of
+        buffer = diskreplay.open(sys.argv[1], access="read", seed=0)
+        for line in sys.stdin:
+            drawn = buffer.sample(20)
+            assert numbers_of(drawn).tolist() == drawn.indices.tolist()
+            stats = buffer.stats()
+            print(json.dumps([len(buffer), stats["count"], stats["priority_max"], buffer.frame,
+                              sorted(set(drawn.indices.tolist()))]), flush=True)
+    """
+    writer = PrioritizedReplayBuffer(2000, path=path, commit_interval=float("inf"), alpha=1.0)
+    writer.extend(**columns(0, 100))
+    writer.flush()
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(reader_code), str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent,
+    ) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+
+        def ask() -> Any:
+            print("sample", file=reader.stdin, flush=True)
+            return json.loads(reader.stdout.readline())
+
+        assert ask()[:4] == [100, 100, 1.0, 0]
+        writer.extend(**columns(100, 50))
+        assert ask()[:2] == [100, 100]  # not committed yet
+        writer.flush()
+        assert ask()[:2] == [150, 150]
+        writer.update_priorities([7], [1e6])
+        writer.sample(10)
+        writer.flush()
+        size, _, highest, frame, drawn = ask()
+        assert (size, highest, frame, drawn) == (150, 1e6, 1, [7])
+        writer.extend(**columns(150, 2500))
+        writer.flush()
+        size, count, _, _, drawn = ask()
+        assert (size, count) == (2000, 2650)
+        assert min(drawn) >= 650
+        writer.clear()
+        writer.extend(**columns(2650, 20))
+        writer.flush()
+        size, count, _, _, drawn = ask()
+        assert (size, count) == (20, 2670)
+        assert min(drawn) >= 2650
+        reader.stdin.close()
+        assert reader.wait() == 0
+
+
+def test_a_reader_may_not_write(tmp_path: Path) -> None:
+    with PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 10))
+    data = (tmp_path / "b" / "data.mdb").read_bytes()
+    with diskreplay.open(tmp_path / "b", access="read") as reader:
+        assert isinstance(reader, PrioritizedReplayBuffer)
+        for call in (
+            lambda: reader.push(**row(0)),
+            lambda: reader.extend(**columns(0, 1)),
+            lambda: reader.update_priorities([1], [1.0]),
+            lambda: reader.load(tmp_path / "b"),
+            reader.clear,
+        ):
+            with pytest.raises(diskreplay.ReadOnlyError, match="open it with access='exclusive'"):
+                call()
+        reader.sample(5)
+        reader.flush()
+        assert reader.frame == 0
+        reader.check()
+        reader.save(tmp_path / "copy")
+    assert (tmp_path / "b" / "data.mdb").read_bytes() == data
+    assert len(diskreplay.open(tmp_path / "copy")) == 10
+
+
+def test_a_reader_of_an_empty_store_waits_for_the_first_commit(tmp_path: Path) -> None:
+    ReplayBuffer(10, path=tmp_path / "b").close()
+    with diskreplay.open(tmp_path / "b", access="read") as reader:
+        assert (len(reader), reader.schema) == (0, None)
+        run_python(
+            """
+            import sys, diskreplay
+            from common import columns
+            with diskreplay.open(sys.argv[1]) as buffer:
+                buffer.extend(**columns(0, 4))
+            """,
+            tmp_path / "b",
+        )
+        assert len(reader) == 4
+        assert numbers_of(reader.sample(4)).size == 4
+
+
+def test_opening_does_not_read_the_records(tmp_path: Path) -> None:
+    with PrioritizedReplayBuffer(3000, path=tmp_path / "b", seed=0) as buffer:
+        buffer.extend(**columns(0, 3000))
+    # With every record spoilt, opening still works and sampling must not.
+    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
+    database = env.open_db(b"transitions", integerkey=True, create=False)
+    with env.begin(write=True, db=database) as txn:
+        for key, _ in list(txn.cursor()):
+            txn.put(key, b"spoilt")
+    env.close()
+    buffer = diskreplay.open(tmp_path / "b")
+    assert len(buffer) == 3000
+    with pytest.raises(diskreplay.DamageError, match="has 6 bytes"):
+        buffer.sample(1)
+    with pytest.raises(diskreplay.DamageError, match=r"write id 0 in slot 0 .*write id 2999"):
+        buffer.check()
+    buffer.close()
+
+
+def test_a_forked_child_is_refused_and_leaves_the_parent_alone(tmp_path: Path) -> None:
+    run_python(
+        """
+        import os, sys, warnings, diskreplay
+        from common import columns, numbers_of, row
+        buffer = diskreplay.PrioritizedReplayBuffer(100, path=sys.argv[1])
+        buffer.extend(**columns(0, 50))
+        warnings.simplefilter("ignore")  # newer Pythons warn of fork beside threads, rightly
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for call in (lambda: buffer.push(**row(50)), lambda: buffer.sample(3), buffer.flush):
+                try:
+                    call()
+                except diskreplay.StorageError as error:
+                    refused += "was opened by process" in str(error)
+            buffer.close()
+            sys.exit(0 if refused == 3 else 1)  # a regular end, with its atexit functions
+        assert os.waitpid(child, 0)[1] == 0
+        buffer.extend(**columns(50, 10))
+        buffer.check()
+        buffer.close()
+        assert len(diskreplay.open(sys.argv[1])) == 60
+        """,
+        tmp_path / "b",
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_save_writes_a_store_that_goes_on_alike(kind: Any, tmp_path: Path) -> None:
+    buffer = kind(100, path=tmp_path / "b", seed=4)
+    buffer.extend(**columns(0, 250))
+    buffer.sample(10)
+    buffer.save(tmp_path / "copy")
+    with diskreplay.open(tmp_path / "copy") as copy:
+        copy.check()
+        for _ in range(20):
+            assert numbers_of(copy.sample(10)).tolist() == numbers_of(buffer.sample(10)).tolist()
+    identities = {
+        json.loads((tmp_path / n / "diskreplay.json").read_text())["uuid"] for n in ("b", "copy")
+    }
+    assert len(identities) == 2
+    before = contents(tmp_path / "copy")
+    with pytest.raises(diskreplay.StorageError, match="holds a store already"):
+        buffer.save(tmp_path / "copy")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    with pytest.raises(diskreplay.NotAStoreError):
+        buffer.save(tmp_path / "mine")
+    assert contents(tmp_path / "copy") == before
+    assert {p.name for p in tmp_path.iterdir()} == {"b", "copy", "mine"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("own", [0, 30, 260])
+@pytest.mark.parametrize("capacity", [60, 100, 400])
+def test_load_replaces_the_contents(kind: Any, own: int, capacity: int, tmp_path: Path) -> None:
+    with kind(100, path=tmp_path / "saved", seed=4) as saved:
+        saved.extend(**columns(0, 250))
+        saved.sample(10)
+        if kind is PrioritizedReplayBuffer:
+            saved.update_priorities(np.arange(150, 250), np.linspace(0, 9, 100))
+        expected = saved.stats()
+    buffer = kind(capacity, path=tmp_path / "b", seed=5)
+    if own:
+        buffer.extend(**columns(1000, own))
+    buffer.load(tmp_path / "saved")
+    buffer.check()
+    kept = min(100, capacity)
+    assert [int(e.reward * 8) for e in buffer] == list(range(250 - kept, 250))
+    ids = buffer.stats()["count"]
+    assert ids >= own + kept
+    assert (ids - 250) % capacity == 0
+    if kind is PrioritizedReplayBuffer and capacity >= 100:
+        for name in ("priority_min", "priority_max", "max_priority", "frame", "beta"):
+            assert buffer.stats()[name] == expected[name]
+    if capacity == 100:
+        with diskreplay.open(tmp_path / "saved") as saved:
+            for _ in range(10):
+                wanted = numbers_of(saved.sample(10)).tolist()
+                assert numbers_of(buffer.sample(10)).tolist() == wanted
+    buffer.push(**row(250))
+    buffer.close()
+    with diskreplay.open(tmp_path / "b") as again:
+        assert [int(e.reward * 8) for e in again] == list(range(251 - min(101, capacity), 251))
+
+
+def test_load_refuses_another_schema_or_kind_and_changes_nothing(tmp_path: Path) -> None:
+    with ReplayBuffer(10, path=tmp_path / "wide") as other:
+        other.push([0.0] * 9, 0, 0.0, [0.0] * 9, False)
+    with PrioritizedReplayBuffer(10, path=tmp_path / "prioritized") as other:
+        other.extend(**columns(0, 5))
+    buffer = ReplayBuffer(10, path=tmp_path / "b")
+    buffer.extend(**columns(0, 5))
+    for name, message in [
+        ("wide", r"field 'state' is state: float32\[9\]"),
+        ("prioritized", r"holds a prioritized buffer \(expected uniform\)"),
+    ]:
+        with pytest.raises(diskreplay.MismatchError, match=message):
+            buffer.load(tmp_path / name)
+    with pytest.raises(diskreplay.LockedError):
+        buffer.load(tmp_path / "b")
+    with pytest.raises(diskreplay.NotAStoreError):
+        buffer.load(tmp_path / "nothing")
+    assert [int(e.reward * 8) for e in buffer] == list(range(5))
+    buffer.push(**row(5))
+
+
+def test_an_empty_saved_store_loads_as_empty(tmp_path: Path) -> None:
+    ReplayBuffer(10, path=tmp_path / "empty").close()
+    buffer = ReplayBuffer(10)
+    buffer.extend(**columns(0, 5))
+    buffer.load(tmp_path / "empty")
+    assert len(buffer) == 0
+    assert buffer.push(**row(10)) >= 5

@@ -1,0 +1,136 @@
+"""The house: who imports whom, what is public, what must never be there."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+from pathlib import Path
+
+import pytest
+from common import run_python
+
+import diskreplay
+
+PACKAGE = Path(diskreplay.__file__).parent
+MAY_IMPORT = {
+    "version": set(),
+    "errors": set(),
+    "arguments": {"errors"},
+    "generator": {"errors"},
+    "committer": set(),
+    "sum_tree": {"arguments", "errors"},
+    "schema": {"errors"},
+    "codec": {"errors", "schema"},
+    "batch": {"schema"},
+    "directory": {"errors"},
+    "store": {"directory", "errors"},
+    "samplers": {"arguments", "errors", "sum_tree"},
+    "window": {"schema"},
+    "ring": {"codec", "errors", "schema", "store", "version", "window"},
+    "session": {
+        "arguments", "committer", "errors", "generator", "ring", "samplers", "schema", "store"
+    },
+    "base": {
+        "arguments", "batch", "errors", "generator", "ring", "schema", "session", "store"
+    },
+    "buffer": {
+        "arguments", "base", "batch", "errors", "generator", "samplers", "session", "store"
+    },
+    "__init__": {"batch", "buffer", "errors", "samplers", "schema", "sum_tree", "version"},
+}  # fmt: skip
+EXTERNAL = {
+    "sum_tree": {"numpy"},
+    "samplers": {"numpy"},
+    "schema": {"numpy"},
+    "codec": {"numpy", "xxhash"},
+    "directory": {"lmdb"},
+    "store": {"lmdb", "msgpack", "numpy", "xxhash"},
+    "ring": {"lmdb", "numpy"},
+}
+STANDARD = set(__import__("sys").stdlib_module_names)
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def modules() -> list[str]:
+    return sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def test_every_module_has_a_place_in_the_graph() -> None:
+    assert modules() == sorted(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("name", sorted(MAY_IMPORT))
+def test_a_module_imports_only_what_it_may(name: str) -> None:
+    found = imports(PACKAGE / f"{name}.py")
+    own = {
+        module.removeprefix("diskreplay.") for module in found if module.startswith("diskreplay")
+    }
+    assert own <= MAY_IMPORT[name]
+    roots = {module.split(".")[0] for module in found} - STANDARD - {"diskreplay", "__future__"}
+    assert roots - {"typing_extensions"} <= EXTERNAL.get(name, {"numpy"})
+
+
+def test_the_graph_has_no_cycle() -> None:
+    done: set[str] = set()
+    while len(done) < len(MAY_IMPORT):
+        ready = {name for name, needs in MAY_IMPORT.items() if needs <= done} - done
+        assert ready, f"a cycle among {set(MAY_IMPORT) - done}"
+        done |= ready
+
+
+def test_all_is_what_is_visible() -> None:
+    submodules = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
+    visible = {name for name in vars(diskreplay) if not name.startswith("_")} - submodules
+    # `open` hides no module, and the version is the one dunder that is public.
+    assert visible | {"__version__"} == set(diskreplay.__all__)
+    assert diskreplay.__all__ == sorted(diskreplay.__all__)
+
+
+def test_every_error_is_public_and_a_builtin_too() -> None:
+    classes = [c for c in vars(diskreplay.errors).values() if isinstance(c, type)]
+    assert {c.__name__ for c in classes} <= set(diskreplay.__all__)
+    for error in classes:
+        assert issubclass(error, diskreplay.DiskReplayError)
+        if error is not diskreplay.DiskReplayError:
+            assert issubclass(error, ValueError | IndexError | OSError | RuntimeError)
+            assert error.__name__ in (diskreplay.errors.__doc__ or "")
+
+
+def test_importing_loads_no_framework() -> None:
+    code = """
+        import sys
+        before = {name.split(".")[0] for name in sys.modules}
+        import diskreplay
+        loaded = {name.split(".")[0] for name in sys.modules} - before - sys.stdlib_module_names
+        print(*sorted(loaded))
+    """
+    loaded = set(run_python(code).stdout.split())
+    private = {name for name in loaded if name.startswith(("_", "cython"))}
+    assert loaded - private == {"diskreplay", "numpy", "lmdb", "msgpack", "xxhash"}
+
+
+@pytest.mark.parametrize("name", sorted(MAY_IMPORT))
+def test_no_module_pickles_or_asserts_or_touches_the_global_random_state(name: str) -> None:
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    forbidden = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "random"}
+    assert not forbidden & imports(PACKAGE / f"{name}.py")
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Assert)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+            is_random = node.value.attr == "random" and ast.unparse(node.value.value) == "np"
+            assert not is_random or node.attr in {"Generator", "PCG64"}
+
+
+def test_files_stay_small() -> None:
+    root = PACKAGE.parent
+    files = [f for d in ("diskreplay", "tools", "tests") for f in (root / d).rglob("*.py")]
+    assert not {str(f.relative_to(root)) for f in files if len(f.read_text().splitlines()) > 420}

@@ -7,6 +7,16 @@ from typing import Any
 
 from diskreplay.errors import ArgumentError
 
+MAX_CAPACITY = 2**40
+
+
+def checked_capacity(value: Any) -> int:
+    """Return `value` as a number of slots, or raise ArgumentError."""
+    capacity = whole_number("capacity", value, at_least=1)
+    if capacity > MAX_CAPACITY:
+        raise ArgumentError(f"capacity must be at most {MAX_CAPACITY} (found {capacity})")
+    return capacity
+
 
 def whole_number(name: str, value: Any, *, at_least: int) -> int:
     """Return `value` as an int of at least `at_least`, or raise ArgumentError."""

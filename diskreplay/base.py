@@ -258,7 +258,7 @@ class BaseBuffer(Session[SamplerT]):
         with self._lock:
             self._check_open()
             self._commit()
-            self._store.copy(Path(path))
+            self._store.copy(Path(path).absolute())
 
     def load(self, path: PathLike) -> None:
         """Replace the contents by those of a saved store of the same schema and kind.
@@ -270,7 +270,7 @@ class BaseBuffer(Session[SamplerT]):
         """
         with self._lock:
             self._check_writing()
-            store = Store(Path(path), writing=False)
+            store = Store(Path(path).absolute(), writing=False)
             try:
                 found = store.identity.get("kind")
                 if found != self._store.identity["kind"]:

@@ -19,7 +19,7 @@ from diskreplay.samplers import (
     checked_priorities,
     importance_weights,
 )
-from diskreplay.session import PathLike, SchemaLike
+from diskreplay.session import RUN_SETTINGS, PathLike, SchemaLike
 from diskreplay.store import Store
 
 
@@ -238,8 +238,8 @@ def open(
     Raises NotAStoreError where there is none: unlike the constructors it never makes one.
 
     >>> ReplayBuffer(capacity=10, path="runs/a").close()
-    >>> open("runs/a")
-    ReplayBuffer(capacity=10, size=0, path='runs/a')
+    >>> open("runs/a").capacity
+    10
 
     seed:       starts a new random stream; None goes on with the stored one
     overrides:  arguments of the constructor that may change from run to run: access, durability,
@@ -249,19 +249,20 @@ def open(
         raise ArgumentError(f"{min(fixed)} is the store's own: use a constructor to check it")
     if seed is not None:
         seed = whole_number("seed", seed, at_least=0)
-    store = Store(Path(path), writing=False)
+    store = Store(Path(path).absolute(), writing=False)
     try:
         with store.snapshot() as snapshot:
             state = snapshot.meta("state")
     finally:
         store.close(sync=False)
-    kinds: dict[Any, Any] = {"uniform": ReplayBuffer, "prioritized": PrioritizedReplayBuffer}
-    identity, settings = store.identity, state.get("settings") if isinstance(state, dict) else None
-    if identity.get("kind") not in kinds or not isinstance(settings, dict):
-        raise DamageError(f"{path} does not say what kind of buffer it holds, and how it was set")
-    kind = kinds[identity["kind"]]
-    buffer: ReplayBuffer | PrioritizedReplayBuffer = kind(
-        identity.get("capacity"), path=path, **{"seed": seed, **settings, **overrides}
+    prioritized = store.identity.get("kind") == "prioritized"
+    kind = PrioritizedReplayBuffer if prioritized else ReplayBuffer
+    names = [*RUN_SETTINGS, *(PrioritizedSampler.SETTINGS if prioritized else ())]
+    settings = state.get("settings") if isinstance(state, dict) else None
+    if not isinstance(settings, dict) or settings.keys() != set(names):
+        raise DamageError(f"{path} does not say how its buffer was set: expected {names}")
+    buffer = kind(
+        store.identity.get("capacity", 0), path=path, **{"seed": seed, **settings, **overrides}
     )
     if seed is not None:
         buffer._generator = new_generator(seed)

@@ -57,7 +57,9 @@ def holds_store(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except NotADirectoryError:
-        raise NotAStoreError(f"{path} is a file or inside one, not a store: choose another path") from None
+        raise NotAStoreError(
+            f"{path} is a file or inside one, not a store: choose another path"
+        ) from None
     except OSError as error:
         raise StorageError(f"cannot look into {path}: {error.strerror}") from None
     if names and MANIFEST not in names:
@@ -134,6 +136,7 @@ def building(path: Path, uuid: str) -> Iterator[Path]:
     Whoever looks sees no store or a whole one, also after a kill. When the block raises, or
     another process was faster, nothing is left.
     """
+    path = path.resolve()  # a symbolic link cannot be renamed to
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diskreplay.arguments import real_number, whole_number
-from diskreplay.errors import DamageError, PriorityError
+from diskreplay.arguments import checked_capacity, real_number, whole_number
+from diskreplay.errors import ArgumentError, DamageError, PriorityError
 from diskreplay.sum_tree import SumTree
 
 Ints = NDArray[np.int64]
@@ -33,9 +33,10 @@ def importance_weights(probabilities: Floats, size: int, beta: float) -> NDArray
     >>> importance_weights(np.array([0.5, 0.25]), size=4, beta=1.0)
     array([0.5, 1. ], dtype=float32)
     """
-    weights = (size * probabilities) ** -beta
-    relative: Floats = weights / weights.max()
-    return relative.astype(np.float32)
+    shares = size * probabilities
+    # The smallest share has the largest weight; dividing first cannot overflow.
+    weights: Floats = (shares / shares.min()) ** -beta
+    return weights.astype(np.float32)
 
 
 def checked_priorities(priorities: ArrayLike, n: int) -> Priorities:
@@ -123,6 +124,8 @@ class PrioritizedSampler:
     write ids get their mass at the next draw, all at once, which is cheaper than one by one.
     """
 
+    SETTINGS = ("alpha", "beta_start", "beta_end", "beta_frames", "epsilon")
+
     def __init__(
         self,
         capacity: int,
@@ -133,7 +136,7 @@ class PrioritizedSampler:
         beta_frames: int,
         epsilon: float,
     ) -> None:
-        self.capacity = whole_number("capacity", capacity, at_least=1)
+        self.capacity = checked_capacity(capacity)
         self.alpha = real_number("alpha", alpha, low=0.0, high=1.0)
         self.beta_start = real_number("beta_start", beta_start, low=0.0, high=1.0)
         self.beta_end = real_number("beta_end", beta_end, low=0.0, high=1.0)
@@ -141,10 +144,16 @@ class PrioritizedSampler:
         self.epsilon = real_number("epsilon", epsilon, low=0.0, high=_MAX_PRIORITY, above=True)
         self.frame = 0
         self._largest: float | None = None
-        self._priorities = np.zeros(capacity, np.float32)
-        self._tree = SumTree(capacity)
         self._masses_known_to = 0  # write ids from here on have no mass in the tree yet
-        self._dirty = np.zeros(-(-capacity // BLOCK_SLOTS), np.bool_)
+        try:
+            self._priorities = np.zeros(self.capacity, np.float32)
+            self._tree = SumTree(self.capacity)
+            self._dirty = np.zeros(-(-self.capacity // BLOCK_SLOTS), np.bool_)
+        except MemoryError:
+            raise ArgumentError(
+                f"capacity {self.capacity} needs {20 * self.capacity >> 30} GiB of memory for its "
+                "priorities, 20 bytes a slot: choose a smaller one"
+            ) from None
 
     @property
     def beta(self) -> float:
@@ -164,8 +173,7 @@ class PrioritizedSampler:
 
     def settings(self) -> dict[str, Any]:
         """Return what may change from run to run, by the names of the constructor."""
-        names = ("alpha", "beta_start", "beta_end", "beta_frames", "epsilon")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self.SETTINGS}
 
     def sibling(self, capacity: int) -> PrioritizedSampler:
         """Return an empty sampler of the same settings for another capacity."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from diskreplay.arguments import real_number, whole_number
+from diskreplay.arguments import checked_capacity, real_number, whole_number
 from diskreplay.committer import Committer
 from diskreplay.errors import (
     ArgumentError,
@@ -41,6 +41,7 @@ PathLike = str | os.PathLike[str]
 SchemaLike = Schema | Mapping[str, FieldLike]
 SamplerT = TypeVar("SamplerT", UniformSampler, PrioritizedSampler)
 
+RUN_SETTINGS = ("durability", "commit_interval")
 _open_sessions: weakref.WeakSet[Session[Any]] = weakref.WeakSet()
 
 
@@ -68,7 +69,7 @@ class Session(Generic[SamplerT]):
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._sampler = sampler
-        self._capacity = whole_number("capacity", capacity, at_least=1)
+        self._capacity = checked_capacity(capacity)
         self._interval = real_number("commit_interval", commit_interval, low=0, high=float("inf"))
         window_bytes = whole_number("window_bytes", window_bytes, at_least=0)
         if seed is not None:
@@ -86,7 +87,8 @@ class Session(Generic[SamplerT]):
         self._commit_failed = False
         self._committer = Committer(self._interval, self._commit_when_due)
         self._temporary = path is None
-        self._path = Path(tempfile.mkdtemp(prefix="diskreplay-") if path is None else path)
+        place = tempfile.mkdtemp(prefix="diskreplay-") if path is None else path
+        self._path = Path(place).absolute()
         try:
             if self._writing:
                 whole = all(name in expected for name in STANDARD_FIELDS)

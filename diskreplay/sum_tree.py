@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diskreplay.arguments import whole_number
+from diskreplay.arguments import checked_capacity
 from diskreplay.errors import ArgumentError, DamageError, PriorityError, SampleError
 
 Floats = NDArray[np.float64]
@@ -45,7 +45,7 @@ class SumTree:
     """
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = whole_number("capacity", capacity, at_least=1)
+        self.capacity = checked_capacity(capacity)
         self._levels = _new_levels(self.capacity, 0.0)
         self._highest: Levels | None = None
         self._lowest: Levels | None = None

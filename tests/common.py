@@ -46,6 +46,14 @@ def numbers_of(batch: Any) -> NDArray[np.int64]:
     return numbers
 
 
+def contents(path: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != "lock.mdb"  # the engine's reader table
+    }
+
+
 def run_python(
     code: str, *arguments: object, check: bool = True
 ) -> subprocess.CompletedProcess[str]:

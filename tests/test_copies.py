@@ -1,0 +1,105 @@
+"""save and load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from common import columns, contents, numbers_of, row
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+
+KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_save_writes_a_store_that_goes_on_alike(kind: Any, tmp_path: Path) -> None:
+    buffer = kind(100, path=tmp_path / "b", seed=4)
+    buffer.extend(**columns(0, 250))
+    buffer.sample(10)
+    buffer.save(tmp_path / "copy")
+    with diskreplay.open(tmp_path / "copy") as copy:
+        copy.check()
+        for _ in range(20):
+            assert numbers_of(copy.sample(10)).tolist() == numbers_of(buffer.sample(10)).tolist()
+    identities = {
+        json.loads((tmp_path / n / "diskreplay.json").read_text())["uuid"] for n in ("b", "copy")
+    }
+    assert len(identities) == 2
+    before = contents(tmp_path / "copy")
+    with pytest.raises(diskreplay.StorageError, match="holds a store already"):
+        buffer.save(tmp_path / "copy")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    with pytest.raises(diskreplay.NotAStoreError):
+        buffer.save(tmp_path / "mine")
+    assert contents(tmp_path / "copy") == before
+    assert {p.name for p in tmp_path.iterdir()} == {"b", "copy", "mine"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("own", [0, 30, 260])
+@pytest.mark.parametrize("capacity", [60, 100, 400])
+def test_load_replaces_the_contents(kind: Any, own: int, capacity: int, tmp_path: Path) -> None:
+    with kind(100, path=tmp_path / "saved", seed=4) as saved:
+        saved.extend(**columns(0, 250))
+        saved.sample(10)
+        if kind is PrioritizedReplayBuffer:
+            saved.update_priorities(np.arange(150, 250), np.linspace(0, 9, 100))
+        expected = saved.stats()
+    buffer = kind(capacity, path=tmp_path / "b", seed=5)
+    if own:
+        buffer.extend(**columns(1000, own))
+    buffer.load(tmp_path / "saved")
+    buffer.check()
+    kept = min(100, capacity)
+    assert [int(e.reward * 8) for e in buffer] == list(range(250 - kept, 250))
+    ids = buffer.stats()["count"]
+    assert ids >= own + kept
+    assert (ids - 250) % capacity == 0
+    if kind is PrioritizedReplayBuffer and capacity >= 100:
+        for name in ("priority_min", "priority_max", "max_priority", "frame", "beta"):
+            assert buffer.stats()[name] == expected[name]
+    if capacity == 100:
+        with diskreplay.open(tmp_path / "saved") as saved:
+            for _ in range(10):
+                wanted = numbers_of(saved.sample(10)).tolist()
+                assert numbers_of(buffer.sample(10)).tolist() == wanted
+    buffer.push(**row(250))
+    buffer.close()
+    with diskreplay.open(tmp_path / "b") as again:
+        assert [int(e.reward * 8) for e in again] == list(range(251 - min(101, capacity), 251))
+
+
+def test_load_refuses_another_schema_or_kind_and_changes_nothing(tmp_path: Path) -> None:
+    with ReplayBuffer(10, path=tmp_path / "wide") as other:
+        other.push([0.0] * 9, 0, 0.0, [0.0] * 9, False)
+    with PrioritizedReplayBuffer(10, path=tmp_path / "prioritized") as other:
+        other.extend(**columns(0, 5))
+    buffer = ReplayBuffer(10, path=tmp_path / "b")
+    buffer.extend(**columns(0, 5))
+    for name, message in [
+        ("wide", r"field 'state' is state: float32\[9\]"),
+        ("prioritized", r"holds a prioritized buffer \(expected uniform\)"),
+    ]:
+        with pytest.raises(diskreplay.MismatchError, match=message):
+            buffer.load(tmp_path / name)
+    with pytest.raises(diskreplay.LockedError):
+        buffer.load(tmp_path / "b")
+    with pytest.raises(diskreplay.NotAStoreError):
+        buffer.load(tmp_path / "nothing")
+    assert [int(e.reward * 8) for e in buffer] == list(range(5))
+    buffer.push(**row(5))
+
+
+def test_an_empty_saved_store_loads_as_empty(tmp_path: Path) -> None:
+    ReplayBuffer(10, path=tmp_path / "empty").close()
+    buffer = ReplayBuffer(10)
+    buffer.extend(**columns(0, 5))
+    buffer.load(tmp_path / "empty")
+    assert len(buffer) == 0
+    assert buffer.push(**row(10)) >= 5

@@ -28,6 +28,8 @@ Ints = NDArray[np.int64]
 Levels = list[Floats]
 Combine = Callable[[Floats, Floats], Floats]
 
+_MAX_MASS = 1e295  # so that the sum of the largest capacity is a float
+
 
 class SumTree:
     """A sum tree over `capacity` slots, each with a mass and, if wanted, a piece of data.
@@ -106,9 +108,12 @@ class SumTree:
         slots = self._checked_slots(slots)
         if slots.shape != masses.shape:
             raise ArgumentError(f"expected one mass a slot (found {masses.size} for {slots.size})")
-        if not (masses >= 0.0).all() or not np.isfinite(masses).all():
-            worst = masses[~((masses >= 0.0) & np.isfinite(masses))][0]
-            raise PriorityError(f"a priority must be finite and not negative (found {worst})")
+        good = (masses >= 0.0) & (masses <= _MAX_MASS)
+        if not good.all():
+            raise PriorityError(
+                f"a priority must be finite and not negative (found {masses[~good][0]}), "
+                f"at most {_MAX_MASS:g}"
+            )
         if not slots.size:
             return
         self._levels[0][slots] = masses
@@ -141,14 +146,14 @@ class SumTree:
         slots = np.zeros(rests.shape, np.int64)
         for level in reversed(self._levels[:-1]):
             slots <<= 1
-            left = level.take(slots)
+            left = level.take(slots, mode="clip")
             right_side = rests >= left
             rests -= left * right_side
             slots += right_side
-        masses = self._levels[0].take(slots)
+        masses = self._levels[0].take(slots, mode="clip")
         # The subtractions round, so a rest can exceed what lies under a node by a last bit and run
-        # off into empty leaves. That is rare enough to walk again, with care.
-        for i in np.flatnonzero(masses == 0.0):
+        # off into empty leaves or past the last. That is rare enough to walk again, with care.
+        for i in np.flatnonzero((masses == 0.0) | (slots >= self.capacity)):
             slots[i] = self._walk(float(targets[i]))
             masses[i] = self._levels[0][slots[i]]
         return slots, masses
@@ -189,7 +194,7 @@ class SumTree:
         """Raise DamageError with every fault found: a sum that is not left + right, a bad mass."""
         faults = []
         leaves = self._levels[0]
-        if not (np.isfinite(leaves) & (leaves >= 0.0)).all():
+        if not ((leaves >= 0.0) & (leaves <= _MAX_MASS)).all():
             faults.append("a mass is negative, NaN or infinite")
         if leaves[self.capacity :].any():
             faults.append("a leaf beyond the capacity has a mass")

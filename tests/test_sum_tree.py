@@ -1,0 +1,459 @@
+"""SumTree: plain tests first, then a naive twin under random operations, then the edges."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import run_state_machine_as_test as run_machine
+
+from diskreplay import ArgumentError, DamageError, PriorityError, SampleError, SumTree
+
+ULP = 2.0**-52  # the spacing of float64 in [1, 2)
+
+
+def masses_of(tree: SumTree) -> list[float]:
+    return tree.masses(np.arange(tree.capacity)).tolist()
+
+
+def filled(masses: list[float]) -> SumTree:
+    tree = SumTree(len(masses))
+    tree.set(range(len(masses)), masses)
+    return tree
+
+
+# One operation at a time
+
+
+def test_a_new_tree_is_empty() -> None:
+    tree = SumTree(5)
+    assert (tree.total_priority, tree.max_priority, tree.min_priority) == (0.0, 0.0, 0.0)
+    assert masses_of(tree) == [0.0] * 5
+    tree.check()
+
+
+def test_an_empty_tree_has_nothing_to_draw() -> None:
+    tree = SumTree(5)
+    with pytest.raises(SampleError, match="no slot of the tree has a mass above zero"):
+        tree.get(0.0)
+    tree.set([0, 4], [0.0, 0.0])
+    with pytest.raises(SampleError, match="nothing to draw"):
+        tree.find([0.0])
+
+
+def test_add_returns_the_slots_in_order_and_get_returns_slot_mass_and_data() -> None:
+    tree = SumTree(4)
+    assert [tree.add(mass, f"data {mass}") for mass in (1.0, 2.0, 3.0)] == [0, 1, 2]
+    assert tree.total_priority == 6.0
+    assert tree.get(0.5) == (0, 1.0, "data 1.0")
+    assert tree.get(1.5) == (1, 2.0, "data 2.0")
+    assert tree.get(5.9) == (2, 3.0, "data 3.0")
+    tree.check()
+
+
+def test_a_leaf_covers_its_left_edge_and_not_its_right_edge() -> None:
+    tree = filled([1.0, 2.0, 0.0, 4.0])
+    values = [0.0, math.nextafter(1.0, 0.0), 1.0, math.nextafter(3.0, 0.0), 3.0, 6.5]
+    slots, masses = tree.find(values)
+    assert slots.tolist() == [0, 0, 1, 1, 3, 3]
+    assert masses.tolist() == [1.0, 1.0, 2.0, 2.0, 4.0, 4.0]
+
+
+def test_values_outside_are_moved_to_the_nearest_end() -> None:
+    tree = filled([0.0, 1.0, 2.0, 0.0])
+    assert tree.find([-math.inf, -1.0, -5e-324])[0].tolist() == [1, 1, 1]
+    assert tree.find([3.0, 4.0, 1e300, math.inf])[0].tolist() == [2, 2, 2, 2]
+
+
+def test_add_overwrites_the_oldest_when_full() -> None:
+    tree = SumTree(3)
+    assert [tree.add(float(i + 1), i) for i in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    assert masses_of(tree) == [7.0, 5.0, 6.0]
+    assert [tree.get(value)[2] for value in (0.0, 7.0, 12.0)] == [6, 4, 5]
+
+
+def test_data_is_returned_itself_and_kept_when_the_mass_changes() -> None:
+    tree, data = SumTree(2), object()
+    tree.add(1.0, data)
+    tree.update(0, 5.0)
+    tree.set([0], [7.0])
+    slot, mass, found = tree.get(3.0)
+    assert (slot, mass) == (0, 7.0)
+    assert found is data
+
+
+def test_a_slot_that_was_set_and_never_added_has_no_data() -> None:
+    tree = SumTree(3)
+    tree.update(2, 1.0)
+    assert tree.get(0.0) == (2, 1.0, None)
+
+
+def test_update_changes_one_mass() -> None:
+    tree = filled([1.0, 2.0, 3.0])
+    tree.update(1, 0.25)
+    assert masses_of(tree) == [1.0, 0.25, 3.0]
+    assert tree.total_priority == 4.25
+    tree.check()
+
+
+def test_the_last_of_duplicate_slots_wins() -> None:
+    tree = SumTree(8)
+    tree.set([0, 5, 5, 0, 5], [1.0, 2.0, 0.5, 4.0, 0.125])
+    assert (masses_of(tree)[0], masses_of(tree)[5]) == (4.0, 0.125)
+    assert tree.total_priority == 4.125
+    tree.check()
+
+
+def test_a_large_set_with_duplicates_equals_one_by_one() -> None:
+    generator = np.random.default_rng(1)
+    slots, masses = generator.integers(0, 70_000, 3000), generator.random(3000)
+    at_once, one_by_one = SumTree(70_000), SumTree(70_000)
+    at_once.set(slots, masses)
+    for slot, mass in zip(slots.tolist(), masses.tolist(), strict=True):
+        one_by_one.update(slot, mass)
+    assert at_once.total_priority == one_by_one.total_priority
+    assert masses_of(at_once) == masses_of(one_by_one)
+    at_once.check()
+
+
+def test_setting_and_finding_nothing_does_nothing() -> None:
+    tree = filled([1.0, 2.0])
+    tree.set([], [])
+    assert [array.size for array in tree.find([])] == [0, 0]
+    assert masses_of(tree) == [1.0, 2.0]
+
+
+def test_zero_takes_a_slot_out_of_use_and_leaves_no_rest() -> None:
+    generator = np.random.default_rng(2)
+    tree = SumTree(37)
+    for _ in range(200):
+        tree.set(generator.integers(0, 37, 9), 10.0 ** generator.uniform(-9, 9, 9))
+    tree.set(range(37), np.zeros(37))
+    assert tree.total_priority == 0.0
+
+
+def test_clear_forgets_masses_data_and_position() -> None:
+    tree = SumTree(3)
+    for i in range(4):
+        tree.add(1.0, i)
+    assert tree.max_priority == 1.0
+    tree.clear()
+    assert (tree.total_priority, tree.max_priority, tree.min_priority) == (0.0, 0.0, 0.0)
+    tree.update(1, 2.0)
+    assert tree.get(0.0) == (1, 2.0, None)
+    assert tree.add(4.0, "new") == 0
+    tree.check()
+
+
+def test_min_and_max_are_built_when_asked_for_and_kept_from_then_on() -> None:
+    tree = filled([4.0, 0.0, 1.0, 9.0, 2.0])
+    assert tree._highest is None
+    assert tree._lowest is None
+    assert (tree.min_priority, tree.max_priority) == (1.0, 9.0)
+    built = tree._highest
+    for slot, mass, expected in [
+        (3, 3.0, (1.0, 4.0)),  # the largest shrinks
+        (2, 0.0, (2.0, 4.0)),  # the smallest goes out of use
+        (1, 0.5, (0.5, 4.0)),  # a slot comes into use
+        (4, 8.0, (0.5, 8.0)),  # the last slot, beside the padding
+    ]:
+        tree.update(slot, mass)
+        assert (tree.min_priority, tree.max_priority) == expected
+        tree.check()
+    assert tree._highest is built
+
+
+def test_the_tree_takes_16_bytes_a_slot() -> None:
+    for capacity in (1000, 65_537, 100_000):
+        assert sum(level.nbytes for level in SumTree(capacity)._levels) <= 16.01 * capacity + 100
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("capacity", [0, -1, 1.5, "3", None, True])
+def test_a_capacity_that_is_no_positive_whole_number_is_refused(capacity: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"capacity must be a whole number of at least 1 \(f"):
+        SumTree(capacity)
+
+
+def assert_unchanged_by(call: Any, error: type[Exception], message: str) -> None:
+    tree = filled([1.0, 2.0, 3.0, 0.0, 5.0])
+    tree.add(1.0, "kept")
+    assert (tree.min_priority, tree.max_priority) == (1.0, 5.0)
+    before = [level.tobytes() for level in (*tree._levels, *tree._highest, *tree._lowest)]
+    with pytest.raises(error, match=message):
+        call(tree)
+    assert [level.tobytes() for level in (*tree._levels, *tree._highest, *tree._lowest)] == before
+    assert tree.add(2.0) == 1
+    tree.check()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -1.0, -5e-324, 1e296])
+def test_a_bad_mass_is_refused_and_changes_nothing(bad: float) -> None:
+    message = rf"must be finite and not negative \(found {re.escape(str(bad))}\), at most 1e\+295"
+    assert_unchanged_by(lambda tree: tree.add(bad), PriorityError, message)
+    assert_unchanged_by(lambda tree: tree.update(2, bad), PriorityError, message)
+    assert_unchanged_by(lambda tree: tree.set([0, 1, 2], [9, bad, 9]), PriorityError, message)
+
+
+def test_the_total_of_the_largest_masses_is_a_number() -> None:
+    tree = filled([1e295] * 1000)
+    assert tree.total_priority < math.inf
+    assert tree.find([0.4995 * tree.total_priority])[0].tolist() == [499]
+    tree.check()
+
+
+@pytest.mark.parametrize(
+    ("slots", "message"),
+    [
+        ([0, 5], r"a slot must be in \[0, 5\) \(found 0 to 5\)"),
+        ([-1, 0], r"a slot must be in \[0, 5\) \(found -1 to 0\)"),
+        ([0, 2**62], r"a slot must be in \[0, 5\)"),
+        ([0.0, 1.0], r"slots must be whole numbers \(found float64\)"),
+        ([True, False], r"slots must be whole numbers \(found bool\)"),
+    ],
+)
+def test_slots_outside_are_refused_and_nothing_changes(slots: Any, message: str) -> None:
+    assert_unchanged_by(lambda tree: tree.set(slots, [7.0, 8.0]), ArgumentError, message)
+    assert_unchanged_by(lambda tree: tree.masses(slots), ArgumentError, message)
+
+
+@pytest.mark.parametrize(
+    ("slots", "masses"), [([0, 1], [1.0]), ([0], [1.0, 2.0]), ([0, 1], 1.0), ([[0], [1]], [1, 2])]
+)
+def test_other_shapes_of_masses_than_of_slots_are_refused(slots: Any, masses: Any) -> None:
+    assert_unchanged_by(lambda tree: tree.set(slots, masses), ArgumentError, "one mass a slot")
+
+
+def test_finding_nan_is_refused() -> None:
+    assert_unchanged_by(lambda tree: tree.find([0.0, math.nan]), ArgumentError, "cannot find NaN")
+    assert_unchanged_by(lambda tree: tree.get(math.nan), ArgumentError, "cannot find NaN")
+
+
+# Against a naive twin
+
+
+class Twin:
+    """The same contract with a list and a linear scan. Only the sum keeps the order of a tree."""
+
+    def __init__(self, capacity: int) -> None:
+        self.masses = [0.0] * capacity
+        self.data: dict[int, Any] = {}
+        self.next = 0
+
+    def add(self, mass: float, data: Any) -> int:
+        slot = self.next
+        self.masses[slot], self.data[slot] = mass, data
+        self.next = (slot + 1) % len(self.masses)
+        return slot
+
+    @property
+    def total(self) -> float:
+        sums = self.masses
+        while len(sums) > 1:
+            sums = [sum(sums[i : i + 2]) for i in range(0, len(sums), 2)]
+        return sums[0]
+
+    def find(self, value: float) -> int:
+        """Scan from the left. Exact where the masses have few bits."""
+        value, seen = min(max(value, 0.0), math.nextafter(self.total, 0.0)), 0.0
+        for slot, mass in enumerate(self.masses):
+            if mass > 0.0 and value < seen + mass:
+                return slot
+            seen += mass
+        raise AssertionError("a value below the total is on some leaf")
+
+
+few_bits = st.integers(0, 2**20).map(lambda n: n / 256.0)
+parts = st.floats(-0.25, 1.25) | st.sampled_from([0.0, 1.0, 5e-324, math.nextafter(1.0, 0.0)])
+places = st.integers(0, 10_000)
+
+
+class TreeAndTwin(RuleBasedStateMachine):
+    @initialize(capacity=st.integers(1, 70))
+    def start(self, capacity: int) -> None:
+        self.capacity, self.tree, self.twin = capacity, SumTree(capacity), Twin(capacity)
+
+    @rule(mass=few_bits, data=st.integers())
+    def add(self, mass: float, data: int) -> None:
+        assert self.tree.add(mass, data) == self.twin.add(mass, data)
+
+    @rule(place=places, mass=few_bits)
+    def update(self, place: int, mass: float) -> None:
+        self.tree.update(place % self.capacity, mass)
+        self.twin.masses[place % self.capacity] = mass
+
+    @rule(pairs=st.lists(st.tuples(places, few_bits), max_size=60))
+    def set(self, pairs: list[tuple[int, float]]) -> None:
+        slots = [place % self.capacity for place, _ in pairs]
+        self.tree.set(slots, [mass for _, mass in pairs])
+        for slot, (_, mass) in zip(slots, pairs, strict=True):
+            self.twin.masses[slot] = mass
+
+    @rule()
+    def clear(self) -> None:
+        self.tree.clear()
+        self.twin = Twin(self.capacity)
+
+    @rule(parts=st.lists(parts, min_size=1, max_size=30))
+    def get_and_find(self, parts: list[float]) -> None:
+        if self.twin.total == 0.0:
+            return
+        values = [part * self.twin.total for part in parts]
+        slots, masses = self.tree.find(values)
+        expected = [self.twin.find(value) for value in values]
+        assert slots.tolist() == expected
+        assert masses.tolist() == [self.twin.masses[slot] for slot in expected]
+        assert self.tree.get(values[0]) == (
+            expected[0],
+            self.twin.masses[expected[0]],
+            self.twin.data.get(expected[0]),
+        )
+
+    @rule()
+    def ask_for_the_extremes(self) -> None:
+        used = [mass for mass in self.twin.masses if mass > 0.0]
+        assert self.tree.max_priority == max(used, default=0.0)
+        assert self.tree.min_priority == min(used, default=0.0)
+
+    @invariant()
+    def equal(self) -> None:
+        self.tree.check()
+        assert masses_of(self.tree) == self.twin.masses
+        assert self.tree.total_priority == self.twin.total
+
+
+def test_random_operations_agree_with_a_naive_twin() -> None:
+    run_machine(TreeAndTwin, settings=settings(stateful_step_count=30))
+
+
+wild = st.one_of(
+    st.just(0.0),
+    st.floats(1.0, 10.0).flatmap(lambda x: st.integers(-300, 293).map(lambda e: x * 10.0**e)),
+    st.integers(1, 60).flatmap(lambda k: st.integers(0, 7).map(lambda m: (8 + m) * 2.0**-k)),
+    st.floats(0.0, 1e-307),
+)
+
+
+@given(st.lists(wild, min_size=1, max_size=70).filter(any), st.lists(parts, max_size=20))
+def test_masses_of_any_magnitude_are_found_where_they_lie(
+    masses: list[float], parts: list[float]
+) -> None:
+    tree, twin = filled(masses), Twin(len(masses))
+    twin.masses = masses
+    total = twin.total
+    assert tree.total_priority == total
+    tree.check()
+    edges = [0.0, *itertools.accumulate(map(Fraction, masses))]
+    near = [step(float(edge)) for edge in edges for step in (float, _below, _above)]
+    values = [*near, *(part * total for part in parts)]
+    slots, found = tree.find(values)
+    assert (found > 0.0).all()
+    slack = Fraction(total) / 2**46 + Fraction(5e-324) * 16
+    for value, slot in zip(values, slots.tolist(), strict=True):
+        value = min(max(value, 0.0), total)
+        assert edges[slot] - slack <= Fraction(value) <= edges[slot + 1] + slack
+
+
+def _below(value: float) -> float:
+    return math.nextafter(value, -math.inf)
+
+
+def _above(value: float) -> float:
+    return math.nextafter(value, math.inf)
+
+
+# The edges
+
+
+def test_a_slot_out_of_use_is_never_found_at_either_edge_of_any_capacity() -> None:
+    generator = np.random.default_rng(3)
+    for capacity, round_ in itertools.product(range(1, 71), range(30)):
+        masses = [
+            10.0 ** generator.uniform(-300, 294, capacity),
+            generator.random(capacity) * 2.0 ** -generator.integers(0, 60, capacity),
+            generator.integers(1, 50, capacity) * 5e-324,
+        ][round_ % 3]
+        used = generator.random(capacity) < generator.random()
+        used[generator.integers(capacity)] = True
+        tree = SumTree(capacity)
+        tree.set(np.flatnonzero(used), masses[used])
+        zeroed = np.flatnonzero(~used)[::2]  # the others are never set
+        tree.set(zeroed, masses[zeroed])
+        tree.set(zeroed, np.zeros(zeroed.size))
+        total = tree.total_priority
+        edges = np.cumsum(np.where(used, masses, 0.0))
+        values = [0.0, -1.0, 5e-324, 1e-310, _below(total), total, _above(total), 2.0 * total]
+        values += [*edges, *np.nextafter(edges, 0.0), *(generator.random(50) * total)]
+        slots, found = tree.find(values)
+        assert used[slots].all(), capacity
+        assert (found == masses[slots]).all(), capacity
+        assert slots[:2].tolist() == [np.flatnonzero(used)[0]] * 2, capacity
+
+
+def test_a_descent_that_rounding_drives_into_an_empty_leaf_is_walked_again() -> None:
+    # 1.5 + 1.5 ulp rounds up to 1.5 + 2 ulp, so the largest value that may be asked for is
+    # 1.5 + 1 ulp. Less the 1.5 ulp on the left it rounds to 1.5: all of slot 2, and so beyond it.
+    tree = filled([1.5 * ULP, 0.0, 1.5, 0.0])
+    assert tree.total_priority == 1.5 + 2 * ULP
+    rest = (1.5 + ULP) - tree.masses([0])[0]
+    assert rest >= tree.masses([2])[0]
+    assert tree.get(tree.total_priority) == (2, 1.5, None)
+    assert tree.find([0.0, 1.5 + ULP, 1.0])[0].tolist() == [0, 2, 2]
+
+
+def test_a_descent_that_rounding_drives_past_the_last_slot_is_walked_again() -> None:
+    for capacity in range(2, 71):
+        for last in range(1, capacity):
+            tree = SumTree(capacity)
+            tree.set([0, last], [1.5 * ULP, 1.5])
+            assert tree.find([tree.total_priority, 1.5 + ULP])[0].tolist() == [last, last]
+
+
+# check() finds what is planted
+
+
+def test_check_finds_a_planted_fault_in_every_node_of_every_level() -> None:
+    rules = {"_levels": "left [+] right", "_highest": "larger child", "_lowest": "smaller child"}
+    for name, words in rules.items():
+        for height in range(1, 5):
+            for node in range(-(-11 // 2**height)):
+                tree = filled([float(i + 1) for i in range(11)])
+                assert (tree.min_priority, tree.max_priority) == (1.0, 11.0)
+                tree.check()
+                level = getattr(tree, name)[height]
+                level[node] = np.nextafter(level[node], np.inf)
+                with pytest.raises(DamageError, match=f"node {node} of level {height} .*{words}"):
+                    tree.check()
+
+
+def test_check_finds_a_planted_fault_in_the_leaves() -> None:
+    for name, slot, value, message in [
+        ("_levels", 3, -1.0, "a mass is negative, NaN or infinite"),
+        ("_levels", 3, np.nan, "a mass is negative, NaN or infinite"),
+        ("_levels", 11, 1.0, "a leaf beyond the capacity has a mass"),
+        ("_levels", 3, 2.0, "node 1 of level 1 is not left [+] right"),
+        ("_highest", 3, 2.0, "a mass is missing from the maxima"),
+        ("_lowest", 3, 2.0, "a mass is missing from the minima"),
+    ]:
+        tree = filled([float(i + 1) for i in range(11)])
+        assert tree.max_priority == 11.0
+        getattr(tree, name)[0][slot] = value
+        with pytest.raises(DamageError, match=message):
+            tree.check()
+
+
+def test_check_reports_all_faults_together() -> None:
+    tree = filled([1.0] * 8)
+    tree._levels[1][0] = tree._levels[2][1] = 9.0
+    with pytest.raises(DamageError, match=r"node 0 of level 1 .*; node 1 of level 2 "):
+        tree.check()

@@ -35,9 +35,10 @@ def real_number(name: str, value: Any, *, low: float, high: float, above: bool =
     """Return `value` as a float in [low, high], or in (low, high] with `above`, or raise."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
-    if not low <= number <= high or (above and number == low) or isinstance(value, bool):
+    no_number = isinstance(value, bool | str | bytes)
+    if no_number or not low <= number <= high or (above and number == low):
         interval = f"{'(' if above else '['}{low:g}, {high:g}{']' if high < float('inf') else ')'}"
         raise ArgumentError(f"{name} must be a number in {interval} (found {value!r})")
     return number

@@ -193,6 +193,12 @@ class BaseBuffer(Session[SamplerT]):
         return self._capacity
 
     @property
+    def count(self) -> int:
+        """The number of transitions ever written, which is the next write id."""
+        with self._view():
+            return self._ring.count
+
+    @property
     def path(self) -> Path:
         """The directory of the store."""
         return self._path

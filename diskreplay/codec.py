@@ -123,7 +123,7 @@ class Codec:
             if _is_bool_scalar(field):
                 columns.append(column != _FALSE)
             else:
-                columns.append(np.ascontiguousarray(column, dtype=field.dtype))
+                columns.append(np.array(column, field.dtype, order="C"))
         return columns
 
     def faults(self, records: Sequence[Any], write_ids: Array, slots: Array) -> list[str]:

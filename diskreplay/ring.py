@@ -240,11 +240,11 @@ class Ring:
         except SchemaError as error:
             raise DamageError(f"the schema of {self.store.path} is damaged: {error}") from None
         for name, field in self._expected.items():
-            stored = schema[name] if name in schema.names else "no such field"
-            if stored != field:
+            stored = schema[name].type if name in schema.names else "no such field"
+            if stored != field.type:
                 raise MismatchError(
-                    f"field {name!r} is {stored} in {self.store.path} (expected {field}): open it "
-                    f"with diskreplay.open({str(self.store.path)!r}), or choose a new path"
+                    f"field {name!r} is {stored} in {self.store.path} (expected {field.type}): "
+                    f"open it with diskreplay.open({str(self.store.path)!r}), or choose a new path"
                 )
         self.adopt(schema)
 

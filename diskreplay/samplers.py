@@ -41,11 +41,12 @@ def importance_weights(probabilities: Floats, size: int, beta: float) -> NDArray
 
 def checked_priorities(priorities: ArrayLike, n: int) -> Priorities:
     """Return n priorities as float32, or raise PriorityError."""
-    given = np.asarray(priorities)
-    if given.dtype.kind not in "biuf" or given.shape != (n,):
+    found = np.asarray(priorities)
+    if found.dtype.kind not in "biuf" or found.shape != (n,):
         raise PriorityError(
-            f"expected {n} priorities, shape ({n},) (found shape {given.shape}, {given.dtype})"
+            f"expected {n} priorities, shape ({n},) (found shape {found.shape}, {found.dtype})"
         )
+    given = found.astype(np.float64)
     good = (given >= 0) & (given <= _MAX_PRIORITY)
     if not good.all():
         raise PriorityError(

@@ -6,8 +6,9 @@ The first five fields are always state, action, reward, next_state and done; ext
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -26,12 +27,14 @@ RESERVED_NAMES = frozenset(
     + ("priority", "priorities")
 )
 MAX_TRANSITION_BYTES = 2**30
-_KINDS = "biufc"
+_TYPES = frozenset(
+    ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16")
+)
 _WHOLE_NUMBERS = frozenset((int, np.int64, np.int32, np.uint8))
 _NUMBERS = _WHOLE_NUMBERS | {bool, float, np.bool_, np.float32, np.float64}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Field:
     """One named column: a dtype and the shape of one transition's value.
 
@@ -40,27 +43,31 @@ class Field:
     """
 
     name: str
-    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
-    shape: tuple[int, ...] = ()
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isidentifier():
-            raise SchemaError(f"a field's name must be a Python identifier (found {self.name!r})")
-        if self.name in RESERVED_NAMES:
-            raise SchemaError(f"{self.name!r} cannot name a field: choose another name")
+    def __init__(self, name: str, dtype: DTypeLike = np.float32, shape: Sequence[int] = ()) -> None:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise SchemaError(f"a field's name must be a Python identifier (found {name!r})")
+        if name in RESERVED_NAMES:
+            raise SchemaError(f"{name!r} cannot name a field: choose another name")
         try:
-            dtype = np.dtype(self.dtype).newbyteorder("=")
-            shape = tuple(int(length) for length in self.shape)
+            found = np.dtype(dtype).newbyteorder("=")
+            lengths = tuple(operator.index(length) for length in shape)
         except (TypeError, ValueError) as error:
-            raise SchemaError(
-                f"field {self.name!r} has no usable dtype or shape: {error}"
-            ) from None
-        if dtype.kind not in _KINDS or dtype.itemsize > 16:
-            raise SchemaError(_not_numbers(self.name, str(dtype)))
-        if any(length < 0 for length in shape):
-            raise SchemaError(f"field {self.name!r} has a negative length in its shape {shape}")
-        object.__setattr__(self, "dtype", dtype)
-        object.__setattr__(self, "shape", shape)
+            raise SchemaError(f"field {name!r} has no usable dtype or shape: {error}") from None
+        if found.str[1:] not in _TYPES:
+            raise SchemaError(_not_numbers(name, str(found)))
+        if any(length < 0 for length in lengths):
+            raise SchemaError(f"field {name!r} has a negative length in its shape {lengths}")
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "dtype", found)
+        object.__setattr__(self, "shape", lengths)
+
+    @property
+    def type(self) -> str:
+        """The dtype and the shape in one word, such as float32[60]."""
+        return f"{self.dtype}{list(self.shape) if self.shape else ''}"
 
     @cached_property
     def payload_bytes(self) -> int:
@@ -77,10 +84,14 @@ class Field:
         """A range of numbers that the dtype holds for certain."""
         if self.dtype.kind in "iu":
             return int(np.iinfo(self.dtype).min), int(np.iinfo(self.dtype).max)
-        return (-6e4, 6e4) if self.dtype.kind == "f" else (1, 0)
+        if self.dtype.kind == "f":
+            # Not beyond float32, to which numpy would convert the end of the range to compare.
+            limits = np.finfo(min(self.dtype, np.dtype(np.float32)))
+            return float(limits.min), float(limits.max)
+        return 1, 0
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}{list(self.shape) if self.shape else ''}"
+        return f"{self.name}: {self.type}"
 
     def accept(self, value: Any) -> Any:
         """Return one transition's value as it is stored, or raise SchemaError.
@@ -120,7 +131,8 @@ class Field:
         else:
             if found.size and _rank(found.dtype) > _rank(self.dtype) and not self._is_bools(found):
                 raise SchemaError(
-                    f"field {self.name!r}: expected {self.dtype} (found {found.dtype})"
+                    f"field {self.name!r}: expected {self.dtype} (found {found.dtype}): "
+                    "the first transition set the type, or schema= can"
                 )
             with np.errstate(over="ignore", invalid="ignore"):
                 array = found.astype(self.dtype)
@@ -139,7 +151,8 @@ class Field:
         return array
 
     def _is_bools(self, found: Array) -> bool:
-        return self.dtype.kind == "b" and bool(np.isin(found, (0, 1)).all())
+        only_bools = self.dtype.kind == "b" or self.name == "done"
+        return only_bools and found.dtype.kind != "c" and bool(np.isin(found, (0, 1)).all())
 
 
 class Schema:
@@ -214,9 +227,11 @@ class Schema:
     def from_plain(cls, plain: Any) -> Schema:
         """Return the schema that `to_plain` described; raise SchemaError for anything else."""
         try:
-            return cls(
-                [Field(str(name), np.dtype(str(dtype)), tuple(s)) for name, dtype, s in plain]
-            )
+            entries = [(name, str(dtype), tuple(shape)) for name, dtype, shape in plain]
+            for _, dtype, _ in entries:
+                if dtype.lstrip("<|") not in _TYPES:
+                    raise SchemaError(f"it has a field of type {dtype[:20]!r}")
+            return cls([Field(*entry) for entry in entries])
         except (TypeError, ValueError) as error:
             raise SchemaError(f"not a schema: {error}") from None
 
@@ -236,8 +251,12 @@ def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dic
     entries = fields.items() if isinstance(fields, Mapping) else [(f.name, f) for f in fields]
     for name, entry in entries:
         if not isinstance(entry, Field):
-            dtype, shape = entry if isinstance(entry, tuple) else (entry, ())
-            entry = Field(name, dtype, tuple(shape))
+            parts = entry if isinstance(entry, tuple) else (entry, ())
+            if len(parts) != 2 or not isinstance(parts[1], Sequence):
+                raise SchemaError(
+                    f"field {name!r}: expected a dtype, or a dtype and a shape (found {entry!r})"
+                )
+            entry = Field(name, *parts)
         if entry.name != name or name in found:
             raise SchemaError(f"field {entry.name!r} is given twice or under the name {name!r}")
         found[name] = entry
@@ -282,7 +301,7 @@ def _as_array(name: str, value: Any) -> Array:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise SchemaError(f"field {name!r} is not an array of numbers: {error}") from None
-    if array.dtype.kind not in _KINDS or array.dtype.itemsize > 16:
+    if array.dtype.str[1:] not in _TYPES:
         raise SchemaError(_not_numbers(name, str(array.dtype)))
     return array
 

@@ -158,7 +158,7 @@ class Session(Generic[SamplerT]):
         if os.getpid() != self._pid:
             raise StorageError(
                 f"{self._path} was opened by process {self._pid}, from which this one was forked: "
-                "open it again here, with access='read'"
+                "start processes with 'spawn', and open it there with access='read'"
             )
         if self._closed:
             raise ClosedError(f"the buffer at {self._path} is closed: open it again")

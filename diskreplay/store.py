@@ -198,7 +198,7 @@ class Store:
         if self._pid != os.getpid():
             raise StorageError(
                 f"{self.path} was opened by process {self._pid}, from which this one was forked: "
-                "open it again here, with access='read'"
+                "start processes with 'spawn', and open it there with access='read'"
             )
 
 

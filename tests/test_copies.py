@@ -83,7 +83,7 @@ def test_load_refuses_another_schema_or_kind_and_changes_nothing(tmp_path: Path)
     buffer = ReplayBuffer(10, path=tmp_path / "b")
     buffer.extend(**columns(0, 5))
     for name, message in [
-        ("wide", r"field 'state' is state: float32\[9\]"),
+        ("wide", r"field 'state' is float32\[9\]"),
         ("prioritized", r"holds a prioritized buffer \(expected uniform\)"),
     ]:
         with pytest.raises(diskreplay.MismatchError, match=message):

@@ -73,7 +73,7 @@ def test_a_new_seed_is_for_open_only(tmp_path: Path) -> None:
         (lambda p: PrioritizedReplayBuffer(10, path=p), r"kind is uniform .*expected prioritized"),
         (
             lambda p: ReplayBuffer(10, path=p, schema={"state": ("float32", (4,))}),
-            r"field 'state' is state: float32\[3\] in .* \(expected state: float32\[4\]\)",
+            r"field 'state' is float32\[3\] in .* \(expected float32\[4\]\)",
         ),
         (
             lambda p: ReplayBuffer(10, path=p, schema={"log_prob": "float32"}),

@@ -9,7 +9,9 @@ from typing import Any
 import lmdb
 import numpy as np
 import pytest
+from xxhash import xxh3_64_intdigest
 
+import diskreplay
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.store import Store, seal, unseal
 
@@ -107,8 +109,6 @@ def test_what_is_sealed_comes_back_and_no_other_bytes_do(content: Any) -> None:
 
 
 def test_a_sealed_bomb_is_damage_and_not_a_crash() -> None:
-    from xxhash import xxh3_64_intdigest
-
     for body in (b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff", b"\xa5state\xdf\xff\xff\xff\xff"):
         raw = b"\x93\xcf" + xxh3_64_intdigest(body).to_bytes(8, "big") + body
         with pytest.raises(DamageError):
@@ -118,8 +118,6 @@ def test_a_sealed_bomb_is_damage_and_not_a_crash() -> None:
 @pytest.mark.parametrize("name", ["identity", "state", "schema"])
 @pytest.mark.parametrize("content", [None, 5, [], {}, {"kind": 3}, {"count": -1}, "x" * 1000])
 def test_facts_of_other_types_are_damage(name: str, content: Any, tmp_path: Path) -> None:
-    import diskreplay
-
     with diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
         buffer.push([0.0], 0, 0.0, [0.0], False)
     env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
@@ -151,8 +149,6 @@ def test_facts_of_other_types_are_damage(name: str, content: Any, tmp_path: Path
     ],
 )
 def test_a_state_that_makes_no_sense_is_damage(change: dict[str, Any], tmp_path: Path) -> None:
-    import diskreplay
-
     with diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
         buffer.push([0.0], 0, 0.0, [0.0], False)
     env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
@@ -166,8 +162,6 @@ def test_a_state_that_makes_no_sense_is_damage(change: dict[str, Any], tmp_path:
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 39, b"\0" * 44, b"\xff" * 40, 5, None])
 def test_a_priority_block_that_holds_none_is_damage(content: Any, tmp_path: Path) -> None:
-    import diskreplay
-
     with diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
         buffer.push([0.0], 0, 0.0, [0.0], False)
     env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
@@ -176,6 +170,18 @@ def test_a_priority_block_that_holds_none_is_damage(content: Any, tmp_path: Path
         txn.put((0).to_bytes(8, "little"), seal(0, content))
     env.close()
     with pytest.raises(DamageError, match="priority block 0"):
+        diskreplay.open(tmp_path / "b")
+
+
+def test_a_missing_priority_block_is_damage(tmp_path: Path) -> None:
+    with diskreplay.PrioritizedReplayBuffer(2500, path=tmp_path / "b") as buffer:
+        buffer.extend(*np.zeros((5, 2100, 1)))
+    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
+    database = env.open_db(b"priorities", integerkey=True, create=False)
+    with env.begin(write=True, db=database) as txn:
+        assert txn.delete((1).to_bytes(8, "little"))
+    env.close()
+    with pytest.raises(DamageError, match=r"priority block 1 of .*b is missing"):
         diskreplay.open(tmp_path / "b")
 
 

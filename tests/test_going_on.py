@@ -107,7 +107,7 @@ def test_with_interval_zero_every_call_commits(tmp_path: Path) -> None:
 
 def test_a_buffer_that_nobody_closes_is_committed_when_it_goes(tmp_path: Path) -> None:
     code = """
-        import sys, diskreplay
+        import gc, sys, diskreplay
         from common import columns
         def forget(name):
             buffer = diskreplay.ReplayBuffer(9, path=sys.argv[1] + name, commit_interval=1e9)
@@ -116,6 +116,8 @@ def test_a_buffer_that_nobody_closes_is_committed_when_it_goes(tmp_path: Path) -
         forget("collected")
         assert len(diskreplay.open(sys.argv[1] + "collected")) == 5
         kept = forget("at-exit")
+        kept.itself = kept  # with this it is never collected, not even at the end
+        gc.freeze()
     """
     run_python(code, f"{tmp_path}/")
     assert len(diskreplay.open(tmp_path / "at-exit")) == 5

@@ -49,9 +49,41 @@ assert (batch.rewards >= 0).all() and batch.states.shape == (256, 60)
 print(f"reopen {n} rows: {opened - start:.2f} s, {memory:.0f} MiB; first batch of 256: "
       f"{drawn - opened:.3f} s; data file {buffer.stats()['disk_bytes'] / n / 496:.3f} x payload")
 """
+SAMPLE = """
+import sys, time
+import numpy as np, diskreplay
+path, n = sys.argv[1], int(sys.argv[2])
+states = np.random.default_rng(0).standard_normal((n, 60)).astype(np.float32)
+numbers = np.ones(n, np.float32)
+memory = [states, np.arange(n), numbers, states[::-1].copy(), numbers.copy()]
+rng = np.random.default_rng(1)
+def in_memory():
+    rows = rng.integers(0, n, 256)
+    return [column.take(rows, axis=0) for column in memory]
+def step(buffer):
+    batch = buffer.sample(256)
+    buffer.update_priorities(batch.indices, np.abs(batch.rewards))
+def medians(**calls):
+    times = {name: [] for name in calls}
+    for _ in range(300):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return "; ".join(f"{name} {np.median(t) * 1e6:.0f} us" for name, t in times.items())
+for window, name in [(2 << 30, "all in the window"), (0, "window off")]:
+    with diskreplay.open(path, window_bytes=window) as buffer:
+        for first in range(0, n, 5000):
+            buffer.get(np.arange(first, first + 5000))
+        print(f"{name}, batches of 256:", medians(
+            numpy_arrays_in_memory=in_memory,
+            sample=lambda: buffer.sample(256),
+            sample_and_update=lambda: step(buffer),
+        ))
+"""
 
 
 def test_many_transitions_are_pushed_closed_and_reopened(tmp_path: Path, long: bool) -> None:
     n = 1_000_000 if long else 50_000
-    for code in (PUSH, REOPEN):
+    for code in (PUSH, REOPEN, SAMPLE):
         print(run_python(code, tmp_path / "b", n).stdout, end="")

@@ -85,9 +85,7 @@ class Field:
         if self.dtype.kind in "iu":
             return int(np.iinfo(self.dtype).min), int(np.iinfo(self.dtype).max)
         if self.dtype.kind == "f":
-            # Not beyond float32, to which numpy would convert the end of the range to compare.
-            limits = np.finfo(min(self.dtype, np.dtype(np.float32)))
-            return float(limits.min), float(limits.max)
+            return (-6e4, 6e4) if self.dtype.itemsize == 2 else (-1e18, 1e18)
         return 1, 0
 
     def __str__(self) -> str:

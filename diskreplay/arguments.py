@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import operator
+import os
+from pathlib import Path
 from typing import Any
 
-from diskreplay.errors import ArgumentError
+import numpy as np
+from numpy.typing import NDArray
 
-MAX_CAPACITY = 2**40
+from diskreplay.errors import ArgumentError
 
 
 def checked_capacity(value: Any) -> int:
     """Return `value` as a number of slots, or raise ArgumentError."""
-    capacity = whole_number("capacity", value, at_least=1)
-    if capacity > MAX_CAPACITY:
-        raise ArgumentError(f"capacity must be at most {MAX_CAPACITY} (found {capacity})")
-    return capacity
+    return whole_number("capacity", value, at_least=1, at_most=2**40)
 
 
-def whole_number(name: str, value: Any, *, at_least: int) -> int:
+def checked_path(value: Any) -> Path:
+    """Return `value` as an absolute path, or raise ArgumentError."""
+    try:
+        name = os.fspath(value)
+    except TypeError:
+        name = b""
+    if not isinstance(name, str) or "\0" in name or not name:
+        raise ArgumentError(f"a path must be a string or a pathlib.Path (found {value!r})")
+    return Path(name).absolute()
+
+
+def whole_numbers(name: str, values: Any) -> NDArray[np.int64]:
+    """Return `values` as int64 of shape (n,), or raise ArgumentError."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{name} must be whole numbers: {error}") from None
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ArgumentError(
+            f"{name} must be whole numbers of shape (n,) "
+            f"(found {array.dtype} of shape {array.shape})"
+        )
+    return array.astype(np.int64)
+
+
+def whole_number(name: str, value: Any, *, at_least: int, at_most: int | None = None) -> int:
     """Return `value` as an int of at least `at_least`, or raise ArgumentError."""
     try:
         number = operator.index(value)
@@ -28,6 +53,8 @@ def whole_number(name: str, value: Any, *, at_least: int) -> int:
         raise ArgumentError(
             f"{name} must be a whole number of at least {at_least} (found {value!r})"
         )
+    if at_most is not None and number > at_most:
+        raise ArgumentError(f"{name} must be a whole number of at most {at_most} (found {number})")
     return number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diskreplay.arguments import whole_number
+from diskreplay.arguments import checked_path, whole_number, whole_numbers
 from diskreplay.batch import Batch, Experience
-from diskreplay.errors import ArgumentError, DamageError, MismatchError, NotLiveError, SampleError
+from diskreplay.errors import (
+    DamageError,
+    MismatchError,
+    NotLiveError,
+    SampleError,
+    SchemaError,
+)
 from diskreplay.generator import generator_from_plain
 from diskreplay.ring import Columns, Ring
-from diskreplay.schema import Schema, fields_of
+from diskreplay.schema import STANDARD_FIELDS, Schema, fields_of
 from diskreplay.session import PathLike, SamplerT, Session
 from diskreplay.store import Snapshot, Store
 
@@ -67,9 +74,12 @@ class BaseBuffer(Session[SamplerT]):
             given = self._sampler.accept(None if priority is None else [priority], 1)
             self._make_room(1)
             self._ring.adopt(schema)
-            write_id = self._ring.push(row)
-            self._sampler.append(write_id, 1, given)
+            write_id = self._ring.count
             self._touch()
+            self._ring.hold_row(row)
+            self._sampler.hold(write_id, 1, given)
+            self._ring.publish(1)
+            self._settle()
         return write_id
 
     def extend(
@@ -92,6 +102,9 @@ class BaseBuffer(Session[SamplerT]):
         >>> buffer.extend([[0.0], [1.0]], [0, 1], [1.0, 1.0], [[1.0], [2.0]], [False, True])
         array([0, 1])
         """
+        if doubled := extra.keys() & set(STANDARD_FIELDS):
+            name = min(doubled)
+            raise SchemaError(f"extend takes {name!r} as {name}s, n of them")
         values = {
             "state": states, "action": actions, "reward": rewards,
             "next_state": next_states, "done": dones, **extra,
@@ -105,18 +118,21 @@ class BaseBuffer(Session[SamplerT]):
             if n == 0:
                 return np.zeros(0, np.int64)
             self._make_room(n)
-            self._ring.adopt(schema)
-            if self._ring.fits(n):
-                write_ids = self._ring.extend(columns)
-                self._sampler.append(int(write_ids[0]), n, given)
-                self._touch()
-                return write_ids
-            self._commit()
             first = self._ring.count
-            with self._restored_on_error():
-                self._sampler.append(first, n, given)
-                self._commit_rows(iter([columns]), first, self._ring.start, first + n)
-            return np.arange(first, first + n)
+            if n > self._ring.window_rows(schema):
+                self._commit()
+                with self._restored_on_error():
+                    self._ring.adopt(schema)
+                    self._sampler.hold(first, n, given)
+                    self._commit_rows(iter([columns]), first, self._ring.start, first + n)
+                return np.arange(first, first + n)
+            self._ring.adopt(schema)
+            self._touch()
+            write_ids = self._ring.hold_rows(columns)
+            self._sampler.hold(first, n, given)
+            self._ring.publish(n)
+            self._settle()
+            return write_ids
 
     def clear(self) -> None:
         """Remove all transitions. The schema stays, and so does the annealing; write ids count on.
@@ -126,9 +142,10 @@ class BaseBuffer(Session[SamplerT]):
         with self._lock:
             self._check_writing()
             self._make_room(0)
-            self._ring.clear()
-            self._sampler.clear()
             self._touch()
+            self._ring.clear()
+            self._sampler.clear(self._ring.count)
+            self._settle()
 
     def flush(self) -> None:
         """Commit everything now. Raises StorageError when the disk refuses; the rows are kept."""
@@ -145,12 +162,7 @@ class BaseBuffer(Session[SamplerT]):
 
         indices:  int (n,), write ids as `push`, `extend` or `sample` returned them
         """
-        write_ids = np.asarray(indices)
-        if write_ids.ndim != 1 or (write_ids.size and write_ids.dtype.kind not in "iu"):
-            raise ArgumentError(
-                f"indices must be whole numbers of shape (n,) "
-                f"(found {write_ids.dtype} of shape {write_ids.shape})"
-            )
+        write_ids = whole_numbers("indices", indices)
         with self._view() as view:
             first, count = self._ring.first, self._ring.count
             dead = write_ids[(write_ids < first) | (write_ids >= count)]
@@ -161,7 +173,7 @@ class BaseBuffer(Session[SamplerT]):
                 )
             if self._ring.schema is None:
                 raise SampleError(f"{self._path} is empty: push transitions first")
-            return self._batch(self._ring.fetch(write_ids.astype(np.int64), view))
+            return self._batch(self._ring.fetch(write_ids, view))
 
     def __iter__(self) -> Iterator[Experience]:
         """Yield the live transitions, oldest first; what is evicted meanwhile is left out."""
@@ -185,7 +197,7 @@ class BaseBuffer(Session[SamplerT]):
 
     def is_ready(self, n: int) -> bool:
         """Return whether the buffer holds at least n transitions."""
-        return len(self) >= n
+        return len(self) >= whole_number("n", n, at_least=0)
 
     @property
     def capacity(self) -> int:
@@ -237,10 +249,10 @@ class BaseBuffer(Session[SamplerT]):
 
     def check(self) -> None:
         """Raise DamageError with every fault found in memory and on disk. Cost: reads it all."""
-        with self._view():
+        with self._view() as view:
             ring = self._ring
-            faults = ring.faults()
-            with self._store.snapshot() as snapshot:
+            with contextlib.nullcontext(view) if view else self._store.snapshot() as snapshot:
+                faults = ring.faults(snapshot)
                 for what in (
                     lambda: self._sampler.check(ring.first, ring.count),
                     lambda: snapshot.blocks(self._sampler.live_blocks(ring.first, ring.committed)),
@@ -264,7 +276,7 @@ class BaseBuffer(Session[SamplerT]):
         with self._lock:
             self._check_open()
             self._commit()
-            self._store.copy(Path(path).absolute())
+            self._store.copy(checked_path(path))
 
     def load(self, path: PathLike) -> None:
         """Replace the contents by those of a saved store of the same schema and kind.
@@ -276,7 +288,7 @@ class BaseBuffer(Session[SamplerT]):
         """
         with self._lock:
             self._check_writing()
-            store = Store(Path(path).absolute(), writing=False)
+            store = Store(checked_path(path), writing=False)
             try:
                 found = store.identity.get("kind")
                 if found != self._store.identity["kind"]:
@@ -305,11 +317,10 @@ class BaseBuffer(Session[SamplerT]):
                 f"cannot draw {n} transitions: {self._path} holds {ring.size}; "
                 f"wait until is_ready({n})"
             )
-        write_ids, probabilities = self._sampler.draw(n, ring.first, ring.count, self._generator)
-        columns = ring.fetch(write_ids, view)
         if self._writing:
             self._touch()
-        return write_ids, probabilities, columns
+        write_ids, probabilities = self._sampler.draw(n, ring.first, ring.count, self._generator)
+        return write_ids, probabilities, ring.fetch(write_ids, view)
 
     def _batch(self, columns: Columns) -> Batch:
         batch = Batch(*columns[:5])
@@ -321,7 +332,8 @@ class BaseBuffer(Session[SamplerT]):
         return dict(zip(names, columns[5:], strict=True))
 
     def _load(self, store: Store) -> None:
-        source = Ring(store, 0, fields_of(self._ring.schema) if self._ring.schema else {})
+        own = self._ring.schema
+        source = Ring(store, 0, self._ring.expected if own is None else fields_of(own))
         saved = self._sampler.sibling(source.capacity)
         self._commit()
         with self._restored_on_error(), store.snapshot() as snapshot:
@@ -331,17 +343,30 @@ class BaseBuffer(Session[SamplerT]):
                 source.first,
                 source.count,
             )
+            order = self._order_of(source)
             size = min(source.size, self._capacity)
             first = source.count - size
             laps = max(0, self._ring.count - first + self._capacity - 1) // self._capacity
             moved = laps * self._capacity
             if source.schema is not None:
                 self._ring.adopt(source.schema)
-            self._sampler.clear()
+            begin = first + moved
+            self._sampler.clear(begin)
             if size:
                 priorities = saved.live_priorities(first, source.count)
-                self._sampler.append(first + moved, size, priorities)
+                self._sampler.hold(begin, size, priorities)
             self._sampler.restore(self._state_of(source, "sampler"))
             self._generator = generator_from_plain(source.state.get("generator"))
-            begin = first + moved
-            self._commit_rows(source.chunks(first, snapshot), begin, begin, begin + size)
+            rows = ([columns[i] for i in order] for columns in source.chunks(first, snapshot))
+            self._commit_rows(rows, begin, begin, begin + size)
+
+    def _order_of(self, source: Ring) -> list[int]:
+        """Return where the columns of a saved store are that this one wants, in its order."""
+        own = self._ring.schema or source.schema
+        if own is None or source.schema is None:
+            return []
+        if set(own.fields) != set(source.schema.fields):
+            raise MismatchError(
+                f"the fields are {source.schema} in {source.store.path} (expected {own})"
+            )
+        return [source.schema.names.index(name) for name in own.names]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diskreplay.arguments import whole_number
+from diskreplay.arguments import checked_path, whole_number, whole_numbers
 from diskreplay.base import DEFAULT_WINDOW_BYTES, BaseBuffer
 from diskreplay.batch import Batch, PrioritizedBatch
 from diskreplay.errors import ArgumentError, DamageError
@@ -86,6 +85,7 @@ class ReplayBuffer(BaseBuffer[UniformSampler]):
         """
         with self._view() as view:
             _, _, columns = self._draw(batch_size, view)
+            self._settle()
             return self._batch(columns)
 
 
@@ -162,6 +162,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
             write_ids, probabilities, columns = self._draw(batch_size, view)
             if self._writing:
                 self._sampler.frame += 1
+                self._settle()
             weights = importance_weights(probabilities, self._ring.size, beta)
             states, actions, rewards, next_states, dones = columns[:5]
             batch = PrioritizedBatch(
@@ -180,21 +181,14 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
         indices:     int64 (n,), write ids as `sample` returned them
         priorities:  float (n,), the absolute TD errors, before the exponent alpha
         """
-        write_ids = np.asarray(indices)
-        if write_ids.ndim != 1 or (write_ids.size and write_ids.dtype.kind not in "iu"):
-            raise ArgumentError(
-                f"indices must be whole numbers of shape (n,) "
-                f"(found {write_ids.dtype} of shape {write_ids.shape})"
-            )
+        write_ids = whole_numbers("indices", indices)
         with self._lock:
             self._check_writing()
             given = checked_priorities(priorities, write_ids.size)
-            ring = self._ring
-            applied = self._sampler.update(
-                write_ids.astype(np.int64), given, ring.first, ring.count
-            )
-            self._stale_updates += write_ids.size - applied
             self._touch()
+            applied = self._sampler.update(write_ids, given, self._ring.first, self._ring.count)
+            self._stale_updates += write_ids.size - applied
+            self._settle()
         return applied
 
     @property
@@ -249,7 +243,7 @@ def open(
         raise ArgumentError(f"{min(fixed)} is the store's own: use a constructor to check it")
     if seed is not None:
         seed = whole_number("seed", seed, at_least=0)
-    store = Store(Path(path).absolute(), writing=False)
+    store = Store(checked_path(path), writing=False)
     try:
         with store.snapshot() as snapshot:
             state = snapshot.meta("state")
@@ -261,9 +255,15 @@ def open(
     settings = state.get("settings") if isinstance(state, dict) else None
     if not isinstance(settings, dict) or settings.keys() != set(names):
         raise DamageError(f"{path} does not say how its buffer was set: expected {names}")
+    if unknown := overrides.keys() - {*names, "access", "window_bytes"}:
+        raise ArgumentError(
+            f"{min(unknown)!r} is no setting of a {store.identity.get('kind')} buffer: "
+            f"expected some of access, window_bytes, {', '.join(names)}"
+        )
     buffer = kind(
         store.identity.get("capacity", 0), path=path, **{"seed": seed, **settings, **overrides}
     )
-    if seed is not None:
+    if seed is not None and buffer._writing:
+        buffer._touch()
         buffer._generator = new_generator(seed)
     return buffer

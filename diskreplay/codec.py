@@ -96,7 +96,7 @@ class Codec:
         view["write_id"] = np.arange(first_write_id, first_write_id + n)
         for index, (field, column) in enumerate(zip(self.schema.fields, columns, strict=True)):
             if _is_bool_scalar(field):
-                view[_column(index)] = column.view(np.uint8) + _FALSE
+                view[_column(index)] = (column.view(np.uint8) != 0) + np.uint8(_FALSE)
             else:
                 view[_column(index)] = column
         view["checksum"] = _digests(view)

@@ -43,6 +43,7 @@ OPENERS_LOCK = "openers.lock"
 
 _META_PAGES = 2
 _PAGE_SIZE_AT, _LAST_PAGE_AT, _TXN_AT = 40, 136, 144  # in a meta page of LMDB 0.9, see lmdb's mdb.c
+_WALKS = 10
 _held_here: set[tuple[int, int, int]] = set()
 _held_guard = threading.Lock()
 
@@ -97,36 +98,55 @@ def check_data_file(path: Path) -> None:
     """
     file = path / DATA
     try:
-        with file.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            head = stream.read(_META_PAGES * 65536)
+        size, last_page, page_size = _extent(file)
+        # Free pages at the end may never have been written, so only a walk can tell whether pages
+        # are missing; and a walk beside a writer only when nothing was committed meanwhile.
+        faults: list[str] = []
+        for _ in range(_WALKS):
+            if page_size < 512 or size >= (last_page + 1) * page_size:
+                faults = []
+                break
+            faults = _faults(file)
+            before, (size, last_page, page_size) = (size, last_page), _extent(file)
+            if before == (size, last_page):
+                break
     except FileNotFoundError:
         raise DamageError(
             f"{file} is missing beside its manifest: restore it from a copy, or choose a new path"
         ) from None
     except OSError as error:
         raise StorageError(f"cannot read {file}: {error.strerror}") from None
-    page_size = int.from_bytes(head[_PAGE_SIZE_AT : _PAGE_SIZE_AT + 4], sys.byteorder)
     if size < _META_PAGES * max(page_size, 512):
         raise DamageError(
             f"{file} is short: it has {size} bytes, less than its first two pages: "
             "restore it from a copy, or choose a new path"
         )
+    if faults:
+        raise DamageError(
+            f"{file} is short: it has {size} bytes (expected up to {(last_page + 1) * page_size}) "
+            f"and pages are missing: {faults[0]}"
+        )
+
+
+def _extent(file: Path) -> tuple[int, int, int]:
+    """Return size, last page number and page size of a data file, as of its newest meta page."""
+    with file.open("rb") as stream:
+        head = stream.read(_META_PAGES * 65536)
+        size = os.fstat(stream.fileno()).st_size  # after the head: a writer makes it grow first
+    page_size = int.from_bytes(head[_PAGE_SIZE_AT : _PAGE_SIZE_AT + 4], sys.byteorder)
     last_page = max(
         int.from_bytes(head[at + _LAST_PAGE_AT : at + _TXN_AT], sys.byteorder)
         for at in (0, page_size)
     )
-    if size < (last_page + 1) * page_size:
-        # Free pages at the end may never have been written, so only a walk can tell.
-        try:
-            faults = lmdb.verify.verify(str(file))  # type: ignore[no-untyped-call]
-        except (lmdb.verify.VerifyError, OSError) as error:
-            faults = [str(error)]
-        if faults:
-            raise DamageError(
-                f"{file} is short: it has {size} bytes (expected up to "
-                f"{(last_page + 1) * page_size}) and pages are missing: {faults[0]}"
-            )
+    return size, last_page, page_size
+
+
+def _faults(file: Path) -> list[str]:
+    try:
+        found: list[str] = lmdb.verify.verify(str(file))  # type: ignore[no-untyped-call]
+    except (lmdb.verify.VerifyError, OSError) as error:
+        return [str(error)]
+    return found
 
 
 @contextlib.contextmanager
@@ -139,7 +159,7 @@ def building(path: Path, uuid: str) -> Iterator[Path]:
     path = path.resolve()  # a symbolic link cannot be renamed to
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
+        place = Path(tempfile.mkdtemp(prefix=".diskreplay-new-", dir=path.parent))
     except OSError as error:
         raise StorageError(f"cannot make a store at {path}: {error.strerror}") from None
     try:
@@ -172,8 +192,6 @@ class Hold:
         self._key = (os.getpid(), status.st_dev, status.st_ino)
         self._files: list[IO[str]] = []
         with _held_guard:
-            # Closing any descriptor of a locked file ends the locks of the whole process on it, so
-            # a second opening must not get as far as the files.
             if self._key in _held_here:
                 raise LockedError(
                     f"{path} is open in this process already: use that buffer, or close it first"
@@ -188,9 +206,7 @@ class Hold:
             raise
 
     def release(self) -> None:
-        """Give the locks back. In a forked child, which never had them, this does nothing."""
-        if self._key[0] != os.getpid():
-            return
+        """Give the locks back. In a forked child, close the descriptors: the parent keeps them."""
         for file in self._files:
             file.close()
         with _held_guard:
@@ -207,7 +223,7 @@ class Hold:
             raise StorageError(f"cannot open {path / name}: {error.strerror}") from None
         self._files.append(file)
         try:
-            fcntl.lockf(file, kind | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except OSError:
             holder = file.read(1000).strip() or "another process"
             raise LockedError(

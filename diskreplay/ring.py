@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.codec import Codec
-from diskreplay.errors import DamageError, MismatchError, SchemaError
+from diskreplay.errors import DamageError, MismatchError, SchemaError, StorageError
 from diskreplay.schema import Array, Field, Schema, infer_schema
 from diskreplay.store import Snapshot, Store
 from diskreplay.version import __version__
-from diskreplay.window import Window
+from diskreplay.window import Window, window_rows
 
 Ints = NDArray[np.int64]
 Columns = list[Array]
@@ -42,21 +42,25 @@ _COUNTERS = ("count", "start", "commits", "runs")
 
 def new_state(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the state of a ring that was never written to, with the buffer's `facts`."""
-    return {**dict.fromkeys(_COUNTERS, 0), **facts}
+    return {**dict.fromkeys(_COUNTERS, 0), "run": b"", **facts}
 
 
 class Ring:
     """The live transitions of one store. It is not safe for threads: its buffer is."""
 
-    def __init__(self, store: Store, window_bytes: int, expected: Mapping[str, Field]) -> None:
+    def __init__(
+        self, store: Store, window_bytes: int, expected: Mapping[str, Field], *, whole: bool = False
+    ) -> None:
         self.store = store
         self.capacity: int = store.identity["capacity"]
         self.schema: Schema | None = None
         self.count = self.start = self.committed = self.commits = 0
         self._window_bytes = window_bytes
-        self._expected = expected
+        self.expected = expected
+        self._expects_all = whole
         with store.snapshot() as snapshot:
             self.refresh(snapshot)
+        self._run = os.urandom(16)
         self._run_number: int = self.state["runs"]
         self._run_first = self.count
         self._run_started = time.time()
@@ -89,7 +93,10 @@ class Ring:
             raise DamageError(f"the state of {self.store.path} has no counts in it")
         if state["start"] > state["count"]:
             raise DamageError(f"the state of {self.store.path} starts after its end")
-        if self.schema is None and (plain := snapshot.meta("schema")) is not None:
+        plain = snapshot.meta("schema")
+        if plain is None:
+            self.schema = None  # if one was adopted, then by a call that failed
+        elif self.schema is None:
             self._adopt_stored(plain)
         if self.schema is None and state["count"]:
             raise DamageError(f"the schema of {self.store.path} is missing")
@@ -103,7 +110,7 @@ class Ring:
 
     def schema_for(self, values: Mapping[str, Any], *, lead: int) -> Schema:
         """Return the schema, or the one that these first transitions ask for."""
-        return self.schema or infer_schema(values, self._expected, lead=lead)
+        return self.schema or infer_schema(values, self.expected, lead=lead)
 
     def adopt(self, schema: Schema) -> None:
         """Have this schema from now on."""
@@ -118,23 +125,23 @@ class Ring:
         """Return whether n more rows may wait for the next commit."""
         return self.uncommitted == 0 or self.uncommitted + n <= self._limit
 
-    def fits(self, n: int) -> bool:
-        """Return whether the window can hold n rows at all."""
-        return n <= self._window.rows
+    def window_rows(self, schema: Schema) -> int:
+        """Return how many rows the window holds, or will hold with this schema."""
+        return window_rows(schema, self.capacity, self._window_bytes)
 
-    def push(self, row: list[Any]) -> int:
-        """Hold one row that the schema accepted, and return its write id."""
-        write_id = self.count
-        self._window.write_row(write_id, row)
-        self.count = write_id + 1
-        return write_id
+    def hold_row(self, row: list[Any]) -> None:
+        """Hold the row of the next write id, as the schema accepted it, until `publish`."""
+        self._window.write_row(self.count, row)
 
-    def extend(self, columns: Columns) -> Ints:
-        """Hold rows that the schema accepted and that fit the window; return their write ids."""
+    def hold_rows(self, columns: Columns) -> Ints:
+        """Hold the rows of the next write ids, which fit the window, until `publish`."""
         write_ids = np.arange(self.count, self.count + len(columns[0]))
         self._window.write(write_ids, columns)
-        self.count += len(write_ids)
         return write_ids
+
+    def publish(self, n: int) -> None:
+        """Make n held rows live, in one step: an interrupt comes before it or after it."""
+        self.count += n
 
     def clear(self) -> None:
         """Have no live transitions; write ids go on counting."""
@@ -184,13 +191,12 @@ class Ring:
         for write_ids in self._chunked(first, self.count):
             yield self.fetch(write_ids, snapshot)
 
-    def faults(self) -> list[str]:
+    def faults(self, snapshot: Snapshot) -> list[str]:
         """Return one sentence for each committed live record that is not what was written."""
         found: list[str] = []
         for write_ids in self._chunked(self.first, self.committed):
             slots = write_ids % self.capacity
-            with self.store.snapshot() as snapshot:
-                found += self._codec.faults(snapshot.records(slots), write_ids, slots)
+            found += self._codec.faults(snapshot.records(slots), write_ids, slots)
         return found
 
     def _chunked(self, first: int, end: int) -> Iterator[Ints]:
@@ -206,22 +212,23 @@ class Ring:
         facts: Mapping[str, Any],
         blocks: Mapping[int, bytes],
     ) -> None:
-        number = self._run_number
-        state = {
-            **facts,
-            "count": count,
-            "start": start,
-            "commits": self.commits + 1,
-            "runs": number + 1,
-        }
-        meta: dict[str, Any] = {"state": state}
-        if self.schema is not None:
-            meta["schema"] = self.schema.to_plain()
+        def facts_after(state: Any) -> dict[str, Any]:
+            # A commit of this run that was interrupted after it was done may not be known here.
+            if state["commits"] != self.commits and state.get("run") != self._run:
+                raise StorageError(
+                    f"{self.store.path} was written by another process although it is held here: "
+                    "nothing of this buffer was committed over it"
+                )
+            self.commits = state["commits"] + 1
+            new = {"count": count, "start": start, "commits": self.commits, "run": self._run}
+            meta = {"state": {**facts, **new, "runs": self._run_number + 1}}
+            return meta if self.schema is None else {**meta, "schema": self.schema.to_plain()}
+
         records = ((first, self._codec.encode(columns, first)) for first, columns in rows)
-        self.store.commit(self.capacity, records, blocks, meta, (number, self._describe_run(count)))
+        run = (self._run_number, self._describe_run(count))
+        self.store.commit(self.capacity, records, blocks, facts_after, run)
         self.count = self.committed = count
         self.start = start
-        self.commits += 1
 
     def _numbered(
         self, rows: Iterable[Columns], first: int, count: int
@@ -239,13 +246,19 @@ class Ring:
             schema = Schema.from_plain(plain)
         except SchemaError as error:
             raise DamageError(f"the schema of {self.store.path} is damaged: {error}") from None
-        for name, field in self._expected.items():
+        for name, field in self.expected.items():
             stored = schema[name].type if name in schema.names else "no such field"
             if stored != field.type:
                 raise MismatchError(
                     f"field {name!r} is {stored} in {self.store.path} (expected {field.type}): "
                     f"open it with diskreplay.open({str(self.store.path)!r}), or choose a new path"
                 )
+        if self._expects_all and set(schema.names) != set(self.expected):
+            raise MismatchError(
+                f"the fields are {', '.join(schema.names)} in {self.store.path} (expected "
+                f"{', '.join(self.expected)}): open it with "
+                f"diskreplay.open({str(self.store.path)!r}), or choose a new path"
+            )
         self.adopt(schema)
 
     def _describe_run(self, count: int) -> dict[str, Any]:

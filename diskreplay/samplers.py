@@ -6,7 +6,7 @@ are the ends of the live write ids: [first, count).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,12 @@ Floats = NDArray[np.float64]
 Priorities = NDArray[np.float32]
 
 BLOCK_SLOTS = 1000  # as many float32 as fit a page of 4096 bytes with their framing
+_WAITING_KEPT = 1 << 14  # places for new priorities that are never given back
 _BLOCK_DTYPE = np.dtype("<f4")
 _MAX_PRIORITY = float(np.finfo(np.float32).max)
 
 
-def importance_weights(probabilities: Floats, size: int, beta: float) -> NDArray[np.float32]:
+def importance_weights(probabilities: ArrayLike, size: int, beta: float) -> NDArray[np.float32]:
     """Return `(size * P(i)) ** -beta`, divided by the largest of the batch, float32 (n,).
 
     Source: Schaul et al., Prioritized Experience Replay, ICLR 2016, section 3.4.
@@ -33,7 +34,11 @@ def importance_weights(probabilities: Floats, size: int, beta: float) -> NDArray
     >>> importance_weights(np.array([0.5, 0.25]), size=4, beta=1.0)
     array([0.5, 1. ], dtype=float32)
     """
-    shares = size * probabilities
+    shares = size * np.asarray(probabilities, np.float64)
+    if not shares.size:
+        return np.zeros(shares.shape, np.float32)
+    if not (shares > 0.0).all():
+        raise ArgumentError(f"probabilities must be above zero (found {shares.min() / size})")
     # The smallest share has the largest weight; dividing first cannot overflow.
     weights: Floats = (shares / shares.min()) ** -beta
     return weights.astype(np.float32)
@@ -41,7 +46,10 @@ def importance_weights(probabilities: Floats, size: int, beta: float) -> NDArray
 
 def checked_priorities(priorities: ArrayLike, n: int) -> Priorities:
     """Return n priorities as float32, or raise PriorityError."""
-    found = np.asarray(priorities)
+    try:
+        found = np.asarray(priorities)
+    except (TypeError, ValueError) as error:
+        raise PriorityError(f"expected {n} priorities: {error}") from None
     if found.dtype.kind not in "biuf" or found.shape != (n,):
         raise PriorityError(
             f"expected {n} priorities, shape ({n},) (found shape {found.shape}, {found.dtype})"
@@ -72,8 +80,8 @@ class UniformSampler:
             )
         return None
 
-    def append(self, first: int, n: int, priorities: Priorities | None) -> None:
-        """Take note of n new write ids from `first` on."""
+    def hold(self, first: int, n: int, priorities: Priorities | None) -> None:
+        """Take note of n write ids from `first` on that are about to be live."""
 
     def draw(
         self, n: int, first: int, count: int, generator: np.random.Generator
@@ -81,8 +89,8 @@ class UniformSampler:
         """Return n write ids and, from a prioritized sampler, their probabilities."""
         return first + generator.choice(count - first, n, replace=False), None
 
-    def clear(self) -> None:
-        """Forget all transitions."""
+    def clear(self, count: int) -> None:
+        """Forget all write ids below `count`."""
 
     def state(self) -> dict[str, Any]:
         """Return, as plain data, what a commit must hold beside the priority blocks."""
@@ -91,12 +99,12 @@ class UniformSampler:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
 
-    def take_dirty_blocks(self) -> dict[int, bytes]:
-        """Return the priority blocks changed since the last call, by block number."""
+    def dirty_blocks(self, first: int, count: int) -> dict[int, bytes]:
+        """Return the priority blocks that differ from those last committed, by block number."""
         return {}
 
-    def keep_dirty(self, blocks: Mapping[int, bytes]) -> None:
-        """Mark blocks as changed again: their commit failed."""
+    def committed(self, blocks: Iterable[int]) -> None:
+        """Take note that these blocks are committed as they are."""
 
     def load_blocks(self, blocks: Mapping[int, bytes], first: int, count: int) -> None:
         """Take over priority blocks as a commit wrote them."""
@@ -121,8 +129,9 @@ class UniformSampler:
 class PrioritizedSampler:
     """Draws write ids with probability `mass / total`, mass = `(priority + epsilon) ** alpha`.
 
-    The raw priorities stand in an array by slot; the tree over their masses follows them. New
-    write ids get their mass at the next draw, all at once, which is cheaper than one by one.
+    The raw priorities stand in an array by slot; the tree over their masses follows them. Those of
+    new write ids wait until the next draw or commit and are settled all at once: that is cheaper
+    than one by one, and a call that is interrupted before its write ids are live leaves no trace.
     """
 
     SETTINGS = ("alpha", "beta_start", "beta_end", "beta_frames", "epsilon")
@@ -141,11 +150,13 @@ class PrioritizedSampler:
         self.alpha = real_number("alpha", alpha, low=0.0, high=1.0)
         self.beta_start = real_number("beta_start", beta_start, low=0.0, high=1.0)
         self.beta_end = real_number("beta_end", beta_end, low=0.0, high=1.0)
-        self.beta_frames = whole_number("beta_frames", beta_frames, at_least=1)
+        self.beta_frames = whole_number("beta_frames", beta_frames, at_least=1, at_most=2**53)
         self.epsilon = real_number("epsilon", epsilon, low=0.0, high=_MAX_PRIORITY, above=True)
         self.frame = 0
         self._largest: float | None = None
-        self._masses_known_to = 0  # write ids from here on have no mass in the tree yet
+        self._settled_to = 0  # write ids from here on wait in `_waiting`
+        self._waiting = np.zeros(_WAITING_KEPT, np.float32)
+        self._tree_is_whole = True
         try:
             self._priorities = np.zeros(self.capacity, np.float32)
             self._tree = SumTree(self.capacity)
@@ -170,7 +181,7 @@ class PrioritizedSampler:
     @property
     def nbytes(self) -> int:
         """The memory that the sampler takes, in bytes."""
-        return self._priorities.nbytes + self._dirty.nbytes + 2 * 8 * self.capacity
+        return 20 * self.capacity + self._dirty.nbytes + self._waiting.nbytes
 
     def settings(self) -> dict[str, Any]:
         """Return what may change from run to run, by the names of the constructor."""
@@ -184,24 +195,19 @@ class PrioritizedSampler:
         """Return the priorities of n new transitions as `append` takes them, or raise."""
         return None if priorities is None else checked_priorities(priorities, n)
 
-    def append(self, first: int, n: int, priorities: Priorities | None) -> None:
-        """Give n new write ids from `first` on their priorities, or the largest so far."""
-        lost = max(0, n - self.capacity)  # overwritten by the end of the same call
-        new: Priorities | np.float32
+    def hold(self, first: int, n: int, priorities: Priorities | None) -> None:
+        """Give n write ids that are about to be live their priorities, or the largest so far."""
+        at = first - self._settled_to
+        if at + n > self._waiting.size:
+            more = np.zeros(max(at + n, 2 * self._waiting.size), np.float32)
+            more[:at] = self._waiting[:at]
+            self._waiting = more
         if priorities is None:
             self._largest = self.max_priority
-            new = np.float32(self._largest)
+            self._waiting[at : at + n] = self._largest
         else:
+            self._waiting[at : at + n] = priorities
             self._raise_largest(priorities)
-            new = priorities[lost:]
-        if n == 1:
-            slot = first % self.capacity
-            self._priorities[slot] = new if priorities is None else priorities[0]
-            self._dirty[slot // BLOCK_SLOTS] = True
-        else:
-            slots = np.arange(first + lost, first + n) % self.capacity
-            self._priorities[slots] = new
-            self._dirty[slots // BLOCK_SLOTS] = True
 
     def update(self, write_ids: Ints, priorities: Priorities, first: int, count: int) -> int:
         """Set priorities of live write ids, ignore the others, return how many were applied."""
@@ -209,35 +215,39 @@ class PrioritizedSampler:
         if not live.all():
             write_ids, priorities = write_ids[live], priorities[live]
         if write_ids.size:
+            self._settle(first, count)
             slots = write_ids % self.capacity
-            self._priorities[slots] = priorities
             self._dirty[slots // BLOCK_SLOTS] = True
+            self._priorities[slots] = priorities
             self._raise_largest(priorities)
-            self._sync_masses(first, count)
             # Read back, so that duplicates all have the mass of the last one.
-            self._tree.set(slots, self._mass(self._priorities[slots]))
+            self._set_masses(slots, self._mass(self._priorities[slots]))
         return write_ids.size
 
     def draw(
         self, n: int, first: int, count: int, generator: np.random.Generator
     ) -> tuple[Ints, Floats]:
         """Return n write ids, one from each of n equal shares of the total, and their P(i)."""
-        self._sync_masses(first, count)
+        self._settle(first, count)
         total = self._tree.total_priority
         values = (np.arange(n) + generator.random(n)) * (total / n)
         slots, masses = self._tree.find(values)
-        return self._live_ids(slots, count), masses / total
+        return self._newest_ids(slots, count), masses / total
 
     def live_priorities(self, first: int, count: int) -> Priorities:
         """Return the raw priorities of [first, count), oldest first. Cost: O(size)."""
+        self._settle(first, count)
         return self._priorities[np.arange(first, count) % self.capacity]
 
-    def clear(self) -> None:
-        """Forget all priorities, the largest included; the annealing goes on."""
+    def clear(self, count: int) -> None:
+        """Forget all write ids below `count` and the largest priority; the annealing goes on."""
+        self._tree_is_whole = False
         self._tree.clear()
         self._priorities[:] = 0.0
         self._largest = None
-        self._masses_known_to = 0
+        self._settled_to = count
+        self._waiting = np.zeros(_WAITING_KEPT, np.float32)
+        self._tree_is_whole = True
 
     def state(self) -> dict[str, Any]:
         """Return, as plain data, what a commit must hold beside the priority blocks."""
@@ -252,15 +262,15 @@ class PrioritizedSampler:
             raise DamageError(f"the stored largest priority is not a priority (found {largest!r})")
         self.frame, self._largest = frame, largest
 
-    def take_dirty_blocks(self) -> dict[int, bytes]:
-        """Return the priority blocks changed since the last call, by block number."""
+    def dirty_blocks(self, first: int, count: int) -> dict[int, bytes]:
+        """Return the priority blocks that differ from those last committed, by block number."""
+        self._settle(first, count)
         numbers = np.flatnonzero(self._dirty).tolist()
-        self._dirty[:] = False
         return {number: self._block(number).astype(_BLOCK_DTYPE).tobytes() for number in numbers}
 
-    def keep_dirty(self, blocks: Mapping[int, bytes]) -> None:
-        """Mark blocks as changed again: their commit failed."""
-        self._dirty[list(blocks)] = True
+    def committed(self, blocks: Iterable[int]) -> None:
+        """Take note that these blocks are committed as they are."""
+        self._dirty[list(blocks)] = False
 
     def load_blocks(self, blocks: Mapping[int, bytes], first: int, count: int) -> None:
         """Take over priority blocks as a commit wrote them, and the masses of their live slots."""
@@ -273,12 +283,12 @@ class PrioritizedSampler:
             block[:] = np.frombuffer(content, _BLOCK_DTYPE)
             if not ((block >= 0.0) & (block <= _MAX_PRIORITY)).all():
                 raise DamageError(f"priority block {number} holds what is not a priority")
-        if blocks:
-            spans = [self._span(number).indices(self.capacity) for number in blocks]
-            slots = np.concatenate([np.arange(*span) for span in spans])
-            live = self._live_ids(slots, count) >= first
-            self._tree.set(slots, np.where(live, self._mass(self._priorities[slots]), 0.0))
-        self._masses_known_to = count
+        spans = [self._span(number).indices(self.capacity) for number in blocks]
+        new = np.arange(max(first, self._settled_to), count) % self.capacity
+        slots = np.concatenate([new, *(np.arange(*span) for span in spans)])
+        live = self._newest_ids(slots, count) >= first
+        self._set_masses(slots, np.where(live, self._mass(self._priorities[slots]), 0.0))
+        self._settled_to = count
 
     def live_blocks(self, first: int, count: int) -> list[int]:
         """Return the numbers of the blocks that hold live slots. Cost: O(size)."""
@@ -288,7 +298,7 @@ class PrioritizedSampler:
 
     def check(self, first: int, count: int) -> None:
         """Raise DamageError when the tree and the priorities disagree."""
-        self._sync_masses(first, count)
+        self._settle(first, count)
         self._tree.check()
         slots = np.arange(first, count) % self.capacity
         expected = np.zeros(self.capacity)
@@ -313,14 +323,34 @@ class PrioritizedSampler:
         largest = float(np.max(priorities))
         self._largest = largest if self._largest is None else max(self._largest, largest)
 
-    def _sync_masses(self, first: int, count: int) -> None:
-        start = max(first, self._masses_known_to)
+    def _settle(self, first: int, count: int) -> None:
+        """Give the write ids that wait their slots. It may be interrupted and done again."""
+        start = max(first, self._settled_to)
         if start < count:
             slots = np.arange(start, count) % self.capacity
-            self._tree.set(slots, self._mass(self._priorities[slots]))
-        self._masses_known_to = count
+            self._dirty[slots // BLOCK_SLOTS] = True
+            waiting = self._waiting[start - self._settled_to : count - self._settled_to]
+            self._priorities[slots] = waiting
+            self._set_masses(slots, self._mass(waiting))
+        self._settled_to = count
+        if self._waiting.size > _WAITING_KEPT:
+            self._waiting = np.zeros(_WAITING_KEPT, np.float32)
+        if not self._tree_is_whole:
+            self._rebuild(first, count)
 
-    def _live_ids(self, slots: Ints, count: int) -> Ints:
+    def _set_masses(self, slots: Ints, masses: Floats) -> None:
+        # An interrupt in the middle leaves sums that nothing would put right later.
+        whole, self._tree_is_whole = self._tree_is_whole, False
+        self._tree.set(slots, masses)
+        self._tree_is_whole = whole
+
+    def _rebuild(self, first: int, count: int) -> None:
+        slots = np.arange(first, count) % self.capacity
+        self._tree.clear()
+        self._tree.set(slots, self._mass(self._priorities[slots]))
+        self._tree_is_whole = True
+
+    def _newest_ids(self, slots: Ints, count: int) -> Ints:
         """Return the newest write id of each slot."""
         return count - 1 - (count - 1 - slots) % self.capacity
 

@@ -115,8 +115,9 @@ class Field:
     def convert(self, value: Any, lead: tuple[int, ...]) -> Array:
         """Return `value` as an array of this field's dtype and of shape `lead + shape`.
 
-        Floats are rounded to the field's precision. Whole numbers must fit exactly, and floats are
-        not turned into whole numbers. Raises SchemaError with what was expected and found.
+        Numbers are rounded to the precision of a float field and must fit a whole-number field
+        exactly; floats are not turned into whole numbers. Raises SchemaError with what was expected
+        and found.
         """
         found = _as_array(self.name, value)
         shape = lead + self.shape
@@ -132,8 +133,7 @@ class Field:
                     f"field {self.name!r}: expected {self.dtype} (found {found.dtype}): "
                     "the first transition set the type, or schema= can"
                 )
-            with np.errstate(over="ignore", invalid="ignore"):
-                array = found.astype(self.dtype)
+            array = self._cast(found)
             if self.dtype.kind in "biu" and not np.array_equal(array, found):
                 raise SchemaError(
                     f"field {self.name!r}: values do not fit {self.dtype} "
@@ -147,6 +147,16 @@ class Field:
         if self.name == "done" and not np.isin(array, (0, 1)).all():
             raise SchemaError("field 'done': expected True or False, 1 or 0 (found something else)")
         return array
+
+    def _cast(self, found: Array) -> Array:
+        try:
+            with np.errstate(over="raise", invalid="ignore"):
+                return found.astype(self.dtype)
+        except FloatingPointError:
+            raise SchemaError(
+                f"field {self.name!r}: a number is beyond {self.dtype} "
+                f"(found {found.min()} to {found.max()}): schema= can set a wider type"
+            ) from None
 
     def _is_bools(self, found: Array) -> bool:
         only_bools = self.dtype.kind == "b" or self.name == "done"
@@ -246,11 +256,14 @@ def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dic
     if isinstance(fields, Schema):
         fields = fields.fields
     found: dict[str, Field] = {}
-    entries = fields.items() if isinstance(fields, Mapping) else [(f.name, f) for f in fields]
-    for name, entry in entries:
+    if isinstance(fields, str) or not isinstance(fields, Iterable):
+        raise SchemaError(f"expected a Schema, or fields by name (found {fields!r})")
+    entries = fields.items() if isinstance(fields, Mapping) else [(None, f) for f in fields]
+    for key, entry in entries:
+        name = entry.name if key is None and isinstance(entry, Field) else str(key)
         if not isinstance(entry, Field):
             parts = entry if isinstance(entry, tuple) else (entry, ())
-            if len(parts) != 2 or not isinstance(parts[1], Sequence):
+            if key is None or entry is None or len(parts) != 2 or isinstance(parts[1], str | int):
                 raise SchemaError(
                     f"field {name!r}: expected a dtype, or a dtype and a shape (found {entry!r})"
                 )

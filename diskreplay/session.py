@@ -13,12 +13,13 @@ import shutil
 import tempfile
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from diskreplay.arguments import checked_capacity, real_number, whole_number
+from diskreplay.arguments import checked_capacity, checked_path, real_number, whole_number
 from diskreplay.committer import Committer
 from diskreplay.errors import (
     ArgumentError,
@@ -41,6 +42,7 @@ PathLike = str | os.PathLike[str]
 SchemaLike = Schema | Mapping[str, FieldLike]
 SamplerT = TypeVar("SamplerT", UniformSampler, PrioritizedSampler)
 
+_PATIENCE = 0.05  # seconds
 RUN_SETTINGS = ("durability", "commit_interval")
 _open_sessions: weakref.WeakSet[Session[Any]] = weakref.WeakSet()
 
@@ -75,7 +77,7 @@ class Session(Generic[SamplerT]):
         if seed is not None:
             seed = whole_number("seed", seed, at_least=0)
         self._check_words(path, access, durability)
-        expected = fields_of(schema) if schema is not None else {}
+        expected = {} if schema is None else fields_of(schema)
         self._writing = access == "exclusive"
         self._settings = {
             **settings, "durability": durability, "commit_interval": self._interval
@@ -85,10 +87,11 @@ class Session(Generic[SamplerT]):
         self._seals: dict[int, bytes] = {}
         self._changed_at: float | None = None
         self._commit_failed = False
+        self._commits_now = False
         self._committer = Committer(self._interval, self._commit_when_due)
         self._temporary = path is None
-        place = tempfile.mkdtemp(prefix="diskreplay-") if path is None else path
-        self._path = Path(place).absolute()
+        given = None if path is None else checked_path(path)
+        self._path = given or Path(tempfile.mkdtemp(prefix="diskreplay-"))
         try:
             if self._writing:
                 whole = all(name in expected for name in STANDARD_FIELDS)
@@ -101,7 +104,8 @@ class Session(Generic[SamplerT]):
             try:
                 self._expect("kind", kind)
                 self._expect("capacity", self._capacity)
-                self._ring = Ring(self._store, window_bytes, expected)
+                whole = isinstance(schema, Schema)
+                self._ring = Ring(self._store, window_bytes, expected, whole=whole)
                 self._restore()
             except BaseException:
                 self._store.close(sync=False)
@@ -122,12 +126,23 @@ class Session(Generic[SamplerT]):
                 return
             if not self._temporary:
                 self._commit()
-            self._closed = True
-            _open_sessions.discard(self)
-            self._store.close(sync=self._writing and not self._temporary)
-            if self._temporary:
-                shutil.rmtree(self._path, ignore_errors=True)
+            self._let_go(sync=self._writing and not self._temporary)
+
+    def _let_go(self, *, sync: bool) -> None:
+        self._closed = True
+        _open_sessions.discard(self)
         self._committer.stop()
+        self._store.close(sync=sync)
+        if self._temporary:
+            shutil.rmtree(self._path, ignore_errors=True)
+
+    def _close_at_last(self) -> None:
+        """Close when nobody is left to try again: the store is given back in any case."""
+        try:
+            self.close()
+        finally:
+            if not self._closed and os.getpid() == self._pid:
+                self._let_go(sync=False)
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -138,7 +153,7 @@ class Session(Generic[SamplerT]):
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            self.close()
+            self._close_at_last()
 
     # Inside
 
@@ -206,19 +221,24 @@ class Session(Generic[SamplerT]):
 
     def _restore(self) -> None:
         """Take over all that the store remembers, as of its last commit."""
-        self._seals = {}
-        self._sampler.clear()
         with self._store.snapshot() as snapshot:
             self._ring.refresh(snapshot)
+            self._forget()
             self._take_over(snapshot)
         if self._writing:
             self._generator = generator_from_plain(self._ring.state.get("generator"))
+        self._changed_at = None
+        self._commit_failed = False
+
+    def _forget(self) -> None:
+        self._seals = {}
+        self._sampler.clear(self._ring.first)
 
     def _follow(self, snapshot: Snapshot) -> None:
         start = self._ring.start
         if self._ring.refresh(snapshot):
             if self._ring.start != start:
-                self._sampler.clear()
+                self._forget()
             self._take_over(snapshot)
 
     def _take_over(self, snapshot: Snapshot) -> None:
@@ -247,33 +267,57 @@ class Session(Generic[SamplerT]):
             self._commit()
 
     def _touch(self) -> None:
-        """Remember that there is something to commit, and see to it that it is."""
-        if self._interval == 0.0:
-            self._changed_at = 0.0
-            self._commit()
-        elif self._changed_at is None:
+        """Remember, before a change, that there will be something to commit."""
+        if self._changed_at is None:
             self._changed_at = time.monotonic()
-            self._committer.wake()
+            if self._interval > 0.0:
+                self._committer.wake()
+
+    def _settle(self) -> None:
+        """End a change: with interval 0 it is committed, or undone when that fails."""
+        if self._interval == 0.0:
+            with self._restored_on_error():
+                self._commit()
 
     def _commit(self) -> None:
         if self._changed_at is None:
             return
-        blocks = self._sampler.take_dirty_blocks()
-        try:
+        with self._committing():
+            blocks = self._sampler.dirty_blocks(self._ring.first, self._ring.count)
             self._ring.commit(self._facts(), blocks)
-        except BaseException:
-            self._sampler.keep_dirty(blocks)
-            raise
+            self._sampler.committed(blocks)
         self._changed_at = None
         self._commit_failed = False
 
     def _commit_rows(self, rows: Iterator[Columns], first: int, start: int, count: int) -> None:
-        blocks = self._sampler.take_dirty_blocks()
-        self._ring.commit_rows(rows, first, start, count, self._facts(), blocks)
+        """Commit rows past the window, whose priorities the sampler holds already."""
+        with self._committing():
+            live = max(start, count - self._capacity)
+            blocks = self._sampler.dirty_blocks(live, count)
+            self._ring.commit_rows(rows, first, start, count, self._facts(), blocks)
+            self._sampler.committed(blocks)
+
+    @contextlib.contextmanager
+    def _committing(self) -> Iterator[None]:
+        # The lock lets a signal handler in, which runs on the thread that it interrupted.
+        if self._commits_now:
+            raise StorageError(
+                f"{self._path} is being committed by the call that this one interrupted: "
+                "set a flag in the signal handler, and act on it after that call"
+            )
+        self._commits_now = True
+        try:
+            yield
+        finally:
+            self._commits_now = False
 
     def _commit_when_due(self) -> float | None:
         """Commit if it is time; return the seconds until it will be, None when nothing waits."""
-        with self._lock:
+        # Not to wait for ever: `stop` waits for this thread, and may be called by one that holds
+        # the lock, from a signal handler.
+        if not self._lock.acquire(timeout=_PATIENCE):
+            return 0.0
+        try:
             if self._closed or self._changed_at is None:
                 return None
             left = self._changed_at + self._interval - time.monotonic()
@@ -285,9 +329,12 @@ class Session(Generic[SamplerT]):
                 self._commit_failed = True  # the next writing call meets the error itself
                 return self._interval
             return None
+        finally:
+            self._lock.release()
 
     @contextlib.contextmanager
     def _restored_on_error(self) -> Iterator[None]:
+        """Go back to the last commit when the block raises. Nothing may be uncommitted before."""
         try:
             yield
         except BaseException:
@@ -299,13 +346,17 @@ class Session(Generic[SamplerT]):
 def _close_all() -> None:
     """Commit what a program left open at its regular end."""
     for session in list(_open_sessions):
-        session.close()
+        try:
+            session._close_at_last()
+        except Exception:
+            traceback.print_exc()  # the others are closed all the same
 
 
 def _after_fork() -> None:
-    """Give the child a lock that no thread of its parent holds; every call then refuses."""
+    """Leave the parent's locks to the parent; every call in the child then refuses."""
     for session in list(_open_sessions):
         session._lock = threading.RLock()
+        session._store.drop_locks()
 
 
 os.register_at_fork(after_in_child=_after_fork)

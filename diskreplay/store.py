@@ -17,7 +17,7 @@ import contextlib
 import os
 import sys
 import uuid as uuids
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,15 +141,18 @@ class Store:
         capacity: int,
         records: Iterable[tuple[int, Sequence[bytes]]],
         blocks: Mapping[int, bytes],
-        meta: Mapping[str, Any],
+        facts_after: Callable[[Any], Mapping[str, Any]],
         run: tuple[int, Mapping[str, Any]],
     ) -> None:
         """Write all of it in one transaction, or raise and leave the store as it was.
 
-        records:  (write id of the first, records) in ascending order; they go to their slots
+        records:      (write id of the first, records) in ascending order; they go to their slots
+        facts_after:  takes the state before this commit, returns the facts to write
         """
         self._check_process()
         with _errors_of(self.path), self._env.begin(write=True) as txn:
+            state = txn.get(b"state", b"", self._databases["meta"])
+            meta = facts_after(unseal(state, "state", f"the state of {self.path}"))
             with txn.cursor(self._databases["transitions"]) as cursor:
                 for first, rows in records:
                     _put_records(cursor, first % capacity, rows, capacity)
@@ -178,7 +181,10 @@ class Store:
 
     def disk_bytes(self) -> int:
         """Return the size of the data file in bytes."""
-        return (self.path / DATA).stat().st_size
+        try:
+            return (self.path / DATA).stat().st_size
+        except OSError as error:
+            raise StorageError(f"cannot look at {self.path / DATA}: {error.strerror}") from None
 
     def close(self, *, sync: bool = True) -> None:
         """Give the store back; with `sync`, what is committed is on the disk afterwards."""
@@ -193,6 +199,10 @@ class Store:
                     env.close()
         finally:
             self._hold.release()
+
+    def drop_locks(self) -> None:
+        """Close the locks' descriptors in a forked child, so that they end with the parent."""
+        self._hold.release()
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():

@@ -48,7 +48,13 @@ class SumTree:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = checked_capacity(capacity)
-        self._levels = _new_levels(self.capacity, 0.0)
+        try:
+            self._levels = _new_levels(self.capacity, 0.0)
+        except MemoryError:
+            raise ArgumentError(
+                f"capacity {self.capacity} needs {16 * self.capacity >> 30} GiB of memory: "
+                "choose a smaller one"
+            ) from None
         self._highest: Levels | None = None
         self._lowest: Levels | None = None
         self._data: list[Any] = []
@@ -104,7 +110,10 @@ class SumTree:
         >>> tree.total_priority
         1.5
         """
-        masses = np.asarray(masses, np.float64)
+        try:
+            masses = np.asarray(masses, np.float64)
+        except (TypeError, ValueError) as error:
+            raise PriorityError(f"a priority must be a number: {error}") from None
         slots = self._checked_slots(slots)
         if slots.shape != masses.shape:
             raise ArgumentError(f"expected one mass a slot (found {masses.size} for {slots.size})")
@@ -185,7 +194,13 @@ class SumTree:
 
     def clear(self) -> None:
         """Take every slot out of use and forget all data. Cost: O(1)."""
-        self._levels = _new_levels(self.capacity, 0.0)
+        try:
+            self._levels = _new_levels(self.capacity, 0.0)
+        except MemoryError:
+            raise ArgumentError(
+                f"capacity {self.capacity} needs {16 * self.capacity >> 30} GiB of memory: "
+                "choose a smaller one"
+            ) from None
         self._highest = self._lowest = None
         self._data = []
         self._next = 0
@@ -214,7 +229,10 @@ class SumTree:
             raise DamageError("; ".join(faults))
 
     def _checked_slots(self, slots: ArrayLike) -> Ints:
-        array = np.asarray(slots)
+        try:
+            array = np.asarray(slots)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"slots must be whole numbers: {error}") from None
         if array.size == 0:
             return np.zeros(array.shape, np.int64)
         if array.dtype.kind not in "iu":

@@ -14,12 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay.errors import ArgumentError
 from diskreplay.schema import Array, Schema
 
 Ints = NDArray[np.int64]
 
 _OWNER_BYTES = 8
 MIN_ROWS = 64
+
+
+def window_rows(schema: Schema, capacity: int, window_bytes: int) -> int:
+    """Return how many rows a window of this much memory holds."""
+    affordable = window_bytes // (schema.payload_bytes + _OWNER_BYTES)
+    return min(capacity, max(MIN_ROWS, affordable))
 
 
 class Window:
@@ -29,10 +36,15 @@ class Window:
     """
 
     def __init__(self, schema: Schema, capacity: int, window_bytes: int) -> None:
-        affordable = window_bytes // (schema.payload_bytes + _OWNER_BYTES)
-        self.rows = min(capacity, max(MIN_ROWS, affordable))
-        self._columns = [np.zeros((self.rows, *f.shape), f.dtype) for f in schema.fields]
-        self._owners = np.zeros(self.rows, np.int64)  # the write id + 1; 0 is nobody
+        self.rows = window_rows(schema, capacity, window_bytes)
+        try:
+            self._columns = [np.zeros((self.rows, *f.shape), f.dtype) for f in schema.fields]
+            self._owners = np.zeros(self.rows, np.int64)  # the write id + 1; 0 is nobody
+        except MemoryError:
+            raise ArgumentError(
+                f"window_bytes is more memory than there is: {self.rows} rows of "
+                f"{schema.payload_bytes} bytes (found {window_bytes}): choose a smaller one"
+            ) from None
 
     @property
     def nbytes(self) -> int:

@@ -16,7 +16,7 @@ def sampler(capacity: int, **changes: Any) -> Sampler:
 
 
 def append(target: Sampler, first: int, priorities: list[float]) -> None:
-    target.append(first, len(priorities), checked_priorities(priorities, len(priorities)))
+    target.hold(first, len(priorities), checked_priorities(priorities, len(priorities)))
 
 
 def mass(priority: float, alpha: float = 0.6, epsilon: float = 1e-6) -> float:

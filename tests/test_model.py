@@ -170,7 +170,7 @@ class BufferAgainstModel(RuleBasedStateMachine):
             found = [p for _, _, p in self.rows]
             assert (stats["priority_min"], stats["priority_max"]) == (min(found), max(found))
         total = buffer._sampler._tree.total_priority
-        if buffer._sampler._masses_known_to == stats["count"]:
+        if buffer._sampler._settled_to == stats["count"]:
             mass = [(p + 1e-6) ** self.arguments["alpha"] for _, _, p in self.rows]
             assert total == pytest.approx(sum(mass))
 

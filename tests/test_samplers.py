@@ -54,18 +54,18 @@ def test_a_uniform_sampler_takes_no_priorities() -> None:
 def test_new_write_ids_get_the_largest_priority_so_far_or_one() -> None:
     small = sampler(4)
     append(small, 0, [0.25, 0.5])
-    small.append(2, 1, None)
+    small.hold(2, 1, None)
     assert small.live_priorities(0, 3).tolist() == [0.25, 0.5, 0.5]
     target = sampler(4)
     assert target.max_priority == 1.0
-    target.append(0, 2, None)
+    target.hold(0, 2, None)
     assert target.live_priorities(0, 2).tolist() == [1.0, 1.0]
     assert target.update(np.array([0]), np.array([5.0], np.float32), 0, 2) == 1
     assert target.update(np.array([0]), np.array([0.5], np.float32), 0, 2) == 1
-    target.append(2, 1, None)
+    target.hold(2, 1, None)
     append(target, 3, [7.0])
     append(target, 4, [0.25])
-    target.append(5, 1, None)
+    target.hold(5, 1, None)
     assert target.live_priorities(2, 6).tolist() == [5.0, 7.0, 0.25, 7.0]
     target.check(2, 6)
 
@@ -80,7 +80,7 @@ def test_more_new_write_ids_than_the_capacity_leave_the_last_ones() -> None:
 
 def test_stale_write_ids_are_ignored_and_not_counted_as_applied() -> None:
     target = sampler(10)
-    target.append(0, 25, None)
+    target.hold(0, 25, None)
     write_ids = np.array([14, 15, 24, 25, -1, 5, 2**62])
     assert target.update(write_ids, np.full(7, 8.0, np.float32), 15, 25) == 2
     assert target.live_priorities(15, 25).tolist() == [8.0] + [1.0] * 8 + [8.0]
@@ -92,7 +92,7 @@ def test_stale_write_ids_are_ignored_and_not_counted_as_applied() -> None:
 
 def test_the_last_of_duplicate_write_ids_wins() -> None:
     target = sampler(10)
-    target.append(0, 10, None)
+    target.hold(0, 10, None)
     new = np.array([4.0, 2.0, 3.0, 0.5], np.float32)
     assert target.update(np.array([2, 7, 2, 2]), new, 0, 10) == 4
     assert target.live_priorities(0, 10)[[2, 7]].tolist() == [0.5, 2.0]
@@ -104,9 +104,9 @@ def test_clear_forgets_priorities_and_the_largest_but_not_the_annealing() -> Non
     target = sampler(10)
     append(target, 0, [3.0] * 8)
     target.frame = 7
-    target.clear()
+    target.clear(8)
     assert (target.max_priority, target.frame) == (1.0, 7)
-    target.append(8, 3, None)
+    target.hold(8, 3, None)
     assert target.live_priorities(8, 11).tolist() == [1.0, 1.0, 1.0]
     target.check(8, 11)
     assert set(target.draw(60, 8, 11, np.random.default_rng(1))[0].tolist()) == {8, 9, 10}
@@ -199,26 +199,53 @@ def test_state_restores_frame_and_largest_priority() -> None:
 # Blocks
 
 
-def test_only_changed_blocks_are_taken_and_only_once() -> None:
+def test_only_changed_blocks_are_dirty_until_they_are_committed() -> None:
     target = sampler(2500)
-    assert target.take_dirty_blocks() == {}
-    target.append(0, 1700, None)
-    blocks = target.take_dirty_blocks()
+    assert target.dirty_blocks(0, 0) == {}
+    target.hold(0, 1700, None)
+    blocks = target.dirty_blocks(0, 1700)
     assert {number: len(block) for number, block in blocks.items()} == {0: 4000, 1: 4000}
     assert blocks[1] == np.repeat(np.array([1.0, 0.0], "<f4"), [700, 300]).tobytes()
-    assert target.take_dirty_blocks() == {}
-    target.update(np.array([999, 1000]), np.array([2.0, 3.0], np.float32), 0, 1700)
-    assert sorted(target.take_dirty_blocks()) == [0, 1]
-    target.append(1700, 900, None)  # around the end, into block 0
-    assert {n: len(block) for n, block in target.take_dirty_blocks().items()} == {
-        0: 4000, 1: 4000, 2: 2000
-    }  # fmt: skip
-    target.append(2600, 1, None)
-    assert sorted(target.take_dirty_blocks()) == [0]
+    assert target.dirty_blocks(0, 1700) == blocks  # no commit, they stay
+    target.committed(blocks)
+    assert target.dirty_blocks(0, 1700) == {}
+    target.update(np.array([1000]), np.array([3.0], np.float32), 0, 1700)
+    assert sorted(target.dirty_blocks(0, 1700)) == [1]
+    target.hold(1700, 900, None)  # around the end, into block 0
+    blocks = target.dirty_blocks(100, 2600)
+    assert {n: len(block) for n, block in blocks.items()} == {0: 4000, 1: 4000, 2: 2000}
+    target.committed([0, 2])
+    assert sorted(target.dirty_blocks(100, 2600)) == [1]
+    target.committed([1])
+    target.hold(2600, 1, None)
+    assert sorted(target.dirty_blocks(101, 2601)) == [0]
+    target.committed([0])
     target.update(np.array([50]), np.array([2.0], np.float32), 101, 2601)
-    assert target.take_dirty_blocks() == {}
-    target.keep_dirty(blocks)
-    assert sorted(target.take_dirty_blocks()) == [0, 1]
+    assert target.dirty_blocks(101, 2601) == {}
+
+
+def test_what_is_held_but_never_live_leaves_no_trace() -> None:
+    target, twin = sampler(4), sampler(4)
+    for each in (target, twin):
+        append(each, 0, [1.0, 2.0, 3.0, 4.0])
+        each.check(0, 4)
+    append(target, 4, [9.0, 9.0])  # a call that was interrupted before it published them
+    target.check(0, 4)
+    assert target.live_priorities(0, 4).tolist() == [1.0, 2.0, 3.0, 4.0]
+    for each in (target, twin):
+        append(each, 4, [5.0])
+        each.check(1, 5)
+    assert tree_bytes(target) == tree_bytes(twin)
+
+
+def test_a_tree_whose_update_was_interrupted_is_rebuilt() -> None:
+    target = sampler(100)
+    append(target, 0, list(range(100)))
+    target.check(0, 100)
+    target._tree_is_whole = False
+    target._tree._levels[2][:] = 7.0
+    target.draw(5, 0, 100, np.random.default_rng(0))
+    target.check(0, 100)
 
 
 def test_a_loaded_tree_is_equal_bit_for_bit() -> None:
@@ -227,10 +254,10 @@ def test_a_loaded_tree_is_equal_bit_for_bit() -> None:
             target, first = written(capacity, count, seed=count)
             target.check(first, count)
             other = target.sibling(capacity)
-            other.load_blocks(target.take_dirty_blocks(), first, count)
+            other.load_blocks(target.dirty_blocks(first, count), first, count)
             assert tree_bytes(other) == tree_bytes(target)
             other.check(first, count)
-            assert other.take_dirty_blocks() == {}
+            assert other.dirty_blocks(first, count) == {}
             one, two = np.random.default_rng(1), np.random.default_rng(1)
             drawn, again = target.draw(99, first, count, one), other.draw(99, first, count, two)
             assert [a.tobytes() for a in drawn] == [a.tobytes() for a in again]
@@ -239,7 +266,7 @@ def test_a_loaded_tree_is_equal_bit_for_bit() -> None:
 def test_slots_of_a_loaded_block_that_are_not_live_have_no_mass() -> None:
     target, other = sampler(10), sampler(10)
     append(target, 0, [5.0] * 8)
-    other.load_blocks(target.take_dirty_blocks(), 6, 8)
+    other.load_blocks(target.dirty_blocks(0, 8), 6, 8)
     other.check(6, 8)
     assert np.flatnonzero(other._tree.masses(np.arange(10))).tolist() == [6, 7]
 
@@ -265,7 +292,7 @@ def test_a_block_that_no_commit_wrote_is_refused() -> None:
 
 def test_check_finds_a_priority_that_the_tree_does_not_have() -> None:
     target = sampler(10)
-    target.append(0, 10, None)
+    target.hold(0, 10, None)
     target.check(0, 10)
     target._priorities[3] = 2.0
     with pytest.raises(DamageError, match=r"1 slots have a mass .* \(the first: 3\)"):
@@ -275,7 +302,7 @@ def test_check_finds_a_priority_that_the_tree_does_not_have() -> None:
 def test_the_memory_is_what_it_says() -> None:
     target = sampler(100_000)
     levels = sum(level.nbytes for level in target._tree._levels)
-    actual = levels + target._priorities.nbytes + target._dirty.nbytes
+    actual = levels + target._priorities.nbytes + target._dirty.nbytes + target._waiting.nbytes
     assert target.nbytes == pytest.approx(actual, rel=1e-3)
 
 
@@ -304,7 +331,7 @@ class SamplerAndTwin(RuleBasedStateMachine):
     def append(self, n: int, given: int | None) -> None:
         new = [self.largest] * n
         if given is None:
-            self.sampler.append(self.count, n, None)
+            self.sampler.hold(self.count, n, None)
         else:
             new = [((given + i) * 37 % 101) / 8 for i in range(n)]
             append(self.sampler, self.count, new)
@@ -329,15 +356,15 @@ class SamplerAndTwin(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
-        self.sampler.clear()
+        self.sampler.clear(self.count)
         self.begin, self.largest, self.known = self.count, 1.0, False
 
     @rule(works=st.booleans(), reopen=st.booleans())
     def commit(self, works: bool, reopen: bool) -> None:
-        blocks = self.sampler.take_dirty_blocks()
+        blocks = self.sampler.dirty_blocks(self.first, self.count)
         if not works:
-            self.sampler.keep_dirty(blocks)
             return
+        self.sampler.committed(blocks)
         self.stored.update(blocks)
         if reopen:
             state, self.sampler = self.sampler.state(), self.sampler.sibling(self.capacity)

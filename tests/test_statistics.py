@@ -80,7 +80,7 @@ def test_write_ids_are_drawn_in_proportion_to_their_masses(capacity: int, laps: 
 
 def test_the_places_within_a_share_change_from_batch_to_batch() -> None:
     target = sampler(6400)
-    target.append(0, 6400, None)
+    target.hold(0, 6400, None)
     generator = np.random.default_rng(5)
     drawn = np.stack([target.draw(BATCH, 0, 6400, generator)[0] for _ in range(500)])
     assert (drawn // 100 == np.arange(BATCH)).all()  # a share of the total is 100 slots here
@@ -122,8 +122,8 @@ def test_what_is_not_live_is_never_drawn_at_any_capacity() -> None:
             drawn, probabilities = target.draw(500, first, count, generator)
             assert first <= drawn.min() <= drawn.max() < count
             assert (probabilities > 0.0).all()
-            target.clear()
-            target.append(count, 1, None)
+            target.clear(count)
+            target.hold(count, 1, None)
             assert (target.draw(50, count, count + 1, generator)[0] == count).all()
 
 

@@ -42,7 +42,13 @@ def test_records_go_to_their_slots_on_every_lap(
     expected: dict[int, bytes] = {}
     for n in runs:
         rows = records(first, n)
-        store.commit(10, [(first, rows[: n // 2]), (first + n // 2, rows[n // 2 :])], {}, {}, RUN)
+        store.commit(
+            10,
+            [(first, rows[: n // 2]), (first + n // 2, rows[n // 2 :])],
+            {},
+            lambda state: {},
+            RUN,
+        )
         expected |= {(first + i) % 10: row for i, row in enumerate(rows)}
         first += n
         assert read(store, list(range(10))) == [expected.get(slot, b"") for slot in range(10)]
@@ -52,35 +58,35 @@ def test_records_go_to_their_slots_on_every_lap(
 def test_the_first_lap_fills_the_pages(tmp_path: Path) -> None:
     store = make(tmp_path / "s")
     for first in range(0, 4000, 100):
-        store.commit(10**6, [(first, records(first, 100, 480))], {}, {}, RUN)
+        store.commit(10**6, [(first, records(first, 100, 480))], {}, lambda state: {}, RUN)
     assert store.disk_bytes() < 1.3 * 4000 * 480  # inserting instead of appending takes twice
     store.close()
 
 
 def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
     store = make(tmp_path / "s")
-    store.commit(10, [(0, records(0, 4))], {0: b"old"}, {"state": {"count": 4}}, RUN)
+    store.commit(10, [(0, records(0, 4))], {0: b"old"}, lambda state: {"state": {"count": 4}}, RUN)
 
     def broken() -> Iterator[tuple[int, list[bytes]]]:
         yield 0, records(50, 4)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.commit(10, broken(), {0: b"new"}, {"state": {"count": 8}}, RUN)
+        store.commit(10, broken(), {0: b"new"}, lambda state: {"state": {"count": 8}}, RUN)
     assert read(store, [0, 1, 2, 3, 4]) == [*records(0, 4), b""]
     with store.snapshot() as snapshot:
         assert snapshot.meta("state") == {"count": 4}
         assert snapshot.blocks([0]) == {0: b"old"}
-    store.commit(10, [(4, records(4, 1))], {}, {}, RUN)
+    store.commit(10, [(4, records(4, 1))], {}, lambda state: {}, RUN)
     store.close()
 
 
 def test_a_snapshot_does_not_move(tmp_path: Path) -> None:
     store = make(tmp_path / "s")
-    store.commit(10, [(0, records(0, 10))], {3: b"a"}, {}, RUN)
+    store.commit(10, [(0, records(0, 10))], {3: b"a"}, lambda state: {}, RUN)
     with store.snapshot() as snapshot:
         before = snapshot.seals()
-        store.commit(10, [(10, records(10, 10))], {3: b"b", 4: b"c"}, {}, RUN)
+        store.commit(10, [(10, records(10, 10))], {3: b"b", 4: b"c"}, lambda state: {}, RUN)
         assert [bytes(r) for r in snapshot.records(np.arange(10))] == records(0, 10)
         assert snapshot.blocks([3]) == {3: b"a"}
     with store.snapshot() as snapshot:
@@ -187,11 +193,11 @@ def test_a_missing_priority_block_is_damage(tmp_path: Path) -> None:
 
 def test_a_full_map_is_an_error_and_the_store_goes_on(tmp_path: Path) -> None:
     store = make(tmp_path / "s")
-    store.commit(10**6, [(0, records(0, 100))], {}, {}, RUN)
+    store.commit(10**6, [(0, records(0, 100))], {}, lambda state: {}, RUN)
     store._env.set_mapsize(1 << 20)
     with pytest.raises(StorageError, match="storage engine refused"):
-        store.commit(10**6, [(100, records(100, 20_000))], {}, {}, RUN)
+        store.commit(10**6, [(100, records(100, 20_000))], {}, lambda state: {}, RUN)
     assert read(store, [99, 100]) == [*records(99, 1), b""]
     store._env.set_mapsize(1 << 30)
-    store.commit(10**6, [(100, records(100, 20_000))], {}, {}, RUN)
+    store.commit(10**6, [(100, records(100, 20_000))], {}, lambda state: {}, RUN)
     store.close()

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "directory": {"errors"},
     "store": {"directory", "errors"},
     "samplers": {"arguments", "errors", "sum_tree"},
-    "window": {"schema"},
+    "window": {"errors", "schema"},
     "ring": {"codec", "errors", "schema", "store", "version", "window"},
     "session": {
         "arguments", "committer", "errors", "generator", "ring", "samplers", "schema", "store"

@@ -293,7 +293,8 @@ class BaseBuffer(Session[SamplerT]):
                 found = store.identity.get("kind")
                 if found != self._store.identity["kind"]:
                     raise MismatchError(
-                        f"{path} holds a {found} buffer (expected {self._store.identity['kind']})"
+                        f"{store.path} holds a {found} buffer (expected "
+                        f"{self._store.identity['kind']}): load it into a buffer of its own kind"
                     )
                 self._load(store)
             finally:

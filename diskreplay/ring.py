@@ -264,7 +264,7 @@ class Ring:
     def _describe_run(self, count: int) -> dict[str, Any]:
         return {
             "first": self._run_first,
-            "count": count,
+            "end": count,
             "started": self._run_started,
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -277,5 +277,5 @@ def _versions() -> dict[str, str]:
         "diskreplay": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "lmdb": ".".join(map(str, lmdb.version())),
+        "lmdb": lmdb.__version__,
     }

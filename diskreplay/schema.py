@@ -50,7 +50,7 @@ class Field:
         if not isinstance(name, str) or not name.isidentifier():
             raise SchemaError(f"a field's name must be a Python identifier (found {name!r})")
         if name in RESERVED_NAMES:
-            raise SchemaError(f"{name!r} cannot name a field: choose another name")
+            raise SchemaError(f"{name!r} cannot name a field, it is a word of the buffer's methods")
         try:
             found = np.dtype(dtype).newbyteorder("=")
             lengths = tuple(operator.index(length) for length in shape)
@@ -122,8 +122,10 @@ class Field:
         found = _as_array(self.name, value)
         shape = lead + self.shape
         if found.shape != shape:
+            way_out = ": give a plain number" if not shape and found.size == 1 else ""
             raise SchemaError(
-                f"field {self.name!r}: expected shape {shape} (found {found.shape}, {found.dtype})"
+                f"field {self.name!r}: expected shape {shape} (found {found.shape}, "
+                f"{found.dtype}){way_out}"
             )
         if found.dtype == self.dtype:
             array = found
@@ -131,7 +133,7 @@ class Field:
             if found.size and _rank(found.dtype) > _rank(self.dtype) and not self._is_bools(found):
                 raise SchemaError(
                     f"field {self.name!r}: expected {self.dtype} (found {found.dtype}): "
-                    "the first transition set the type, or schema= can"
+                    "the first transition or schema= has set the type; convert the value to it"
                 )
             array = self._cast(found)
             if self.dtype.kind in "biu" and not np.array_equal(array, found):
@@ -141,11 +143,13 @@ class Field:
                 )
         if self.name == "reward" and not np.isfinite(array).all():
             raise SchemaError(
-                "field 'reward': expected finite numbers (found NaN, infinity, or a number beyond "
-                f"{self.dtype}): one such reward spoils every value learnt from it"
+                "field 'reward': expected finite numbers "
+                f"(found {array[~np.isfinite(array)].flat[0]}): "
+                "one such reward spoils every value learnt from it"
             )
         if self.name == "done" and not np.isin(array, (0, 1)).all():
-            raise SchemaError("field 'done': expected True or False, 1 or 0 (found something else)")
+            wrong = array[~np.isin(array, (0, 1))].flat[0]
+            raise SchemaError(f"field 'done': expected True or False, 1 or 0 (found {wrong})")
         return array
 
     def _cast(self, found: Array) -> Array:

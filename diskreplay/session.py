@@ -207,7 +207,7 @@ class Session(Generic[SamplerT]):
         if found != expected:
             raise MismatchError(
                 f"{name} is {found} in {self._path} (expected {expected}): open it with "
-                f"diskreplay.open({str(self._path)!r}), or choose a new path"
+                f"diskreplay.open({str(self._path)!r}), or load() it into a new buffer"
             )
 
     def _facts(self) -> dict[str, Any]:

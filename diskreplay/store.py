@@ -107,7 +107,9 @@ class Store:
 
     def __init__(self, path: Path, *, writing: bool, durability: str = "system") -> None:
         if not holds_store(path):
-            raise NotAStoreError(f"{path} holds no store: make one by opening it for writing")
+            raise NotAStoreError(
+                f"{path} holds no store: ReplayBuffer(capacity, path=...) makes one"
+            )
         self.path = path
         uuid = read_uuid(path)
         self._pid = os.getpid()

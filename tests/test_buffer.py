@@ -397,7 +397,7 @@ def test_stats_is_plain_and_complete(tmp_path: Path) -> None:
     assert (stats["size"], stats["count"], stats["commits"]) == (10, 12, 1)
     assert stats["disk_bytes"] == (tmp_path / "b" / "data.mdb").stat().st_size
     [run] = stats["runs"]
-    assert (run["first"], run["count"]) == (0, 12)
+    assert (run["first"], run["end"]) == (0, 12)
     import json
 
     json.dumps(stats)

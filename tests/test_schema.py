@@ -337,7 +337,7 @@ def test_done_is_true_or_false() -> None:
         for value in (2, -1, 0.5, float("nan"), float("inf"), np.int64(2), np.array(0.5)):
             refuse(field, value, "expected (True or False, 1 or 0|bool)")
     several = np.array([0, 2], np.float32)
-    refuse(Field("done", "f4", (2,)), several, "expected True or False, 1 or 0 .found something")
+    refuse(Field("done", "f4", (2,)), several, "expected True or False, 1 or 0 .found ")
 
 
 def test_a_reward_that_is_not_finite_is_refused() -> None:
@@ -347,8 +347,9 @@ def test_a_reward_that_is_not_finite_is_refused() -> None:
         "f2": [nan, 65_520.0, 70_000, np.float32(1e5)],
         "f8": [nan, inf, -inf, np.float16(inf)],
     }.items():
-        message = f"expected finite numbers .found NaN, .* beyond {np.dtype(dtype)}.: one such|"
-        message += f"a number is beyond {np.dtype(dtype)} .found"
+        message = (
+            f"(expected finite numbers .found (nan|inf|-inf).: one such|beyond {np.dtype(dtype)})"
+        )
         for value in values:
             refuse(Field("reward", dtype), value, message)
 

@@ -75,10 +75,10 @@ def demo(seed: int, path: Path | None, steps: int, no_kill: bool) -> None:
         run = watch(command, "learning", steps, kill=False, when_open=show_start)
         averages = {"first": run.returns[:AVERAGED], "last": run.returns[-AVERAGED:]}
     else:
-        before = watch(command, "learning", steps // 2, kill=True, when_open=show_start)
+        before = watch(command, "first half", steps // 2, kill=True, when_open=show_start)
         click.echo(f"process {before.pid} was killed half-way, with signal {signal.SIGKILL:d}")
         after = watch(
-            command, "learning on", steps, kill=False, when_open=lambda run: show_cost(before, run)
+            command, "second half", steps, kill=False, when_open=lambda run: show_cost(before, run)
         )
         averages = {
             "first": before.returns[:AVERAGED],
@@ -133,6 +133,7 @@ def watch(
             follow(process, run, label, end, kill=kill, when_open=when_open)
         except BaseException:
             process.kill()  # Ctrl-C must not leave a learner behind
+            click.echo(f"\nstopped; what it learnt and stored is in {command[3]}", err=True)
             raise
         if process.wait() != (-signal.SIGKILL if kill else 0):
             complaints.seek(0)
@@ -167,6 +168,7 @@ def follow(
                         label=label,
                         item_show_func=lambda _: f"return {average(run.returns[-AVERAGED:])}",
                         file=sys.stderr,
+                        width=24,  # with the rest of the line within 80 columns
                         update_min_steps=50,
                     )
                     stack.enter_context(bar)

@@ -219,14 +219,15 @@ class Ring:
                     f"{self.store.path} was written by another process although it is held here: "
                     "nothing of this buffer was committed over it"
                 )
-            self.commits = state["commits"] + 1
-            new = {"count": count, "start": start, "commits": self.commits, "run": self._run}
+            commits = state["commits"] + 1
+            new = {"count": count, "start": start, "commits": commits, "run": self._run}
             meta = {"state": {**facts, **new, "runs": self._run_number + 1}}
             return meta if self.schema is None else {**meta, "schema": self.schema.to_plain()}
 
         records = ((first, self._codec.encode(columns, first)) for first, columns in rows)
         run = (self._run_number, self._describe_run(count))
-        self.store.commit(self.capacity, records, blocks, facts_after, run)
+        written = self.store.commit(self.capacity, records, blocks, facts_after, run)
+        self.commits = written["state"]["commits"]
         self.count = self.committed = count
         self.start = start
 

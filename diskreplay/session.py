@@ -87,7 +87,6 @@ class Session(Generic[SamplerT]):
         self._seals: dict[int, bytes] = {}
         self._changed_at: float | None = None
         self._commit_failed = False
-        self._commits_now = False
         self._committer = Committer(self._interval, self._commit_when_due)
         self._temporary = path is None
         given = None if path is None else checked_path(path)
@@ -282,34 +281,17 @@ class Session(Generic[SamplerT]):
     def _commit(self) -> None:
         if self._changed_at is None:
             return
-        with self._committing():
-            blocks = self._sampler.dirty_blocks(self._ring.first, self._ring.count)
-            self._ring.commit(self._facts(), blocks)
-            self._sampler.committed(blocks)
+        blocks = self._sampler.dirty_blocks(self._ring.first, self._ring.count)
+        self._ring.commit(self._facts(), blocks)
+        self._sampler.committed(blocks)
         self._changed_at = None
         self._commit_failed = False
 
     def _commit_rows(self, rows: Iterator[Columns], first: int, start: int, count: int) -> None:
         """Commit rows past the window, whose priorities the sampler holds already."""
-        with self._committing():
-            live = max(start, count - self._capacity)
-            blocks = self._sampler.dirty_blocks(live, count)
-            self._ring.commit_rows(rows, first, start, count, self._facts(), blocks)
-            self._sampler.committed(blocks)
-
-    @contextlib.contextmanager
-    def _committing(self) -> Iterator[None]:
-        # The lock lets a signal handler in, which runs on the thread that it interrupted.
-        if self._commits_now:
-            raise StorageError(
-                f"{self._path} is being committed by the call that this one interrupted: "
-                "set a flag in the signal handler, and act on it after that call"
-            )
-        self._commits_now = True
-        try:
-            yield
-        finally:
-            self._commits_now = False
+        blocks = self._sampler.dirty_blocks(max(start, count - self._capacity), count)
+        self._ring.commit_rows(rows, first, start, count, self._facts(), blocks)
+        self._sampler.committed(blocks)
 
     def _commit_when_due(self) -> float | None:
         """Commit if it is time; return the seconds until it will be, None when nothing waits."""

@@ -145,8 +145,10 @@ class Store:
         blocks: Mapping[int, bytes],
         facts_after: Callable[[Any], Mapping[str, Any]],
         run: tuple[int, Mapping[str, Any]],
-    ) -> None:
+    ) -> Mapping[str, Any]:
         """Write all of it in one transaction, or raise and leave the store as it was.
+
+        Returns the facts that were written.
 
         records:      (write id of the first, records) in ascending order; they go to their slots
         facts_after:  takes the state before this commit, returns the facts to write
@@ -165,6 +167,7 @@ class Store:
             ]
             for database, key, value in sealed:
                 txn.put(key, value, db=self._databases[database])
+        return meta
 
     def copy(self, target: Path) -> None:
         """Write a compacted copy of what is committed to `target`, as a store of its own."""
@@ -334,4 +337,10 @@ def _errors_of(path: Path) -> Iterator[None]:
     ) as error:
         raise DamageError(f"{path} is damaged: {error}") from error
     except (lmdb.Error, MemoryError) as error:
+        if "another write transaction is active" in str(error):
+            # The buffer's lock lets in a signal handler, which runs on the interrupted thread.
+            raise StorageError(
+                f"{path} is being committed by the call that this one interrupted: "
+                "set a flag in the signal handler, and act on it after that call"
+            ) from None
         raise StorageError(f"{path}: the storage engine refused: {error}") from error

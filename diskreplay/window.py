@@ -54,6 +54,7 @@ class Window:
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
         """Hold one row, in place of whichever had its place."""
         row = write_id % self.rows
+        self._owners[row] = 0  # an interrupt on the way leaves a row of nobody, not a mixed one
         for column, value in zip(self._columns, values, strict=True):
             column[row] = value
         self._owners[row] = write_id + 1
@@ -61,6 +62,7 @@ class Window:
     def write(self, write_ids: Ints, columns: Sequence[Array]) -> None:
         """Hold many rows; of several with one place the last stays."""
         rows = write_ids % self.rows
+        self._owners[rows] = 0
         for column, values in zip(self._columns, columns, strict=True):
             column[rows] = values
         self._owners[rows] = write_ids + 1

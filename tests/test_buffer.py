@@ -401,3 +401,50 @@ def test_stats_is_plain_and_complete(tmp_path: Path) -> None:
     import json
 
     json.dumps(stats)
+
+
+def test_what_is_given_twice_or_misspelt_is_refused() -> None:
+    buffer = ReplayBuffer(10)
+    with pytest.raises(diskreplay.SchemaError, match="extend takes 'state' as states"):
+        buffer.extend(**columns(0, 1), state=[[9.0, 9.0, 9.0]])
+    for name in ("priorities", "states", "weights"):
+        with pytest.raises(diskreplay.SchemaError, match=f"'{name}' cannot name a field"):
+            buffer.push(**row(0), **{name: 1.0})
+    assert (len(buffer), buffer.schema) == (0, None)
+
+
+@pytest.mark.parametrize(
+    "schema", [5, "abc", [("state", "f4")], {"state": None}, {"state": ("f4", 3)}]
+)
+def test_what_is_no_schema_is_refused(schema: Any) -> None:
+    with pytest.raises(diskreplay.SchemaError):
+        ReplayBuffer(10, schema=schema)
+
+
+def test_arrays_of_no_shape_are_refused() -> None:
+    buffer = PrioritizedReplayBuffer(10)
+    buffer.extend(**columns(0, 3))
+    ragged: Any = [[1], [1, 2]]
+    for call in (
+        lambda: buffer.get(ragged),
+        lambda: buffer.get(0),
+        lambda: buffer.update_priorities(ragged, [1, 1]),
+        lambda: buffer.update_priorities([1, 1], ragged),
+        lambda: buffer.extend(**columns(3, 2), priorities=ragged),
+        lambda: buffer.is_ready("a"),  # type: ignore[arg-type]
+        lambda: PrioritizedReplayBuffer(10, beta_frames=2**64),
+        lambda: PrioritizedReplayBuffer(2**40),
+        lambda: diskreplay.SumTree(2**40),
+        lambda: ReplayBuffer(2**40, window_bytes=1 << 62).push(**row(0)),
+        lambda: diskreplay.importance_weights([0.5, 0.0], 4, 1.0),
+    ):
+        with pytest.raises((diskreplay.ArgumentError, diskreplay.PriorityError)):
+            call()
+    assert len(buffer) == 3
+
+
+def test_a_finite_number_does_not_become_infinite() -> None:
+    buffer = ReplayBuffer(10)
+    with pytest.raises(diskreplay.SchemaError, match="field 'state': a number is beyond float32"):
+        buffer.push([1e300], 0, 0.0, [0.0], False)
+    assert len(buffer) == 0

@@ -331,3 +331,12 @@ def test_a_sound_batch_has_no_faults() -> None:
     codec, _, records = small(100)
     order = np.random.default_rng(3).permutation(100)
     assert codec.faults([records[i] for i in order], order, order) == []
+
+
+def test_a_bool_whose_byte_is_neither_0_nor_1_is_written_as_true() -> None:
+    base = {"state": "f4", "action": "i8", "reward": "f4", "next_state": "f4", "done": "f4"}
+    codec = Codec(Schema({**base, "flag": "?"}))
+    odd = np.array([2, 0, 255], np.uint8).view(np.bool_)
+    columns = [np.zeros(3, f.dtype) for f in codec.schema.fields[:5]]
+    records = codec.encode([*columns, odd], 0)
+    assert [msgpack.unpackb(record)[-1] for record in records] == [True, False, True]

@@ -103,3 +103,22 @@ def test_an_empty_saved_store_loads_as_empty(tmp_path: Path) -> None:
     buffer.load(tmp_path / "empty")
     assert len(buffer) == 0
     assert buffer.push(**row(10)) >= 5
+
+
+def test_load_finds_extra_fields_by_name_and_refuses_other_ones(tmp_path: Path) -> None:
+    with ReplayBuffer(10, path=tmp_path / "saved") as saved:
+        saved.push(**row(0), x=1.0, y=2.0)
+    buffer = ReplayBuffer(10)
+    buffer.push(**row(0), y=9.0, x=8.0)
+    buffer.load(tmp_path / "saved")
+    [experience] = buffer
+    assert dict(experience.extra) == {"y": 2.0, "x": 1.0}
+    without = ReplayBuffer(10)
+    without.push(**row(0))
+    with pytest.raises(diskreplay.MismatchError, match="the fields are Schema"):
+        without.load(tmp_path / "saved")
+    assert len(without) == 1
+    given = ReplayBuffer(10, schema={"state": ("float64", (3,))})
+    with pytest.raises(diskreplay.MismatchError, match="field 'state' is float32"):
+        given.load(tmp_path / "saved")
+    assert given.schema is None

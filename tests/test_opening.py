@@ -372,3 +372,67 @@ def test_a_forked_child_is_refused_and_leaves_the_parent_alone(tmp_path: Path) -
         """,
         tmp_path / "b",
     )
+
+
+def test_a_reader_gives_masses_to_rows_whose_block_has_the_bytes_it_knows(tmp_path: Path) -> None:
+    code = """
+        import sys, diskreplay
+        from common import columns
+        clear, n = sys.argv[2] == "clear", int(sys.argv[3])
+        with diskreplay.open(sys.argv[1]) as buffer:
+            if clear:
+                buffer.clear()
+            priorities = [0.0] * n if not clear else None
+            buffer.extend(**columns(buffer.count, n), priorities=priorities)
+    """
+    PrioritizedReplayBuffer(10, path=tmp_path / "b").close()
+    run_python(code, tmp_path / "b", "clear", 1)
+    reader = diskreplay.open(tmp_path / "b", access="read")
+    assert len(reader) == 1
+    run_python(code, tmp_path / "b", "push", 9)
+    assert len(reader) == 10
+    reader.check()
+    run_python(code, tmp_path / "b", "clear", 4)
+    numbers = [numbers_of(reader.sample(4)) for _ in range(9)]
+    run_python(code, tmp_path / "b", "clear", 4)
+    numbers += [numbers_of(reader.sample(4)) for _ in range(9)]
+    assert {int(n) for drawn in numbers for n in drawn} == set(range(10, 18))
+    reader.check()
+    reader.close()
+
+
+def test_a_whole_schema_must_be_the_stores(tmp_path: Path) -> None:
+    with ReplayBuffer(10, path=tmp_path / "b") as buffer:
+        buffer.push(**row(0), log_prob=0.5)
+        whole = buffer.schema
+    assert whole is not None
+    five = diskreplay.Schema(whole.fields[:5])
+    with pytest.raises(diskreplay.MismatchError, match=r"the fields are .*log_prob in .*expected"):
+        ReplayBuffer(10, path=tmp_path / "b", schema=five)
+    ReplayBuffer(10, path=tmp_path / "b", schema=whole).close()
+
+
+def test_a_new_seed_is_remembered_though_nothing_is_drawn(tmp_path: Path) -> None:
+    with ReplayBuffer(1000, seed=1, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 1000))
+    diskreplay.open(tmp_path / "b", seed=5).close()
+    shutil.copytree(tmp_path / "b", tmp_path / "again")
+    first = numbers_of(diskreplay.open(tmp_path / "b").sample(9)).tolist()
+    assert first == numbers_of(diskreplay.open(tmp_path / "again", seed=5).sample(9)).tolist()
+
+
+@pytest.mark.parametrize("path", [5, None, b"bytes", "", "a\0b", ["a"]])
+def test_what_is_no_path_is_refused(path: Any, tmp_path: Path) -> None:
+    buffer = ReplayBuffer(10)
+    calls: list[Callable[[Any], object]] = [diskreplay.open, buffer.save, buffer.load]
+    if path is not None:
+        calls.append(lambda p: ReplayBuffer(10, path=p))
+    for call in calls:
+        with pytest.raises(diskreplay.ArgumentError, match="a path must be a string"):
+            call(path)
+
+
+def test_open_names_a_setting_that_the_kind_has_not(tmp_path: Path) -> None:
+    ReplayBuffer(10, path=tmp_path / "b").close()
+    with pytest.raises(diskreplay.ArgumentError, match="'alpha' is no setting of a uniform buffer"):
+        diskreplay.open(tmp_path / "b", alpha=0.5)

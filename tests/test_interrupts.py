@@ -1,0 +1,278 @@
+"""Calls that are interrupted, nested in a signal handler, or that meet a disk that refuses.
+
+The interrupts are real: a trace function raises KeyboardInterrupt at one line of the library after
+the other, as a signal handler can.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lmdb
+import numpy as np
+import pytest
+from common import columns, numbers_of, row, run_python
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+
+LIBRARY = str(Path(diskreplay.__file__).parent)
+
+
+def interrupted_at(line: int, call: Callable[[], Any]) -> bool:
+    """Run a call with an interrupt before its n-th line; return whether it came so far."""
+    passed = 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal passed
+        if not frame.f_code.co_filename.startswith(LIBRARY):
+            return None
+        if event == "line":
+            passed += 1
+            if passed == line:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+CALLS: dict[str, Callable[[PrioritizedReplayBuffer], Any]] = {
+    "push": lambda b: b.push(**row(b.count), priority=b.count % 97 + 0.5),
+    "extend": lambda b: b.extend(
+        **columns(b.count, 9), priorities=np.arange(b.count, b.count + 9) % 97 + 0.5
+    ),
+    "large extend": lambda b: b.extend(
+        **columns(b.count, 70), priorities=np.arange(b.count, b.count + 70) % 97 + 0.5
+    ),
+    "update": lambda b: b.update_priorities(
+        np.arange(b.count - 20, b.count), np.arange(b.count - 20, b.count) % 97 + 0.5
+    ),
+    "sample": lambda b: b.sample(8),
+    "flush": lambda b: b.flush(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_interrupt_at_any_line_leaves_all_or_nothing(name: str, tmp_path: Path) -> None:
+    step = 1 if name in ("push", "update", "sample") else 3  # the others have many lines
+    arguments: dict[str, Any] = {
+        "path": tmp_path / "b", "commit_interval": 1e9, "window_bytes": 0, "seed": 1
+    }  # fmt: skip
+    buffer = PrioritizedReplayBuffer(64, **arguments)
+    buffer.extend(**columns(0, 64), priorities=np.arange(64) % 97 + 0.5)
+    line = 1
+    while True:
+        before = buffer.count
+        CALLS["push"](buffer)  # so that there is something to commit
+        came_so_far = interrupted_at(line, partial(CALLS[name], buffer))
+        assert (buffer.count - before) in (1, 2, 10, 71)
+        buffer.check()
+        if line % 5 == 1:
+            buffer.close()
+            buffer = PrioritizedReplayBuffer(64, **arguments)
+        live = np.arange(buffer.count - 64, buffer.count)
+        assert numbers_of(buffer.get(live)).tolist() == live.tolist()
+        found = buffer._sampler.live_priorities(int(live[0]), buffer.count)
+        np.testing.assert_array_equal(found, live % 97 + 0.5)
+        if not came_so_far:
+            break
+        line += step
+    assert line > 10
+
+
+def test_a_commit_whose_end_was_not_noted_is_followed_by_readers(tmp_path: Path) -> None:
+    buffer = PrioritizedReplayBuffer(100, path=tmp_path / "b", commit_interval=1e9)
+    buffer.extend(**columns(0, 10), priorities=np.full(10, 2.0))
+    commit = buffer._store.commit
+
+    def commit_and_interrupt(*arguments: Any) -> None:
+        commit(*arguments)
+        raise KeyboardInterrupt
+
+    buffer._store.commit = commit_and_interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        buffer.flush()
+    buffer._store.commit = commit  # type: ignore[method-assign]
+    buffer.push(**row(10), priority=3.0)
+    buffer.flush()
+    assert buffer.stats()["commits"] == 2  # one number each, by which readers know them
+    buffer.close()
+    assert diskreplay.open(tmp_path / "b").stats()["commits"] == 2
+
+
+def test_a_commit_does_not_go_over_one_that_it_does_not_know(tmp_path: Path) -> None:
+    buffer = ReplayBuffer(100, path=tmp_path / "b", commit_interval=1e9)
+    buffer.extend(**columns(0, 10))
+    buffer.flush()
+    # A second writer that no lock kept away, as on a file system without locks.
+    buffer._store.drop_locks()
+    code = """
+        import sys, diskreplay
+        from common import columns
+        with diskreplay.open(sys.argv[1]) as buffer:
+            buffer.extend(**columns(10, 5))
+    """
+    run_python(code, tmp_path / "b")
+    buffer.push(**row(10))
+    with pytest.raises(diskreplay.StorageError, match="was written by another process"):
+        buffer.flush()
+    buffer._let_go(sync=False)
+    assert len(diskreplay.open(tmp_path / "b")) == 15
+
+
+def test_reading_the_lock_files_does_not_end_the_locks(tmp_path: Path) -> None:
+    buffer = ReplayBuffer(100, path=tmp_path / "b")
+    for name in ("writer.lock", "openers.lock", "diskreplay.json"):
+        (tmp_path / "b" / name).read_bytes()
+    code = "import sys, diskreplay; diskreplay.open(sys.argv[1])"
+    assert "LockedError" in run_python(code, tmp_path / "b", check=False).stderr
+    buffer.push(**row(0))
+
+
+def test_the_locks_end_with_the_process_and_not_with_its_forked_children(tmp_path: Path) -> None:
+    code = """
+        import os, sys, warnings, diskreplay
+        warnings.simplefilter("ignore")  # newer Pythons warn of fork beside threads, rightly
+        buffer = diskreplay.ReplayBuffer(10, path=sys.argv[1])
+        if os.fork() == 0:
+            os.read(int(sys.argv[2]), 1)  # outlives its parent until the test ends
+            os._exit(0)
+        os._exit(0)
+    """
+    waits, ends = os.pipe()
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "b"), str(waits)],
+        pass_fds=[waits],
+        check=True,
+    )
+    ReplayBuffer(10, path=tmp_path / "b").close()
+    os.close(ends)
+    os.close(waits)
+
+
+@pytest.mark.parametrize("call", ["close", "flush"])
+def test_a_signal_handler_may_close_or_is_told_why_not(call: str, tmp_path: Path) -> None:
+    code = """
+        import os, signal, sys, diskreplay
+        from common import columns, row
+        buffer = diskreplay.PrioritizedReplayBuffer(
+            20_000, path=sys.argv[1], commit_interval=0.01, window_bytes=0)
+        buffer.extend(**columns(0, 20_000))
+        asked = 0
+        def handle(*_):
+            global asked
+            asked += 1
+            try:
+                getattr(buffer, sys.argv[2])()
+            except diskreplay.StorageError as error:
+                assert "by the call that this one interrupted" in str(error), error
+                return
+            if sys.argv[2] == "close":
+                os._exit(0)
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.003)
+        for i in range(20_000, 30_000):
+            buffer.push(**row(i))
+            if i % 50 == 0:
+                buffer.flush()
+            if i % 1000 == 0:
+                buffer.check()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert asked
+    """
+    run_python(code, tmp_path / "b", call)
+    with diskreplay.open(tmp_path / "b") as buffer:
+        buffer.check()
+        numbers = [int(e.reward * 8) for e in buffer]
+        assert numbers == list(range(buffer.count - 20_000, buffer.count))
+
+
+def refusing(buffer: Any) -> Callable[[], None]:
+    """Make the engine refuse every commit; return the call that lets it work again."""
+    buffer._store._env.set_mapsize(1 << 17)
+    filler = b"x" * 4000
+
+    def fill() -> None:
+        try:
+            for key in range(1000):
+                with buffer._store._env.begin(write=True) as txn:
+                    txn.put(b"filler%d" % key, filler, db=buffer._store._databases["meta"])
+        except lmdb.MapFullError:
+            return
+        raise AssertionError("it never refused")
+
+    fill()
+    return lambda: buffer._store._env.set_mapsize(1 << 30)
+
+
+@pytest.mark.parametrize("name", ["push", "extend", "update", "sample", "clear"])
+def test_with_interval_zero_a_refused_call_changes_nothing(name: str, tmp_path: Path) -> None:
+    buffer = PrioritizedReplayBuffer(5000, path=tmp_path / "b", commit_interval=0, seed=3)
+    buffer.extend(**columns(0, 3000), priorities=np.arange(3000) % 97 + 0.5)
+    works = refusing(buffer)
+    call = {**CALLS, "clear": lambda b: b.clear()}[name]
+    before: Any = None
+
+    def call_until_refused() -> None:
+        nonlocal before
+        for _ in range(100):
+            before = buffer.stats(), buffer._generator.bit_generator.state
+            call(buffer)
+
+    with pytest.raises(diskreplay.StorageError):
+        call_until_refused()
+    assert (buffer.stats(), buffer._generator.bit_generator.state) == before
+    buffer.check()
+    works()
+    call(buffer)
+
+
+def test_at_exit_one_buffer_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    code = """
+        import gc, sys, diskreplay
+        from common import columns
+        buffers = []
+        for i in range(6):
+            path = f"{sys.argv[1]}/{i}"
+            buffer = diskreplay.ReplayBuffer(99, path=path, commit_interval=9e9)
+            buffer.extend(**columns(0, 7))
+            buffers.append(buffer)
+            if i % 2:
+                buffer._store._env.set_mapsize(1 << 15)
+        buffers.append(buffers)  # never collected, so only the end of the program closes them
+        gc.freeze()
+    """
+    result = run_python(code, tmp_path)
+    assert result.stderr.count("StorageError: ") == 3
+    sizes = [len(diskreplay.open(tmp_path / str(i))) for i in range(6)]
+    assert sizes == [7, 0, 7, 0, 7, 0]
+
+
+def test_a_buffer_that_cannot_commit_gives_its_store_back_when_it_goes(tmp_path: Path) -> None:
+    buffer = ReplayBuffer(99, path=tmp_path / "b", commit_interval=1e9)
+    buffer.extend(**columns(0, 7))
+    works = buffer._store._env.set_mapsize
+    buffer._store._env.set_mapsize(1 << 15)
+    with pytest.raises(diskreplay.StorageError):
+        buffer.close()
+    assert len(buffer) == 7  # still open, to be closed when there is room
+    works(1 << 30)
+    buffer.close()
+    assert len(diskreplay.open(tmp_path / "b")) == 7

@@ -67,6 +67,7 @@ class BaseBuffer(Session[SamplerT]):
             "state": state, "action": action, "reward": reward,
             "next_state": next_state, "done": done, **extra,
         }  # fmt: skip
+        self._refuse_nesting()
         with self._lock:
             self._check_writing()
             schema = self._ring.schema_for(values, lead=0)
@@ -109,6 +110,7 @@ class BaseBuffer(Session[SamplerT]):
             "state": states, "action": actions, "reward": rewards,
             "next_state": next_states, "done": dones, **extra,
         }  # fmt: skip
+        self._refuse_nesting()
         with self._lock:
             self._check_writing()
             schema = self._ring.schema_for(values, lead=1)
@@ -139,6 +141,7 @@ class BaseBuffer(Session[SamplerT]):
 
         The largest priority starts anew. Disk space is used again by what is pushed next.
         """
+        self._refuse_nesting()
         with self._lock:
             self._check_writing()
             self._make_room(0)
@@ -149,6 +152,7 @@ class BaseBuffer(Session[SamplerT]):
 
     def flush(self) -> None:
         """Commit everything now. Raises StorageError when the disk refuses; the rows are kept."""
+        self._refuse_nesting()
         with self._lock:
             self._check_open()
             self._commit()
@@ -273,6 +277,7 @@ class BaseBuffer(Session[SamplerT]):
         What is saved opens like any store, and goes on like this one. Raises StorageError or
         NotAStoreError, and leaves nothing behind, when `path` is in use or the disk refuses.
         """
+        self._refuse_nesting()
         with self._lock:
             self._check_open()
             self._commit()
@@ -286,6 +291,7 @@ class BaseBuffer(Session[SamplerT]):
         are the saved ones, moved up by a multiple of the capacity where they were given out here
         before. Raises MismatchError and changes nothing when schema or kind differ.
         """
+        self._refuse_nesting()
         with self._lock:
             self._check_writing()
             store = Store(checked_path(path), writing=False)

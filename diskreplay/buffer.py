@@ -182,6 +182,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
         priorities:  float (n,), the absolute TD errors, before the exponent alpha
         """
         write_ids = whole_numbers("indices", indices)
+        self._refuse_nesting()
         with self._lock:
             self._check_writing()
             given = checked_priorities(priorities, write_ids.size)

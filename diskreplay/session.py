@@ -120,6 +120,7 @@ class Session(Generic[SamplerT]):
         """Commit and give the store back; a temporary buffer is removed. Twice is once."""
         if os.getpid() != self._pid:
             return  # the store belongs to the process that opened it
+        self._refuse_nesting()
         with self._lock:
             if self._closed:
                 return
@@ -159,6 +160,7 @@ class Session(Generic[SamplerT]):
     @contextlib.contextmanager
     def _view(self) -> Iterator[Snapshot | None]:
         """Hold the lock; a reader follows the store, and reads from the snapshot it gets."""
+        self._refuse_nesting()
         with self._lock:
             self._check_open()
             if self._writing:
@@ -167,6 +169,14 @@ class Session(Generic[SamplerT]):
                 with self._store.snapshot() as snapshot:
                     self._follow(snapshot)
                     yield snapshot
+
+    def _refuse_nesting(self) -> None:
+        # A signal handler runs on the thread that it interrupted, which the lock would let in.
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise StorageError(
+                f"{self._path} is in use by the call that this one interrupted: "
+                "set a flag in the signal handler, and act on it after that call"
+            )
 
     def _check_open(self) -> None:
         if os.getpid() != self._pid:
@@ -295,8 +305,7 @@ class Session(Generic[SamplerT]):
 
     def _commit_when_due(self) -> float | None:
         """Commit if it is time; return the seconds until it will be, None when nothing waits."""
-        # Not to wait for ever: `stop` waits for this thread, and may be called by one that holds
-        # the lock, from a signal handler.
+        # Not to wait for ever: `stop` waits for this thread, called by one that holds the lock.
         if not self._lock.acquire(timeout=_PATIENCE):
             return 0.0
         try:

@@ -337,10 +337,4 @@ def _errors_of(path: Path) -> Iterator[None]:
     ) as error:
         raise DamageError(f"{path} is damaged: {error}") from error
     except (lmdb.Error, MemoryError) as error:
-        if "another write transaction is active" in str(error):
-            # The buffer's lock lets in a signal handler, which runs on the interrupted thread.
-            raise StorageError(
-                f"{path} is being committed by the call that this one interrupted: "
-                "set a flag in the signal handler, and act on it after that call"
-            ) from None
         raise StorageError(f"{path}: the storage engine refused: {error}") from error

@@ -182,7 +182,9 @@ def test_20_kills_lose_nothing_that_was_committed(kind: str, tmp_path: Path, lon
                 np.testing.assert_array_equal(found, live % 97 + 0.5)
             committed = count
     assert committed > 500
-    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".diskreplay-new-")] == ["b"]
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".diskreplay-new-")] == [
+        "b"
+    ]
 
 
 def test_a_kill_while_a_store_is_made_leaves_none_or_a_whole_one(tmp_path: Path) -> None:

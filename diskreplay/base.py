@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,16 @@ class BaseBuffer(Session[SamplerT]):
                 self._load(store)
             finally:
                 store.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the arguments that open the same store for reading, in another process."""
+        arguments: dict[str, Any] = {
+            "path": str(self._path),
+            "access": "read",
+            "window_bytes": self._window_bytes,
+        }
+        arguments |= self._settings
+        return functools.partial(type(self), **arguments), (self._capacity,)
 
     def __repr__(self) -> str:
         size = "closed" if self._closed else f"size={self._ring.size}"

@@ -29,6 +29,7 @@ from diskreplay.errors import (
     ReadOnlyError,
     StorageError,
 )
+from diskreplay.forks import forget, watch
 from diskreplay.generator import generator_from_plain, generator_to_plain, new_generator
 from diskreplay.ring import Columns, Ring, new_state
 from diskreplay.samplers import PrioritizedSampler, UniformSampler
@@ -68,12 +69,14 @@ class Session(Generic[SamplerT]):
         settings: Mapping[str, Any],
     ) -> None:
         self._closed = True  # until all of it stands
-        self._pid = os.getpid()
+        self._is_inherited = False  # by a forked child that has not opened it again yet
+        self._is_child = False  # of a process that writes
         self._lock = threading.RLock()
         self._sampler = sampler
         self._capacity = checked_capacity(capacity)
         self._interval = real_number("commit_interval", commit_interval, low=0, high=float("inf"))
         window_bytes = whole_number("window_bytes", window_bytes, at_least=0)
+        self._window_bytes = window_bytes
         if seed is not None:
             seed = whole_number("seed", seed, at_least=0)
         self._check_words(path, access, durability)
@@ -115,14 +118,16 @@ class Session(Generic[SamplerT]):
             raise
         self._closed = False
         _open_sessions.add(self)
+        watch(self)
 
     def close(self) -> None:
         """Commit and give the store back; a temporary buffer is removed. Twice is once."""
-        if os.getpid() != self._pid:
-            return  # the store belongs to the process that opened it
         self._refuse_nesting()
         with self._lock:
             if self._closed:
+                return
+            if self._is_inherited:
+                self._closed = True  # the store is the parent's
                 return
             if not self._temporary:
                 self._commit()
@@ -131,6 +136,7 @@ class Session(Generic[SamplerT]):
     def _let_go(self, *, sync: bool) -> None:
         self._closed = True
         _open_sessions.discard(self)
+        forget(self)
         self._committer.stop()
         self._store.close(sync=sync)
         if self._temporary:
@@ -141,7 +147,7 @@ class Session(Generic[SamplerT]):
         try:
             self.close()
         finally:
-            if not self._closed and os.getpid() == self._pid:
+            if not self._closed:
                 self._let_go(sync=False)
 
     def __enter__(self) -> Self:
@@ -179,16 +185,18 @@ class Session(Generic[SamplerT]):
             )
 
     def _check_open(self) -> None:
-        if os.getpid() != self._pid:
-            raise StorageError(
-                f"{self._path} was opened by process {self._pid}, from which this one was forked: "
-                "start processes with 'spawn', and open it there with access='read'"
-            )
         if self._closed:
             raise ClosedError(f"the buffer at {self._path} is closed: open it again")
+        if self._is_inherited:
+            self._open_in_child()
 
     def _check_writing(self) -> None:
         self._check_open()
+        if self._is_child:
+            raise ReadOnlyError(
+                f"{self._path} is written by the process from which this one was forked: a child "
+                "can only read it"
+            )
         if not self._writing:
             raise ReadOnlyError(
                 f"{self._path} is open with access='read': open it with access='exclusive' to write"
@@ -249,6 +257,30 @@ class Session(Generic[SamplerT]):
             if self._ring.start != start:
                 self._forget()
             self._take_over(snapshot)
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()
+
+    def _after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
+        self._store.drop_locks()
+        self._store.close(sync=False)
+        self._is_inherited = True
+
+    def _open_in_child(self) -> None:
+        """Open the store again, to read it, in place of what was inherited from the parent."""
+        self._is_child = self._is_child or self._writing
+        self._writing = self._temporary = False
+        self._committer = Committer(self._interval, self._commit_when_due)
+        self._generator = new_generator(None)
+        self._sampler = self._sampler.sibling(self._capacity)
+        self._store = Store(self._path, writing=False)
+        self._ring = Ring(self._store, self._window_bytes, {})
+        self._restore()
+        self._is_inherited = False
 
     def _take_over(self, snapshot: Snapshot) -> None:
         ring, state = self._ring, self._ring.state
@@ -341,13 +373,3 @@ def _close_all() -> None:
             session._close_at_last()
         except Exception:
             traceback.print_exc()  # the others are closed all the same
-
-
-def _after_fork() -> None:
-    """Leave the parent's locks to the parent; every call in the child then refuses."""
-    for session in list(_open_sessions):
-        session._lock = threading.RLock()
-        session._store.drop_locks()
-
-
-os.register_at_fork(after_in_child=_after_fork)

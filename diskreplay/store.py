@@ -14,7 +14,6 @@ after it, and the key tells a value that was moved to another key.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import uuid as uuids
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -112,7 +111,6 @@ class Store:
             )
         self.path = path
         uuid = read_uuid(path)
-        self._pid = os.getpid()
         self._writing = writing
         self._hold = Hold(path, writing=writing)
         try:
@@ -134,9 +132,17 @@ class Store:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """Look at what is committed now. Cost: about a microsecond."""
-        self._check_process()
-        with _errors_of(self.path), self._env.begin(buffers=True) as txn:
-            yield Snapshot(self, txn)
+        with _errors_of(self.path):
+            txn = self._env.begin(buffers=True)
+            snapshot = Snapshot(self, txn)
+            try:
+                yield snapshot
+            finally:
+                # A finished transaction holds its reader slot until the object is gone, and a
+                # traceback could keep it.
+                snapshot._txn = None
+                txn.abort()
+                del txn
 
     def commit(
         self,
@@ -153,7 +159,6 @@ class Store:
         records:      (write id of the first, records) in ascending order; they go to their slots
         facts_after:  takes the state before this commit, returns the facts to write
         """
-        self._check_process()
         with _errors_of(self.path), self._env.begin(write=True) as txn:
             state = txn.get(b"state", b"", self._databases["meta"])
             meta = facts_after(unseal(state, "state", f"the state of {self.path}"))
@@ -171,7 +176,6 @@ class Store:
 
     def copy(self, target: Path) -> None:
         """Write a compacted copy of what is committed to `target`, as a store of its own."""
-        self._check_process()
         if holds_store(target):
             raise StorageError(f"{target} holds a store already: choose a new directory")
         uuid = str(uuids.uuid4())
@@ -193,8 +197,6 @@ class Store:
 
     def close(self, *, sync: bool = True) -> None:
         """Give the store back; with `sync`, what is committed is on the disk afterwards."""
-        if self._pid != os.getpid():
-            return  # closing an inherited environment would free the reader slots of the parent
         env: lmdb.Environment | None = getattr(self, "_env", None)
         try:
             if env is not None:
@@ -208,13 +210,6 @@ class Store:
     def drop_locks(self) -> None:
         """Close the locks' descriptors in a forked child, so that they end with the parent."""
         self._hold.release()
-
-    def _check_process(self) -> None:
-        if self._pid != os.getpid():
-            raise StorageError(
-                f"{self.path} was opened by process {self._pid}, from which this one was forked: "
-                "start processes with 'spawn', and open it there with access='read'"
-            )
 
 
 def seal(key: str | int, content: Any) -> bytes:

@@ -346,34 +346,6 @@ def test_opening_does_not_read_the_records(tmp_path: Path) -> None:
     buffer.close()
 
 
-def test_a_forked_child_is_refused_and_leaves_the_parent_alone(tmp_path: Path) -> None:
-    run_python(
-        """
-        import os, sys, warnings, diskreplay
-        from common import columns, contents, numbers_of, row
-        buffer = diskreplay.PrioritizedReplayBuffer(100, path=sys.argv[1])
-        buffer.extend(**columns(0, 50))
-        warnings.simplefilter("ignore")  # newer Pythons warn of fork beside threads, rightly
-        child = os.fork()
-        if child == 0:
-            refused = 0
-            for call in (lambda: buffer.push(**row(50)), lambda: buffer.sample(3), buffer.flush):
-                try:
-                    call()
-                except diskreplay.StorageError as error:
-                    refused += "was opened by process" in str(error)
-            buffer.close()
-            sys.exit(0 if refused == 3 else 1)  # a regular end, with its atexit functions
-        assert os.waitpid(child, 0)[1] == 0
-        buffer.extend(**columns(50, 10))
-        buffer.check()
-        buffer.close()
-        assert len(diskreplay.open(sys.argv[1])) == 60
-        """,
-        tmp_path / "b",
-    )
-
-
 def test_a_reader_gives_masses_to_rows_whose_block_has_the_bytes_it_knows(tmp_path: Path) -> None:
     code = """
         import sys, diskreplay

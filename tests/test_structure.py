@@ -14,6 +14,7 @@ import diskreplay
 PACKAGE = Path(diskreplay.__file__).parent
 MAY_IMPORT = {
     "version": set(),
+    "forks": set(),
     "errors": set(),
     "arguments": {"errors"},
     "generator": {"errors"},
@@ -28,7 +29,8 @@ MAY_IMPORT = {
     "window": {"errors", "schema"},
     "ring": {"codec", "errors", "schema", "store", "version", "window"},
     "session": {
-        "arguments", "committer", "errors", "generator", "ring", "samplers", "schema", "store"
+        "arguments", "committer", "errors", "forks", "generator", "ring", "samplers", "schema",
+        "store",
     },
     "base": {
         "arguments", "batch", "errors", "generator", "ring", "schema", "session", "store"

@@ -147,6 +147,7 @@ class BaseBuffer(Session[SamplerT]):
             self._check_writing()
             self._make_room(0)
             self._touch()
+            self._sampler.distrust()
             self._ring.clear()
             self._sampler.clear(self._ring.count)
             self._settle()
@@ -187,6 +188,9 @@ class BaseBuffer(Session[SamplerT]):
         while at < end:
             with self._view() as view:
                 at = max(at, self._ring.first)
+                end = min(end, self._ring.count)  # in a forked child it is what is committed
+                if at >= end:
+                    return
                 rows = self._ring.fetch(np.arange(at, min(at + 256, end)), view)
                 names = self._ring.schema.extra_names if self._ring.schema else ()
             for row in zip(*rows, strict=True):

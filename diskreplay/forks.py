@@ -14,6 +14,7 @@ At its next call the child opens the store again, for reading.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
@@ -28,6 +29,7 @@ class Watched(Protocol):
     def _after_fork_in_child(self) -> None: ...
 
 
+_one_at_a_time = threading.Lock()
 _watched: weakref.WeakSet[Watched] = weakref.WeakSet()
 _forking: list[Watched] = []
 _pipe: list[int] = []
@@ -43,8 +45,17 @@ def forget(session: Watched) -> None:
     _watched.discard(session)
 
 
+def _sessions() -> list[Watched]:
+    while True:
+        try:
+            return sorted(_watched, key=id)
+        except RuntimeError:  # another thread has opened or closed a buffer meanwhile
+            continue
+
+
 def _before() -> None:
-    for session in sorted(_watched, key=id):
+    _one_at_a_time.acquire()
+    for session in _sessions():
         session._before_fork()
         _forking.append(session)
     if _forking:
@@ -60,9 +71,12 @@ def _after_in_parent() -> None:
         _pipe.clear()
     while _forking:
         _forking.pop()._after_fork_in_parent()
+    _one_at_a_time.release()
 
 
 def _after_in_child() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
     while _forking:
         _forking.pop()._after_fork_in_child()
     for descriptor in _pipe:

@@ -168,6 +168,8 @@ class Ring:
 
         Nothing may be uncommitted before; nothing is changed when it raises.
         """
+        if self.schema is not None:
+            self._window.drop_from(first)
         self._commit(self._numbered(rows, first, count), start, count, facts, blocks)
 
     # Reading

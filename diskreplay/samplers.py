@@ -89,6 +89,9 @@ class UniformSampler:
         """Return n write ids and, from a prioritized sampler, their probabilities."""
         return first + generator.choice(count - first, n, replace=False), None
 
+    def distrust(self) -> None:
+        """Build what depends on the live write ids again before it is used."""
+
     def clear(self, count: int) -> None:
         """Forget all write ids below `count`."""
 
@@ -217,11 +220,8 @@ class PrioritizedSampler:
         if write_ids.size:
             self._settle(first, count)
             slots = write_ids % self.capacity
-            self._dirty[slots // BLOCK_SLOTS] = True
-            self._priorities[slots] = priorities
             self._raise_largest(priorities)
-            # Read back, so that duplicates all have the mass of the last one.
-            self._set_masses(slots, self._mass(self._priorities[slots]))
+            self._set_priorities(slots, priorities)
         return write_ids.size
 
     def draw(
@@ -238,6 +238,10 @@ class PrioritizedSampler:
         """Return the raw priorities of [first, count), oldest first. Cost: O(size)."""
         self._settle(first, count)
         return self._priorities[np.arange(first, count) % self.capacity]
+
+    def distrust(self) -> None:
+        """Build the tree again before it is used: what it stands for is about to change."""
+        self._tree_is_whole = False
 
     def clear(self, count: int) -> None:
         """Forget all write ids below `count` and the largest priority; the annealing goes on."""
@@ -274,6 +278,7 @@ class PrioritizedSampler:
 
     def load_blocks(self, blocks: Mapping[int, bytes], first: int, count: int) -> None:
         """Take over priority blocks as a commit wrote them, and the masses of their live slots."""
+        whole, self._tree_is_whole = self._tree_is_whole, False
         for number, content in blocks.items():
             block = self._block(number)
             if not block.size or len(content) != block.nbytes:
@@ -287,8 +292,9 @@ class PrioritizedSampler:
         new = np.arange(max(first, self._settled_to), count) % self.capacity
         slots = np.concatenate([new, *(np.arange(*span) for span in spans)])
         live = self._newest_ids(slots, count) >= first
-        self._set_masses(slots, np.where(live, self._mass(self._priorities[slots]), 0.0))
+        self._tree.set(slots, np.where(live, self._mass(self._priorities[slots]), 0.0))
         self._settled_to = count
+        self._tree_is_whole = whole
 
     def live_blocks(self, first: int, count: int) -> list[int]:
         """Return the numbers of the blocks that hold live slots. Cost: O(size)."""
@@ -328,20 +334,21 @@ class PrioritizedSampler:
         start = max(first, self._settled_to)
         if start < count:
             slots = np.arange(start, count) % self.capacity
-            self._dirty[slots // BLOCK_SLOTS] = True
             waiting = self._waiting[start - self._settled_to : count - self._settled_to]
-            self._priorities[slots] = waiting
-            self._set_masses(slots, self._mass(waiting))
+            self._set_priorities(slots, waiting)
         self._settled_to = count
         if self._waiting.size > _WAITING_KEPT:
             self._waiting = np.zeros(_WAITING_KEPT, np.float32)
         if not self._tree_is_whole:
             self._rebuild(first, count)
 
-    def _set_masses(self, slots: Ints, masses: Floats) -> None:
+    def _set_priorities(self, slots: Ints, priorities: Priorities) -> None:
+        self._dirty[slots // BLOCK_SLOTS] = True
         # An interrupt in the middle leaves sums that nothing would put right later.
         whole, self._tree_is_whole = self._tree_is_whole, False
-        self._tree.set(slots, masses)
+        self._priorities[slots] = priorities
+        # Read back, so that duplicates all have the mass of the last one.
+        self._tree.set(slots, self._mass(self._priorities[slots]))
         self._tree_is_whole = whole
 
     def _rebuild(self, first: int, count: int) -> None:

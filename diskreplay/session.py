@@ -33,7 +33,7 @@ from diskreplay.forks import forget, watch
 from diskreplay.generator import generator_from_plain, generator_to_plain, new_generator
 from diskreplay.ring import Columns, Ring, new_state
 from diskreplay.samplers import PrioritizedSampler, UniformSampler
-from diskreplay.schema import STANDARD_FIELDS, FieldLike, Schema, fields_of
+from diskreplay.schema import STANDARD_FIELDS, Field, FieldLike, Schema, fields_of
 from diskreplay.store import DURABILITIES, Snapshot, Store
 
 if TYPE_CHECKING:
@@ -94,31 +94,43 @@ class Session(Generic[SamplerT]):
         self._temporary = path is None
         given = None if path is None else checked_path(path)
         self._path = given or Path(tempfile.mkdtemp(prefix="diskreplay-"))
-        try:
-            if self._writing:
-                whole = all(name in expected for name in STANDARD_FIELDS)
-                meta = {"schema": Schema(expected.values()).to_plain()} if whole else {}
-                meta["state"] = new_state(self._facts())  # type: ignore[assignment]
-                Store.create(self._path, {"kind": kind, "capacity": self._capacity}, meta)
-            if self._temporary:
-                durability = "process"  # it does not outlive the process anyway
-            self._store = Store(self._path, writing=self._writing, durability=durability)
-            try:
-                self._expect("kind", kind)
-                self._expect("capacity", self._capacity)
-                whole = isinstance(schema, Schema)
-                self._ring = Ring(self._store, window_bytes, expected, whole=whole)
-                self._restore()
-            except BaseException:
-                self._store.close(sync=False)
-                raise
-        except BaseException:
-            if self._temporary:
-                shutil.rmtree(self._path, ignore_errors=True)
-            raise
-        self._closed = False
-        _open_sessions.add(self)
         watch(self)
+        with self._lock:  # a fork waits until the buffer stands
+            try:
+                self._open(kind, window_bytes, durability, expected, schema)
+            except BaseException:
+                forget(self)
+                if self._temporary:
+                    shutil.rmtree(self._path, ignore_errors=True)
+                raise
+            self._closed = False
+        _open_sessions.add(self)
+
+    def _open(
+        self,
+        kind: str,
+        window_bytes: int,
+        durability: str,
+        expected: Mapping[str, Field],
+        schema: SchemaLike | None,
+    ) -> None:
+        if self._writing:
+            whole = all(name in expected for name in STANDARD_FIELDS)
+            meta = {"schema": Schema(expected.values()).to_plain()} if whole else {}
+            meta["state"] = new_state(self._facts())  # type: ignore[assignment]
+            Store.create(self._path, {"kind": kind, "capacity": self._capacity}, meta)
+        if self._temporary:
+            durability = "process"  # it does not outlive the process anyway
+        self._store = Store(self._path, writing=self._writing, durability=durability)
+        try:
+            self._expect("kind", kind)
+            self._expect("capacity", self._capacity)
+            whole = isinstance(schema, Schema)
+            self._ring = Ring(self._store, window_bytes, expected, whole=whole)
+            self._restore()
+        except BaseException:
+            self._store.close(sync=False)
+            raise
 
     def close(self) -> None:
         """Commit and give the store back; a temporary buffer is removed. Twice is once."""
@@ -136,9 +148,9 @@ class Session(Generic[SamplerT]):
     def _let_go(self, *, sync: bool) -> None:
         self._closed = True
         _open_sessions.discard(self)
-        forget(self)
         self._committer.stop()
         self._store.close(sync=sync)
+        forget(self)
         if self._temporary:
             shutil.rmtree(self._path, ignore_errors=True)
 
@@ -253,10 +265,15 @@ class Session(Generic[SamplerT]):
 
     def _follow(self, snapshot: Snapshot) -> None:
         start = self._ring.start
-        if self._ring.refresh(snapshot):
-            if self._ring.start != start:
-                self._forget()
-            self._take_over(snapshot)
+        try:
+            if self._ring.refresh(snapshot):
+                if self._ring.start != start:
+                    self._forget()
+                self._take_over(snapshot)
+        except BaseException:
+            self._ring.commits = -1  # so that the next call takes over everything
+            self._seals = {}
+            raise
 
     def _before_fork(self) -> None:
         self._lock.acquire()
@@ -266,9 +283,10 @@ class Session(Generic[SamplerT]):
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
-        self._store.drop_locks()
-        self._store.close(sync=False)
-        self._is_inherited = True
+        if not self._closed:
+            self._store.drop_locks()
+            self._store.close(sync=False)
+            self._is_inherited = True
 
     def _open_in_child(self) -> None:
         """Open the store again, to read it, in place of what was inherited from the parent."""
@@ -278,9 +296,13 @@ class Session(Generic[SamplerT]):
         self._generator = new_generator(None)
         self._sampler = self._sampler.sibling(self._capacity)
         self._store = Store(self._path, writing=False)
-        self._ring = Ring(self._store, self._window_bytes, {})
-        self._restore()
-        self._is_inherited = False
+        try:
+            self._ring = Ring(self._store, self._window_bytes, {})
+            self._restore()
+            self._is_inherited = False
+        except BaseException:
+            self._store.close(sync=False)
+            raise
 
     def _take_over(self, snapshot: Snapshot) -> None:
         ring, state = self._ring, self._ring.state

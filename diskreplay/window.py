@@ -75,6 +75,10 @@ class Window:
         else:
             self.write(write_ids[free], [values[free] for values in columns])
 
+    def drop_from(self, write_id: int) -> None:
+        """Hold no row of this write id or a later one: a refused call may have left some."""
+        self._owners[self._owners > write_id] = 0
+
     def take(self, write_ids: Ints) -> tuple[list[Array], NDArray[np.bool_]]:
         """Return fresh columns for the write ids, and which of them are held.
 

@@ -279,3 +279,58 @@ def test_a_buffer_that_cannot_commit_gives_its_store_back_when_it_goes(tmp_path:
     works(1 << 30)
     buffer.close()
     assert len(diskreplay.open(tmp_path / "b")) == 7
+
+
+@pytest.mark.parametrize("name", ["clear", "update", "follow"])
+def test_an_interrupt_at_any_line_leaves_tree_and_priorities_agreeing(
+    name: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(5)
+    buffer = PrioritizedReplayBuffer(64, path=tmp_path / "b", commit_interval=1e9, seed=1)
+    buffer.extend(**columns(0, 64))
+    line, came_so_far = 0, True
+    while came_so_far:
+        line += 1
+        ids = np.arange(buffer.count - 20, buffer.count)
+        if name == "clear":
+            came_so_far = interrupted_at(line, buffer.clear)
+            buffer.extend(**columns(buffer.count, 5))
+            assert min(buffer.sample(5).indices) >= buffer.count - len(buffer)
+        elif name == "update":
+            update = partial(buffer.update_priorities, ids, rng.random(20))
+            came_so_far = interrupted_at(line, update)
+        else:
+            buffer.update_priorities(ids, rng.random(20))
+            buffer.extend(**columns(buffer.count, 3))
+            buffer.close()
+            reader = diskreplay.open(tmp_path / "b", access="read")
+            reader._ring.commits = -1  # as if the last commit had come after the opening
+            reader._seals = {}
+            came_so_far = interrupted_at(line, reader.__len__)
+            assert len(reader) == 64
+            reader.check()
+            reader.close()
+            found = diskreplay.open(tmp_path / "b", commit_interval=1e9)
+            assert isinstance(found, PrioritizedReplayBuffer)
+            buffer = found
+        buffer.check()
+    assert line > 10
+
+
+def test_rows_of_a_refused_call_are_not_taken_for_later_ones(tmp_path: Path) -> None:
+    with ReplayBuffer(1000, path=tmp_path / "saved") as saved:
+        saved.extend(**columns(500, 80))
+    for large in ("extend", "load"):
+        buffer = ReplayBuffer(1000, path=tmp_path / large, commit_interval=0, window_bytes=0)
+        buffer.push(**row(0))
+        buffer._store._env.set_mapsize(1 << 15)
+        with pytest.raises(diskreplay.StorageError):
+            buffer.push(**row(77))
+        buffer._store._env.set_mapsize(1 << 30)
+        if large == "extend":
+            buffer.extend(**columns(1, 100))
+            assert numbers_of(buffer.get(np.arange(101))).tolist() == list(range(101))
+        else:
+            buffer.load(tmp_path / "saved")
+            assert [int(e.reward * 8) for e in buffer] == list(range(500, 580))
+        buffer.close()

@@ -138,6 +138,53 @@ assert readers <= 2, buffer._store._env.readers()
     run(code, tmp_path / "b")
 
 
+def test_two_threads_that_fork_take_turns(tmp_path: Path) -> None:
+    code = """
+buffers = [diskreplay.ReplayBuffer(100, path=sys.argv[1] + name) for name in "ab"]
+for buffer in buffers:
+    buffer.extend(**columns(0, 50))
+    buffer.flush()
+failed = []
+
+def fork():
+    try:
+        for _ in range(25):
+            wait(in_child(lambda: [numbers_of(b.sample(9)) for b in buffers] and os._exit(0)))
+    except BaseException as error:
+        failed.append(error)
+
+threads = [threading.Thread(target=fork) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not failed, failed
+for buffer in buffers:
+    buffer.extend(**columns(50, 5))
+    buffer.check()
+"""
+    run(code, tmp_path / "b")
+
+
+def test_a_child_that_goes_on_iterating_sees_what_is_committed(tmp_path: Path) -> None:
+    code = """
+buffer = diskreplay.ReplayBuffer(500, path=sys.argv[1], commit_interval=1e9)
+buffer.extend(**columns(0, 700))
+buffer.flush()
+buffer.extend(**columns(700, 100))
+iterator = iter(buffer)
+assert next(iterator).reward * 8 == 300
+
+def work():
+    numbers = [int(e.reward * 8) for e in iterator]
+    assert numbers[-1] == 699, numbers[-1]
+
+wait(in_child(work))
+assert [int(e.reward * 8) for e in iterator] == list(range(301, 800))
+"""
+    run(code, tmp_path / "b")
+
+
 def test_a_temporary_buffer_outlives_its_children() -> None:
     code = """
 buffer = diskreplay.ReplayBuffer(100)

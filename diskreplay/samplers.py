@@ -360,6 +360,3 @@ class PrioritizedSampler:
     def _newest_ids(self, slots: Ints, count: int) -> Ints:
         """Return the newest write id of each slot."""
         return count - 1 - (count - 1 - slots) % self.capacity
-
-
-Sampler = UniformSampler | PrioritizedSampler

@@ -46,19 +46,14 @@ class SumTree:
     (1, 2.0, 11)
     """
 
+    _highest: Levels | None
+    _lowest: Levels | None
+    _data: list[Any]
+    _next: int
+
     def __init__(self, capacity: int) -> None:
         self.capacity = checked_capacity(capacity)
-        try:
-            self._levels = _new_levels(self.capacity, 0.0)
-        except MemoryError:
-            raise ArgumentError(
-                f"capacity {self.capacity} needs {16 * self.capacity >> 30} GiB of memory: "
-                "choose a smaller one"
-            ) from None
-        self._highest: Levels | None = None
-        self._lowest: Levels | None = None
-        self._data: list[Any] = []
-        self._next = 0
+        self.clear()
 
     def __repr__(self) -> str:
         return f"SumTree(capacity={self.capacity}, total_priority={self.total_priority})"

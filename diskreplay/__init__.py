@@ -18,7 +18,7 @@ from diskreplay.errors import (
     SchemaError,
     StorageError,
 )
-from diskreplay.samplers import importance_weights
+from diskreplay.priorities import importance_weights
 from diskreplay.schema import Field, Schema
 from diskreplay.sum_tree import SumTree
 from diskreplay.version import __version__

@@ -13,17 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from diskreplay.arguments import checked_path, whole_number, whole_numbers
 from diskreplay.batch import Batch, Experience
+from diskreplay.contents import SamplerT
 from diskreplay.errors import (
     DamageError,
     MismatchError,
     NotLiveError,
+    ReadOnlyError,
     SampleError,
     SchemaError,
 )
-from diskreplay.generator import generator_from_plain
-from diskreplay.ring import Columns, Ring
-from diskreplay.schema import STANDARD_FIELDS, Schema, fields_of
-from diskreplay.session import PathLike, SamplerT, Session
+from diskreplay.exclusive import Exclusive
+from diskreplay.ring import Columns
+from diskreplay.schema import STANDARD_FIELDS, Schema
+from diskreplay.session import PathLike, Session
 from diskreplay.store import Snapshot, Store
 
 Ints = NDArray[np.int64]
@@ -70,17 +72,14 @@ class BaseBuffer(Session[SamplerT]):
         }  # fmt: skip
         self._refuse_nesting()
         with self._lock:
-            self._check_writing()
-            schema = self._ring.schema_for(values, lead=0)
+            contents = self._writable()
+            schema = contents.schema_for(values, lead=0)
             row = schema.accept_row(values)
-            given = self._sampler.accept(None if priority is None else [priority], 1)
+            given = contents.sampler.accept(None if priority is None else [priority], 1)
             self._make_room(1)
-            self._ring.adopt(schema)
-            write_id = self._ring.count
+            contents.adopt(schema)
             self._touch()
-            self._ring.hold_row(row)
-            self._sampler.hold(write_id, 1, given)
-            self._ring.publish(1)
+            write_id = contents.push(row, given)
             self._settle()
         return write_id
 
@@ -113,27 +112,21 @@ class BaseBuffer(Session[SamplerT]):
         }  # fmt: skip
         self._refuse_nesting()
         with self._lock:
-            self._check_writing()
-            schema = self._ring.schema_for(values, lead=1)
+            contents = self._writable()
+            schema = contents.schema_for(values, lead=1)
             columns = schema.accept_columns(values)
             n = len(columns[0])
-            given = self._sampler.accept(priorities, n)
+            given = contents.sampler.accept(priorities, n)
             if n == 0:
                 return np.zeros(0, np.int64)
             self._make_room(n)
-            first = self._ring.count
-            if n > self._ring.window_rows(schema):
+            contents.adopt(schema)
+            if not contents.fits(n, schema):
                 self._commit()
-                with self._restored_on_error():
-                    self._ring.adopt(schema)
-                    self._sampler.hold(first, n, given)
-                    self._commit_rows(iter([columns]), first, self._ring.start, first + n)
-                return np.arange(first, first + n)
-            self._ring.adopt(schema)
+                self._store.check_place()
+                return contents.commit_columns(columns, given)
             self._touch()
-            write_ids = self._ring.hold_rows(columns)
-            self._sampler.hold(first, n, given)
-            self._ring.publish(n)
+            write_ids = contents.extend(columns, given)
             self._settle()
             return write_ids
 
@@ -144,12 +137,10 @@ class BaseBuffer(Session[SamplerT]):
         """
         self._refuse_nesting()
         with self._lock:
-            self._check_writing()
+            contents = self._writable()
             self._make_room(0)
             self._touch()
-            self._sampler.distrust()
-            self._ring.clear()
-            self._sampler.clear(self._ring.count)
+            contents.clear()
             self._settle()
 
     def flush(self) -> None:
@@ -158,6 +149,11 @@ class BaseBuffer(Session[SamplerT]):
         with self._lock:
             self._check_open()
             self._commit()
+
+    def refresh(self) -> None:
+        """Take over now what other processes have committed; every other call does so, too."""
+        with self._view():
+            pass
 
     # Reading
 
@@ -234,8 +230,9 @@ class BaseBuffer(Session[SamplerT]):
         """Return what there is to know about the buffer, as a plain dict. Cost: O(size).
 
         kind, path, size, capacity, count, schema; disk_bytes (the data file now), memory_bytes
-        (window and side tables when full); commits, stale_updates (over all runs); runs (a list of
-        when, where and what each wrote); and, where the buffer is prioritized, priority_min,
+        (window and side tables when full); commits, stale_updates (over all runs); damaged (records
+        left out by this buffer with on_damage="skip"); runs (a list of when, where and how many
+        rows each wrote); and, where the buffer is prioritized, priority_min,
         priority_mean and priority_max over the live transitions (None when there are none),
         max_priority, alpha, beta and frame.
         """
@@ -251,7 +248,8 @@ class BaseBuffer(Session[SamplerT]):
                 "disk_bytes": self._store.disk_bytes(),
                 "memory_bytes": ring.nbytes + self._sampler.nbytes,
                 "commits": ring.commits,
-                "stale_updates": self._stale_updates,
+                "stale_updates": self._contents.stale_updates,
+                "damaged": self._contents.damaged,
                 "runs": snapshot.runs(),
                 **self._more_stats(),
             }
@@ -285,7 +283,7 @@ class BaseBuffer(Session[SamplerT]):
         self._refuse_nesting()
         with self._lock:
             self._check_open()
-            self._commit()
+            self._commit(anywhere=True)
             self._store.copy(checked_path(path))
 
     def load(self, path: PathLike) -> None:
@@ -298,8 +296,13 @@ class BaseBuffer(Session[SamplerT]):
         """
         self._refuse_nesting()
         with self._lock:
-            self._check_writing()
-            store = Store(checked_path(path), writing=False)
+            contents = self._writable()
+            if not isinstance(contents, Exclusive):
+                raise ReadOnlyError(
+                    f"{self._path} is open with access='shared': load() replaces what other "
+                    "processes work with, so it needs access='exclusive'"
+                )
+            store = Store(checked_path(path))
             try:
                 found = store.identity.get("kind")
                 if found != self._store.identity["kind"]:
@@ -307,7 +310,9 @@ class BaseBuffer(Session[SamplerT]):
                         f"{store.path} holds a {found} buffer (expected "
                         f"{self._store.identity['kind']}): load it into a buffer of its own kind"
                     )
-                self._load(store)
+                self._commit()
+                self._store.check_place()
+                contents.load(store)
             finally:
                 store.close()
 
@@ -317,6 +322,7 @@ class BaseBuffer(Session[SamplerT]):
             "path": str(self._path),
             "access": "read",
             "window_bytes": self._window_bytes,
+            "on_damage": "skip" if self._skips_damaged else "raise",
         }
         arguments |= self._settings
         return functools.partial(type(self), **arguments), (self._capacity,)
@@ -332,17 +338,18 @@ class BaseBuffer(Session[SamplerT]):
 
     def _draw(self, batch_size: int, view: Snapshot | None) -> tuple[Ints, Any, Columns]:
         """Return write ids, what the sampler says of them, and their columns."""
-        ring = self._ring
+        contents = self._contents
         n = whole_number("batch_size", batch_size, at_least=1)
-        if n > ring.size:
+        if n > contents.ring.size:
             raise SampleError(
-                f"cannot draw {n} transitions: {self._path} holds {ring.size}; "
+                f"cannot draw {n} transitions: {self._path} holds {contents.ring.size}; "
                 f"wait until is_ready({n})"
             )
-        if self._writing:
+        if contents.keeps_draws:
             self._touch()
-        write_ids, probabilities = self._sampler.draw(n, ring.first, ring.count, self._generator)
-        return write_ids, probabilities, ring.fetch(write_ids, view)
+        drawn = contents.draw(n, view, skip_damaged=self._skips_damaged)
+        contents.advance()
+        return drawn
 
     def _batch(self, columns: Columns) -> Batch:
         batch = Batch(*columns[:5])
@@ -352,43 +359,3 @@ class BaseBuffer(Session[SamplerT]):
     def _extra(self, columns: Columns) -> dict[str, Any]:
         names = self._ring.schema.extra_names if self._ring.schema else ()
         return dict(zip(names, columns[5:], strict=True))
-
-    def _load(self, store: Store) -> None:
-        own = self._ring.schema
-        source = Ring(store, 0, self._ring.expected if own is None else fields_of(own))
-        saved = self._sampler.sibling(source.capacity)
-        self._commit()
-        with self._restored_on_error(), store.snapshot() as snapshot:
-            source.refresh(snapshot)
-            saved.load_blocks(
-                snapshot.blocks(saved.live_blocks(source.first, source.count)),
-                source.first,
-                source.count,
-            )
-            order = self._order_of(source)
-            size = min(source.size, self._capacity)
-            first = source.count - size
-            laps = max(0, self._ring.count - first + self._capacity - 1) // self._capacity
-            moved = laps * self._capacity
-            if source.schema is not None:
-                self._ring.adopt(source.schema)
-            begin = first + moved
-            self._sampler.clear(begin)
-            if size:
-                priorities = saved.live_priorities(first, source.count)
-                self._sampler.hold(begin, size, priorities)
-            self._sampler.restore(self._state_of(source, "sampler"))
-            self._generator = generator_from_plain(source.state.get("generator"))
-            rows = ([columns[i] for i in order] for columns in source.chunks(first, snapshot))
-            self._commit_rows(rows, begin, begin, begin + size)
-
-    def _order_of(self, source: Ring) -> list[int]:
-        """Return where the columns of a saved store are that this one wants, in its order."""
-        own = self._ring.schema or source.schema
-        if own is None or source.schema is None:
-            return []
-        if set(own.fields) != set(source.schema.fields):
-            raise MismatchError(
-                f"the fields are {source.schema} in {source.store.path} (expected {own})"
-            )
-        return [source.schema.names.index(name) for name in own.names]

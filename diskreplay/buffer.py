@@ -12,12 +12,8 @@ from diskreplay.base import DEFAULT_WINDOW_BYTES, BaseBuffer
 from diskreplay.batch import Batch, PrioritizedBatch
 from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.generator import new_generator
-from diskreplay.samplers import (
-    PrioritizedSampler,
-    UniformSampler,
-    checked_priorities,
-    importance_weights,
-)
+from diskreplay.priorities import checked_priorities, importance_weights
+from diskreplay.samplers import PrioritizedSampler, UniformSampler
 from diskreplay.session import RUN_SETTINGS, PathLike, SchemaLike
 from diskreplay.store import Store
 
@@ -41,13 +37,16 @@ class ReplayBuffer(BaseBuffer[UniformSampler]):
     path:             the directory of the store; None is a temporary one, removed on close
     schema:           a Schema, or fields by name: {"state": ("float32", (60,)), "action": "int64"};
                       what it leaves out is inferred from the first push
-    access:           "exclusive" writes, alone; "read" follows what is committed, also beside a
-                      writer, with a random stream of its own
+    access:           "exclusive" writes, alone; "shared" writes together with other processes of
+                      this machine; "read" follows what is committed, also beside writers. The
+                      last two have a random stream of their own, from `seed`
     durability:       what power loss can do: "system" undoes the last commit at most, "full"
                       nothing, "process" can damage the store (a killed process loses no commit
                       under any of them)
     commit_interval:  seconds after which a push is committed at the latest; 0 commits in each call
     window_bytes:     memory for rows that need no reading from disk, in bytes
+    on_damage:        what `sample` does about a damaged record: "raise" DamageError, or "skip" it:
+                      draw again, never that one, and count it in `stats()["damaged"]`
     """
 
     def __init__(
@@ -61,6 +60,7 @@ class ReplayBuffer(BaseBuffer[UniformSampler]):
         durability: str = "system",
         commit_interval: float = 1.0,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
+        on_damage: str = "raise",
     ) -> None:
         super().__init__(
             "uniform",
@@ -73,6 +73,7 @@ class ReplayBuffer(BaseBuffer[UniformSampler]):
             durability=durability,
             commit_interval=commit_interval,
             window_bytes=window_bytes,
+            on_damage=on_damage,
             settings={},
         )
 
@@ -126,6 +127,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
         durability: str = "system",
         commit_interval: float = 1.0,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
+        on_damage: str = "raise",
     ) -> None:
         sampler = PrioritizedSampler(
             capacity,
@@ -146,6 +148,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
             durability=durability,
             commit_interval=commit_interval,
             window_bytes=window_bytes,
+            on_damage=on_damage,
             settings=sampler.settings(),
         )
 
@@ -160,9 +163,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
         with self._view() as view:
             beta = self._sampler.beta
             write_ids, probabilities, columns = self._draw(batch_size, view)
-            if self._writing:
-                self._sampler.frame += 1
-                self._settle()
+            self._settle()
             weights = importance_weights(probabilities, self._ring.size, beta)
             states, actions, rewards, next_states, dones = columns[:5]
             batch = PrioritizedBatch(
@@ -182,15 +183,14 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
         priorities:  float (n,), the absolute TD errors, before the exponent alpha
         """
         write_ids = whole_numbers("indices", indices)
-        self._refuse_nesting()
-        with self._lock:
-            self._check_writing()
+        with self._view():
+            contents = self._writable()
             given = checked_priorities(priorities, write_ids.size)
+            self._make_room(0)
             self._touch()
-            applied = self._sampler.update(write_ids, given, self._ring.first, self._ring.count)
-            self._stale_updates += write_ids.size - applied
+            applied = contents.update(write_ids, given)
             self._settle()
-        return applied
+            return applied
 
     @property
     def beta(self) -> float:
@@ -238,13 +238,14 @@ def open(
 
     seed:       starts a new random stream; None goes on with the stored one
     overrides:  arguments of the constructor that may change from run to run: access, durability,
-                commit_interval, window_bytes, and alpha, beta_start, beta_end, beta_frames, epsilon
+                commit_interval, window_bytes, on_damage, and alpha, beta_start, beta_end,
+                beta_frames, epsilon
     """
     if fixed := overrides.keys() & {"capacity", "path", "schema"}:
         raise ArgumentError(f"{min(fixed)} is the store's own: use a constructor to check it")
     if seed is not None:
         seed = whole_number("seed", seed, at_least=0)
-    store = Store(checked_path(path), writing=False)
+    store = Store(checked_path(path))
     try:
         with store.snapshot() as snapshot:
             state = snapshot.meta("state")
@@ -256,15 +257,15 @@ def open(
     settings = state.get("settings") if isinstance(state, dict) else None
     if not isinstance(settings, dict) or settings.keys() != set(names):
         raise DamageError(f"{path} does not say how its buffer was set: expected {names}")
-    if unknown := overrides.keys() - {*names, "access", "window_bytes"}:
+    if unknown := overrides.keys() - {*names, "access", "window_bytes", "on_damage"}:
         raise ArgumentError(
             f"{min(unknown)!r} is no setting of a {store.identity.get('kind')} buffer: "
-            f"expected some of access, window_bytes, {', '.join(names)}"
+            f"expected some of access, window_bytes, on_damage, {', '.join(names)}"
         )
     buffer = kind(
         store.identity.get("capacity", 0), path=path, **{"seed": seed, **settings, **overrides}
     )
-    if seed is not None and buffer._writing:
+    if seed is not None and overrides.get("access", "exclusive") == "exclusive":
         buffer._touch()
-        buffer._generator = new_generator(seed)
+        buffer._contents.generator = new_generator(seed)
     return buffer

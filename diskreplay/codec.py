@@ -126,6 +126,10 @@ class Codec:
                 columns.append(np.array(column, field.dtype, order="C"))
         return columns
 
+    def sound(self, records: Sequence[Any], write_ids: Array) -> NDArray[np.bool_]:
+        """Return which records are what was written under their write ids."""
+        return self._verify(records, write_ids)[1]
+
     def faults(self, records: Sequence[Any], write_ids: Array, slots: Array) -> list[str]:
         """Return one sentence for each record that is not what was written, [] when all are."""
         _, sound = self._verify(records, write_ids)

@@ -1,51 +1,42 @@
-"""The directory of a store: what is in it, who holds it, how it comes to be.
+"""The directory of a store: what is in it, how it comes to be.
 
 ::
 
     PATH/
       diskreplay.json       format version and uuid, written before the directory has its name
       data.mdb  lock.mdb    the LMDB environment
-      writer.lock           held by the exclusive writer; its pid, host and start time inside
-      openers.lock          held, shared, by everyone who has the store open
+      data.known            what data.mdb looked like when diskreplay wrote it last
+      *.lock  openers/      who has the store open, see locks.py
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import lmdb.verify
 
 from diskreplay.errors import (
     DamageError,
     FormatVersionError,
-    LockedError,
     NotAStoreError,
     StorageError,
 )
+from diskreplay.locks import OPENERS, OPENERS_LOCK, WRITER_LOCK
 
 FORMAT = 1
 MANIFEST = "diskreplay.json"
 DATA = "data.mdb"
-WRITER_LOCK = "writer.lock"
-OPENERS_LOCK = "openers.lock"
+KNOWN = "data.known"
 
 _META_PAGES = 2
 _PAGE_SIZE_AT, _LAST_PAGE_AT, _TXN_AT = 40, 136, 144  # in a meta page of LMDB 0.9, see lmdb's mdb.c
-_WALKS = 10
-_held_here: set[tuple[int, int, int]] = set()
-_held_guard = threading.Lock()
 
 
 def holds_store(path: Path) -> bool:
@@ -91,57 +82,81 @@ def read_uuid(path: Path) -> str:
     return uuid
 
 
-def check_data_file(path: Path) -> None:
-    """Raise DamageError when the data file is absent, empty or short of pages that it refers to.
+def check_data_file(path: Path, *, trusted: bool = False) -> None:
+    """Raise DamageError when the engine could not open the data file without harm.
 
-    The engine would make a new empty database of the first two, and die of the third.
+    The engine would make a new empty database of a file that is absent or empty, and end the
+    process over one that is short or damaged. So the file's structure is walked, unless it is
+    `trusted`, or as diskreplay left it. Cost: then it reads the file, about 0.5 GB a second.
     """
     file = path / DATA
+    faults: list[str] = []
     try:
-        size, last_page, page_size = _extent(file)
-        # Free pages at the end may never have been written, so only a walk can tell whether pages
-        # are missing; and a walk beside a writer only when nothing was committed meanwhile.
-        faults: list[str] = []
-        for _ in range(_WALKS):
-            if page_size < 512 or size >= (last_page + 1) * page_size:
-                faults = []
-                break
-            faults = _faults(file)
-            before, (size, last_page, page_size) = (size, last_page), _extent(file)
-            if before == (size, last_page):
-                break
+        before = _extent(file)
+        size, page_size, *_ = before
+        if size < _META_PAGES * max(page_size, 512):
+            raise DamageError(
+                f"{file} is short: it has {size} bytes, less than its first two pages: "
+                "restore it from a copy, or choose a new path"
+            )
+        if not (trusted or _is_known(path)):
+            likeness = _likeness(path)
+            faults = structural_faults(file)
+            if _extent(file) != before:
+                faults = []  # who commits meanwhile has found it sound
+            elif not faults:
+                make_known(path, likeness)
     except FileNotFoundError:
         raise DamageError(
             f"{file} is missing beside its manifest: restore it from a copy, or choose a new path"
         ) from None
     except OSError as error:
         raise StorageError(f"cannot read {file}: {error.strerror}") from None
-    if size < _META_PAGES * max(page_size, 512):
-        raise DamageError(
-            f"{file} is short: it has {size} bytes, less than its first two pages: "
-            "restore it from a copy, or choose a new path"
-        )
     if faults:
+        more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
         raise DamageError(
-            f"{file} is short: it has {size} bytes (expected up to {(last_page + 1) * page_size}) "
-            f"and pages are missing: {faults[0]}"
+            f"{file} is damaged: {faults[0]}{more}: restore it from a copy, or save what is "
+            f"readable with diskreplay.repair({str(path)!r}, ...)"
         )
 
 
-def _extent(file: Path) -> tuple[int, int, int]:
-    """Return size, last page number and page size of a data file, as of its newest meta page."""
+def make_known(path: Path, likeness: str | None = None) -> None:
+    """Remember what the data file looks like. Where that cannot be written, it is not."""
+    with contextlib.suppress(OSError):
+        (path / KNOWN).write_text(likeness or _likeness(path))
+
+
+def _is_known(path: Path) -> bool:
+    try:
+        return (path / KNOWN).read_text() == _likeness(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _likeness(path: Path) -> str:
+    """Return what changes whenever a file is written to, or is another file."""
+    status = os.stat(path / DATA)
+    return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_ctime_ns}\n"
+
+
+def _extent(file: Path) -> list[int]:
+    """Return size, page size, last page number and newest transaction of a data file."""
     with file.open("rb") as stream:
         head = stream.read(_META_PAGES * 65536)
         size = os.fstat(stream.fileno()).st_size  # after the head: a writer makes it grow first
     page_size = int.from_bytes(head[_PAGE_SIZE_AT : _PAGE_SIZE_AT + 4], sys.byteorder)
-    last_page = max(
-        int.from_bytes(head[at + _LAST_PAGE_AT : at + _TXN_AT], sys.byteorder)
-        for at in (0, page_size)
-    )
-    return size, last_page, page_size
+    numbers = [
+        max(
+            int.from_bytes(head[at + place : at + place + 8], sys.byteorder)
+            for at in (0, page_size)
+        )
+        for place in (_LAST_PAGE_AT, _TXN_AT)
+    ]
+    return [size, page_size, *numbers]
 
 
-def _faults(file: Path) -> list[str]:
+def structural_faults(file: Path) -> list[str]:
+    """Return what is wrong with the pages of a data file that nobody writes to, [] if nothing."""
     try:
         found: list[str] = lmdb.verify.verify(str(file))  # type: ignore[no-untyped-call]
     except (lmdb.verify.VerifyError, OSError) as error:
@@ -166,7 +181,9 @@ def building(path: Path, uuid: str) -> Iterator[Path]:
         yield place
         (place / WRITER_LOCK).touch()
         (place / OPENERS_LOCK).touch()
+        (place / OPENERS).mkdir()
         (place / MANIFEST).write_text(json.dumps({"format": FORMAT, "uuid": uuid}) + "\n")
+        make_known(place)
         place.chmod(0o777 & ~_umask())
         for entry in place.iterdir():
             _sync(entry)
@@ -179,63 +196,6 @@ def building(path: Path, uuid: str) -> Iterator[Path]:
         raise StorageError(f"cannot make a store at {path}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
-
-
-class Hold:
-    """The locks that an opener of a store holds until `release` or the end of its process."""
-
-    def __init__(self, path: Path, *, writing: bool) -> None:
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise NotAStoreError(f"cannot open {path}: {error.strerror}") from None
-        self._key = (os.getpid(), status.st_dev, status.st_ino)
-        self._files: list[IO[str]] = []
-        with _held_guard:
-            if self._key in _held_here:
-                raise LockedError(
-                    f"{path} is open in this process already: use that buffer, or close it first"
-                )
-            _held_here.add(self._key)
-        try:
-            self._lock(path, OPENERS_LOCK, fcntl.LOCK_SH)
-            if writing:
-                self._lock(path, WRITER_LOCK, fcntl.LOCK_EX)
-        except BaseException:
-            self.release()
-            raise
-
-    def release(self) -> None:
-        """Give the locks back. In a forked child, close the descriptors: the parent keeps them."""
-        for file in self._files:
-            file.close()
-        with _held_guard:
-            _held_here.discard(self._key)
-
-    def _lock(self, path: Path, name: str, kind: int) -> None:
-        try:
-            file = (path / name).open("r+" if kind == fcntl.LOCK_EX else "r")
-        except FileNotFoundError:
-            raise DamageError(
-                f"{path / name} is missing: make an empty file of that name"
-            ) from None
-        except OSError as error:
-            raise StorageError(f"cannot open {path / name}: {error.strerror}") from None
-        self._files.append(file)
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except OSError:
-            holder = file.read(1000).strip() or "another process"
-            raise LockedError(
-                f"{path} is held by {holder}: close it there, or read it with access='read'"
-            ) from None
-        if kind == fcntl.LOCK_EX:
-            file.truncate()
-            file.write(
-                f"pid {os.getpid()} on {socket.gethostname()}, "
-                f"since {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n"
-            )
-            file.flush()
 
 
 def _sync(path: Path) -> None:

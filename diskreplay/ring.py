@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from diskreplay.codec import Codec
 from diskreplay.errors import DamageError, MismatchError, SchemaError, StorageError
 from diskreplay.schema import Array, Field, Schema, infer_schema
-from diskreplay.store import Snapshot, Store
+from diskreplay.store import Snapshot, Store, Transaction
 from diskreplay.version import __version__
 from diskreplay.window import Window, window_rows
 
@@ -42,7 +42,7 @@ _COUNTERS = ("count", "start", "commits", "runs")
 
 def new_state(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the state of a ring that was never written to, with the buffer's `facts`."""
-    return {**dict.fromkeys(_COUNTERS, 0), "run": b"", **facts}
+    return {**dict.fromkeys(_COUNTERS, 0), "run": "", **facts}
 
 
 class Ring:
@@ -60,9 +60,9 @@ class Ring:
         self._expects_all = whole
         with store.snapshot() as snapshot:
             self.refresh(snapshot)
-        self._run = os.urandom(16)
-        self._run_number: int = self.state["runs"]
-        self._run_first = self.count
+        self._run = os.urandom(16).hex()
+        self._run_number = -1  # known at the first commit
+        self._run_rows = 0
         self._run_started = time.time()
 
     @property
@@ -85,14 +85,25 @@ class Ring:
         """The memory of the window, in bytes."""
         return 0 if self.schema is None else self._window.nbytes
 
+    def read_state(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Return the state that is committed, after checking its counts."""
+        path, state = self.store.path, snapshot.meta("state")
+        numbers = [state.get(name) for name in _COUNTERS] if isinstance(state, dict) else [None]
+        if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
+            raise DamageError(f"the state of {path} has no counts in it")
+        if state["start"] > state["count"]:
+            raise DamageError(f"the state of {path} starts after its end")
+        size = min(state["count"] - state["start"], self.capacity)
+        if size > snapshot.entries("transitions"):
+            raise DamageError(
+                f"{path} has {snapshot.entries('transitions')} records (expected {size} or more)"
+            )
+        checked: dict[str, Any] = state
+        return checked
+
     def refresh(self, snapshot: Snapshot) -> bool:
         """Take over what is committed, and return whether anything was new."""
-        state = snapshot.meta("state")
-        numbers = [state.get(name) for name in _COUNTERS] if isinstance(state, dict) else [None]
-        if not all(type(number) is int and number >= 0 for number in numbers):
-            raise DamageError(f"the state of {self.store.path} has no counts in it")
-        if state["start"] > state["count"]:
-            raise DamageError(f"the state of {self.store.path} starts after its end")
+        state = self.read_state(snapshot)
         plain = snapshot.meta("schema")
         if plain is None:
             self.schema = None  # if one was adopted, then by a call that failed
@@ -106,6 +117,18 @@ class Ring:
         self.start, self.commits = state["start"], state["commits"]
         return changed
 
+    def own_run(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Return what the store says of this run, {} when it has committed nothing."""
+        found = snapshot.run(self._run_number) if self._run_number >= 0 else None
+        return found if found is not None and found.get("run") == self._run else {}
+
+    def fact(self, name: str, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return one of the facts of a state, by default the one taken over, that are mappings."""
+        found = (self.state if state is None else state).get(name)
+        if not isinstance(found, dict):
+            raise DamageError(f"the state of {self.store.path} has no {name}")
+        return found
+
     # Writing
 
     def schema_for(self, values: Mapping[str, Any], *, lead: int) -> Schema:
@@ -117,7 +140,7 @@ class Ring:
         if self.schema is None:
             self._codec = Codec(schema)
             self._window = Window(schema, self.capacity, self._window_bytes)
-            self._chunk_rows = max(1, _CHUNK_BYTES // self._codec.record_bytes)
+            self.chunk_rows = max(1, _CHUNK_BYTES // self._codec.record_bytes)
             self._limit = min(self._window.rows, max(1, COMMIT_BYTES // self._codec.record_bytes))
             self.schema = schema
 
@@ -152,8 +175,8 @@ class Ring:
         rows: Iterable[tuple[int, Columns]] = ()
         if self.count > self.committed:
             begin = max(self.committed, self.first)
-            rows = self._window.chunks(begin, self.count, self._chunk_rows)
-        self._commit(rows, self.start, self.count, facts, blocks)
+            rows = self._window.chunks(begin, self.count, self.chunk_rows)
+        self._commit(rows, self.uncommitted, self.start, self.count, facts, blocks)
 
     def commit_rows(
         self,
@@ -170,7 +193,53 @@ class Ring:
         """
         if self.schema is not None:
             self._window.drop_from(first)
-        self._commit(self._numbered(rows, first, count), start, count, facts, blocks)
+        numbered = self.numbered(rows, first, count)
+        self._commit(numbered, count - first, start, count, facts, blocks)
+
+    def numbered(
+        self, rows: Iterable[Columns], first: int, count: int
+    ) -> Iterator[tuple[int, Columns]]:
+        """Cut rows into chunks with write ids, leaving out what `count` says is evicted already."""
+        oldest = count - self.capacity
+        for columns in rows:
+            n = len(columns[0])
+            for at in range(max(0, oldest - first), n, self.chunk_rows):
+                yield first + at, [column[at : at + self.chunk_rows] for column in columns]
+            first += n
+
+    def put(
+        self,
+        txn: Transaction,
+        rows: Iterable[tuple[int, Columns]],
+        state: Mapping[str, Any],
+        count: int,
+        facts: Mapping[str, Any],
+        run: Mapping[str, Any],
+    ) -> int:
+        """Put rows, and the state that goes with them, into a transaction on top of `state`.
+
+        Returns the number of commits with this one. `run` is what to say of the run, by `run_of`.
+        """
+        for first, columns in rows:
+            txn.put_records(self.capacity, first, self._codec.encode(columns, first))
+        commits: int = state["commits"] + 1
+        counters = {
+            "count": count,
+            "commits": commits,
+            "run": self._run,
+            "runs": max(state["runs"], self._run_number + 1),
+        }
+        txn.put_meta({"state": {**state, **facts, **counters}})
+        txn.put_run(self._run_number, run)
+        return commits
+
+    def run_of(self, txn: Transaction, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the store says of this run, or what a new run says of itself."""
+        found = self.own_run(txn)
+        if found:
+            return found
+        self._run_number = state["runs"]
+        return self._new_run(state["count"])
 
     # Reading
 
@@ -188,6 +257,14 @@ class Ring:
             self._window.write_below(wanted, found, self.committed)
         return columns
 
+    def damaged(self, write_ids: Ints, snapshot: Snapshot | None = None) -> Ints:
+        """Return those of live write ids whose record in the store is not what was written."""
+        _, held = self._window.take(write_ids)
+        wanted = np.unique(write_ids[~held])
+        slots = wanted % self.capacity
+        with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
+            return wanted[~self._codec.sound(view.records(slots), wanted)]
+
     def chunks(self, first: int, snapshot: Snapshot) -> Iterator[Columns]:
         """Yield the rows from a live write id on, oldest first, a chunk at a time."""
         for write_ids in self._chunked(first, self.count):
@@ -203,46 +280,36 @@ class Ring:
 
     def _chunked(self, first: int, end: int) -> Iterator[Ints]:
         while first < end:
-            yield np.arange(first, min(first + self._chunk_rows, end))
-            first += self._chunk_rows
+            yield np.arange(first, min(first + self.chunk_rows, end))
+            first += self.chunk_rows
 
     def _commit(
         self,
         rows: Iterable[tuple[int, Columns]],
+        n: int,
         start: int,
         count: int,
         facts: Mapping[str, Any],
         blocks: Mapping[int, bytes],
     ) -> None:
-        def facts_after(state: Any) -> dict[str, Any]:
+        with self.store.transaction() as txn:
+            state = self.read_state(txn)
             # A commit of this run that was interrupted after it was done may not be known here.
             if state["commits"] != self.commits and state.get("run") != self._run:
                 raise StorageError(
                     f"{self.store.path} was written by another process although it is held here: "
                     "nothing of this buffer was committed over it"
                 )
-            commits = state["commits"] + 1
-            new = {"count": count, "start": start, "commits": commits, "run": self._run}
-            meta = {"state": {**facts, **new, "runs": self._run_number + 1}}
-            return meta if self.schema is None else {**meta, "schema": self.schema.to_plain()}
-
-        records = ((first, self._codec.encode(columns, first)) for first, columns in rows)
-        run = (self._run_number, self._describe_run(count))
-        written = self.store.commit(self.capacity, records, blocks, facts_after, run)
-        self.commits = written["state"]["commits"]
+            run = self.run_of(txn, state)
+            run |= {"end": count, "rows": self._run_rows + n}
+            commits = self.put(txn, rows, state, count, {**facts, "start": start}, run)
+            txn.put_blocks(blocks)
+            if self.schema is not None:
+                txn.put_meta({"schema": self.schema.to_plain()})
+        self.commits = commits
+        self._run_rows += n
         self.count = self.committed = count
         self.start = start
-
-    def _numbered(
-        self, rows: Iterable[Columns], first: int, count: int
-    ) -> Iterator[tuple[int, Columns]]:
-        """Cut rows into chunks with write ids, leaving out what `count` says is evicted already."""
-        oldest = count - self.capacity
-        for columns in rows:
-            n = len(columns[0])
-            for at in range(max(0, oldest - first), n, self._chunk_rows):
-                yield first + at, [column[at : at + self._chunk_rows] for column in columns]
-            first += n
 
     def _adopt_stored(self, plain: Any) -> None:
         try:
@@ -264,14 +331,16 @@ class Ring:
             )
         self.adopt(schema)
 
-    def _describe_run(self, count: int) -> dict[str, Any]:
+    def _new_run(self, count: int) -> dict[str, Any]:
         return {
-            "first": self._run_first,
+            "first": count,
             "end": count,
+            "rows": 0,
             "started": self._run_started,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "versions": _versions(),
+            "run": self._run,
         }
 
 

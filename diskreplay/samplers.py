@@ -6,66 +6,36 @@ are the ends of the live write ids: [first, count).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from diskreplay.arguments import checked_capacity, real_number, whole_number
-from diskreplay.errors import ArgumentError, DamageError, PriorityError
+from diskreplay.errors import ArgumentError, DamageError, PriorityError, SampleError
+from diskreplay.priorities import (
+    BLOCK_SLOTS,
+    MAX_PRIORITY,
+    Floats,
+    Ints,
+    Priorities,
+    block_bytes,
+    block_of,
+    block_span,
+    checked_priorities,
+    checked_state,
+)
 from diskreplay.sum_tree import SumTree
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Priorities = NDArray[np.float32]
-
-BLOCK_SLOTS = 1000  # as many float32 as fit a page of 4096 bytes with their framing
 _WAITING_KEPT = 1 << 14  # places for new priorities that are never given back
-_BLOCK_DTYPE = np.dtype("<f4")
-_MAX_PRIORITY = float(np.finfo(np.float32).max)
-
-
-def importance_weights(probabilities: ArrayLike, size: int, beta: float) -> NDArray[np.float32]:
-    """Return `(size * P(i)) ** -beta`, divided by the largest of the batch, float32 (n,).
-
-    Source: Schaul et al., Prioritized Experience Replay, ICLR 2016, section 3.4.
-
-    >>> importance_weights(np.array([0.5, 0.25]), size=4, beta=1.0)
-    array([0.5, 1. ], dtype=float32)
-    """
-    shares = size * np.asarray(probabilities, np.float64)
-    if not shares.size:
-        return np.zeros(shares.shape, np.float32)
-    if not (shares > 0.0).all():
-        raise ArgumentError(f"probabilities must be above zero (found {shares.min() / size})")
-    # The smallest share has the largest weight; dividing first cannot overflow.
-    weights: Floats = (shares / shares.min()) ** -beta
-    return weights.astype(np.float32)
-
-
-def checked_priorities(priorities: ArrayLike, n: int) -> Priorities:
-    """Return n priorities as float32, or raise PriorityError."""
-    try:
-        found = np.asarray(priorities)
-    except (TypeError, ValueError) as error:
-        raise PriorityError(f"expected {n} priorities: {error}") from None
-    if found.dtype.kind not in "biuf" or found.shape != (n,):
-        raise PriorityError(
-            f"expected {n} priorities, shape ({n},) (found shape {found.shape}, {found.dtype})"
-        )
-    given = found.astype(np.float64)
-    good = (given >= 0) & (given <= _MAX_PRIORITY)
-    if not good.all():
-        raise PriorityError(
-            f"a priority must be finite and not negative, at most {_MAX_PRIORITY:.4g} "
-            f"(found {given[~good][0]}): give the absolute TD error"
-        )
-    return given.astype(np.float32)
 
 
 class UniformSampler:
     """Draws live write ids with equal probability, without duplicates in a batch."""
+
+    def __init__(self) -> None:
+        self._left_out: Ints = np.zeros(0, np.int64)
 
     def sibling(self, capacity: int) -> UniformSampler:
         """Return an empty sampler of the same settings for another capacity."""
@@ -83,17 +53,51 @@ class UniformSampler:
     def hold(self, first: int, n: int, priorities: Priorities | None) -> None:
         """Take note of n write ids from `first` on that are about to be live."""
 
+    def update(self, write_ids: Ints, priorities: Priorities, first: int, count: int) -> int:
+        """Set no priorities: there are none."""
+        return 0
+
     def draw(
         self, n: int, first: int, count: int, generator: np.random.Generator
     ) -> tuple[Ints, Floats | None]:
-        """Return n write ids and, from a prioritized sampler, their probabilities."""
-        return first + generator.choice(count - first, n, replace=False), None
+        """Return n write ids and, from a prioritized sampler, their probabilities.
+
+        Raises SampleError when there are not as many that may be drawn.
+        """
+        out = self._left_out[self._left_out >= first]
+        if n > count - first - out.size:
+            raise SampleError(
+                f"cannot draw {n} transitions: {count - first} are held, and {out.size} of their "
+                "records are damaged"
+            )
+        chosen = generator.choice(count - first - out.size, n, replace=False)
+        passed = np.searchsorted(out - first - np.arange(out.size), chosen, side="right")
+        return first + chosen + passed, None
+
+    def advance(self, draws: int) -> None:
+        """Count draws."""
+
+    def leave_out(self, write_ids: Ints, first: int, count: int) -> None:
+        """Never draw these again."""
+        self._left_out = np.union1d(self._left_out, write_ids)
 
     def distrust(self) -> None:
         """Build what depends on the live write ids again before it is used."""
 
     def clear(self, count: int) -> None:
         """Forget all write ids below `count`."""
+
+    def merge(
+        self,
+        stored: Mapping[str, Any],
+        read: Callable[[list[int]], Mapping[int, bytes]],
+        first: int,
+        count: int,
+        write_ids: Ints,
+        priorities: Priorities,
+    ) -> tuple[dict[str, Any], dict[int, bytes]]:
+        """Return a stored state and stored blocks with priorities laid over them."""
+        return {}, {}
 
     def state(self) -> dict[str, Any]:
         """Return, as plain data, what a commit must hold beside the priority blocks."""
@@ -154,9 +158,10 @@ class PrioritizedSampler:
         self.beta_start = real_number("beta_start", beta_start, low=0.0, high=1.0)
         self.beta_end = real_number("beta_end", beta_end, low=0.0, high=1.0)
         self.beta_frames = whole_number("beta_frames", beta_frames, at_least=1, at_most=2**53)
-        self.epsilon = real_number("epsilon", epsilon, low=0.0, high=_MAX_PRIORITY, above=True)
+        self.epsilon = real_number("epsilon", epsilon, low=0.0, high=MAX_PRIORITY, above=True)
         self.frame = 0
         self._largest: float | None = None
+        self._left_out: set[int] = set()  # slots
         self._settled_to = 0  # write ids from here on wait in `_waiting`
         self._waiting = np.zeros(_WAITING_KEPT, np.float32)
         self._tree_is_whole = True
@@ -234,6 +239,17 @@ class PrioritizedSampler:
         slots, masses = self._tree.find(values)
         return self._newest_ids(slots, count), masses / total
 
+    def advance(self, draws: int) -> None:
+        """Count draws: beta follows them."""
+        self.frame += draws
+
+    def leave_out(self, write_ids: Ints, first: int, count: int) -> None:
+        """Never draw these again: their mass is zero until their slots are written over."""
+        self._settle(first, count)
+        slots = write_ids % self.capacity
+        self._left_out.update(slots.tolist())
+        self._set_masses(slots)
+
     def live_priorities(self, first: int, count: int) -> Priorities:
         """Return the raw priorities of [first, count), oldest first. Cost: O(size)."""
         self._settle(first, count)
@@ -249,6 +265,7 @@ class PrioritizedSampler:
         self._tree.clear()
         self._priorities[:] = 0.0
         self._largest = None
+        self._left_out.clear()
         self._settled_to = count
         self._waiting = np.zeros(_WAITING_KEPT, np.float32)
         self._tree_is_whole = True
@@ -259,18 +276,54 @@ class PrioritizedSampler:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned; raise DamageError when it is something else."""
-        frame, largest = state.get("frame"), state.get("max_priority")
-        if type(frame) is not int or frame < 0:
-            raise DamageError(f"the stored frame is not a count of draws (found {frame!r})")
-        if largest is not None and not (type(largest) is float and 0 <= largest <= _MAX_PRIORITY):
-            raise DamageError(f"the stored largest priority is not a priority (found {largest!r})")
-        self.frame, self._largest = frame, largest
+        self.frame, self._largest = checked_state(state)
+
+    def merge(
+        self,
+        stored: Mapping[str, Any],
+        read: Callable[[list[int]], Mapping[int, bytes]],
+        first: int,
+        count: int,
+        write_ids: Ints,
+        priorities: Priorities,
+    ) -> tuple[dict[str, Any], dict[int, bytes]]:
+        """Return a stored state and stored blocks with priorities laid over them.
+
+        Nothing in memory is changed, and none of it is used. The last of duplicates wins.
+
+        stored, first, count:  the state of the store, and the ends of what is live in it
+        read:                  returns stored blocks by number, or raises where one is missing
+        write_ids, priorities: int64 and float32 (n,); NaN stands for the largest so far
+        """
+        frame, largest = checked_state(stored)
+        new = np.isnan(priorities)
+        known = [] if largest is None else [largest]
+        if not new.all():
+            known.append(float(priorities[~new].max()))
+        highest = max(known, default=1.0)
+        slots = write_ids % self.capacity
+        numbers = np.unique(slots // BLOCK_SLOTS)
+        places = numbers[:, None] * BLOCK_SLOTS + np.arange(BLOCK_SLOTS)
+        live = (self._newest_ids(places, count) >= first) & (places < self.capacity)
+        table = np.zeros(places.shape, np.float32)
+        wanted = numbers[live.any(axis=1)].tolist()
+        for number, content in read(wanted).items():
+            block = block_of(number, content, self.capacity)
+            table[np.searchsorted(numbers, number), : block.size] = block
+        rows = np.searchsorted(numbers, slots // BLOCK_SLOTS)
+        table[rows, slots % BLOCK_SLOTS] = np.where(new, highest, priorities)
+        spans = [block_span(number, self.capacity) for number in numbers.tolist()]
+        blocks = {
+            number: block_bytes(row[: span.stop - span.start])
+            for number, span, row in zip(numbers.tolist(), spans, table, strict=True)
+        }
+        return {"frame": frame, "max_priority": highest if new.size else largest}, blocks
 
     def dirty_blocks(self, first: int, count: int) -> dict[int, bytes]:
         """Return the priority blocks that differ from those last committed, by block number."""
         self._settle(first, count)
         numbers = np.flatnonzero(self._dirty).tolist()
-        return {number: self._block(number).astype(_BLOCK_DTYPE).tobytes() for number in numbers}
+        return {number: block_bytes(self._block(number)) for number in numbers}
 
     def committed(self, blocks: Iterable[int]) -> None:
         """Take note that these blocks are committed as they are."""
@@ -279,20 +332,15 @@ class PrioritizedSampler:
     def load_blocks(self, blocks: Mapping[int, bytes], first: int, count: int) -> None:
         """Take over priority blocks as a commit wrote them, and the masses of their live slots."""
         whole, self._tree_is_whole = self._tree_is_whole, False
+        changed = []
         for number, content in blocks.items():
-            block = self._block(number)
-            if not block.size or len(content) != block.nbytes:
-                raise DamageError(
-                    f"priority block {number} has {len(content)} bytes (expected {block.nbytes})"
-                )
-            block[:] = np.frombuffer(content, _BLOCK_DTYPE)
-            if not ((block >= 0.0) & (block <= _MAX_PRIORITY)).all():
-                raise DamageError(f"priority block {number} holds what is not a priority")
-        spans = [self._span(number).indices(self.capacity) for number in blocks]
+            block, stored = self._block(number), block_of(number, content, self.capacity)
+            changed.append(np.flatnonzero(block != stored) + number * BLOCK_SLOTS)
+            block[:] = stored
         new = np.arange(max(first, self._settled_to), count) % self.capacity
-        slots = np.concatenate([new, *(np.arange(*span) for span in spans)])
-        live = self._newest_ids(slots, count) >= first
-        self._tree.set(slots, np.where(live, self._mass(self._priorities[slots]), 0.0))
+        self._left_out.difference_update(new.tolist() if self._left_out else ())
+        slots = np.concatenate([new, *changed])
+        self._set_masses(slots[self._newest_ids(slots, count) >= first])
         self._settled_to = count
         self._tree_is_whole = whole
 
@@ -308,7 +356,7 @@ class PrioritizedSampler:
         self._tree.check()
         slots = np.arange(first, count) % self.capacity
         expected = np.zeros(self.capacity)
-        expected[slots] = self._mass(self._priorities[slots])
+        expected[slots] = self._masses(slots)
         wrong = np.flatnonzero(self._tree.masses(np.arange(self.capacity)) != expected)
         if wrong.size:
             raise DamageError(
@@ -317,13 +365,20 @@ class PrioritizedSampler:
             )
 
     def _block(self, number: int) -> Priorities:
-        return self._priorities[self._span(number)]
+        return self._priorities[block_span(number, self.capacity)]
 
-    def _span(self, number: int) -> slice:
-        return slice(number * BLOCK_SLOTS, (number + 1) * BLOCK_SLOTS)
+    def _masses(self, slots: Ints) -> Floats:
+        """Return what the tree should hold for slots in use."""
+        masses: Floats = (self._priorities[slots].astype(np.float64) + self.epsilon) ** self.alpha
+        if self._left_out:
+            masses[np.isin(slots, list(self._left_out))] = 0.0
+        return masses
 
-    def _mass(self, priorities: Priorities) -> Floats:
-        return (priorities.astype(np.float64) + self.epsilon) ** self.alpha
+    def _set_masses(self, slots: Ints) -> None:
+        # An interrupt in the middle leaves sums that nothing would put right later.
+        whole, self._tree_is_whole = self._tree_is_whole, False
+        self._tree.set(slots, self._masses(slots))
+        self._tree_is_whole = whole
 
     def _raise_largest(self, priorities: Priorities) -> None:
         largest = float(np.max(priorities))
@@ -335,6 +390,7 @@ class PrioritizedSampler:
         if start < count:
             slots = np.arange(start, count) % self.capacity
             waiting = self._waiting[start - self._settled_to : count - self._settled_to]
+            self._left_out.difference_update(slots.tolist() if self._left_out else ())
             self._set_priorities(slots, waiting)
         self._settled_to = count
         if self._waiting.size > _WAITING_KEPT:
@@ -344,17 +400,15 @@ class PrioritizedSampler:
 
     def _set_priorities(self, slots: Ints, priorities: Priorities) -> None:
         self._dirty[slots // BLOCK_SLOTS] = True
-        # An interrupt in the middle leaves sums that nothing would put right later.
         whole, self._tree_is_whole = self._tree_is_whole, False
         self._priorities[slots] = priorities
-        # Read back, so that duplicates all have the mass of the last one.
-        self._tree.set(slots, self._mass(self._priorities[slots]))
+        self._set_masses(slots)  # reads them back, so that duplicates all have the last one
         self._tree_is_whole = whole
 
     def _rebuild(self, first: int, count: int) -> None:
         slots = np.arange(first, count) % self.capacity
         self._tree.clear()
-        self._tree.set(slots, self._mass(self._priorities[slots]))
+        self._tree.set(slots, self._masses(slots))
         self._tree_is_whole = True
 
     def _newest_ids(self, slots: Ints, count: int) -> Ints:

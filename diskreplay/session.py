@@ -1,7 +1,7 @@
 """Session: the life of an open buffer, from its opening over its commits to its end.
 
-It joins a ring (the transitions), a sampler (which of them a batch is made of), the random
-generator and a lock, and decides when to commit. What users call is in base.py and buffer.py.
+It has a lock around the contents, and decides when to commit. What users call is in base.py and
+buffer.py.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import traceback
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
+
+import numpy as np
 
 from diskreplay.arguments import checked_capacity, checked_path, real_number, whole_number
 from diskreplay.committer import Committer
+from diskreplay.contents import Contents, SamplerT
 from diskreplay.errors import (
     ArgumentError,
     ClosedError,
@@ -29,11 +32,12 @@ from diskreplay.errors import (
     ReadOnlyError,
     StorageError,
 )
+from diskreplay.exclusive import Exclusive
 from diskreplay.forks import forget, watch
-from diskreplay.generator import generator_from_plain, generator_to_plain, new_generator
-from diskreplay.ring import Columns, Ring, new_state
-from diskreplay.samplers import PrioritizedSampler, UniformSampler
+from diskreplay.generator import generator_to_plain, new_generator
+from diskreplay.ring import Ring, new_state
 from diskreplay.schema import STANDARD_FIELDS, Field, FieldLike, Schema, fields_of
+from diskreplay.shared import Shared
 from diskreplay.store import DURABILITIES, Snapshot, Store
 
 if TYPE_CHECKING:
@@ -41,8 +45,8 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 SchemaLike = Schema | Mapping[str, FieldLike]
-SamplerT = TypeVar("SamplerT", UniformSampler, PrioritizedSampler)
 
+ACCESS = ("exclusive", "shared", "read")
 _PATIENCE = 0.05  # seconds
 RUN_SETTINGS = ("durability", "commit_interval")
 _open_sessions: weakref.WeakSet[Session[Any]] = weakref.WeakSet()
@@ -51,7 +55,7 @@ _open_sessions: weakref.WeakSet[Session[Any]] = weakref.WeakSet()
 class Session(Generic[SamplerT]):
     """An opening of a store, with a lock around all that it holds in memory."""
 
-    _sampler: SamplerT
+    _contents: Contents[SamplerT] | Exclusive[SamplerT] | Shared[SamplerT]
 
     def __init__(
         self,
@@ -66,28 +70,26 @@ class Session(Generic[SamplerT]):
         durability: str,
         commit_interval: float,
         window_bytes: int,
+        on_damage: str,
         settings: Mapping[str, Any],
     ) -> None:
         self._closed = True  # until all of it stands
         self._is_inherited = False  # by a forked child that has not opened it again yet
         self._is_child = False  # of a process that writes
         self._lock = threading.RLock()
-        self._sampler = sampler
         self._capacity = checked_capacity(capacity)
         self._interval = real_number("commit_interval", commit_interval, low=0, high=float("inf"))
         window_bytes = whole_number("window_bytes", window_bytes, at_least=0)
         self._window_bytes = window_bytes
         if seed is not None:
             seed = whole_number("seed", seed, at_least=0)
-        self._check_words(path, access, durability)
+        self._check_words(path, access, durability, on_damage)
+        self._access = access
+        self._skips_damaged = on_damage == "skip"
         expected = {} if schema is None else fields_of(schema)
-        self._writing = access == "exclusive"
         self._settings = {
             **settings, "durability": durability, "commit_interval": self._interval
         }  # fmt: skip
-        self._generator = new_generator(seed)
-        self._stale_updates = 0
-        self._seals: dict[int, bytes] = {}
         self._changed_at: float | None = None
         self._commit_failed = False
         self._committer = Committer(self._interval, self._commit_when_due)
@@ -97,7 +99,7 @@ class Session(Generic[SamplerT]):
         watch(self)
         with self._lock:  # a fork waits until the buffer stands
             try:
-                self._open(kind, window_bytes, durability, expected, schema)
+                self._open(kind, sampler, new_generator(seed), durability, expected, schema)
             except BaseException:
                 forget(self)
                 if self._temporary:
@@ -109,25 +111,33 @@ class Session(Generic[SamplerT]):
     def _open(
         self,
         kind: str,
-        window_bytes: int,
+        sampler: SamplerT,
+        generator: np.random.Generator,
         durability: str,
         expected: Mapping[str, Field],
         schema: SchemaLike | None,
     ) -> None:
-        if self._writing:
+        if self._access != "read":
             whole = all(name in expected for name in STANDARD_FIELDS)
             meta = {"schema": Schema(expected.values()).to_plain()} if whole else {}
-            meta["state"] = new_state(self._facts())  # type: ignore[assignment]
+            facts = {
+                "generator": generator_to_plain(generator),
+                "sampler": sampler.state(),
+                "settings": self._settings,
+                "stale_updates": 0,
+            }
+            meta["state"] = new_state(facts)  # type: ignore[assignment]
             Store.create(self._path, {"kind": kind, "capacity": self._capacity}, meta)
         if self._temporary:
             durability = "process"  # it does not outlive the process anyway
-        self._store = Store(self._path, writing=self._writing, durability=durability)
+        self._store = Store(self._path, access=self._access, durability=durability)
         try:
             self._expect("kind", kind)
             self._expect("capacity", self._capacity)
             whole = isinstance(schema, Schema)
-            self._ring = Ring(self._store, window_bytes, expected, whole=whole)
-            self._restore()
+            ring = Ring(self._store, self._window_bytes, expected, whole=whole)
+            has = {"exclusive": Exclusive, "shared": Shared, "read": Contents}[self._access]
+            self._contents = has(self._store, ring, sampler, generator, self._settings)
         except BaseException:
             self._store.close(sync=False)
             raise
@@ -143,7 +153,7 @@ class Session(Generic[SamplerT]):
                 return
             if not self._temporary:
                 self._commit()
-            self._let_go(sync=self._writing and not self._temporary)
+            self._let_go(sync=not self._temporary)
 
     def _let_go(self, *, sync: bool) -> None:
         self._closed = True
@@ -175,18 +185,22 @@ class Session(Generic[SamplerT]):
 
     # Inside
 
+    @property
+    def _ring(self) -> Ring:
+        return self._contents.ring
+
+    @property
+    def _sampler(self) -> SamplerT:
+        return self._contents.sampler
+
     @contextlib.contextmanager
     def _view(self) -> Iterator[Snapshot | None]:
-        """Hold the lock; a reader follows the store, and reads from the snapshot it gets."""
+        """Hold the lock, and follow what other processes have committed."""
         self._refuse_nesting()
         with self._lock:
             self._check_open()
-            if self._writing:
-                yield None
-            else:
-                with self._store.snapshot() as snapshot:
-                    self._follow(snapshot)
-                    yield snapshot
+            with self._contents.view() as snapshot:
+                yield snapshot
 
     def _refuse_nesting(self) -> None:
         # A signal handler runs on the thread that it interrupted, which the lock would let in.
@@ -202,32 +216,32 @@ class Session(Generic[SamplerT]):
         if self._is_inherited:
             self._open_in_child()
 
-    def _check_writing(self) -> None:
+    def _writable(self) -> Exclusive[SamplerT] | Shared[SamplerT]:
         self._check_open()
+        if isinstance(self._contents, Exclusive | Shared):
+            return self._contents
         if self._is_child:
             raise ReadOnlyError(
                 f"{self._path} is written by the process from which this one was forked: a child "
                 "can only read it"
             )
-        if not self._writing:
-            raise ReadOnlyError(
-                f"{self._path} is open with access='read': open it with access='exclusive' to write"
-            )
+        raise ReadOnlyError(
+            f"{self._path} is open with access='read': open it with access='exclusive' or "
+            "'shared' to write"
+        )
 
-    def _check_words(self, path: PathLike | None, access: str, durability: str) -> None:
-        if access == "shared":
-            raise ArgumentError(
-                "access 'shared' is not available yet: use 'exclusive' (one writing process), or "
-                "'read' beside it"
-            )
-        if access not in ("exclusive", "read"):
-            raise ArgumentError(f"access must be 'exclusive' or 'read' (found {access!r})")
-        if durability not in DURABILITIES:
-            raise ArgumentError(
-                f"durability must be one of {', '.join(DURABILITIES)} (found {durability!r})"
-            )
+    def _check_words(
+        self, path: PathLike | None, access: str, durability: str, on_damage: str
+    ) -> None:
+        for name, word, words in (
+            ("access", access, ACCESS),
+            ("durability", durability, DURABILITIES),
+            ("on_damage", on_damage, ("raise", "skip")),
+        ):
+            if word not in words:
+                raise ArgumentError(f"{name} must be one of {', '.join(words)} (found {word!r})")
         if path is None and access != "exclusive":
-            raise ArgumentError("access='read' needs the path of a store")
+            raise ArgumentError(f"access={access!r} needs the path of a store")
 
     def _expect(self, name: str, expected: Any) -> None:
         found = self._store.identity.get(name)
@@ -238,42 +252,6 @@ class Session(Generic[SamplerT]):
                 f"{name} is {found} in {self._path} (expected {expected}): open it with "
                 f"diskreplay.open({str(self._path)!r}), or load() it into a new buffer"
             )
-
-    def _facts(self) -> dict[str, Any]:
-        """Return what a commit holds beside transitions and priorities."""
-        return {
-            "generator": generator_to_plain(self._generator),
-            "sampler": self._sampler.state(),
-            "settings": self._settings,
-            "stale_updates": self._stale_updates,
-        }
-
-    def _restore(self) -> None:
-        """Take over all that the store remembers, as of its last commit."""
-        with self._store.snapshot() as snapshot:
-            self._ring.refresh(snapshot)
-            self._forget()
-            self._take_over(snapshot)
-        if self._writing:
-            self._generator = generator_from_plain(self._ring.state.get("generator"))
-        self._changed_at = None
-        self._commit_failed = False
-
-    def _forget(self) -> None:
-        self._seals = {}
-        self._sampler.clear(self._ring.first)
-
-    def _follow(self, snapshot: Snapshot) -> None:
-        start = self._ring.start
-        try:
-            if self._ring.refresh(snapshot):
-                if self._ring.start != start:
-                    self._forget()
-                self._take_over(snapshot)
-        except BaseException:
-            self._ring.commits = -1  # so that the next call takes over everything
-            self._seals = {}
-            raise
 
     def _before_fork(self) -> None:
         self._lock.acquire()
@@ -290,43 +268,23 @@ class Session(Generic[SamplerT]):
 
     def _open_in_child(self) -> None:
         """Open the store again, to read it, in place of what was inherited from the parent."""
-        self._is_child = self._is_child or self._writing
-        self._writing = self._temporary = False
+        self._is_child = self._is_child or self._contents.writes
+        self._temporary = False
         self._committer = Committer(self._interval, self._commit_when_due)
-        self._generator = new_generator(None)
-        self._sampler = self._sampler.sibling(self._capacity)
-        self._store = Store(self._path, writing=False)
+        self._store = Store(self._path)
         try:
-            self._ring = Ring(self._store, self._window_bytes, {})
-            self._restore()
+            ring = Ring(self._store, self._window_bytes, {})
+            sampler = self._sampler.sibling(self._capacity)
+            generator = new_generator(None)
+            self._contents = Contents(self._store, ring, sampler, generator, self._settings)
+            self._changed_at = None
             self._is_inherited = False
         except BaseException:
             self._store.close(sync=False)
             raise
 
-    def _take_over(self, snapshot: Snapshot) -> None:
-        ring, state = self._ring, self._ring.state
-        stale = state.get("stale_updates")
-        if type(stale) is not int or stale < 0:
-            raise DamageError(f"the state of {self._path} has no count of stale updates")
-        self._stale_updates = stale
-        seals = snapshot.seals()
-        missing = set(self._sampler.live_blocks(ring.first, ring.count)) - set(seals)
-        if missing:
-            raise DamageError(f"priority block {min(missing)} of {self._path} is missing")
-        changed = [number for number, seal in seals.items() if self._seals.get(number) != seal]
-        self._sampler.load_blocks(snapshot.blocks(changed), ring.first, ring.count)
-        self._sampler.restore(self._state_of(ring, "sampler"))
-        self._seals = seals
-
-    def _state_of(self, ring: Ring, name: str) -> dict[str, Any]:
-        state = ring.state.get(name)
-        if not isinstance(state, dict):
-            raise DamageError(f"the state of {ring.store.path} has no {name}")
-        return state
-
     def _make_room(self, n: int) -> None:
-        if self._commit_failed or not self._ring.has_room(n):
+        if self._commit_failed or not self._writable().has_room(n):
             self._commit()
 
     def _touch(self) -> None:
@@ -339,23 +297,22 @@ class Session(Generic[SamplerT]):
     def _settle(self) -> None:
         """End a change: with interval 0 it is committed, or undone when that fails."""
         if self._interval == 0.0:
-            with self._restored_on_error():
+            try:
                 self._commit()
+            except BaseException:
+                self._writable().undo()
+                self._changed_at = None
+                self._commit_failed = False
+                raise
 
-    def _commit(self) -> None:
+    def _commit(self, *, anywhere: bool = False) -> None:
         if self._changed_at is None:
             return
-        blocks = self._sampler.dirty_blocks(self._ring.first, self._ring.count)
-        self._ring.commit(self._facts(), blocks)
-        self._sampler.committed(blocks)
+        if not anywhere:
+            self._store.check_place()
+        self._writable().commit()
         self._changed_at = None
         self._commit_failed = False
-
-    def _commit_rows(self, rows: Iterator[Columns], first: int, start: int, count: int) -> None:
-        """Commit rows past the window, whose priorities the sampler holds already."""
-        blocks = self._sampler.dirty_blocks(max(start, count - self._capacity), count)
-        self._ring.commit_rows(rows, first, start, count, self._facts(), blocks)
-        self._sampler.committed(blocks)
 
     def _commit_when_due(self) -> float | None:
         """Commit if it is time; return the seconds until it will be, None when nothing waits."""
@@ -376,15 +333,6 @@ class Session(Generic[SamplerT]):
             return None
         finally:
             self._lock.release()
-
-    @contextlib.contextmanager
-    def _restored_on_error(self) -> Iterator[None]:
-        """Go back to the last commit when the block raises. Nothing may be uncommitted before."""
-        try:
-            yield
-        except BaseException:
-            self._restore()
-            raise
 
 
 @atexit.register

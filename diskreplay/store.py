@@ -14,9 +14,10 @@ after it, and the key tells a value that was moved to another key.
 from __future__ import annotations
 
 import contextlib
-import sys
+import functools
+import os
 import uuid as uuids
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,34 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from diskreplay.directory import DATA, Hold, building, check_data_file, holds_store, read_uuid
-from diskreplay.errors import DamageError, DiskReplayError, NotAStoreError, StorageError
+from diskreplay.directory import (
+    DATA,
+    building,
+    check_data_file,
+    holds_store,
+    make_known,
+    read_uuid,
+)
+from diskreplay.engine import (
+    errors_of,
+    integer_key,
+    integer_keys,
+    number_of,
+    open_databases,
+    open_env,
+    put_records,
+)
+from diskreplay.errors import DamageError, NotAStoreError, StorageError
+from diskreplay.locks import Hold
 
 Ints = NDArray[np.int64]
 
-_MAP_BYTES = 1 << 42  # address space, not disk: a store never meets its end
 _SYNC_FLAGS = {
     "full": {"sync": True, "metasync": True},
     "system": {"sync": True, "metasync": False},
     "process": {"sync": False, "metasync": False},
 }
 DURABILITIES = tuple(_SYNC_FLAGS)
-_INTEGER_KEYS = ("transitions", "priorities", "runs")
 _SEAL = b"\x93\xcf"
 
 
@@ -58,12 +74,12 @@ class Snapshot:
     def records(self, slots: Ints) -> list[Any]:
         """Return the record of each slot as a buffer into the store, an empty one if missing."""
         get, database = self._txn.get, self._databases["transitions"]
-        return [get(key, b"", database) for key in _integer_keys(slots)]
+        return [get(key, b"", database) for key in integer_keys(slots)]
 
     def seals(self) -> dict[int, bytes]:
         """Return the checksum of each priority block: which changed since an earlier snapshot."""
         cursor = self._txn.cursor(self._databases["priorities"])
-        return {_number(key): bytes(raw[2:10]) for key, raw in cursor}
+        return {number_of(key): bytes(raw[2:10]) for key, raw in cursor}
 
     def blocks(self, numbers: Iterable[int]) -> dict[int, bytes]:
         """Return the contents of priority blocks."""
@@ -75,12 +91,51 @@ class Snapshot:
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the descriptions of all runs, oldest first."""
-        numbers = [_number(key) for key, _ in self._txn.cursor(self._databases["runs"])]
+        numbers = [number_of(key) for key, _ in self._txn.cursor(self._databases["runs"])]
         return [self._sealed("runs", n, "the description of run") for n in numbers]
 
+    def run(self, number: int) -> dict[str, Any] | None:
+        """Return the description of one run, None when there is none."""
+        key = integer_key(number)
+        if self._txn.get(key, db=self._databases["runs"]) is None:
+            return None
+        found: dict[str, Any] = self._sealed("runs", number, "the description of run")
+        return found
+
+    def entries(self, database: str) -> int:
+        """Return how many keys a database has."""
+        entries: int = self._txn.stat(self._databases[database])["entries"]
+        return entries
+
     def _sealed(self, database: str, number: int, what: str) -> Any:
-        raw = self._txn.get(_integer_key(number), b"", self._databases[database])
+        raw = self._txn.get(integer_key(number), b"", self._databases[database])
         return unseal(raw, number, f"{what} {number} of {self._path}")
+
+
+class Transaction(Snapshot):
+    """A snapshot that nobody else can change before it ends, and what is put into it."""
+
+    def put_records(self, capacity: int, first: int, records: Sequence[bytes]) -> None:
+        """Put the records of the write ids from `first` on into their slots."""
+        with self._txn.cursor(self._databases["transitions"]) as cursor:
+            put_records(cursor, first % capacity, records, capacity)
+
+    def put_blocks(self, blocks: Mapping[int, bytes]) -> None:
+        """Put priority blocks, by number."""
+        for number, content in blocks.items():
+            self._put("priorities", integer_key(number), seal(number, content))
+
+    def put_meta(self, facts: Mapping[str, Any]) -> None:
+        """Put facts, by name."""
+        for name, fact in facts.items():
+            self._put("meta", name.encode(), seal(name, fact))
+
+    def put_run(self, number: int, description: Mapping[str, Any]) -> None:
+        """Put the description of a run."""
+        self._put("runs", integer_key(number), seal(number, description))
+
+    def _put(self, database: str, key: bytes, value: bytes) -> None:
+        self._txn.put(key, value, db=self._databases[database])
 
 
 class Store:
@@ -96,7 +151,7 @@ class Store:
             return False
         uuid = str(uuids.uuid4())
         try:
-            with building(path, uuid) as place, _errors_of(path):
+            with building(path, uuid) as place, errors_of(path):
                 _write_new(place, {"identity": {**identity, "uuid": uuid}, **meta})
         except StorageError:
             if holds_store(path):  # another process was faster
@@ -104,20 +159,23 @@ class Store:
             raise
         return True
 
-    def __init__(self, path: Path, *, writing: bool, durability: str = "system") -> None:
+    def __init__(self, path: Path, *, access: str = "read", durability: str = "system") -> None:
         if not holds_store(path):
             raise NotAStoreError(
                 f"{path} holds no store: ReplayBuffer(capacity, path=...) makes one"
             )
         self.path = path
         uuid = read_uuid(path)
-        self._writing = writing
-        self._hold = Hold(path, writing=writing)
+        self._writing = access != "read"
+        self._hold = Hold(path, access)
         try:
-            check_data_file(path)
-            with _errors_of(path):
-                self._env = _open_env(path, writing, _SYNC_FLAGS[durability])
-                self._databases = _open_databases(self._env, create=False)
+            check_data_file(path, trusted=not self._hold.is_first)
+            self._data = str(path / DATA)
+            status = os.stat(self._data)
+            self._file = status.st_dev, status.st_ino
+            with errors_of(path):
+                self._env = open_env(path, self._writing, _SYNC_FLAGS[durability])
+                self._databases = open_databases(self._env, create=False)
             with self.snapshot() as snapshot:
                 self.identity: dict[str, Any] = _mapping(snapshot.meta("identity"), path)
             if self.identity.get("uuid") != uuid:
@@ -132,8 +190,8 @@ class Store:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """Look at what is committed now. Cost: about a microsecond."""
-        with _errors_of(self.path):
-            txn = self._env.begin(buffers=True)
+        with errors_of(self.path):
+            txn = self._begin()
             snapshot = Snapshot(self, txn)
             try:
                 yield snapshot
@@ -144,44 +202,46 @@ class Store:
                 txn.abort()
                 del txn
 
-    def commit(
-        self,
-        capacity: int,
-        records: Iterable[tuple[int, Sequence[bytes]]],
-        blocks: Mapping[int, bytes],
-        facts_after: Callable[[Any], Mapping[str, Any]],
-        run: tuple[int, Mapping[str, Any]],
-    ) -> Mapping[str, Any]:
-        """Write all of it in one transaction, or raise and leave the store as it was.
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Commit at the end what the block puts, all of it, or nothing when it raises."""
+        with errors_of(self.path):
+            with self._begin(write=True) as txn:
+                yield Transaction(self, txn)
+            make_known(self.path)
 
-        Returns the facts that were written.
+    def check_place(self) -> None:
+        """Raise StorageError when the data file is not at its path: commits would be lost."""
+        try:
+            status = os.stat(self._data)
+            if (status.st_dev, status.st_ino) == self._file:
+                return
+            found = "is another file now"
+        except OSError as error:
+            found = f"cannot be reached ({error.strerror})"
+        raise StorageError(
+            f"{self._data} {found}: was it removed while it was open? "
+            "save() writes what the buffer holds to another place"
+        )
 
-        records:      (write id of the first, records) in ascending order; they go to their slots
-        facts_after:  takes the state before this commit, returns the facts to write
-        """
-        with _errors_of(self.path), self._env.begin(write=True) as txn:
-            state = txn.get(b"state", b"", self._databases["meta"])
-            meta = facts_after(unseal(state, "state", f"the state of {self.path}"))
-            with txn.cursor(self._databases["transitions"]) as cursor:
-                for first, rows in records:
-                    _put_records(cursor, first % capacity, rows, capacity)
-            sealed: list[tuple[str, bytes, bytes]] = [
-                *(("priorities", _integer_key(n), seal(n, block)) for n, block in blocks.items()),
-                *(("meta", name.encode(), seal(name, fact)) for name, fact in meta.items()),
-                ("runs", _integer_key(run[0]), seal(*run)),
-            ]
-            for database, key, value in sealed:
-                txn.put(key, value, db=self._databases[database])
-        return meta
+    def _begin(self, *, write: bool = False) -> Any:
+        begin = functools.partial(self._env.begin, write=write, buffers=not write)
+        try:
+            return begin()
+        except lmdb.ReadersFullError:
+            self._env.reader_check()  # gives back the slots of killed processes
+        except lmdb.MapResizedError:
+            self._env.set_mapsize(0)  # a process with more address space made it grow
+        return begin()
 
     def copy(self, target: Path) -> None:
         """Write a compacted copy of what is committed to `target`, as a store of its own."""
         if holds_store(target):
             raise StorageError(f"{target} holds a store already: choose a new directory")
         uuid = str(uuids.uuid4())
-        with building(target, uuid) as place, _errors_of(target):
+        with building(target, uuid) as place, errors_of(target):
             self._env.copy(str(place), compact=True)
-            env = _open_env(place, True, _SYNC_FLAGS["full"])
+            env = open_env(place, True, _SYNC_FLAGS["full"])
             try:
                 with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
                     txn.put(b"identity", seal("identity", {**self.identity, "uuid": uuid}))
@@ -200,9 +260,10 @@ class Store:
         env: lmdb.Environment | None = getattr(self, "_env", None)
         try:
             if env is not None:
-                with _errors_of(self.path):
+                with errors_of(self.path):
                     if sync and self._writing:
                         env.sync(True)
+                        make_known(self.path)
                     env.close()
         finally:
             self._hold.release()
@@ -232,9 +293,9 @@ def unseal(raw: Any, key: str | int, what: str) -> Any:
 
 
 def _write_new(place: Path, meta: Mapping[str, Any]) -> None:
-    env = _open_env(place, True, _SYNC_FLAGS["full"])
+    env = open_env(place, True, _SYNC_FLAGS["full"])
     try:
-        databases = _open_databases(env, create=True)
+        databases = open_databases(env, create=True)
         with env.begin(write=True) as txn:
             for name, fact in meta.items():
                 txn.put(name.encode(), seal(name, fact), db=databases["meta"])
@@ -242,94 +303,7 @@ def _write_new(place: Path, meta: Mapping[str, Any]) -> None:
         env.close()
 
 
-def _open_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Environment:
-    map_bytes = _MAP_BYTES
-    while True:
-        try:
-            env = lmdb.open(
-                str(path),
-                map_size=map_bytes,
-                readonly=not writing,
-                create=writing,
-                readahead=False,
-                max_dbs=8,
-                max_readers=1024,
-                max_spare_txns=0,
-                **flags,
-            )
-        except lmdb.MemoryError:
-            map_bytes //= 2  # the process is allowed less address space
-            if map_bytes < 1 << 30:
-                raise
-        else:
-            env.reader_check()
-            return env
-
-
-def _open_databases(env: lmdb.Environment, *, create: bool) -> dict[str, Any]:
-    databases = {
-        name: env.open_db(name.encode(), integerkey=True, create=create) for name in _INTEGER_KEYS
-    }
-    return {**databases, "meta": env.open_db(b"meta", create=create)}
-
-
-def _put_records(cursor: lmdb.Cursor, slot: int, rows: Sequence[bytes], capacity: int) -> None:
-    """Put rows into slots from `slot` on, around the end of the ring.
-
-    Slots beyond the last one in use are appended: that fills the pages, where inserting would
-    leave them half empty.
-    """
-    last = _number(cursor.key()) if cursor.last() else -1
-    at = 0
-    while at < len(rows):
-        append = slot > last
-        room = (capacity if append else last + 1) - slot
-        part = rows[at : at + room]
-        keys = _integer_keys(np.arange(slot, slot + len(part)))
-        consumed, added = cursor.putmulti(zip(keys, part, strict=True), append=append)
-        if (consumed, added) != (len(part), len(part)):
-            raise StorageError(f"the engine took {added} of {len(part)} records at slot {slot}")
-        at += len(part)
-        if append:
-            last = slot + len(part) - 1
-        slot = (slot + len(part)) % capacity
-
-
-def _integer_key(number: int) -> bytes:
-    return number.to_bytes(8, sys.byteorder)
-
-
-def _integer_keys(numbers: Ints) -> list[bytes]:
-    keys: list[bytes] = numbers.astype(np.int64, copy=False).view("V8").tolist()
-    return keys
-
-
-def _number(key: Any) -> int:
-    return int.from_bytes(bytes(key), sys.byteorder)
-
-
 def _mapping(found: Any, path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DamageError(f"{path} has no identity inside its data file")
     return found
-
-
-@contextlib.contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
-    """Turn the engine's errors into ours."""
-    try:
-        yield
-    except DiskReplayError:
-        raise
-    except (
-        lmdb.CorruptedError,
-        lmdb.InvalidError,
-        lmdb.PageNotFoundError,
-        lmdb.NotFoundError,
-        lmdb.VersionMismatchError,
-        lmdb.IncompatibleError,
-        lmdb.BadDbiError,
-    ) as error:
-        raise DamageError(f"{path} is damaged: {error}") from error
-    except (lmdb.Error, MemoryError) as error:
-        raise StorageError(f"{path}: the storage engine refused: {error}") from error

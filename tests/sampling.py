@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from diskreplay.priorities import checked_priorities
 from diskreplay.samplers import PrioritizedSampler as Sampler
-from diskreplay.samplers import checked_priorities
 
 
 def sampler(capacity: int, **changes: Any) -> Sampler:

@@ -148,8 +148,9 @@ def test_uniform_batches_hold_no_duplicates() -> None:
         ({"seed": 1.5}, "seed must be a whole number"),
         ({"commit_interval": -1}, r"commit_interval must be a number in \[0, inf\)"),
         ({"window_bytes": -1}, "window_bytes must be a whole number of at least 0"),
-        ({"access": "shared"}, "access 'shared' is not available yet"),
-        ({"access": "write"}, "access must be 'exclusive' or 'read'"),
+        ({"access": "write"}, "access must be one of exclusive, shared, read"),
+        ({"on_damage": "ignore"}, r"on_damage must be one of raise, skip \(found 'ignore'\)"),
+        ({"access": "shared", "path": None}, "access='shared' needs the path of a store"),
         ({"durability": "none"}, "durability must be one of full, system, process"),
         ({"schema": {"state": "text"}}, "field 'state' has no usable dtype"),
         ({"schema": {"priority": "f4"}}, "'priority' cannot name a field"),
@@ -391,13 +392,13 @@ def test_stats_is_plain_and_complete(tmp_path: Path) -> None:
     stats = buffer.stats()
     assert set(stats) == {
         "kind", "path", "size", "capacity", "count", "schema", "disk_bytes", "memory_bytes",
-        "commits", "stale_updates", "runs", "priority_min", "priority_mean", "priority_max",
-        "max_priority", "alpha", "beta", "frame",
+        "commits", "stale_updates", "damaged", "runs", "priority_min", "priority_mean",
+        "priority_max", "max_priority", "alpha", "beta", "frame",
     }  # fmt: skip
     assert (stats["size"], stats["count"], stats["commits"]) == (10, 12, 1)
     assert stats["disk_bytes"] == (tmp_path / "b" / "data.mdb").stat().st_size
     [run] = stats["runs"]
-    assert (run["first"], run["end"]) == (0, 12)
+    assert (run["first"], run["end"], run["rows"]) == (0, 12, 12)
     import json
 
     json.dumps(stats)

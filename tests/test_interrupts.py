@@ -6,12 +6,13 @@ the other, as a signal handler can.
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -104,16 +105,18 @@ def test_an_interrupt_at_any_line_leaves_all_or_nothing(name: str, tmp_path: Pat
 def test_a_commit_whose_end_was_not_noted_is_followed_by_readers(tmp_path: Path) -> None:
     buffer = PrioritizedReplayBuffer(100, path=tmp_path / "b", commit_interval=1e9)
     buffer.extend(**columns(0, 10), priorities=np.full(10, 2.0))
-    commit = buffer._store.commit
+    transaction = buffer._store.transaction
 
-    def commit_and_interrupt(*arguments: Any) -> None:
-        commit(*arguments)
+    @contextlib.contextmanager
+    def interrupted() -> Iterator[Any]:
+        with transaction() as txn:
+            yield txn
         raise KeyboardInterrupt
 
-    buffer._store.commit = commit_and_interrupt  # type: ignore[method-assign]
+    buffer._store.transaction = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         buffer.flush()
-    buffer._store.commit = commit  # type: ignore[method-assign]
+    buffer._store.transaction = transaction  # type: ignore[method-assign]
     buffer.push(**row(10), priority=3.0)
     buffer.flush()
     assert buffer.stats()["commits"] == 2  # one number each, by which readers know them
@@ -236,12 +239,12 @@ def test_with_interval_zero_a_refused_call_changes_nothing(name: str, tmp_path: 
     def call_until_refused() -> None:
         nonlocal before
         for _ in range(100):
-            before = buffer.stats(), buffer._generator.bit_generator.state
+            before = buffer.stats(), buffer._contents.generator.bit_generator.state
             call(buffer)
 
     with pytest.raises(diskreplay.StorageError):
         call_until_refused()
-    assert (buffer.stats(), buffer._generator.bit_generator.state) == before
+    assert (buffer.stats(), buffer._contents.generator.bit_generator.state) == before
     buffer.check()
     works()
     call(buffer)

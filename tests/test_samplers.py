@@ -13,7 +13,8 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from sampling import append, mass, sampler, tree_bytes, written
 
 from diskreplay import ArgumentError, DamageError, PriorityError, importance_weights
-from diskreplay.samplers import UniformSampler, checked_priorities
+from diskreplay.priorities import checked_priorities
+from diskreplay.samplers import UniformSampler
 
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,24 @@ import diskreplay
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.store import Store, seal, unseal
 
-RUN = (0, {"host": "here"})
-
 
 def make(path: Path, **arguments: Any) -> Store:
     Store.create(path, {"kind": "uniform", "capacity": 10}, {"state": {"count": 0}})
-    return Store(path, writing=True, **arguments)
+    return Store(path, access="exclusive", **arguments)
+
+
+def commit(
+    store: Store,
+    capacity: int,
+    rows: Iterable[tuple[int, list[bytes]]],
+    blocks: dict[int, bytes] | None = None,
+    state: dict[str, Any] | None = None,
+) -> None:
+    with store.transaction() as txn:
+        for first, part in rows:
+            txn.put_records(capacity, first, part)
+        txn.put_blocks(blocks or {})
+        txn.put_meta({"state": state or {}})
 
 
 def records(first: int, n: int, size: int = 100) -> list[bytes]:
@@ -42,13 +54,7 @@ def test_records_go_to_their_slots_on_every_lap(
     expected: dict[int, bytes] = {}
     for n in runs:
         rows = records(first, n)
-        store.commit(
-            10,
-            [(first, rows[: n // 2]), (first + n // 2, rows[n // 2 :])],
-            {},
-            lambda state: {},
-            RUN,
-        )
+        commit(store, 10, [(first, rows[: n // 2]), (first + n // 2, rows[n // 2 :])])
         expected |= {(first + i) % 10: row for i, row in enumerate(rows)}
         first += n
         assert read(store, list(range(10))) == [expected.get(slot, b"") for slot in range(10)]
@@ -58,35 +64,35 @@ def test_records_go_to_their_slots_on_every_lap(
 def test_the_first_lap_fills_the_pages(tmp_path: Path) -> None:
     store = make(tmp_path / "s")
     for first in range(0, 4000, 100):
-        store.commit(10**6, [(first, records(first, 100, 480))], {}, lambda state: {}, RUN)
+        commit(store, 10**6, [(first, records(first, 100, 480))])
     assert store.disk_bytes() < 1.3 * 4000 * 480  # inserting instead of appending takes twice
     store.close()
 
 
 def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
     store = make(tmp_path / "s")
-    store.commit(10, [(0, records(0, 4))], {0: b"old"}, lambda state: {"state": {"count": 4}}, RUN)
+    commit(store, 10, [(0, records(0, 4))], {0: b"old"}, {"count": 4})
 
     def broken() -> Iterator[tuple[int, list[bytes]]]:
         yield 0, records(50, 4)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.commit(10, broken(), {0: b"new"}, lambda state: {"state": {"count": 8}}, RUN)
+        commit(store, 10, broken(), {0: b"new"}, {"count": 8})
     assert read(store, [0, 1, 2, 3, 4]) == [*records(0, 4), b""]
     with store.snapshot() as snapshot:
         assert snapshot.meta("state") == {"count": 4}
         assert snapshot.blocks([0]) == {0: b"old"}
-    store.commit(10, [(4, records(4, 1))], {}, lambda state: {}, RUN)
+    commit(store, 10, [(4, records(4, 1))])
     store.close()
 
 
 def test_a_snapshot_does_not_move(tmp_path: Path) -> None:
     store = make(tmp_path / "s")
-    store.commit(10, [(0, records(0, 10))], {3: b"a"}, lambda state: {}, RUN)
+    commit(store, 10, [(0, records(0, 10))], {3: b"a"})
     with store.snapshot() as snapshot:
         before = snapshot.seals()
-        store.commit(10, [(10, records(10, 10))], {3: b"b", 4: b"c"}, lambda state: {}, RUN)
+        commit(store, 10, [(10, records(10, 10))], {3: b"b", 4: b"c"})
         assert [bytes(r) for r in snapshot.records(np.arange(10))] == records(0, 10)
         assert snapshot.blocks([3]) == {3: b"a"}
     with store.snapshot() as snapshot:
@@ -193,11 +199,11 @@ def test_a_missing_priority_block_is_damage(tmp_path: Path) -> None:
 
 def test_a_full_map_is_an_error_and_the_store_goes_on(tmp_path: Path) -> None:
     store = make(tmp_path / "s")
-    store.commit(10**6, [(0, records(0, 100))], {}, lambda state: {}, RUN)
+    commit(store, 10**6, [(0, records(0, 100))])
     store._env.set_mapsize(1 << 20)
     with pytest.raises(StorageError, match="storage engine refused"):
-        store.commit(10**6, [(100, records(100, 20_000))], {}, lambda state: {}, RUN)
+        commit(store, 10**6, [(100, records(100, 20_000))])
     assert read(store, [99, 100]) == [*records(99, 1), b""]
     store._env.set_mapsize(1 << 30)
-    store.commit(10**6, [(100, records(100, 20_000))], {}, lambda state: {}, RUN)
+    commit(store, 10**6, [(100, records(100, 20_000))])
     store.close()

@@ -19,26 +19,37 @@ MAY_IMPORT = {
     "arguments": {"errors"},
     "generator": {"errors"},
     "committer": set(),
+    "priorities": {"errors"},
     "sum_tree": {"arguments", "errors"},
     "schema": {"errors"},
     "codec": {"errors", "schema"},
     "batch": {"schema"},
-    "directory": {"errors"},
-    "store": {"directory", "errors"},
-    "samplers": {"arguments", "errors", "sum_tree"},
+    "locks": {"errors"},
+    "directory": {"errors", "locks"},
+    "engine": {"errors"},
+    "store": {"directory", "engine", "errors", "locks"},
+    "samplers": {"arguments", "errors", "priorities", "sum_tree"},
     "window": {"errors", "schema"},
+    "outbox": {"priorities", "schema", "window"},
     "ring": {"codec", "errors", "schema", "store", "version", "window"},
+    "contents": {"errors", "ring", "samplers", "store"},
+    "exclusive": {"contents", "errors", "generator", "priorities", "ring", "schema", "store"},
+    "shared": {
+        "contents", "errors", "outbox", "priorities", "ring", "schema", "store", "window"
+    },
     "session": {
-        "arguments", "committer", "errors", "forks", "generator", "ring", "samplers", "schema",
-        "store",
+        "arguments", "committer", "contents", "errors", "exclusive", "forks", "generator", "ring",
+        "schema", "shared", "store",
     },
     "base": {
-        "arguments", "batch", "errors", "generator", "ring", "schema", "session", "store"
+        "arguments", "batch", "contents", "errors", "exclusive", "ring", "schema", "session",
+        "store",
     },
     "buffer": {
-        "arguments", "base", "batch", "errors", "generator", "samplers", "session", "store"
+        "arguments", "base", "batch", "errors", "generator", "priorities", "samplers", "session",
+        "store",
     },
-    "__init__": {"batch", "buffer", "errors", "samplers", "schema", "sum_tree", "version"},
+    "__init__": {"batch", "buffer", "errors", "priorities", "schema", "sum_tree", "version"},
 }  # fmt: skip
 EXTERNAL = {
     "sum_tree": {"numpy"},
@@ -46,6 +57,7 @@ EXTERNAL = {
     "schema": {"numpy"},
     "codec": {"numpy", "xxhash"},
     "directory": {"lmdb"},
+    "engine": {"lmdb", "numpy"},
     "store": {"lmdb", "msgpack", "numpy", "xxhash"},
     "ring": {"lmdb", "numpy"},
 }

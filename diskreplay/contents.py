@@ -1,0 +1,122 @@
+"""Contents: what an open buffer holds, as its access word has it.
+
+`Contents` is that of access "read": it follows what is committed. `Exclusive` is ahead of its
+store, `Shared` follows it and keeps apart what it has to say at its next commit. The methods that
+write are the same in both, so that a buffer need not know which one it has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diskreplay.errors import DamageError
+from diskreplay.ring import Columns, Ring
+from diskreplay.samplers import PrioritizedSampler, UniformSampler
+from diskreplay.store import Snapshot, Store
+
+Ints = NDArray[np.int64]
+SamplerT = TypeVar("SamplerT", UniformSampler, PrioritizedSampler)
+
+
+class Contents(Generic[SamplerT]):
+    """A ring, the sampler of its transitions and a random generator, as of some commit."""
+
+    writes = False
+    keeps_draws = False  # whether a draw changes what is committed
+
+    def __init__(
+        self,
+        store: Store,
+        ring: Ring,
+        sampler: SamplerT,
+        generator: np.random.Generator,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.store = store
+        self.ring = ring
+        self.sampler: SamplerT = sampler
+        self.generator = generator
+        self.settings = settings
+        self.damaged = 0  # records that draws have left out
+        self._stale = 0
+        self._seals: dict[int, bytes] = {}
+        self.restore()
+
+    @property
+    def stale_updates(self) -> int:
+        """How many updates of priorities came too late, over all runs."""
+        return self._stale
+
+    def restore(self) -> None:
+        """Take over all that the store remembers, as of its last commit."""
+        with self.store.snapshot() as snapshot:
+            self.ring.refresh(snapshot)
+            self._forget()
+            self._take_over(snapshot)
+
+    @contextlib.contextmanager
+    def view(self) -> Iterator[Snapshot | None]:
+        """Take over what is committed, and give the snapshot that it was read from."""
+        with self.store.snapshot() as snapshot:
+            self.store.check_place()
+            self._follow(snapshot)
+            yield snapshot
+
+    def draw(
+        self, n: int, view: Snapshot | None, *, skip_damaged: bool
+    ) -> tuple[Ints, Any, Columns]:
+        """Return n write ids, what the sampler says of them, and their columns."""
+        first, count = self.ring.first, self.ring.count
+        while True:
+            write_ids, probabilities = self.sampler.draw(n, first, count, self.generator)
+            try:
+                return write_ids, probabilities, self.ring.fetch(write_ids, view)
+            except DamageError:
+                damaged = self.ring.damaged(write_ids, view)
+                if not (skip_damaged and damaged.size):
+                    raise
+                self.sampler.leave_out(damaged, first, count)
+                self.damaged += damaged.size
+
+    def advance(self) -> None:
+        """Count a draw, where draws are kept."""
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        start = self.ring.start
+        try:
+            if self.ring.refresh(snapshot):
+                if self.ring.start != start:
+                    self._forget()
+                self._take_over(snapshot)
+        except BaseException:
+            self._distrust()
+            raise
+
+    def _distrust(self) -> None:
+        """Have the next call take over everything."""
+        self.ring.commits = -1
+        self._seals = {}
+
+    def _forget(self) -> None:
+        self._seals = {}
+        self.sampler.clear(self.ring.first)
+
+    def _take_over(self, snapshot: Snapshot) -> None:
+        ring, path = self.ring, self.store.path
+        stale = ring.state.get("stale_updates")
+        if type(stale) is not int or not 0 <= stale < 2**62:
+            raise DamageError(f"the state of {path} has no count of stale updates")
+        self._stale = stale
+        seals = snapshot.seals()
+        missing = set(self.sampler.live_blocks(ring.first, ring.count)) - set(seals)
+        if missing:
+            raise DamageError(f"priority block {min(missing)} of {path} is missing")
+        changed = [number for number, seal in seals.items() if self._seals.get(number) != seal]
+        self.sampler.load_blocks(snapshot.blocks(changed), ring.first, ring.count)
+        self.sampler.restore(ring.fact("sampler"))
+        self._seals = seals

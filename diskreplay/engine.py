@@ -1,0 +1,140 @@
+"""Engine: LMDB as diskreplay uses it: how it is opened, its keys, what its errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
+from diskreplay.errors import DamageError, DiskReplayError, StorageError
+
+Ints = NDArray[np.int64]
+
+INTEGER_KEYS = ("transitions", "priorities", "runs")
+_MAP_BYTES = 1 << 42  # address space, not disk: a store never meets its end
+_MAX_READERS = 1024
+_ADVICE = {
+    **dict.fromkeys(
+        (errno.EIO, errno.ENOSPC, errno.EDQUOT), "it may be full: make room, and call again"
+    ),
+    errno.EFBIG: "raise the limit of the size of files, and call again",
+    errno.EROFS: "read it with access='read', or copy it to where one may write",
+    errno.EACCES: "a reader, too, must be allowed to write to lock.mdb: change the permissions",
+}
+
+
+def open_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Environment:
+    """Open the environment in a directory, with as much address space as the process may have."""
+    map_bytes = _MAP_BYTES
+    while True:
+        try:
+            env = lmdb.open(
+                str(path),
+                map_size=map_bytes,
+                readonly=not writing,
+                create=writing,
+                readahead=False,
+                max_dbs=8,
+                max_readers=_MAX_READERS,
+                max_spare_txns=0,
+                **flags,
+            )
+        except lmdb.MemoryError:
+            map_bytes //= 2  # the process is allowed less address space
+            if map_bytes < 1 << 30:
+                raise
+        else:
+            env.reader_check()
+            return env
+
+
+def open_databases(env: lmdb.Environment, *, create: bool) -> dict[str, Any]:
+    """Return the handles of the four databases, by name."""
+    databases = {
+        name: env.open_db(name.encode(), integerkey=True, create=create) for name in INTEGER_KEYS
+    }
+    return {**databases, "meta": env.open_db(b"meta", create=create)}
+
+
+def put_records(cursor: lmdb.Cursor, slot: int, rows: Sequence[bytes], capacity: int) -> None:
+    """Put rows into slots from `slot` on, around the end of the ring.
+
+    Slots beyond the last one in use are appended: that fills the pages, where inserting would
+    leave them half empty.
+    """
+    last = number_of(cursor.key()) if cursor.last() else -1
+    at = 0
+    while at < len(rows):
+        append = slot > last
+        room = (capacity if append else last + 1) - slot
+        part = rows[at : at + room]
+        keys = integer_keys(np.arange(slot, slot + len(part)))
+        consumed, added = cursor.putmulti(zip(keys, part, strict=True), append=append)
+        if (consumed, added) != (len(part), len(part)):
+            raise StorageError(f"the engine took {added} of {len(part)} records at slot {slot}")
+        at += len(part)
+        if append:
+            last = slot + len(part) - 1
+        slot = (slot + len(part)) % capacity
+
+
+def integer_key(number: int) -> bytes:
+    """Return the key of a number in a database of integer keys."""
+    return number.to_bytes(8, sys.byteorder)
+
+
+def integer_keys(numbers: Ints) -> list[bytes]:
+    """Return the keys of numbers."""
+    keys: list[bytes] = numbers.astype(np.int64, copy=False).view("V8").tolist()
+    return keys
+
+
+def number_of(key: Any) -> int:
+    """Return the number of a key."""
+    return int.from_bytes(bytes(key), sys.byteorder)
+
+
+@contextlib.contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Turn the engine's errors into ours."""
+    try:
+        yield
+    except DiskReplayError:
+        raise
+    except (
+        lmdb.CorruptedError,
+        lmdb.InvalidError,
+        lmdb.PageNotFoundError,
+        lmdb.NotFoundError,
+        lmdb.VersionMismatchError,
+        lmdb.IncompatibleError,
+        lmdb.BadDbiError,
+    ) as error:
+        raise DamageError(f"{path} is damaged: {error}") from error
+    except lmdb.ReadersFullError:
+        raise StorageError(
+            f"{path} is being read in {_MAX_READERS} places at once, which is as many as can: "
+            "close some of its readers"
+        ) from None
+    except (lmdb.Error, MemoryError) as error:
+        raise StorageError(f"{path}: {_explain(error, path)}") from error
+
+
+def _explain(error: BaseException, path: Path) -> str:
+    """Return what an error of the engine means, and the way out."""
+    code = next((code for code in _ADVICE if os.strerror(code) in str(error)), None)
+    if code is None:
+        return f"the storage engine refused: {error}"
+    free = "unknown"
+    with contextlib.suppress(OSError):
+        free = f"{shutil.disk_usage(path).free >> 20} MiB"
+    return f"the disk refused: {os.strerror(code)} ({free} free): {_ADVICE[code]}"

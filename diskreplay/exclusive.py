@@ -1,0 +1,167 @@
+"""Exclusive: the contents of a buffer that alone writes to its store."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diskreplay.contents import Contents, SamplerT
+from diskreplay.errors import MismatchError
+from diskreplay.generator import generator_from_plain, generator_to_plain
+from diskreplay.priorities import Priorities
+from diskreplay.ring import Columns, Ring
+from diskreplay.schema import Schema, fields_of
+from diskreplay.store import Snapshot, Store
+
+Ints = NDArray[np.int64]
+
+
+class Exclusive(Contents[SamplerT]):
+    """Contents ahead of the store: a transition is there, with its write id, when it is pushed."""
+
+    writes = True
+    keeps_draws = True
+
+    def restore(self) -> None:
+        """Go back to the last commit, with the random stream as it was then."""
+        super().restore()
+        self.generator = generator_from_plain(self.ring.state.get("generator"))
+
+    @contextlib.contextmanager
+    def view(self) -> Iterator[Snapshot | None]:
+        """Give no snapshot: nobody else changes anything."""
+        yield None
+
+    def advance(self) -> None:
+        """Count a draw."""
+        self.sampler.advance(1)
+
+    # Writing
+
+    def schema_for(self, values: dict[str, Any], *, lead: int) -> Schema:
+        """Return the schema, or the one that these first transitions ask for."""
+        return self.ring.schema_for(values, lead=lead)
+
+    def adopt(self, schema: Schema) -> None:
+        """Have this schema from now on."""
+        self.ring.adopt(schema)
+
+    def has_room(self, n: int) -> bool:
+        """Return whether n more rows may wait for the next commit."""
+        return self.ring.has_room(n)
+
+    def fits(self, n: int, schema: Schema) -> bool:
+        """Return whether n rows can wait at all."""
+        return n <= self.ring.window_rows(schema)
+
+    def push(self, row: list[Any], given: Priorities | None) -> int:
+        """Add a row and return its write id."""
+        write_id = self.ring.count
+        self.ring.hold_row(row)
+        self.sampler.hold(write_id, 1, given)
+        self.ring.publish(1)
+        return write_id
+
+    def extend(self, columns: Columns, given: Priorities | None) -> Ints:
+        """Add rows that fit, and return their write ids."""
+        write_ids = self.ring.hold_rows(columns)
+        self.sampler.hold(int(write_ids[0]), write_ids.size, given)
+        self.ring.publish(write_ids.size)
+        return write_ids
+
+    def commit_columns(self, columns: Columns, given: Priorities | None) -> Ints:
+        """Add and commit rows that do not fit. Nothing may be uncommitted before."""
+        first, n = self.ring.count, len(columns[0])
+        with self._restored_on_error():
+            self.sampler.hold(first, n, given)
+            self._commit_rows(iter([columns]), first, self.ring.start, first + n)
+        return np.arange(first, first + n)
+
+    def update(self, write_ids: Ints, priorities: Priorities) -> int:
+        """Set priorities, and return how many write ids were live."""
+        applied = self.sampler.update(write_ids, priorities, self.ring.first, self.ring.count)
+        self._stale += write_ids.size - applied
+        return applied
+
+    def clear(self) -> None:
+        """Remove all transitions."""
+        self.sampler.distrust()
+        self.ring.clear()
+        self.sampler.clear(self.ring.count)
+
+    def commit(self) -> None:
+        """Commit everything."""
+        blocks = self.sampler.dirty_blocks(self.ring.first, self.ring.count)
+        self.ring.commit(self._facts(), blocks)
+        self.sampler.committed(blocks)
+
+    def undo(self) -> None:
+        """Take back what was not committed."""
+        self.restore()
+
+    def load(self, store: Store) -> None:
+        """Have the contents of another store. Nothing may be uncommitted before."""
+        own = self.ring.schema
+        source = Ring(store, 0, self.ring.expected if own is None else fields_of(own))
+        capacity = self.ring.capacity
+        saved = self.sampler.sibling(source.capacity)
+        with self._restored_on_error(), store.snapshot() as snapshot:
+            source.refresh(snapshot)
+            saved.load_blocks(
+                snapshot.blocks(saved.live_blocks(source.first, source.count)),
+                source.first,
+                source.count,
+            )
+            order = self._order_of(source)
+            size = min(source.size, capacity)
+            first = source.count - size
+            moved = max(0, self.ring.count - first + capacity - 1) // capacity * capacity
+            if source.schema is not None:
+                self.ring.adopt(source.schema)
+            begin = first + moved
+            self.sampler.clear(begin)
+            if size:
+                self.sampler.hold(begin, size, saved.live_priorities(first, source.count))
+            self.sampler.restore(source.fact("sampler"))
+            self.generator = generator_from_plain(source.state.get("generator"))
+            rows = ([columns[i] for i in order] for columns in source.chunks(first, snapshot))
+            self._commit_rows(rows, begin, begin, begin + size)
+
+    def _order_of(self, source: Ring) -> list[int]:
+        """Return where the columns of a saved store are that this one wants, in its order."""
+        own = self.ring.schema or source.schema
+        if own is None or source.schema is None:
+            return []
+        if set(own.fields) != set(source.schema.fields):
+            raise MismatchError(
+                f"the fields are {source.schema} in {source.store.path} (expected {own})"
+            )
+        return [source.schema.names.index(name) for name in own.names]
+
+    def _commit_rows(self, rows: Iterator[Columns], first: int, start: int, count: int) -> None:
+        """Commit rows past the window, whose priorities the sampler holds already."""
+        blocks = self.sampler.dirty_blocks(max(start, count - self.ring.capacity), count)
+        self.ring.commit_rows(rows, first, start, count, self._facts(), blocks)
+        self.sampler.committed(blocks)
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what a commit holds beside transitions and priorities."""
+        return {
+            "generator": generator_to_plain(self.generator),
+            "sampler": self.sampler.state(),
+            "settings": self.settings,
+            "stale_updates": self._stale,
+        }
+
+    @contextlib.contextmanager
+    def _restored_on_error(self) -> Iterator[None]:
+        """Go back to the last commit when the block raises. Nothing may be uncommitted before."""
+        try:
+            yield
+        except BaseException:
+            self.restore()
+            raise

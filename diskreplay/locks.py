@@ -1,0 +1,130 @@
+"""Locks: who has a store open, and what that keeps others from.
+
+::
+
+    PATH/
+      openers.lock    held, shared, by everyone who has the store open
+      writer.lock     held by who writes: alone with access "exclusive", together with "shared"
+      openers/        a file for each opener, held by it, that says who it is
+
+All are `flock` locks, which end with the process that holds them, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from diskreplay.errors import DamageError, LockedError, NotAStoreError, StorageError
+
+OPENERS_LOCK = "openers.lock"
+WRITER_LOCK = "writer.lock"
+OPENERS = "openers"
+
+_KINDS = {"exclusive": fcntl.LOCK_EX, "shared": fcntl.LOCK_SH}
+_held_here: set[tuple[int, int, int]] = set()
+_held_guard = threading.Lock()
+
+
+class Opener(NamedTuple):
+    """Who has a store open: `since` is in seconds since 1970."""
+
+    pid: int
+    host: str
+    since: float
+    access: str
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(self.since))
+        return f"pid {self.pid} on {self.host}, since {since}"
+
+
+def openers(path: Path) -> list[Opener]:
+    """Return who has the store at `path` open now."""
+    found = []
+    for file in sorted((path / OPENERS).glob("*")):
+        with contextlib.suppress(OSError, ValueError, TypeError), file.open() as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.append(Opener(**json.loads(stream.read(1000))))
+            else:
+                file.unlink()  # its opener was killed
+    return found
+
+
+class Hold:
+    """The locks that an opener of a store holds until `release` or the end of its process."""
+
+    def __init__(self, path: Path, access: str) -> None:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise NotAStoreError(f"cannot open {path}: {error.strerror}") from None
+        self._key = (os.getpid(), status.st_dev, status.st_ino)
+        self._files: list[IO[str]] = []
+        self._entry: Path | None = None
+        with _held_guard:
+            if self._key in _held_here:
+                raise LockedError(
+                    f"{path} is open in this process already: use that buffer, or close it first"
+                )
+            _held_here.add(self._key)
+        try:
+            self._lock(path, OPENERS_LOCK, fcntl.LOCK_SH)
+            if access in _KINDS:
+                self._lock(path, WRITER_LOCK, _KINDS[access])
+            self.is_first = not openers(path)
+            self._register(path / OPENERS, access)
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the locks back. In a forked child, close the descriptors: the parent keeps them."""
+        if self._entry is not None and self._key[0] == os.getpid():
+            self._entry.unlink(missing_ok=True)
+        for file in self._files:
+            file.close()
+        with _held_guard:
+            _held_here.discard(self._key)
+
+    def _lock(self, path: Path, name: str, kind: int) -> None:
+        try:
+            file = (path / name).open()
+        except FileNotFoundError:
+            raise DamageError(
+                f"{path / name} is missing: make an empty file of that name"
+            ) from None
+        except OSError as error:
+            raise StorageError(f"cannot open {path / name}: {error.strerror}") from None
+        self._files.append(file)
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except OSError:
+            writers = [who for who in openers(path) if who.access != "read"]
+            names = " and ".join(map(str, writers)) or "another process"
+            shared = any(who.access == "shared" for who in writers)
+            way_out = "write beside it with access='shared'" if shared else "use access='read'"
+            raise LockedError(f"{path} is held by {names}: close it there, or {way_out}") from None
+
+    def _register(self, directory: Path, access: str) -> None:
+        """Say who has the store open. Where that cannot be written, nobody is told."""
+        entry = directory / f"{os.getpid()}-{os.urandom(4).hex()}"
+        with contextlib.suppress(OSError):
+            directory.mkdir(exist_ok=True)
+            file = entry.open("x")
+            self._files.append(file)
+            self._entry = entry
+            fcntl.flock(file, fcntl.LOCK_EX)
+            json.dump(
+                Opener(os.getpid(), socket.gethostname(), time.time(), access)._asdict(), file
+            )
+            file.flush()

@@ -1,0 +1,89 @@
+"""Priorities: which numbers may be one, how they are stored, and the weights that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diskreplay.errors import ArgumentError, DamageError, PriorityError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Priorities = NDArray[np.float32]
+
+BLOCK_SLOTS = 1000  # as many float32 as fit a page of 4096 bytes with their framing
+MAX_PRIORITY = float(np.finfo(np.float32).max)
+_BLOCK_DTYPE = np.dtype("<f4")
+
+
+def importance_weights(probabilities: ArrayLike, size: int, beta: float) -> NDArray[np.float32]:
+    """Return `(size * P(i)) ** -beta`, divided by the largest of the batch, float32 (n,).
+
+    Source: Schaul et al., Prioritized Experience Replay, ICLR 2016, section 3.4.
+
+    >>> importance_weights(np.array([0.5, 0.25]), size=4, beta=1.0)
+    array([0.5, 1. ], dtype=float32)
+    """
+    shares = size * np.asarray(probabilities, np.float64)
+    if not shares.size:
+        return np.zeros(shares.shape, np.float32)
+    if not (shares > 0.0).all():
+        raise ArgumentError(f"probabilities must be above zero (found {shares.min() / size})")
+    # The smallest share has the largest weight; dividing first cannot overflow.
+    weights: Floats = (shares / shares.min()) ** -beta
+    return weights.astype(np.float32)
+
+
+def checked_priorities(priorities: ArrayLike, n: int) -> Priorities:
+    """Return n priorities as float32, or raise PriorityError."""
+    try:
+        found = np.asarray(priorities)
+    except (TypeError, ValueError) as error:
+        raise PriorityError(f"expected {n} priorities: {error}") from None
+    if found.dtype.kind not in "biuf" or found.shape != (n,):
+        raise PriorityError(
+            f"expected {n} priorities, shape ({n},) (found shape {found.shape}, {found.dtype})"
+        )
+    given = found.astype(np.float64)
+    good = (given >= 0) & (given <= MAX_PRIORITY)
+    if not good.all():
+        raise PriorityError(
+            f"a priority must be finite and not negative, at most {MAX_PRIORITY:.4g} "
+            f"(found {given[~good][0]}): give the absolute TD error"
+        )
+    return given.astype(np.float32)
+
+
+def block_span(number: int, capacity: int) -> slice:
+    """Return the slots of a priority block."""
+    return slice(number * BLOCK_SLOTS, min((number + 1) * BLOCK_SLOTS, capacity))
+
+
+def block_bytes(block: Priorities) -> bytes:
+    """Return the priorities of a block as they are stored."""
+    return block.astype(_BLOCK_DTYPE).tobytes()
+
+
+def block_of(number: int, content: bytes, capacity: int) -> Priorities:
+    """Return the priorities of a stored block; raise DamageError when they are none."""
+    span = block_span(number, capacity)
+    expected = max(0, span.stop - span.start) * _BLOCK_DTYPE.itemsize
+    if not expected or len(content) != expected:
+        raise DamageError(f"priority block {number} has {len(content)} bytes (expected {expected})")
+    block = np.frombuffer(content, _BLOCK_DTYPE)
+    if not ((block >= 0.0) & (block <= MAX_PRIORITY)).all():
+        raise DamageError(f"priority block {number} holds what is not a priority")
+    return block
+
+
+def checked_state(state: Mapping[str, Any]) -> tuple[int, float | None]:
+    """Return the stored frame and largest priority; raise DamageError when they are neither."""
+    frame, largest = state.get("frame"), state.get("max_priority")
+    if type(frame) is not int or not 0 <= frame < 2**62:
+        raise DamageError(f"the stored frame is not a count of draws (found {frame!r})")
+    if largest is not None and not (type(largest) is float and 0 <= largest <= MAX_PRIORITY):
+        raise DamageError(f"the stored largest priority is not a priority (found {largest!r})")
+    return frame, largest

@@ -122,7 +122,7 @@ def errors_of(path: Path) -> Iterator[None]:
         raise DamageError(f"{path} is damaged: {error}") from error
     except lmdb.ReadersFullError:
         raise StorageError(
-            f"{path} is being read in {_MAX_READERS} places at once, which is as many as can: "
+            f"{path} is being read in {_MAX_READERS} places at once, which is as many as can be: "
             "close some of its readers"
         ) from None
     except (lmdb.Error, MemoryError) as error:

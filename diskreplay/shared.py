@@ -147,7 +147,6 @@ class Shared(Contents[SamplerT]):
                 priorities = np.concatenate([priorities, given])
             begin, count = state["count"], state["count"] + priorities.size
             oldest = max(state["start"], count - ring.capacity)
-            new = np.arange(max(begin, count - ring.capacity), count)
 
             changed, values = outbox.latest()
             live = (changed >= oldest) & (changed < begin)
@@ -156,8 +155,8 @@ class Shared(Contents[SamplerT]):
                 txn.blocks,
                 max(state["start"], begin - ring.capacity),
                 begin,
-                np.concatenate([changed[live], new]),
-                np.concatenate([values[live], priorities[priorities.size - new.size :]]),
+                np.concatenate([changed[live], np.arange(begin, count)]),
+                np.concatenate([values[live], priorities]),
             )
             if "frame" in sampler:
                 sampler["frame"] += outbox.draws - run.get("draws", 0)

@@ -30,7 +30,19 @@ def serve(pipe: Connection, path: Path) -> None:
                 )
                 result = len(buffer)
             elif name == "extend":
-                result = len(buffer.extend(**columns(*arguments)))
+                first, n, *given = arguments
+                priorities = {"priorities": given[0]} if given else {}
+                result = len(buffer.extend(**columns(first, n), **priorities))
+            elif name == "state":
+                buffer.check()
+                ring = buffer._ring
+                result = {
+                    "count": buffer.count,
+                    "numbers": [int(e.reward * 8) for e in buffer],
+                    "priorities": buffer._sampler.live_priorities(ring.first, ring.count).tolist(),
+                    "frame": buffer.frame,
+                    "max_priority": buffer.max_priority,
+                }
             elif name == "update":
                 result = buffer.update_priorities(*arguments)
             elif name == "sample":
@@ -39,8 +51,6 @@ def serve(pipe: Connection, path: Path) -> None:
                 buffer.refresh()
                 ring = buffer._ring
                 result = buffer._sampler.live_priorities(ring.first, ring.count).tolist()
-            elif name == "numbers":
-                result = [int(e.reward * 8) for e in buffer]
             elif name == "size":
                 result = len(buffer)
             elif name in ("frame", "max_priority", "count"):
@@ -57,7 +67,8 @@ class Other:
 
     def __init__(self, path: Path) -> None:
         self._pipe, theirs = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["diskreplay"])
         self.process = context.Process(target=serve, args=(theirs, path), daemon=True)
         self.process.start()
         theirs.close()

@@ -1,0 +1,196 @@
+"""Damaged records met while sampling: reported, or left out; and what is checked on opening."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import pytest
+from common import columns, numbers_of, run_python
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+
+KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
+
+
+def spoil(path: Path, slots: list[int]) -> None:
+    """Change a bit of the record in each slot, through the engine: no page is damaged."""
+    env = lmdb.open(str(path), max_dbs=8, map_size=1 << 30)
+    database = env.open_db(b"transitions", integerkey=True, create=False)
+    with env.begin(write=True, db=database) as txn:
+        for slot in slots:
+            key = slot.to_bytes(8, "little")
+            record = bytearray(txn.get(key))
+            record[-7] ^= 4
+            txn.put(key, bytes(record))
+    env.close()
+
+
+@pytest.mark.parametrize("access", ["exclusive", "shared", "read"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_skip_draws_all_but_the_damaged(kind: Any, access: str, tmp_path: Path) -> None:
+    with kind(50, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 80))
+    bad = [3, 30, 31, 49]  # write ids 53, 30, 31 and 49
+    spoil(tmp_path / "b", bad)
+    sound = set(range(30, 80)) - {53, 30, 31, 49}
+    with diskreplay.open(tmp_path / "b", access=access, window_bytes=0, seed=1) as buffer:
+
+        def until_refused(buffer: Any = buffer) -> None:
+            for _ in range(50):
+                buffer.sample(20)
+
+        with pytest.raises(diskreplay.DamageError, match=r"write id \d+ in slot \d+ is damaged"):
+            until_refused()
+        assert buffer.stats()["damaged"] == 0
+    with diskreplay.open(
+        tmp_path / "b", access=access, window_bytes=0, seed=1, on_damage="skip"
+    ) as buffer:
+        drawn: set[int] = set()
+        for _ in range(200):
+            numbers = numbers_of(buffer.sample(20)).tolist()
+            drawn |= set(numbers)
+            if kind is ReplayBuffer:
+                assert len(set(numbers)) == 20
+        assert drawn == sound
+        assert buffer.stats()["damaged"] == 4
+        with pytest.raises(diskreplay.DamageError, match="write id 53 in slot 3"):
+            buffer.get([53])
+        with pytest.raises(diskreplay.DamageError):
+            list(buffer)
+        if isinstance(buffer, PrioritizedReplayBuffer) and access != "read":
+            buffer.update_priorities([53, 54], [1000.0, 1.0])
+            assert set(numbers_of(buffer.sample(20)).tolist()) <= sound
+            buffer._sampler.check(buffer._ring.first, buffer._ring.count)
+        if kind is ReplayBuffer:
+            assert set(numbers_of(buffer.sample(46)).tolist()) == sound
+            with pytest.raises(diskreplay.SampleError, match="4 of their records are damaged"):
+                buffer.sample(47)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_slot_that_is_written_over_is_drawn_again(kind: Any, tmp_path: Path) -> None:
+    with kind(10, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 10))
+    spoil(tmp_path / "b", [0, 4])
+    with kind(10, path=tmp_path / "b", window_bytes=0, on_damage="skip") as buffer:
+        for _ in range(20):
+            numbers_of(buffer.sample(8))
+        buffer.extend(**columns(10, 3))
+        drawn = {n for _ in range(100) for n in numbers_of(buffer.sample(8)).tolist()}
+        assert drawn == set(range(3, 13)) - {4}
+        buffer.extend(**columns(13, 7))
+        buffer.flush()
+        buffer.check()
+
+
+def test_when_all_are_damaged_there_is_nothing_to_draw(tmp_path: Path) -> None:
+    for kind in KINDS:
+        path = tmp_path / kind.__name__
+        with kind(10, path=path) as buffer:
+            buffer.extend(**columns(0, 5))
+        spoil(path, list(range(5)))
+        buffer = kind(10, path=path, window_bytes=0, on_damage="skip")
+        with pytest.raises(diskreplay.SampleError):
+            buffer.sample(1)
+        buffer.close()
+
+
+def test_a_file_with_damaged_pages_is_refused_before_the_engine_dies_of_it(tmp_path: Path) -> None:
+    with ReplayBuffer(1000, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 1000))
+    file = tmp_path / "b" / "data.mdb"
+    sound = file.read_bytes()
+    refused = 0
+    for page in range(2, len(sound) // 4096):
+        spoilt = bytearray(sound)
+        spoilt[page * 4096 : (page + 1) * 4096] = bytes(4096)
+        file.write_bytes(spoilt)
+        try:
+            diskreplay.open(tmp_path / "b").close()
+        except diskreplay.DamageError as error:
+            message = str(error)
+            refused += f"page {page}" in message and "diskreplay.repair(" in message
+    assert refused > 20  # the others are free
+    file.write_bytes(sound)
+    with diskreplay.open(tmp_path / "b") as buffer:
+        assert len(buffer) == 1000
+
+
+def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) -> None:
+    code = """
+        import sys, diskreplay, diskreplay.directory
+        from common import columns
+        walk = diskreplay.directory.structural_faults
+        walks = []
+        def counted(file):
+            walks.append(file)
+            return walk(file)
+        diskreplay.directory.structural_faults = counted
+        buffer = diskreplay.open(sys.argv[1])
+        assert len(buffer) == 1000
+        buffer.extend(**columns(1000, 10))
+        buffer.flush()
+        print(len(walks))
+        if sys.argv[2] == "kill":
+            import os
+            os._exit(9)
+    """
+    with ReplayBuffer(1000, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 1000))
+
+    def walks(path: Path, how: str = "") -> int:
+        return int(run_python(code, path, how, check=False).stdout)
+
+    assert walks(tmp_path / "b") == 0
+    assert walks(tmp_path / "b", "kill") == 0
+    assert walks(tmp_path / "b") == 0
+    shutil.copytree(tmp_path / "b", tmp_path / "copy")
+    assert walks(tmp_path / "copy") == 1
+    assert walks(tmp_path / "copy") == 0
+    os.utime(tmp_path / "copy" / "data.mdb")
+    assert walks(tmp_path / "copy") == 1
+    with diskreplay.open(tmp_path / "b") as buffer:
+        buffer.save(tmp_path / "saved")
+        buffer.extend(**columns(0, 20))
+        os.utime(tmp_path / "b" / "data.mdb")
+        reader = """
+            import sys, diskreplay, diskreplay.directory
+            diskreplay.directory.structural_faults = None  # would be called
+            diskreplay.open(sys.argv[1], access="read").sample(10)
+        """
+        run_python(reader, tmp_path / "b")
+    assert walks(tmp_path / "saved") == 0
+
+
+def test_a_missing_record_is_damage_at_once(tmp_path: Path) -> None:
+    with ReplayBuffer(100, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 60))
+    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
+    database = env.open_db(b"transitions", integerkey=True, create=False)
+    with env.begin(write=True, db=database) as txn:
+        txn.delete((5).to_bytes(8, "little"))
+    env.close()
+    with pytest.raises(diskreplay.DamageError, match=r"has 59 records \(expected 60 or more\)"):
+        diskreplay.open(tmp_path / "b")
+
+
+def test_priorities_of_the_damaged_count_again_after_reopening(tmp_path: Path) -> None:
+    with PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 10), priorities=np.arange(10) + 1.0)
+    spoil(tmp_path / "b", [9])
+    with PrioritizedReplayBuffer(
+        10, path=tmp_path / "b", window_bytes=0, on_damage="skip"
+    ) as buffer:
+        for _ in range(10):
+            buffer.sample(4)
+        assert buffer.stats()["damaged"] == 1
+        assert buffer._sampler._tree.masses([9]) == [0.0]
+    with diskreplay.open(tmp_path / "b") as buffer:
+        assert isinstance(buffer, PrioritizedReplayBuffer)
+        assert buffer.stats()["priority_max"] == 10.0

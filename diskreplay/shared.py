@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from diskreplay.contents import Contents, SamplerT
 from diskreplay.errors import MismatchError
 from diskreplay.outbox import NEW, Outbox
-from diskreplay.priorities import Priorities
+from diskreplay.priorities import BLOCK_SLOTS, Priorities
 from diskreplay.ring import COMMIT_BYTES, Columns
 from diskreplay.schema import Schema
 from diskreplay.store import Snapshot
@@ -49,9 +49,16 @@ class Shared(Contents[SamplerT]):
         self._run = self.ring.own_run(snapshot)
         super()._take_over(snapshot)
         self.sampler.advance(self._outbox.draws - self._known("draws"))
-        write_ids, priorities = self._outbox.latest()
-        if write_ids.size:
-            self.sampler.update(write_ids, priorities, self.ring.first, self.ring.count)
+        self._apply(*self._outbox.latest())
+
+    def _apply(self, write_ids: Ints, priorities: Priorities) -> int:
+        """Set priorities in memory, and return how many write ids were live."""
+        if not write_ids.size:
+            return 0
+        # These blocks are no longer those that were read.
+        for number in np.unique(write_ids % self.ring.capacity // BLOCK_SLOTS).tolist():
+            self._seals.pop(number, None)
+        return self.sampler.update(write_ids, priorities, self.ring.first, self.ring.count)
 
     def _known(self, name: str) -> int:
         """Return a total of this run as of the commit that is followed."""
@@ -112,7 +119,7 @@ class Shared(Contents[SamplerT]):
         live = (write_ids >= first) & (write_ids < count)
         self._outbox.updates.append((write_ids[live], priorities[live]))
         self._outbox.stale += int(np.count_nonzero(~live))
-        return self.sampler.update(write_ids, priorities, first, count)
+        return self._apply(write_ids, priorities)
 
     def clear(self) -> None:
         """Remove all transitions, at once."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -23,7 +24,7 @@ from others import Other
 
 PROCESSES = 3
 priorities = st.floats(0, 1000, width=32)
-processes = st.integers(0, PROCESSES - 1)
+ACCESS = st.sampled_from(["shared", "shared", "exclusive", "read"])
 
 
 @dataclass
@@ -77,12 +78,18 @@ class ProcessesAgainstModel(RuleBasedStateMachine):
         self.openings: list[Opening | None] = [None] * PROCESSES
         self.number = 0
 
-    @initialize(capacity=st.integers(1, 30), window_bytes=st.sampled_from([0, 1 << 20]))
-    def start(self, capacity: int, window_bytes: int) -> None:
+    @initialize(
+        capacity=st.integers(1, 30),
+        window_bytes=st.sampled_from([0, 1 << 20]),
+        words=st.lists(ACCESS, min_size=PROCESSES, max_size=PROCESSES),
+    )
+    def start(self, capacity: int, window_bytes: int, words: list[str]) -> None:
         self.settings = {"alpha": 1.0, "window_bytes": window_bytes}
         self.stored = State(capacity)
         self.others[0].open(capacity, access="exclusive", **self.settings)
         self.others[0].close()
+        for i, access in enumerate(words):
+            self.open_one(i, access)
 
     def view(self, i: int) -> State:
         """What process i sees now."""
@@ -113,14 +120,19 @@ class ProcessesAgainstModel(RuleBasedStateMachine):
             self.stored.frame += opening.draws
             opening.pushed, opening.updates, opening.draws = [], [], 0
 
-    def opened(self, data: st.DataObject, *words: str) -> int | None:
-        ready = [i for i, o in enumerate(self.openings) if o is not None and o.access in words]
-        return data.draw(st.sampled_from(ready)) if ready else None
+    def ready(self, *words: str) -> list[int]:
+        return [i for i, o in enumerate(self.openings) if o is not None and o.access in words]
 
-    @rule(i=processes, access=st.sampled_from(["exclusive", "shared", "shared", "read"]))
-    def open(self, i: int, access: str) -> None:
-        if self.openings[i] is not None:
-            return
+    def opened(self, data: st.DataObject, *words: str) -> int:
+        return data.draw(st.sampled_from(self.ready(*words)))
+
+    @precondition(lambda self: None in self.openings)
+    @rule(data=st.data(), access=ACCESS)
+    def open(self, data: st.DataObject, access: str) -> None:
+        closed = [i for i, opening in enumerate(self.openings) if opening is None]
+        self.open_one(data.draw(st.sampled_from(closed)), access)
+
+    def open_one(self, i: int, access: str) -> None:
         held = {o.access for o in self.openings if o is not None} - {"read"}
         allowed = not held or access == "read" or held == {access} == {"shared"}
         arguments = (self.stored.capacity,)
@@ -132,11 +144,10 @@ class ProcessesAgainstModel(RuleBasedStateMachine):
             with pytest.raises(RuntimeError, match="LockedError"):
                 self.others[i].open(*arguments, access=access, **self.settings)
 
+    @precondition(lambda self: self.ready("exclusive", "shared"))
     @rule(data=st.data(), n=st.integers(1, 40))
     def push(self, data: st.DataObject, n: int) -> None:
         i = self.opened(data, "exclusive", "shared")
-        if i is None:
-            return
         given = data.draw(st.none() | st.lists(priorities, min_size=n, max_size=n))
         opening = self.openings[i]
         assert opening is not None
@@ -160,11 +171,10 @@ class ProcessesAgainstModel(RuleBasedStateMachine):
         self.number += n
         assert self.others[i].extend(*arguments) == n
 
+    @precondition(lambda self: self.ready("exclusive", "shared"))
     @rule(data=st.data())
     def update(self, data: st.DataObject) -> None:
         i = self.opened(data, "exclusive", "shared")
-        if i is None:
-            return
         seen = self.view(i)
         ids = data.draw(st.lists(st.integers(max(0, seen.count - 35), seen.count + 2), min_size=1))
         new = data.draw(st.lists(priorities, min_size=len(ids), max_size=len(ids)))
@@ -178,10 +188,11 @@ class ProcessesAgainstModel(RuleBasedStateMachine):
         else:
             opening.updates += live
 
+    @precondition(lambda self: any(self.openings))
     @rule(data=st.data())
     def sample(self, data: st.DataObject) -> None:
         i = self.opened(data, "exclusive", "shared", "read")
-        if i is None or not self.view(i).rows:
+        if not self.view(i).rows:
             return
         seen, opening = self.view(i), self.openings[i]
         assert opening is not None
@@ -193,41 +204,34 @@ class ProcessesAgainstModel(RuleBasedStateMachine):
         elif opening.access == "shared":
             opening.draws += 1
 
+    @precondition(lambda self: any(self.openings))
     @rule(data=st.data())
     def flush(self, data: st.DataObject) -> None:
         i = self.opened(data, "exclusive", "shared", "read")
-        if i is not None:
-            self.others[i].flush()
-            self.commit(i)
-
-    @rule(data=st.data())
-    def look(self, data: st.DataObject) -> None:
-        i = self.opened(data, "exclusive", "shared", "read")
-        if i is None:
-            return
-        seen, found = self.view(i), self.others[i].state()
-        assert found["count"] == seen.count
-        assert found["numbers"] == [number for number, _ in seen.rows.values()]
-        assert found["priorities"] == [priority for _, priority in seen.rows.values()]
-        assert found["frame"] == seen.frame
-        assert found["max_priority"] == (1.0 if seen.largest is None else seen.largest)
-
-    @rule(data=st.data())
-    def close(self, data: st.DataObject) -> None:
-        i = self.opened(data, "exclusive", "shared", "read")
-        if i is not None:
-            self.others[i].close()
-            self.commit(i)
-            self.openings[i] = None
+        self.others[i].flush()
+        self.commit(i)
 
     @precondition(lambda self: any(self.openings))
-    @rule(data=st.data())
-    def kill(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), how=st.sampled_from(["kill", "close"]))
+    def end(self, data: st.DataObject, how: str) -> None:
         i = self.opened(data, "exclusive", "shared", "read")
-        assert i is not None
-        self.others[i].kill()
-        self.others[i] = Other(self.path)
+        if how == "kill":
+            self.others[i].kill()
+            self.others[i] = Other(self.path)
+        else:
+            self.others[i].close()
+            self.commit(i)
         self.openings[i] = None
+
+    @invariant()
+    def all_see_what_they_must(self) -> None:
+        for i in self.ready("exclusive", "shared", "read"):
+            seen, found = self.view(i), self.others[i].state()
+            assert found["count"] == seen.count
+            assert found["numbers"] == [number for number, _ in seen.rows.values()]
+            assert found["priorities"] == [priority for _, priority in seen.rows.values()]
+            assert found["frame"] == seen.frame
+            assert found["max_priority"] == (1.0 if seen.largest is None else seen.largest)
 
     def teardown(self) -> None:
         for other in self.others:
@@ -241,7 +245,7 @@ def test_processes_against_the_model(long: bool) -> None:
         settings=settings(
             deadline=None,
             derandomize=not long,
-            max_examples=300 if long else 25,
+            max_examples=300 if long else 30,
             stateful_step_count=50 if long else 25,
         ),
     )

@@ -308,3 +308,14 @@ def test_a_thread_commits_and_close_does(kind: Callable[..., Any], tmp_path: Pat
     buffer.close()
     with diskreplay.open(tmp_path / "b", access="read") as reader:
         assert numbers_of(reader.get(np.arange(8))).tolist() == list(range(8))
+
+
+def test_ones_own_update_is_forgotten_when_its_transition_is_evicted(tmp_path: Path) -> None:
+    buffer = shared(tmp_path / "b", 7)
+    buffer.extend(**columns(0, 7))
+    buffer.flush()
+    buffer.refresh()
+    buffer.update_priorities([2], [0.0])
+    buffer.extend(**columns(7, 30))  # the block is as it was before the update
+    assert priorities(buffer) == [1.0] * 7
+    buffer.check()

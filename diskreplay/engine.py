@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 INTEGER_KEYS = ("transitions", "priorities", "runs")
 _MAP_BYTES = 1 << 42  # address space, not disk: a store never meets its end
 _MAX_READERS = 1024
+_LOCK_BYTES, _READER_BYTES = 128, 64  # of lock.mdb, see lmdb's mdb.c
 _ADVICE = {
     **dict.fromkeys(
         (errno.EIO, errno.ENOSPC, errno.EDQUOT), "it may be full: make room, and call again"
@@ -35,6 +36,7 @@ _ADVICE = {
 def open_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Environment:
     """Open the environment in a directory, with as much address space as the process may have."""
     map_bytes = _MAP_BYTES
+    _reserve(path / "lock.mdb")
     while True:
         try:
             env = lmdb.open(
@@ -55,6 +57,24 @@ def open_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Envir
         else:
             env.reader_check()
             return env
+
+
+def _reserve(lock_file: Path) -> None:
+    """Have the disk space of the engine's table of readers, which it would not miss in time.
+
+    The engine maps a file with holes: a full disk ends the process when it touches one.
+    """
+    try:
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o664)
+    except OSError:
+        return  # the engine finds a word for it
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, _LOCK_BYTES + _READER_BYTES * _MAX_READERS)
+    except OSError as error:
+        raise lmdb.DiskError(f"{lock_file}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
 
 
 def open_databases(env: lmdb.Environment, *, create: bool) -> dict[str, Any]:
@@ -99,7 +119,9 @@ def integer_keys(numbers: Ints) -> list[bytes]:
 
 
 def number_of(key: Any) -> int:
-    """Return the number of a key."""
+    """Return the number of a key; raise DamageError when it is none."""
+    if len(key) != 8:
+        raise DamageError(f"a key of {len(key)} bytes is no number (expected 8)")
     return int.from_bytes(bytes(key), sys.byteorder)
 
 

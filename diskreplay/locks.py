@@ -69,7 +69,7 @@ class Hold:
         except OSError as error:
             raise NotAStoreError(f"cannot open {path}: {error.strerror}") from None
         self._key = (os.getpid(), status.st_dev, status.st_ino)
-        self._files: list[IO[str]] = []
+        self._files: list[IO[bytes]] = []
         self._entry: Path | None = None
         with _held_guard:
             if self._key in _held_here:
@@ -89,16 +89,17 @@ class Hold:
 
     def release(self) -> None:
         """Give the locks back. In a forked child, close the descriptors: the parent keeps them."""
-        if self._entry is not None and self._key[0] == os.getpid():
-            self._entry.unlink(missing_ok=True)
-        for file in self._files:
-            file.close()
         with _held_guard:
             _held_here.discard(self._key)
+        if self._entry is not None and self._key[0] == os.getpid():
+            with contextlib.suppress(OSError):
+                self._entry.unlink()
+        for file in self._files:
+            file.close()
 
     def _lock(self, path: Path, name: str, kind: int) -> None:
         try:
-            file = (path / name).open()
+            file = (path / name).open("rb")
         except FileNotFoundError:
             raise DamageError(
                 f"{path / name} is missing: make an empty file of that name"
@@ -120,11 +121,9 @@ class Hold:
         entry = directory / f"{os.getpid()}-{os.urandom(4).hex()}"
         with contextlib.suppress(OSError):
             directory.mkdir(exist_ok=True)
-            file = entry.open("x")
+            opener = Opener(os.getpid(), socket.gethostname(), time.time(), access)
+            file = entry.open("xb", buffering=0)
             self._files.append(file)
             self._entry = entry
             fcntl.flock(file, fcntl.LOCK_EX)
-            json.dump(
-                Opener(os.getpid(), socket.gethostname(), time.time(), access)._asdict(), file
-            )
-            file.flush()
+            file.write(json.dumps(opener._asdict()).encode())

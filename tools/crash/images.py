@@ -94,26 +94,41 @@ class Outcome:
         return f"died of {signal.Signals(self.signal).name}" if self.signal else self.error
 
 
-def run_apart(function: Callable[[], Any], seconds: int = 60) -> Outcome:
-    """Run a function in a forked child, so that a crash of the engine is counted and not fatal.
+class Child:
+    """A function in a forked child, so that a crash of the engine is counted and not fatal.
 
-    Its value has to fit JSON. `refused` tells an error of diskreplay from any other.
+    Its value has to fit JSON. It dies of SIGALRM when it takes longer than `seconds`.
     """
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reading)
-        # Nothing of the parent may run here: neither its exit handlers nor its test runner.
-        with contextlib.suppress(BaseException):
-            _run_child(function, seconds, writing)
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as stream:
-        sent = stream.read()
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        return Outcome(signal=os.WTERMSIG(status))
-    return Outcome(**json.loads(sent)) if sent else Outcome(error="ended without a word")
+
+    def __init__(self, function: Callable[[], Any], seconds: int = 60) -> None:
+        reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(reading)
+            # Nothing of the parent may run here: neither its exit handlers nor its test runner.
+            with contextlib.suppress(BaseException):
+                _run_child(function, seconds, writing)
+            os._exit(0)
+        os.close(writing)
+        self._sent = os.fdopen(reading, "rb")
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def outcome(self) -> Outcome:
+        """Wait for its end."""
+        with self._sent as stream:
+            sent = stream.read()
+        _, status = os.waitpid(self.pid, 0)
+        if os.WIFSIGNALED(status):
+            return Outcome(signal=os.WTERMSIG(status))
+        return Outcome(**json.loads(sent)) if sent else Outcome(error="ended without a word")
+
+
+def run_apart(function: Callable[[], Any], seconds: int = 60) -> Outcome:
+    """Run a function in a forked child to its end."""
+    return Child(function, seconds).outcome()
 
 
 def _run_child(function: Callable[[], Any], seconds: int, writing: int) -> None:

@@ -23,7 +23,11 @@ Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
 
 def columns(first: int, n: int, width: int) -> dict[str, NDArray[Any]]:
     """Return n transitions with the write ids first, first + 1, ... as arguments of `extend`."""
-    ids = np.arange(first, first + n)
+    return columns_of(np.arange(first, first + n), width)
+
+
+def columns_of(ids: NDArray[np.int64], width: int) -> dict[str, NDArray[Any]]:
+    """Return the transitions of these write ids as arguments of `extend`."""
     states = ((ids[:, None] * 31 + np.arange(width)) % 8191).astype(np.float32)
     return {
         "states": states,
@@ -43,11 +47,9 @@ def row(write_id: int, width: int) -> dict[str, Any]:
 def changed(batch: Any, write_ids: NDArray[np.int64]) -> list[int]:
     """Return the write ids of those transitions in a batch that are not what was pushed."""
     wrong = np.zeros(len(write_ids), bool)
-    for name in columns(0, 1, 1):
+    for name, wanted in columns_of(write_ids, batch.states.shape[1]).items():
         found = getattr(batch, name)
-        width = batch.states.shape[1]
-        wanted = [columns(int(write_id), 1, width)[name] for write_id in write_ids]
-        differs = found != np.concatenate(wanted).astype(found.dtype) if wanted else wrong
+        differs = found != wanted.astype(found.dtype)
         wrong |= differs.reshape(len(write_ids), -1).any(axis=1)
     return [int(write_id) for write_id in write_ids[wrong]]
 

@@ -28,7 +28,7 @@ import diskreplay
 from crash.images import changed_in, columns, facts, run_apart
 from crash.recording import Disk, Recording, compile_recorder, record
 from crash.table import table
-from crash.writers import PLANS
+from crash.recorded import PLANS
 
 DURABILITIES = ("full", "system", "process")
 HEADS = (

@@ -66,12 +66,12 @@ def compile_recorder(directory: Path) -> Path:
 
 
 def record(library: Path, directory: Path, durability: str, name: str, seed: int) -> Recording:
-    """Run a writer of writers.py to its end and return what it did, after a check of the recording.
+    """Run a writer of recorded.py to its end and return what it did, after a check of the recording.
 
     Replaying all of it has to give the data file: nothing was written in a way that is not seen.
     """
     log, store = directory / "log", directory / "store"
-    command = [sys.executable, "-m", "crash.writers", str(directory), durability, name, str(seed)]
+    command = [sys.executable, "-m", "crash.recorded", str(directory), durability, name, str(seed)]
     environment = {**os.environ, "CRASH_LOG": str(log), "LD_PRELOAD": str(library)}
     result = subprocess.run(
         command,

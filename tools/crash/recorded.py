@@ -1,4 +1,4 @@
-"""The recorded writers: python -m crash.writers DIRECTORY DURABILITY NAME SEED."""
+"""The recorded writers: python -m crash.recorded DIRECTORY DURABILITY NAME SEED."""
 
 from __future__ import annotations
 

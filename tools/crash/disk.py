@@ -196,7 +196,8 @@ def try_place(place: Place, points: int) -> list[Count]:
 
 @click.command()
 @click.option("--points", type=click.IntRange(1), default=20, show_default=True)
-def main(points: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def main(points: int, as_json: bool) -> None:
     """Fill disks and count what was lost.
 
     Exits with status 1 when anything was, when an error was not a clean StorageError, or when a
@@ -210,14 +211,18 @@ def main(points: int) -> None:
         counts += try_place(Place(Path(name) / "files"), points)
         with small_disk(Path(name) / "disk") as place:
             if place is None:
-                click.echo("no small disk: mounting a tmpfs needs root")
+                click.echo("no small disk: mounting a tmpfs needs root", err=True)
             else:
                 counts += try_place(place, points)
-    click.echo(table(HEADS, [count.row() for count in counts]))
     faults = [fault for count in counts for fault in count.faults]
-    for fault in faults[:10]:
-        click.echo(fault)
-    click.echo(f"{len(faults)} faults, {time.monotonic() - began:.0f} s")
+    if as_json:
+        rows = {count.kind: dict(zip(HEADS[1:], count.row()[1:], strict=True)) for count in counts}
+        click.echo(json.dumps({"rows": rows, "faults": faults}))
+    else:
+        click.echo(table(HEADS, [count.row() for count in counts]))
+        for fault in faults[:10]:
+            click.echo(fault)
+        click.echo(f"{len(faults)} faults, {time.monotonic() - began:.0f} s")
     sys.exit(1 if faults else 0)
 
 

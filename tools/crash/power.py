@@ -26,9 +26,9 @@ import numpy as np
 
 import diskreplay
 from crash.images import changed_in, columns, facts, run_apart
+from crash.recorded import PLANS
 from crash.recording import Disk, Recording, compile_recorder, record
 from crash.table import table
-from crash.recorded import PLANS
 
 DURABILITIES = ("full", "system", "process")
 HEADS = (
@@ -101,7 +101,7 @@ def main(rounds: int, seed: int, as_json: bool) -> None:
         directory = Path(name)
         library = compile_recorder(directory)
         recordings = []
-        for at in range(min(rounds, len(DURABILITIES) * len(PLANS))):
+        for at in range(min(max(rounds // 5, 3), len(DURABILITIES) * len(PLANS))):
             durability = DURABILITIES[at % len(DURABILITIES)]
             plan = list(PLANS)[at // len(DURABILITIES)]
             place = directory / str(at)

@@ -66,7 +66,7 @@ def compile_recorder(directory: Path) -> Path:
 
 
 def record(library: Path, directory: Path, durability: str, name: str, seed: int) -> Recording:
-    """Run a writer of recorded.py to its end and return what it did, after a check of the recording.
+    """Run a writer of recorded.py to its end and return what it did.
 
     Replaying all of it has to give the data file: nothing was written in a way that is not seen.
     """

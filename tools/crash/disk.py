@@ -3,7 +3,7 @@
 A writer writes until the disk refuses: at a limit for the size of files, and on a small tmpfs that
 a ballast file fills (only as root). At that point another process reads the store; then, at most
 points, room is made and the writer goes on, and at the others it is killed and the store opened
-again. Besides, stores are created where there is no room for them.
+again. Besides, stores are created and opened where there is no room for that.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ import click
 
 import diskreplay
 from crash.filler import MODES, both_ends, faults_in, file_limit, fill, is_clean
-from crash.images import Child, changed_in, row, run_apart
+from crash.images import Child, changed_in, row, run_apart, verify
 from crash.table import table
 
 HEADS = (
     "limit", "points", "errors clean", "committed lost", "held lost", "killed", "went on"
 )  # fmt: skip
 # Room: of a small disk when nothing is in it, of a writer at its first and last point, and the most
-# that a creation has.
-SMALL_BYTES, FIRST_BYTES, LAST_BYTES, CREATED_BYTES = 6 << 20, 200_000, 3_000_000, 120_000
+# that who opens or creates a store has.
+SMALL_BYTES, FIRST_BYTES, LAST_BYTES, OPENED_BYTES = 6 << 20, 200_000, 3_000_000, 120_000
 
 
 @dataclass
@@ -125,7 +125,7 @@ def fill_once(place: Place, at: int, n: int, count: Count) -> None:
         count.note("errors unclean", [] if told["clean"] else [told["error"]], where)
         count.note("held lost", told["faults"], where)
         count.note("committed lost", found_by(lambda: lost(path, told, "read")), where)
-        if at % 5 == 4:
+        if at % 5 == 2:
             child.kill()
             child.outcome()
             count.numbers["killed"] += 1
@@ -148,50 +148,58 @@ def reopen(path: Path, end: dict[str, Any]) -> list[str]:
     """Return what is wrong in the closed store of a writer that went on."""
     with diskreplay.open(path) as buffer:
         priorities = {int(write_id): p for write_id, p in end["priorities"].items()}
-        return faults_in(buffer, end["accepted"], priorities)
+        faults = faults_in(buffer, end["accepted"], priorities)
+    return faults + verify(path)
 
 
-def create_once(place: Place, n: int, count: Count) -> None:
-    """Create a store with n bytes of room: it is whole, or the error is clean."""
-    directory = place.directory / "new"
+def open_once(place: Place, n: int, count: Count, *, new: bool) -> None:
+    """Open a store with n bytes of room: that works, or the error is clean.
+
+    A new store is whole then, or not there. An old one comes without lock.mdb, as from a backup.
+    """
+    directory = place.directory / "opened"
     directory.mkdir()
     path = directory / "store"
-    place.set_room(n)
 
-    def create() -> list[str]:
+    def use() -> list[str]:
+        with diskreplay.ReplayBuffer(10, path=path) as buffer:
+            buffer.push(**row(buffer.count, 3))
+            buffer.flush()
+            return [f"transition {wrong} is not what was pushed" for wrong in changed_in(buffer)]
+
+    def use_without_room(access: str) -> list[str]:
         if not place.is_small:
             file_limit(n)
         try:
-            diskreplay.ReplayBuffer(10, path=path).close()
+            diskreplay.ReplayBuffer(10, path=path, access=access).close()
         except Exception as error:
-            # A whole store may be left, when there was no room to open it: it is opened below.
+            # A whole store may be left, when there was no room to open it: it is used below.
             left = [f"{e.name} is left" for e in directory.iterdir() if e.name != path.name]
             return left + ([] if is_clean(error, path) else [traceback.format_exc()])
         return []
 
     count.numbers["points"] += 1
-    where = f"{n:,} bytes"
-    count.note("errors unclean", found_by(create), where)
+    faults = [] if new else found_by(use)
+    for access in ("exclusive",) if new else ("read", "exclusive"):
+        (path / "lock.mdb").unlink(missing_ok=True)
+        place.set_room(n)
+        faults += found_by(lambda access=access: use_without_room(access))  # type: ignore[misc]
+    count.note("errors unclean", faults, f"{n:,} bytes")
     place.set_room(SMALL_BYTES)
-
-    def open_after() -> list[str]:
-        with diskreplay.ReplayBuffer(10, path=path) as buffer:
-            buffer.push(**row(0, 3))
-            buffer.flush()
-            return [f"{wrong} is not what was pushed" for wrong in changed_in(buffer)]
-
-    count.note("did not go on", found_by(open_after), where)
+    count.note("did not go on", found_by(use), f"{n:,} bytes")
     shutil.rmtree(directory)
 
 
 def try_place(place: Place, points: int) -> list[Count]:
-    """Fill a place at different points, and create stores in it with hardly any room."""
+    """Fill a place at different points, and open stores in it with hardly any room."""
     what = "small disk" if place.is_small else "file-size limit"
-    writing, creating = Count(what), Count(f"{what}, creating")
+    counts = [Count(what + doing) for doing in ("", ", creating", ", opening")]
     for at in range(points):
-        fill_once(place, at, round(FIRST_BYTES + at * (LAST_BYTES - FIRST_BYTES) / points), writing)
-        create_once(place, at * CREATED_BYTES // points, creating)
-    return [writing, creating]
+        room = FIRST_BYTES + at * (LAST_BYTES - FIRST_BYTES) // points
+        fill_once(place, at, room, counts[0])
+        open_once(place, at * OPENED_BYTES // points, counts[1], new=True)
+        open_once(place, at * OPENED_BYTES // points, counts[2], new=False)
+    return counts
 
 
 @click.command()

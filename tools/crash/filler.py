@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import socket
 import time
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 import diskreplay
-from crash.images import Buffer, changed_in, columns, live_ids, row
+from crash.images import Buffer, changed_in, columns, live_ids, row, verify
 
 CAPACITY, WIDTH = 50_000, 120
 
@@ -147,7 +148,7 @@ def fill(talk: IO[str], path: Path, mode: str, at: int, limit: int | None) -> di
         "clean": is_clean(error, path),
         "accepted": writer.accepted,
         "acknowledged": writer.acknowledged,
-        "faults": writer.faults(),
+        "faults": writer.faults() + save_faults(buffer, path.with_name("saved")),
     }
     talk.write(json.dumps(told) + "\n")
     talk.flush()
@@ -162,6 +163,17 @@ def fill(talk: IO[str], path: Path, mode: str, at: int, limit: int | None) -> di
     faults = writer.faults()
     buffer.close()
     return {"accepted": writer.accepted, "faults": faults, "priorities": writer.priorities}
+
+
+def save_faults(buffer: Buffer, path: Path) -> list[str]:
+    """Return what is wrong when a copy is made without room for it: it is whole, or nothing is."""
+    try:
+        buffer.save(path)
+    except diskreplay.StorageError:
+        return [f"{entry.name} is left of a copy" for entry in path.parent.glob("*saved*")]
+    faults = verify(path)
+    shutil.rmtree(path)
+    return faults
 
 
 def is_clean(error: Exception, path: Path) -> bool:

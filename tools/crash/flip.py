@@ -29,14 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import lmdb.verify
 import numpy as np
 
 import diskreplay
 from crash.damage import DAMAGES, Victim, touches_held, victims
-from crash.images import Buffer, Outcome, changed, columns, facts, live_ids, run_apart
+from crash.images import Buffer, Outcome, changed, columns, facts, live_ids, run_apart, verify
 from crash.table import table
-from diskreplay.directory import check_data_file
 
 HEADS = (
     "damage", "rounds", "held", "found", "harmless", "held there", "missed", "verify died",
@@ -44,25 +42,6 @@ HEADS = (
 )  # fmt: skip
 MUST_BE_ZERO = ("missed", "verify died", "changed values", "wrong error")
 _SECONDS = 30
-
-
-def verify_in_steps(path: Path) -> list[str]:
-    """Return the faults of a store; the stand-in where diskreplay has no `verify`."""
-    try:
-        check_data_file(path)
-        faults: list[str] = lmdb.verify.verify(str(path))  # type: ignore[no-untyped-call]
-        if not faults:
-            with diskreplay.open(path, access="read") as reader:
-                reader.check()
-    except (diskreplay.DiskReplayError, lmdb.verify.VerifyError) as error:
-        return [str(error)]
-    return faults
-
-
-def verify(path: Path) -> list[str]:
-    """Return the faults of a store."""
-    found: list[str] = getattr(diskreplay, "verify", verify_in_steps)(path)
-    return found
 
 
 def use(victim: Victim, verified: Outcome) -> dict[str, Any]:
@@ -139,7 +118,7 @@ def go_on(buffer: Buffer, victim: Victim) -> list[str]:
             buffer.extend(**columns(buffer.count, n, victim.width))
             buffer.flush()
         buffer.close()
-        faults: list[str] = lmdb.verify.verify(str(victim.path))  # type: ignore[no-untyped-call]
+        faults = verify(victim.path)
         with diskreplay.open(victim.path) as again:
             again.check()
             return faults + iterate(again, victim) + get(again, victim)

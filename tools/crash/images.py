@@ -11,12 +11,15 @@ import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import lmdb.verify
 import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
+from diskreplay.directory import check_data_file
 
 Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
 
@@ -76,6 +79,25 @@ def facts(buffer: Buffer) -> dict[str, Any]:
         priorities = buffer._sampler.live_priorities(stats["count"] - stats["size"], stats["count"])
         found["priorities"] = hashlib.sha256(priorities.tobytes()).hexdigest()
         found["max_priority"], found["frame"] = stats["max_priority"], stats["frame"]
+    return found
+
+
+def verify_in_steps(path: Path) -> list[str]:
+    """Return the faults of a store; the stand-in where diskreplay has no `verify`."""
+    try:
+        check_data_file(path)
+        faults: list[str] = lmdb.verify.verify(str(path))  # type: ignore[no-untyped-call]
+        if not faults:
+            with diskreplay.open(path, access="read") as reader:
+                reader.check()
+    except (diskreplay.DiskReplayError, lmdb.verify.VerifyError) as error:
+        return [str(error)]
+    return faults
+
+
+def verify(path: Path) -> list[str]:
+    """Return the faults of a store."""
+    found: list[str] = getattr(diskreplay, "verify", verify_in_steps)(path)
     return found
 
 

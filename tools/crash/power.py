@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import lmdb.verify
 import numpy as np
 
 import diskreplay
-from crash.images import changed_in, columns, facts, run_apart
+from crash.images import changed_in, columns, facts, run_apart, verify
 from crash.recorded import PLANS
 from crash.recording import Disk, Recording, compile_recorder, record
 from crash.table import table
@@ -52,7 +51,7 @@ def build(recording: Recording, point: int, path: Path, rng: np.random.Generator
 
 def examine(path: Path, recording: Recording) -> dict[str, Any]:
     """Open a store as a program would that starts again; return what is wrong and its commits."""
-    faults = list(lmdb.verify.verify(str(path)))  # type: ignore[no-untyped-call]
+    faults = verify(path)
     with diskreplay.open(path) as buffer:
         buffer.check()
         found = facts(buffer)

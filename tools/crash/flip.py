@@ -18,7 +18,6 @@ wrong so far it also writes, and opens the store once more. The columns::
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import tempfile
@@ -35,6 +34,7 @@ import diskreplay
 from crash.damage import DAMAGES, Victim, touches_held, victims
 from crash.images import Buffer, Outcome, changed, columns, facts, live_ids, run_apart, verify
 from crash.table import table
+from diskreplay import directory
 
 HEADS = (
     "damage", "rounds", "held", "found", "harmless", "held there", "missed", "verify died",
@@ -129,12 +129,11 @@ def go_on(buffer: Buffer, victim: Victim) -> list[str]:
 def run_round(victim: Victim, damaged: bytes, *, silent: bool) -> tuple[Outcome, Outcome]:
     """Damage a store, let both look at it, and restore it."""
     file = victim.path / "data.mdb"
-    before = file.stat()
 
     def look(function: Callable[[], Any]) -> Outcome:
         file.write_bytes(damaged)
         if silent:
-            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+            getattr(directory, "make_known", lambda _: None)(victim.path)
         outcome = run_apart(function, _SECONDS)
         (victim.path / "lock.mdb").unlink(missing_ok=True)
         return outcome
@@ -144,7 +143,6 @@ def run_round(victim: Victim, damaged: bytes, *, silent: bool) -> tuple[Outcome,
         return verified, look(lambda: use(victim, verified))
     finally:
         file.write_bytes(victim.data)
-        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def judge(held: bool, verified: Outcome, used: Outcome) -> tuple[list[str], str]:
@@ -182,7 +180,11 @@ def difference(before: bytes, after: bytes) -> str:
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), default=2000, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--silent", is_flag=True, help="Leave no trace in the file's time of change.")
+@click.option(
+    "--silent",
+    is_flag=True,
+    help="Have the damaged file taken for what diskreplay left: a disk decays unseen.",
+)
 @click.option("--examples", is_flag=True, help="Print an example for each column and damage.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def main(rounds: int, seed: int, silent: bool, examples: bool, as_json: bool) -> None:

@@ -132,7 +132,7 @@ def run_round(victim: Victim, damaged: bytes, *, silent: bool) -> tuple[Outcome,
 
     def look(function: Callable[[], Any]) -> Outcome:
         file.write_bytes(damaged)
-        if silent:
+        if silent and len(damaged) == len(victim.data):
             getattr(directory, "make_known", lambda _: None)(victim.path)
         outcome = run_apart(function, _SECONDS)
         (victim.path / "lock.mdb").unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from diskreplay.errors import (
 from diskreplay.priorities import importance_weights
 from diskreplay.schema import Field, Schema
 from diskreplay.sum_tree import SumTree
+from diskreplay.verification import verify
 from diskreplay.version import __version__
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "__version__",
     "importance_weights",
     "open",
+    "verify",
 ]

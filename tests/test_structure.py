@@ -49,7 +49,17 @@ MAY_IMPORT = {
         "arguments", "base", "batch", "errors", "generator", "priorities", "samplers", "session",
         "store",
     },
-    "__init__": {"batch", "buffer", "errors", "priorities", "schema", "sum_tree", "version"},
+    "pages": set(),
+    "walk": {"pages"},
+    "facts": {"arguments", "errors", "generator", "priorities", "samplers", "schema", "store"},
+    "reading": {"directory", "errors", "locks", "pages", "walk"},
+    "verification": {
+        "arguments", "codec", "directory", "errors", "facts", "pages", "priorities", "reading",
+        "schema", "store", "walk",
+    },
+    "__init__": {
+        "batch", "buffer", "errors", "priorities", "schema", "sum_tree", "verification", "version"
+    },
 }  # fmt: skip
 EXTERNAL = {
     "sum_tree": {"numpy"},
@@ -60,6 +70,7 @@ EXTERNAL = {
     "engine": {"lmdb", "numpy"},
     "store": {"lmdb", "msgpack", "numpy", "xxhash"},
     "ring": {"lmdb", "numpy"},
+    "reading": {"lmdb"},
 }
 STANDARD = set(__import__("sys").stdlib_module_names)
 

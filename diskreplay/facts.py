@@ -1,0 +1,152 @@
+"""Facts: what the sealed values of a store must say, checked without opening a buffer."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diskreplay.arguments import real_number
+from diskreplay.errors import DamageError, DiskReplayError, SchemaError
+from diskreplay.generator import generator_from_plain
+from diskreplay.samplers import BLOCK_SLOTS, PrioritizedSampler, checked_priorities
+from diskreplay.schema import Schema
+from diskreplay.store import DURABILITIES
+
+KINDS = ("uniform", "prioritized")
+MAX_CAPACITY = 2**40
+MAX_COUNT = 2**62  # write ids are int64, with room to calculate
+_COUNTERS = ("count", "start", "commits", "runs", "stale_updates")
+
+
+class Identity(NamedTuple):
+    """What never changes."""
+
+    kind: str
+    capacity: int
+    uuid: str
+
+    @property
+    def blocks(self) -> int:
+        """The number of priority blocks when all slots are in use."""
+        return -(-self.capacity // BLOCK_SLOTS) if self.kind == "prioritized" else 0
+
+    def live_slots(self, first: int, count: int) -> list[tuple[int, int]]:
+        """Return the slots of the write ids [first, count) as ascending ranges."""
+        begin = first % self.capacity
+        end = begin + count - first
+        parts = [(0, end - self.capacity), (begin, min(end, self.capacity))]
+        return [(low, high) for low, high in parts if low < high]
+
+
+@dataclass(frozen=True)
+class State:
+    """What every commit writes; the plain data of generator, sampler and settings are sound."""
+
+    count: int
+    start: int
+    commits: int
+    runs: int
+    stale_updates: int
+    generator: Any
+    sampler: dict[str, Any]
+    settings: dict[str, Any]
+
+    def first(self, capacity: int) -> int:
+        """Return the oldest live write id."""
+        return max(self.start, self.count - capacity)
+
+
+def identity_of(found: Any) -> Identity:
+    """Return the identity that a sealed value holds, or raise DamageError."""
+    facts = _mapping("identity", found)
+    kind, capacity, uuid = (facts.get(name) for name in Identity._fields)
+    if kind not in KINDS:
+        raise DamageError(f"the identity holds no kind of buffer (found {kind!r:.40})")
+    if type(capacity) is not int or not 1 <= capacity <= MAX_CAPACITY:
+        raise DamageError(f"the identity holds no capacity (found {capacity!r:.40})")
+    if not isinstance(uuid, str):
+        raise DamageError(f"the identity holds no uuid (found {uuid!r:.40})")
+    return Identity(str(kind), capacity, uuid)
+
+
+def schema_of(found: Any) -> Schema:
+    """Return the schema that a sealed value holds, or raise DamageError."""
+    try:
+        return Schema.from_plain(found)
+    except (SchemaError, OverflowError, MemoryError) as error:
+        raise DamageError(f"the schema is damaged: {error!s:.200}") from None
+
+
+def state_of(found: Any, kind: str) -> State:
+    """Return the state that a sealed value holds, or raise DamageError."""
+    facts = _mapping("state", found)
+    for name in _COUNTERS:
+        number = facts.get(name)
+        if type(number) is not int or not 0 <= number <= MAX_COUNT:
+            raise DamageError(f"the state holds no number of {name} (found {number!r:.40})")
+    if facts["start"] > facts["count"]:
+        raise DamageError("the state starts after its end")
+    if not isinstance(facts.get("run"), bytes):
+        raise DamageError("the state does not say which run it is of")
+    generator_from_plain(facts.get("generator"))
+    sampler = _mapping("state of the sampler", facts.get("sampler"))
+    settings = _mapping("table of settings", facts.get("settings"))
+    if settings.get("durability") not in DURABILITIES:
+        raise DamageError("the settings hold no durability")
+    names = PrioritizedSampler.SETTINGS if kind == "prioritized" else ()
+    expected = {"durability", "commit_interval", *names}
+    if settings.keys() != expected:
+        raise DamageError(f"the settings are not those of a {kind} buffer")
+    try:
+        real_number("commit_interval", settings["commit_interval"], low=0, high=float("inf"))
+        if names:
+            given = {name: settings[name] for name in names}
+            PrioritizedSampler(1, **given).restore(sampler)
+    except DiskReplayError as error:
+        raise DamageError(f"the state is damaged: {error!s:.200}") from None
+    counters = {name: facts[name] for name in _COUNTERS}
+    return State(**counters, generator=facts["generator"], sampler=sampler, settings=settings)
+
+
+def check_run(number: int, found: Any, state: State | None) -> None:
+    """Raise DamageError when a sealed value does not describe a run."""
+    facts = _mapping(f"description of run {number}", found)
+    first, end = facts.get("first"), facts.get("end")
+    if type(first) is not int or type(end) is not int or not 0 <= first <= end <= MAX_COUNT:
+        raise DamageError(f"the description of run {number} does not say what it wrote")
+    if state is not None and (end > state.count or number >= state.runs):
+        raise DamageError(f"the description of run {number} is beyond the state")
+    types = {"started": float, "host": str, "pid": int, "versions": dict}
+    for name, type_ in types.items():
+        if type(facts.get(name)) is not type_:
+            raise DamageError(f"the description of run {number} has no {name}")
+
+
+def priorities_of(number: int, content: Any, identity: Identity) -> NDArray[np.float32]:
+    """Return the priorities of a block, or raise DamageError."""
+    if not 0 <= number < identity.blocks:
+        raise DamageError(f"priority block {number} belongs to no slots")
+    slots = min(BLOCK_SLOTS, identity.capacity - number * BLOCK_SLOTS)
+    if not isinstance(content, bytes) or len(content) != 4 * slots:
+        raise DamageError(f"priority block {number} is not {slots} numbers")
+    try:
+        return checked_priorities(np.frombuffer(content, "<f4"), slots)
+    except DiskReplayError:
+        raise DamageError(f"priority block {number} holds what is not a priority") from None
+
+
+def write_id_in(record: bytes, schema: Schema) -> int:
+    """Return the write id that a record says it has, whatever else is in it; -1 if it is short."""
+    at = 11 if 2 + len(schema.fields) < 16 else 13
+    return struct.unpack_from(">q", record, at)[0] if len(record) >= at + 8 else -1
+
+
+def _mapping(what: str, found: Any) -> dict[str, Any]:
+    if not isinstance(found, Mapping):
+        raise DamageError(f"the {what} is not a table")
+    return dict(found)

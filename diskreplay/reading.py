@@ -1,0 +1,126 @@
+"""Reading: a store held and looked at without a buffer, as far as it is there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+
+from diskreplay.directory import DATA, Hold, holds_store, read_uuid
+from diskreplay.errors import DamageError, FormatVersionError, NotAStoreError, StorageError
+from diskreplay.pages import DataFile, Meta
+from diskreplay.walk import Faults
+
+PathLike = str | os.PathLike[str]
+
+_MAP_BYTES = 1 << 42
+_TRIES = 100
+
+
+@contextlib.contextmanager
+def reading(path: Path, faults: Faults) -> Iterator[tuple[DataFile | None, str | None]]:
+    """Hold a store, and give its data file and the uuid of its manifest, as far as they are there.
+
+    Raises as `verify` does.
+    """
+    if not holds_store(path):
+        raise NotAStoreError(f"{path} holds no store")
+    uuid = None
+    try:
+        uuid = read_uuid(path)
+    except FormatVersionError as error:
+        faults.add(str(error))
+        yield None, None
+        return
+    except DamageError as error:
+        faults.add(str(error))
+    hold = None
+    try:
+        hold = Hold(path, writing=False)
+    except DamageError as error:
+        faults.add(str(error))
+    try:
+        file = _data_file(path / DATA, faults)
+        try:
+            yield file, uuid
+        finally:
+            if file is not None:
+                file.close()
+    finally:
+        if hold is not None:
+            hold.release()
+
+
+@contextlib.contextmanager
+def pinned(path: Path, file: DataFile) -> Iterator[tuple[Meta | None, list[str]]]:
+    """Give the newest meta page and what is wrong with both.
+
+    When nothing is, a read transaction keeps writers off the pages that it refers to until the
+    end of the block. To open the engine is safe then: it looks at the meta pages only.
+    """
+    metas, faults = file.metas()
+    for _ in range(5):  # one that is read while it is written may be half of each
+        if len(metas) == 2 and not faults:
+            break
+        time.sleep(0.001)
+        metas, faults = file.metas()
+    if faults:
+        yield (metas[0] if metas else None), faults
+        return
+    env = _open_env(path)
+    try:
+        for _ in range(_TRIES):
+            txn = env.begin()
+            try:
+                metas, faults = file.metas()
+                found = [meta for meta in metas if meta.transaction == txn.id()]
+                if found:
+                    yield found[0], faults
+                    return
+            finally:
+                txn.abort()
+                del txn  # it holds its place among the readers until it is gone
+    finally:
+        env.close()
+    yield metas[0], ["lock.mdb does not belong to it: another file was put in its place"]
+
+
+def _open_env(path: Path) -> lmdb.Environment:
+    map_bytes = _MAP_BYTES
+    while True:
+        try:
+            return lmdb.open(
+                str(path),
+                map_size=map_bytes,
+                readonly=True,
+                create=False,
+                readahead=False,
+                max_dbs=0,
+                max_readers=1024,
+                max_spare_txns=0,
+            )
+        except lmdb.MemoryError as error:
+            map_bytes //= 2  # the process is allowed less address space
+            if map_bytes < 1 << 30:
+                raise StorageError(f"{path}: the storage engine refused: {error}") from error
+        except lmdb.Error as error:
+            raise StorageError(f"{path}: the storage engine refused: {error}") from error
+
+
+def _data_file(path: Path, faults: Faults) -> DataFile | None:
+    try:
+        file = DataFile(path)
+    except FileNotFoundError:
+        faults.add(f"{DATA} is missing beside its manifest")
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from None
+    if file.is_regular:
+        return file
+    file.close()
+    faults.add(f"{DATA} is not a file")
+    return None

@@ -1,0 +1,369 @@
+"""diskreplay.verify: it finds all that is wrong, beside a writer too, and no damage ends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lmdb.verify
+import numpy as np
+import pytest
+from children import in_child
+from common import columns, run_python
+from xxhash import xxh3_64_intdigest
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, verify
+from diskreplay.store import seal
+
+PAGE = 4096
+FLIPS = 100
+NUMBER = dict.fromkeys(("transitions", "priorities", "runs"), True)
+
+
+def uniform(path: Path) -> Path:
+    """Several leaf pages of records, two runs, more than one lap."""
+    for _ in range(2):
+        with ReplayBuffer(capacity=300, path=path, seed=1) as buffer:
+            buffer.extend(*columns(buffer.count, 200).values())
+            buffer.flush()
+            buffer.extend(*columns(buffer.count, 30).values())
+            buffer.sample(8)
+    return path
+
+
+def prioritized(path: Path) -> Path:
+    """Two priority blocks, one of them on its own page, after a clear."""
+    with PrioritizedReplayBuffer(capacity=1100, path=path, seed=1) as buffer:
+        buffer.extend(*columns(0, 1000).values(), priorities=np.arange(1000) / 7)
+        buffer.flush()
+        buffer.clear()
+        buffer.extend(*columns(1000, 350).values(), priorities=np.arange(350) / 3)
+        buffer.sample(8)
+    return path
+
+
+def large(path: Path) -> Path:
+    """Records that take several pages each."""
+    with ReplayBuffer(capacity=20, path=path, seed=1) as buffer:
+        for first in range(0, 30, 10):
+            values = list(columns(first, 10).values())
+            values[0] = values[3] = np.arange(first * 1500, (first + 10) * 1500).reshape(10, 1500)
+            buffer.extend(*values)
+            buffer.flush()
+    return path
+
+
+def empty(path: Path) -> Path:
+    ReplayBuffer(capacity=10, path=path).close()
+    return path
+
+
+MAKERS = [uniform, prioritized, large, empty]
+
+
+def everything(path: Path) -> tuple[Any, ...]:
+    """All that a buffer gives back."""
+    with diskreplay.open(path, access="read") as buffer:
+        buffer.check()
+        stats = {k: v for k, v in buffer.stats().items() if k not in ("path", "disk_bytes")}
+        ids = np.arange(buffer.count - len(buffer), buffer.count)
+        rows = [column.tobytes() for column in buffer.get(ids)] if ids.size else []
+        more = ()
+        if isinstance(buffer, PrioritizedReplayBuffer):
+            more = (buffer._sampler.live_priorities(ids[0], ids[-1] + 1).tobytes(),)
+        return stats, rows, *more, repr(buffer._ring.state)
+
+
+def change(path: Path, database: str, key: str | int, value: bytes | None) -> None:
+    """Put a value into a store past the library, or delete it."""
+    with lmdb.open(str(path), max_dbs=8, map_size=1 << 42) as env:
+        db = env.open_db(database.encode(), create=False)
+        raw = key.to_bytes(8, sys.byteorder) if isinstance(key, int) else key.encode()
+        with env.begin(write=True, db=db) as txn:
+            if value is None:
+                assert txn.delete(raw)
+            else:
+                txn.put(raw, value)
+
+
+def stored(path: Path, database: str, key: str | int) -> bytes:
+    with lmdb.open(str(path), max_dbs=8, readonly=True) as env:
+        db = env.open_db(database.encode(), create=False)
+        raw = key.to_bytes(8, sys.byteorder) if isinstance(key, int) else key.encode()
+        with env.begin(db=db) as txn:
+            value = txn.get(raw)
+            assert value is not None
+            return bytes(value)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_sound_store_has_no_faults_and_is_not_changed(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    store = make(tmp_path / "s")
+    before = (store / "data.mdb").read_bytes()
+    assert verify(store) == []
+    assert verify(str(store)) == []
+    assert (store / "data.mdb").read_bytes() == before
+    with diskreplay.open(store) as buffer:  # nothing is held afterwards
+        assert buffer.capacity
+        with pytest.raises(diskreplay.LockedError, match="open in this process"):
+            verify(store)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_copy_is_sound(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    with diskreplay.open(make(tmp_path / "s")) as buffer:
+        buffer.save(tmp_path / "copy")
+    assert verify(tmp_path / "copy") == []
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(diskreplay.NotAStoreError):
+            verify(path)
+    (tmp_path / "else").touch()
+    for path in (tmp_path, tmp_path / "else"):
+        with pytest.raises(diskreplay.NotAStoreError):
+            verify(path)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="nothing is forbidden to root")
+def test_what_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    (empty(tmp_path / "s") / "data.mdb").chmod(0)
+    with pytest.raises(diskreplay.StorageError, match="Permission denied"):
+        verify(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "fault"),
+    [
+        (b"", "expected a format version and a uuid"),
+        (b"{}", "expected a format version and a uuid"),
+        (b"\xff" * 100, "expected a format version and a uuid"),
+        (b"[" * 5000, "expected a format version and a uuid"),
+        (b'{"format": 7, "uuid": "x"}', "has format 7"),
+        (b'{"format": 1, "uuid": "x"}', "belongs to another store"),
+    ],
+)
+def test_a_damaged_manifest_is_a_fault(manifest: bytes, fault: str, tmp_path: Path) -> None:
+    (uniform(tmp_path / "s") / "diskreplay.json").write_bytes(manifest)
+    [found] = verify(tmp_path / "s")
+    assert fault in found
+
+
+def test_a_missing_lock_is_a_fault(tmp_path: Path) -> None:
+    (empty(tmp_path / "s") / "openers.lock").unlink()
+    [found] = verify(tmp_path / "s")
+    assert "openers.lock is missing" in found
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_file_that_is_cut_off_at_any_page_is_damaged(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    data = make(tmp_path / "s") / "data.mdb"
+    content = data.read_bytes()
+    sizes = [*range(0, len(content), max(1, len(content) // PAGE // 16) * PAGE), 1, 5000, 12300]
+    for size in sizes:
+        data.write_bytes(content[:size])
+        faults = verify(tmp_path / "s")
+        assert faults, size
+        assert all("data.mdb" in f or "page" in f or " is missing" in f for f in faults[:1]), faults
+    data.unlink()
+    assert verify(tmp_path / "s") == ["data.mdb is missing beside its manifest"]
+    data.mkdir()
+    assert verify(tmp_path / "s") == ["data.mdb is not a file"]
+    data.rmdir()
+    os.mkfifo(data)
+    assert verify(tmp_path / "s") == ["data.mdb is not a file"]
+
+
+@pytest.mark.parametrize("make", MAKERS[:3])
+def test_every_page_that_is_zeroed_or_doubled_or_random_is_found(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    data = make(tmp_path / "s") / "data.mdb"
+    content = data.read_bytes()
+    pages = len(content) // PAGE
+    before = everything(tmp_path / "s")
+    generator = np.random.default_rng(0)
+    found = 0
+    for page in range(pages):
+        at = page * PAGE
+        other = (page + 1) % pages * PAGE
+        for bad in (bytes(PAGE), generator.bytes(PAGE), content[other : other + PAGE]):
+            data.write_bytes(content[:at] + bad + content[at + PAGE :])
+            if verify(tmp_path / "s"):
+                found += 1
+            else:
+                assert everything(tmp_path / "s") == before
+    assert found > pages
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_flipped_bit_is_found_or_changes_nothing(
+    make: Callable[[Path], Path], tmp_path: Path, long: bool
+) -> None:
+    store = make(tmp_path / "s")
+    data = store / "data.mdb"
+    content = data.read_bytes()
+    before = everything(store)
+    generator = np.random.default_rng(7)
+    bits = generator.integers(0, len(content) * 8, 20 * FLIPS if long else FLIPS).tolist()
+    # The first bytes of pages say the most.
+    bits += (generator.integers(0, len(content) // PAGE, len(bits)) * PAGE * 8).tolist()
+    bits[FLIPS:] = [b + int(generator.integers(0, 320)) for b in bits[FLIPS:]]
+
+    def try_it() -> str:
+        faults = verify(store)
+        if faults:
+            return faults[0]
+        assert lmdb.verify.verify(str(store)) == []
+        assert everything(store) == before
+        return ""
+
+    found = 0
+    for bit in bits:
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        data.write_bytes(flipped)
+        outcome = in_child(try_it)
+        assert not outcome.failure, (bit // 8 // PAGE, bit // 8 % PAGE, bit % 8, outcome.failure)
+        found += bool(outcome.value)
+    assert found > len(bits) / 8
+
+
+BOMB = b"\xdd\xff\xff\xff\xff"
+
+
+@pytest.mark.parametrize(
+    ("database", "key", "value", "fault"),
+    [
+        ("transitions", 5, None, "the record of write id 305 in slot 5 is missing"),
+        ("transitions", 300, b"x", "there is a record in slot 300 of 300"),
+        ("transitions", 2**63, b"x", f"there is a record in slot {2**63} of 300"),
+        ("transitions", 5, b"", "write id 305 in slot 5 is damaged"),
+        ("transitions", 5, b"x" * 66, "write id 305 in slot 5 is damaged"),
+        ("priorities", 0, seal(0, bytes(1200)), "priority block 0 belongs to no slots"),
+        ("runs", 1, None, "the description of run 1 is missing"),
+        ("runs", 2, seal(2, {}), "the description of run 2 does not say what it wrote"),
+        ("runs", 0, seal(1, {}), "the description of run 0 is damaged"),
+        ("meta", "identity", None, "the identity cannot be read"),
+        ("meta", "identity", seal("identity", 3), "the identity is not a table"),
+        ("meta", "schema", None, "the schema cannot be read"),
+        ("meta", "schema", seal("schema", [["state", "<f4", [2]]]), "the schema is damaged"),
+        ("meta", "state", None, "the state cannot be read"),
+        ("meta", "state", seal("state", {}), "the state holds no number of count"),
+        ("meta", "state", b"\x93\xcf" + BOMB, "the state is damaged"),
+        ("meta", "other", seal("other", 1), "the database meta holds an unknown key b'other'"),
+    ],
+)
+def test_values_that_are_not_a_store_s_are_found(
+    database: str, key: str | int, value: bytes | None, fault: str, tmp_path: Path
+) -> None:
+    change(uniform(tmp_path / "s"), database, key, value)
+    faults = verify(tmp_path / "s")
+    assert fault in faults[0]
+
+
+def test_an_older_record_in_its_slot_is_found(tmp_path: Path) -> None:
+    store = uniform(tmp_path / "s")
+    record = stored(store, "transitions", 5)
+    body = record[10:11] + (5).to_bytes(8, "big") + record[19:]
+    change(
+        store,
+        "transitions",
+        5,
+        record[:2] + xxh3_64_intdigest(body).to_bytes(8, "big") + body,
+    )
+    assert verify(store) == ["the record of write id 305 in slot 5 is damaged: it holds write id 5"]
+
+
+def test_priorities_that_are_none_are_found(tmp_path: Path) -> None:
+    store = prioritized(tmp_path / "s")
+    change(store, "priorities", 1, None)
+    assert verify(store) == ["the content of priority block 1 is missing"]
+    for bad in (np.nan, -1.0, np.inf):
+        change(store, "priorities", 1, seal(1, np.full(100, bad, "<f4").tobytes()))
+        assert verify(store) == ["priority block 1 holds what is not a priority"]
+    change(store, "priorities", 1, seal(1, bytes(396)))
+    assert verify(store) == ["priority block 1 is not 100 numbers"]
+
+
+def test_what_a_clear_left_behind_is_checked_too(tmp_path: Path) -> None:
+    store = prioritized(tmp_path / "s")  # write ids from 1000 on are live, 250 to 999 are left
+    assert verify(store) == []
+    change(store, "transitions", 700, stored(store, "transitions", 701))
+    assert verify(store) == ["the record in slot 700 holds write id 701"]
+    change(store, "transitions", 700, b"x" * 66)
+    assert "slot 700" in verify(store)[0]
+
+
+def test_other_databases_are_found(tmp_path: Path) -> None:
+    store = uniform(tmp_path / "s")
+    with lmdb.open(str(store), max_dbs=8, map_size=1 << 42) as env:
+        env.open_db(b"more")
+    assert verify(store) == ["there is a database b'more', which is none of a store's"]
+    with (
+        lmdb.open(str(store), max_dbs=8, map_size=1 << 42) as env,
+        env.begin(write=True) as txn,
+    ):
+        txn.drop(env.open_db(b"more", txn), delete=True)
+        txn.drop(env.open_db(b"priorities", txn), delete=True)
+    assert verify(store) == ["the database priorities is missing"]
+
+
+def test_the_data_file_of_another_store_is_found(tmp_path: Path) -> None:
+    first, second = uniform(tmp_path / "a"), uniform(tmp_path / "b")
+    shutil.copy(first / "data.mdb", second / "data.mdb")
+    [found] = verify(second)
+    assert "data.mdb belongs to another store" in found
+
+
+WRITER = """
+    import sys
+    import numpy as np
+    from common import columns
+    from diskreplay import PrioritizedReplayBuffer
+    with PrioritizedReplayBuffer(3000, path=sys.argv[1], commit_interval=0) as buffer:
+        while True:
+            buffer.extend(*columns(buffer.count, 40).values())
+            buffer.sample(8)
+            print(buffer.count, flush=True)
+"""
+
+
+def test_beside_a_writer_one_commit_is_checked(tmp_path: Path, long: bool) -> None:
+    run_python(WRITER.replace("while True", "while buffer.count < 6000"), tmp_path / "s")
+    writer = subprocess.Popen(
+        [sys.executable, "-c", __import__("textwrap").dedent(WRITER), str(tmp_path / "s")],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent,
+    )
+    assert writer.stdout is not None
+    try:
+        writer.stdout.readline()
+        os.set_blocking(writer.stdout.fileno(), False)
+        end = time.monotonic() + (60 if long else 2)
+        rounds = commits = 0
+        while time.monotonic() < end:
+            while writer.stdout.readline():
+                pass
+            assert verify(tmp_path / "s") == []
+            rounds += 1
+            commits += bool(writer.stdout.read())
+        assert writer.poll() is None
+        assert rounds > 5
+        assert commits > 5  # while it was checked
+    finally:
+        writer.kill()
+        writer.communicate()
+    assert verify(tmp_path / "s") == []

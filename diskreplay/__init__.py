@@ -19,6 +19,7 @@ from diskreplay.errors import (
     StorageError,
 )
 from diskreplay.priorities import importance_weights
+from diskreplay.rescue import Repair, repair
 from diskreplay.schema import Field, Schema
 from diskreplay.sum_tree import SumTree
 from diskreplay.verification import verify
@@ -41,6 +42,7 @@ __all__ = [
     "PrioritizedReplayBuffer",
     "PriorityError",
     "ReadOnlyError",
+    "Repair",
     "ReplayBuffer",
     "SampleError",
     "Schema",
@@ -50,5 +52,6 @@ __all__ = [
     "__version__",
     "importance_weights",
     "open",
+    "repair",
     "verify",
 ]

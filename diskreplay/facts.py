@@ -140,10 +140,23 @@ def priorities_of(number: int, content: Any, identity: Identity) -> NDArray[np.f
         raise DamageError(f"priority block {number} holds what is not a priority") from None
 
 
-def write_id_in(record: bytes, schema: Schema) -> int:
+def record_head(schema: Schema) -> bytes:
+    """Return the bytes before the checksum, with which every record of a schema begins."""
+    n = 2 + len(schema.fields)
+    return (bytes([0x90 | n]) if n < 16 else struct.pack(">BH", 0xDC, n)) + b"\xcf"
+
+
+def checksum_in(record: bytes) -> int:
+    """Return the checksum that a record says it has, 0 if it is short."""
+    at = 2 if record[:1] != b"\xdc" else 4
+    return int.from_bytes(record[at : at + 8], "big")
+
+
+def write_id_in(record: bytes) -> int:
     """Return the write id that a record says it has, whatever else is in it; -1 if it is short."""
-    at = 11 if 2 + len(schema.fields) < 16 else 13
-    return struct.unpack_from(">q", record, at)[0] if len(record) >= at + 8 else -1
+    at = 11 if record[:1] != b"\xdc" else 13
+    write_id: int = struct.unpack_from(">q", record, at)[0] if len(record) >= at + 8 else -1
+    return write_id
 
 
 def _mapping(what: str, found: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def verify(path: PathLike) -> list[str]:
     and never an error; the data are not changed. A writer may go on meanwhile: what is checked
     is one commit, and the pages that it replaces are used again only afterwards.
 
-    Cost: reads each page in use once, about 100 MB a second. Memory: 2 bytes a page of the file,
+    Cost: reads each page in use once, about 100 MB a second. Memory: 3 bytes a page of the file,
     and the largest record.
 
     Raises NotAStoreError where there is no store, LockedError when it is open in this process, and
@@ -248,7 +248,7 @@ class _Check:
         for slot, record in zip(slots, records, strict=True):
             write_id = self._newest(slot)
             if not first <= write_id:  # an earlier lap, or what was there before a clear
-                write_id = write_id_in(record, schema)
+                write_id = write_id_in(record)
                 if not 0 <= write_id < count or write_id % identity.capacity != slot:
                     self._faults.add(f"the record in slot {slot} holds write id {write_id}")
             write_ids.append(write_id)

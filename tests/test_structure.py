@@ -52,13 +52,19 @@ MAY_IMPORT = {
     "pages": set(),
     "walk": {"pages"},
     "facts": {"arguments", "errors", "generator", "priorities", "samplers", "schema", "store"},
-    "reading": {"directory", "errors", "locks", "pages", "walk"},
+    "reading": {"directory", "engine", "errors", "locks", "pages", "walk"},
     "verification": {
         "arguments", "codec", "directory", "errors", "facts", "pages", "priorities", "reading",
         "schema", "store", "walk",
     },
+    "salvage": {"codec", "errors", "facts", "pages", "priorities", "store", "walk"},
+    "rescue": {
+        "arguments", "buffer", "directory", "errors", "generator", "reading", "salvage",
+        "verification", "walk",
+    },
     "__init__": {
-        "batch", "buffer", "errors", "priorities", "schema", "sum_tree", "verification", "version"
+        "batch", "buffer", "errors", "priorities", "rescue", "schema", "sum_tree", "verification",
+        "version",
     },
 }  # fmt: skip
 EXTERNAL = {
@@ -71,6 +77,7 @@ EXTERNAL = {
     "store": {"lmdb", "msgpack", "numpy", "xxhash"},
     "ring": {"lmdb", "numpy"},
     "reading": {"lmdb"},
+    "salvage": {"msgpack", "numpy"},
 }
 STANDARD = set(__import__("sys").stdlib_module_names)
 

@@ -23,7 +23,7 @@ from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, verify
 from diskreplay.store import seal
 
 PAGE = 4096
-FLIPS = 100
+FLIPS = 40
 NUMBER = dict.fromkeys(("transitions", "priorities", "runs"), True)
 
 

@@ -1,0 +1,171 @@
+"""Rescue: a new store made of what can be read of a damaged one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diskreplay.arguments import checked_path
+from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.directory import holds_store, read_uuid
+from diskreplay.errors import DamageError, StorageError
+from diskreplay.generator import generator_from_plain
+from diskreplay.reading import PathLike, pinned, reading
+from diskreplay.salvage import Salvage
+from diskreplay.verification import verify
+from diskreplay.walk import Faults
+
+_CHUNK_BYTES = 8 << 20
+_RANGES_KEPT = 1000
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What `repair` copied, and what it could not.
+
+    copied:           transitions in the new store
+    lost:             transitions that could not be read
+    lost_ids:         their write ids in the damaged store, as ranges [first, end); at most 1000
+    priorities_lost:  transitions that got the largest priority, since their own could not be read
+    faults:           what `verify` says of the damaged store
+    """
+
+    copied: int
+    lost: int
+    lost_ids: tuple[tuple[int, int], ...]
+    priorities_lost: int
+    faults: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if not self.faults:
+            return f"copied all {self.copied} transitions of a sound store"
+        parts = [f"copied {self.copied} transitions"]
+        if self.lost:
+            where = [f"{first} to {end - 1}" for first, end in self.lost_ids[:5]]
+            more = ", ..." if len(self.lost_ids) > 5 else ""
+            parts.append(f"{self.lost} are lost (write ids {', '.join(where)}{more})")
+        else:
+            parts.append("none is lost")
+        if self.priorities_lost:
+            parts.append(f"{self.priorities_lost} have lost their priority")
+        return f"{'; '.join(parts)}; the store had {len(self.faults)} faults"
+
+
+def repair(path: PathLike, out: PathLike) -> Repair:
+    """Copy what can be read of a store to a new store at `out`, and say what was left behind.
+
+    The damaged store is not changed. The new one has its kind, capacity, schema, settings, random
+    stream and annealing. Transitions keep their order, and every one is byte for byte what was
+    written; those after a lost one move up, so that write ids are contiguous: the newest keeps its
+    own. Priorities that cannot be read become the largest so far. The table of runs begins anew.
+
+    Cost: as `verify`, twice, and once more to write; where transitions are missing, it also looks
+    through the whole file. Memory: 40 bytes a transition, and what the new buffer takes.
+
+    Raises DamageError when nothing says what kind of buffer it was or what its fields are;
+    NotAStoreError and LockedError as `verify`; StorageError when `out` is in use or the disk
+    refuses. At `out` there is nothing then.
+
+    >>> with ReplayBuffer(capacity=10, path="runs/damaged") as buffer:
+    ...     _ = buffer.push(state=[0.0], action=0, reward=1.0, next_state=[1.0], done=False)
+    >>> print(repair("runs/damaged", "runs/repaired"))
+    copied all 1 transitions of a sound store
+    """
+    source, target = checked_path(path), checked_path(out).resolve()
+    if holds_store(target):
+        raise StorageError(f"{target} holds a store already: choose a new directory")
+    if source.resolve() in target.parents:
+        raise StorageError(f"{target} is inside the damaged store: choose another directory")
+    faults = verify(source)
+    with contextlib.suppress(DamageError):
+        read_uuid(source)  # another version of the format ends it
+    with reading(source, Faults()) as (file, uuid):
+        if file is None:
+            raise DamageError(f"{source} cannot be repaired: {faults[0]}")
+        with pinned(source, file) as (meta, wrong):
+            try:
+                found = Salvage(file, meta, uuid, whole=not wrong)
+            except DamageError as error:
+                raise DamageError(f"{source} cannot be repaired: {error}") from None
+            with _beside(target) as place:
+                priorities_lost = _write(found, place)
+    lost = found.count - found.first - found.write_ids.size
+    ranges = tuple(islice(found.lost(), _RANGES_KEPT))
+    return Repair(found.write_ids.size, lost, ranges, priorities_lost, tuple(faults))
+
+
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Give a path to make a store at; at the end of the block the store gets its name."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        hidden = Path(tempfile.mkdtemp(prefix=".diskreplay-new-", dir=target.parent))
+    except OSError as error:
+        raise StorageError(f"cannot make a store at {target}: {error.strerror}") from None
+    try:
+        yield hidden / "store"
+        try:
+            os.rename(hidden / "store", target)
+            descriptor = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StorageError(f"cannot make a store at {target}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _write(found: Salvage, place: Path) -> int:
+    """Make a store of what was found, and return how many priorities are not known."""
+    settings: dict[str, Any] = dict(found.state.settings) if found.state else {}
+    is_prioritized = found.identity.kind == "prioritized"
+    make = PrioritizedReplayBuffer if is_prioritized else ReplayBuffer
+    buffer = make(
+        found.identity.capacity, path=place, schema=found.schema, window_bytes=0, **settings
+    )
+    with buffer:
+        return _fill(buffer, found)
+
+
+def _fill(buffer: ReplayBuffer | PrioritizedReplayBuffer, found: Salvage) -> int:
+    """Commit all transitions to a new buffer, under the write ids that they get.
+
+    This reaches into the buffer, as nothing public begins at another write id than 0.
+    """
+    n = found.write_ids.size
+    end = int(found.write_ids[-1]) + 1 if n else found.count
+    begin = end - n
+    sampler = buffer._sampler
+    sampler.clear(begin)
+    priorities, known = found.priorities()
+    if found.state is not None:
+        sampler.restore(found.state.sampler)
+        buffer._generator = generator_from_plain(found.state.generator)
+        buffer._stale_updates = found.state.stale_updates
+    elif known.any():
+        sampler.restore({"frame": 0, "max_priority": float(priorities[known].max())})
+    if isinstance(buffer, PrioritizedReplayBuffer):
+        priorities[~known] = buffer._sampler.max_priority
+    buffer._commit_rows(iter([]), begin, begin, begin)
+    codec = found.codec
+    step = max(1, _CHUNK_BYTES // codec.record_bytes) if codec else 1
+    for low in range(0, n, step):
+        high = min(low + step, n)
+        ids = found.write_ids[low:high]
+        slots = ids % buffer.capacity
+        columns = codec.decode(found.records(low, high), ids, slots) if codec else []
+        sampler.hold(begin + low, high - low, priorities[low:high])
+        buffer._commit_rows(iter([columns]), begin + low, begin, begin + high)
+    is_prioritized = isinstance(buffer, PrioritizedReplayBuffer)
+    return int(np.count_nonzero(~known)) if is_prioritized else 0

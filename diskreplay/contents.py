@@ -43,14 +43,14 @@ class Contents(Generic[SamplerT]):
         self.generator = generator
         self.settings = settings
         self.damaged = 0  # records that draws have left out
-        self._stale = 0
+        self.stale = 0
         self._seals: dict[int, bytes] = {}
         self.restore()
 
     @property
     def stale_updates(self) -> int:
         """How many updates of priorities came too late, over all runs."""
-        return self._stale
+        return self.stale
 
     def restore(self) -> None:
         """Take over all that the store remembers, as of its last commit."""
@@ -111,7 +111,7 @@ class Contents(Generic[SamplerT]):
         stale = ring.state.get("stale_updates")
         if type(stale) is not int or not 0 <= stale < 2**62:
             raise DamageError(f"the state of {path} has no count of stale updates")
-        self._stale = stale
+        self.stale = stale
         seals = snapshot.seals()
         missing = set(self.sampler.live_blocks(ring.first, ring.count)) - set(seals)
         if missing:

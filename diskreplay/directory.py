@@ -29,6 +29,8 @@ from diskreplay.errors import (
     StorageError,
 )
 from diskreplay.locks import OPENERS, OPENERS_LOCK, WRITER_LOCK
+from diskreplay.pages import DataFile
+from diskreplay.walk import Walk
 
 FORMAT = 1
 MANIFEST = "diskreplay.json"
@@ -157,10 +159,19 @@ def _extent(file: Path) -> list[int]:
 
 def structural_faults(file: Path) -> list[str]:
     """Return what is wrong with the pages of a data file that nobody writes to, [] if nothing."""
-    try:
-        found: list[str] = lmdb.verify.verify(str(file))  # type: ignore[no-untyped-call]
-    except (lmdb.verify.VerifyError, OSError) as error:
-        return [str(error)]
+    with contextlib.closing(DataFile(file)) as data:
+        metas, found = data.metas()
+        try:
+            found += lmdb.verify.verify(str(file))  # type: ignore[no-untyped-call]
+        except lmdb.verify.VerifyError as error:
+            found.append(str(error))
+        if not found and data.size < (metas[0].last_page + 1) * data.page_bytes:
+            # Of a value of several pages only the first has been looked at.
+            walk = Walk(data, metas[0])
+            walk.collect_free()
+            for name, tree in walk.trees().items():
+                walk.exhaust(name, tree)
+            found += walk.faults.sentences()
     return found
 
 

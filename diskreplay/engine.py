@@ -79,10 +79,16 @@ def _reserve(lock_file: Path) -> None:
 
 def open_databases(env: lmdb.Environment, *, create: bool) -> dict[str, Any]:
     """Return the handles of the four databases, by name."""
-    databases = {
+    databases: dict[str, Any] = {
         name: env.open_db(name.encode(), integerkey=True, create=create) for name in INTEGER_KEYS
     }
-    return {**databases, "meta": env.open_db(b"meta", create=create)}
+    databases["meta"] = env.open_db(b"meta", create=create)
+    with env.begin() as txn:
+        for name, database in databases.items():
+            flags = {flag for flag, is_set in database.flags(txn).items() if is_set}
+            if flags != ({"integerkey"} if name in INTEGER_KEYS else set()):
+                raise DamageError(f"the database {name} of {env.path()} has the flags {flags}")
+    return databases
 
 
 def put_records(cursor: lmdb.Cursor, slot: int, rows: Sequence[bytes], capacity: int) -> None:

@@ -78,13 +78,13 @@ class Exclusive(Contents[SamplerT]):
         first, n = self.ring.count, len(columns[0])
         with self._restored_on_error():
             self.sampler.hold(first, n, given)
-            self._commit_rows(iter([columns]), first, self.ring.start, first + n)
+            self.commit_rows(iter([columns]), first, self.ring.start, first + n)
         return np.arange(first, first + n)
 
     def update(self, write_ids: Ints, priorities: Priorities) -> int:
         """Set priorities, and return how many write ids were live."""
         applied = self.sampler.update(write_ids, priorities, self.ring.first, self.ring.count)
-        self._stale += write_ids.size - applied
+        self.stale += write_ids.size - applied
         return applied
 
     def clear(self) -> None:
@@ -129,7 +129,7 @@ class Exclusive(Contents[SamplerT]):
             self.sampler.restore(source.fact("sampler"))
             self.generator = generator_from_plain(source.state.get("generator"))
             rows = ([columns[i] for i in order] for columns in source.chunks(first, snapshot))
-            self._commit_rows(rows, begin, begin, begin + size)
+            self.commit_rows(rows, begin, begin, begin + size)
 
     def _order_of(self, source: Ring) -> list[int]:
         """Return where the columns of a saved store are that this one wants, in its order."""
@@ -142,7 +142,7 @@ class Exclusive(Contents[SamplerT]):
             )
         return [source.schema.names.index(name) for name in own.names]
 
-    def _commit_rows(self, rows: Iterator[Columns], first: int, start: int, count: int) -> None:
+    def commit_rows(self, rows: Iterator[Columns], first: int, start: int, count: int) -> None:
         """Commit rows past the window, whose priorities the sampler holds already."""
         blocks = self.sampler.dirty_blocks(max(start, count - self.ring.capacity), count)
         self.ring.commit_rows(rows, first, start, count, self._facts(), blocks)
@@ -154,7 +154,7 @@ class Exclusive(Contents[SamplerT]):
             "generator": generator_to_plain(self.generator),
             "sampler": self.sampler.state(),
             "settings": self.settings,
-            "stale_updates": self._stale,
+            "stale_updates": self.stale,
         }
 
     @contextlib.contextmanager

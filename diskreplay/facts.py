@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from diskreplay.arguments import real_number
 from diskreplay.errors import DamageError, DiskReplayError, SchemaError
 from diskreplay.generator import generator_from_plain
-from diskreplay.samplers import BLOCK_SLOTS, PrioritizedSampler, checked_priorities
+from diskreplay.priorities import BLOCK_SLOTS, block_of
+from diskreplay.samplers import PrioritizedSampler
 from diskreplay.schema import Schema
 from diskreplay.store import DURABILITIES
 
@@ -91,7 +92,7 @@ def state_of(found: Any, kind: str) -> State:
             raise DamageError(f"the state holds no number of {name} (found {number!r:.40})")
     if facts["start"] > facts["count"]:
         raise DamageError("the state starts after its end")
-    if not isinstance(facts.get("run"), bytes):
+    if not isinstance(facts.get("run"), str):
         raise DamageError("the state does not say which run it is of")
     generator_from_plain(facts.get("generator"))
     sampler = _mapping("state of the sampler", facts.get("sampler"))
@@ -116,12 +117,15 @@ def state_of(found: Any, kind: str) -> State:
 def check_run(number: int, found: Any, state: State | None) -> None:
     """Raise DamageError when a sealed value does not describe a run."""
     facts = _mapping(f"description of run {number}", found)
-    first, end = facts.get("first"), facts.get("end")
-    if type(first) is not int or type(end) is not int or not 0 <= first <= end <= MAX_COUNT:
+    numbers = [facts.get(name) for name in ("first", "end", "rows")]
+    if not all(type(n) is int and 0 <= n <= MAX_COUNT for n in numbers):
         raise DamageError(f"the description of run {number} does not say what it wrote")
+    first, end = facts["first"], facts["end"]
+    if first > end:
+        raise DamageError(f"the description of run {number} starts after its end")
     if state is not None and (end > state.count or number >= state.runs):
         raise DamageError(f"the description of run {number} is beyond the state")
-    types = {"started": float, "host": str, "pid": int, "versions": dict}
+    types = {"started": float, "host": str, "pid": int, "versions": dict, "run": str}
     for name, type_ in types.items():
         if type(facts.get(name)) is not type_:
             raise DamageError(f"the description of run {number} has no {name}")
@@ -131,13 +135,9 @@ def priorities_of(number: int, content: Any, identity: Identity) -> NDArray[np.f
     """Return the priorities of a block, or raise DamageError."""
     if not 0 <= number < identity.blocks:
         raise DamageError(f"priority block {number} belongs to no slots")
-    slots = min(BLOCK_SLOTS, identity.capacity - number * BLOCK_SLOTS)
-    if not isinstance(content, bytes) or len(content) != 4 * slots:
-        raise DamageError(f"priority block {number} is not {slots} numbers")
-    try:
-        return checked_priorities(np.frombuffer(content, "<f4"), slots)
-    except DiskReplayError:
-        raise DamageError(f"priority block {number} holds what is not a priority") from None
+    if not isinstance(content, bytes):
+        raise DamageError(f"priority block {number} holds no bytes")
+    return block_of(number, content, identity.capacity)
 
 
 def record_head(schema: Schema) -> bytes:

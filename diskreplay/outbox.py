@@ -28,6 +28,7 @@ class Outbox:
         self.pushed = self.sent = 0  # rows: in all, and done with
         self.draws = self.stale = 0
         self.updates: list[tuple[Ints, Priorities]] = []
+        self.highest = np.zeros(0, np.float32)  # of all updates, at most one
         self._window: Window | None = None
 
     def adopt(self, schema: Schema, capacity: int, window_bytes: int) -> None:
@@ -55,6 +56,12 @@ class Outbox:
             self._given[numbers % self._window.rows] = NEW if given is None else given
             self.pushed += numbers.size
 
+    def update(self, write_ids: Ints, priorities: Priorities) -> None:
+        """Hold new priorities."""
+        if write_ids.size:
+            self.highest = np.append(self.highest, priorities).max(keepdims=True)
+            self.updates.append((write_ids, priorities))
+
     def rows(self, sent: int, size: int) -> Iterator[list[Array]]:
         """Yield the rows after the first `sent`, at most `size` in a chunk."""
         if self._window is not None:
@@ -77,7 +84,12 @@ class Outbox:
         self.updates = [(unique, priorities[at])]
         return self.updates[0]
 
+    def forget_highest(self) -> None:
+        """Let the largest priority start anew, as `clear` has it."""
+        self.highest = np.zeros(0, np.float32)
+
     def settle(self) -> None:
         """Let all of it be done with: it is committed, or is not to be."""
         self.updates = []
+        self.forget_highest()
         self.sent = self.pushed

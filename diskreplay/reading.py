@@ -8,16 +8,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import lmdb
-
-from diskreplay.directory import DATA, Hold, holds_store, read_uuid
+from diskreplay.directory import DATA, holds_store, read_uuid
+from diskreplay.engine import errors_of, open_env
 from diskreplay.errors import DamageError, FormatVersionError, NotAStoreError, StorageError
+from diskreplay.locks import Hold
 from diskreplay.pages import DataFile, Meta
 from diskreplay.walk import Faults
 
 PathLike = str | os.PathLike[str]
 
-_MAP_BYTES = 1 << 42
 _TRIES = 100
 
 
@@ -40,7 +39,7 @@ def reading(path: Path, faults: Faults) -> Iterator[tuple[DataFile | None, str |
         faults.add(str(error))
     hold = None
     try:
-        hold = Hold(path, writing=False)
+        hold = Hold(path, "read")
     except DamageError as error:
         faults.add(str(error))
     try:
@@ -71,7 +70,8 @@ def pinned(path: Path, file: DataFile) -> Iterator[tuple[Meta | None, list[str]]
     if faults:
         yield (metas[0] if metas else None), faults
         return
-    env = _open_env(path)
+    with errors_of(path):
+        env = open_env(path, False, {})
     try:
         for _ in range(_TRIES):
             txn = env.begin()
@@ -87,28 +87,6 @@ def pinned(path: Path, file: DataFile) -> Iterator[tuple[Meta | None, list[str]]
     finally:
         env.close()
     yield metas[0], ["lock.mdb does not belong to it: another file was put in its place"]
-
-
-def _open_env(path: Path) -> lmdb.Environment:
-    map_bytes = _MAP_BYTES
-    while True:
-        try:
-            return lmdb.open(
-                str(path),
-                map_size=map_bytes,
-                readonly=True,
-                create=False,
-                readahead=False,
-                max_dbs=0,
-                max_readers=1024,
-                max_spare_txns=0,
-            )
-        except lmdb.MemoryError as error:
-            map_bytes //= 2  # the process is allowed less address space
-            if map_bytes < 1 << 30:
-                raise StorageError(f"{path}: the storage engine refused: {error}") from error
-        except lmdb.Error as error:
-            raise StorageError(f"{path}: the storage engine refused: {error}") from error
 
 
 def _data_file(path: Path, faults: Faults) -> DataFile | None:

@@ -18,6 +18,7 @@ from diskreplay.arguments import checked_path
 from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.directory import holds_store, read_uuid
 from diskreplay.errors import DamageError, StorageError
+from diskreplay.exclusive import Exclusive
 from diskreplay.generator import generator_from_plain
 from diskreplay.reading import PathLike, pinned, reading
 from diskreplay.salvage import Salvage
@@ -143,21 +144,24 @@ def _fill(buffer: ReplayBuffer | PrioritizedReplayBuffer, found: Salvage) -> int
 
     This reaches into the buffer, as nothing public begins at another write id than 0.
     """
+    contents = buffer._contents
+    if not isinstance(contents, Exclusive):
+        raise TypeError("a buffer to fill writes alone")
     n = found.write_ids.size
     end = int(found.write_ids[-1]) + 1 if n else found.count
     begin = end - n
-    sampler = buffer._sampler
+    sampler = contents.sampler
     sampler.clear(begin)
     priorities, known = found.priorities()
     if found.state is not None:
         sampler.restore(found.state.sampler)
-        buffer._generator = generator_from_plain(found.state.generator)
-        buffer._stale_updates = found.state.stale_updates
+        contents.generator = generator_from_plain(found.state.generator)
+        contents.stale = found.state.stale_updates
     elif known.any():
         sampler.restore({"frame": 0, "max_priority": float(priorities[known].max())})
     if isinstance(buffer, PrioritizedReplayBuffer):
         priorities[~known] = buffer._sampler.max_priority
-    buffer._commit_rows(iter([]), begin, begin, begin)
+    contents.commit_rows(iter([]), begin, begin, begin)
     codec = found.codec
     step = max(1, _CHUNK_BYTES // codec.record_bytes) if codec else 1
     for low in range(0, n, step):
@@ -166,6 +170,6 @@ def _fill(buffer: ReplayBuffer | PrioritizedReplayBuffer, found: Salvage) -> int
         slots = ids % buffer.capacity
         columns = codec.decode(found.records(low, high), ids, slots) if codec else []
         sampler.hold(begin + low, high - low, priorities[low:high])
-        buffer._commit_rows(iter([columns]), begin + low, begin, begin + high)
+        contents.commit_rows(iter([columns]), begin + low, begin, begin + high)
     is_prioritized = isinstance(buffer, PrioritizedReplayBuffer)
     return int(np.count_nonzero(~known)) if is_prioritized else 0

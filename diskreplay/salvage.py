@@ -28,7 +28,7 @@ from diskreplay.facts import (
     write_id_in,
 )
 from diskreplay.pages import HEADER, INTEGER_KEYS, DataFile, Meta
-from diskreplay.samplers import BLOCK_SLOTS
+from diskreplay.priorities import BLOCK_SLOTS
 from diskreplay.store import unseal
 from diskreplay.walk import Walk
 

@@ -57,6 +57,9 @@ class UniformSampler:
         """Set no priorities: there are none."""
         return 0
 
+    def raise_largest(self, priorities: Priorities) -> None:
+        """Take no note of priorities."""
+
     def draw(
         self, n: int, first: int, count: int, generator: np.random.Generator
     ) -> tuple[Ints, Floats | None]:
@@ -95,6 +98,7 @@ class UniformSampler:
         count: int,
         write_ids: Ints,
         priorities: Priorities,
+        given: Priorities,
     ) -> tuple[dict[str, Any], dict[int, bytes]]:
         """Return a stored state and stored blocks with priorities laid over them."""
         return {}, {}
@@ -215,7 +219,7 @@ class PrioritizedSampler:
             self._waiting[at : at + n] = self._largest
         else:
             self._waiting[at : at + n] = priorities
-            self._raise_largest(priorities)
+            self.raise_largest(priorities)
 
     def update(self, write_ids: Ints, priorities: Priorities, first: int, count: int) -> int:
         """Set priorities of live write ids, ignore the others, return how many were applied."""
@@ -225,7 +229,7 @@ class PrioritizedSampler:
         if write_ids.size:
             self._settle(first, count)
             slots = write_ids % self.capacity
-            self._raise_largest(priorities)
+            self.raise_largest(priorities)
             self._set_priorities(slots, priorities)
         return write_ids.size
 
@@ -286,6 +290,7 @@ class PrioritizedSampler:
         count: int,
         write_ids: Ints,
         priorities: Priorities,
+        given: Priorities,
     ) -> tuple[dict[str, Any], dict[int, bytes]]:
         """Return a stored state and stored blocks with priorities laid over them.
 
@@ -294,13 +299,14 @@ class PrioritizedSampler:
         stored, first, count:  the state of the store, and the ends of what is live in it
         read:                  returns stored blocks by number, or raises where one is missing
         write_ids, priorities: int64 and float32 (n,); NaN stands for the largest so far
+        given:                 all priorities that may be the largest so far
         """
         frame, largest = checked_state(stored)
         new = np.isnan(priorities)
-        known = [] if largest is None else [largest]
-        if not new.all():
-            known.append(float(priorities[~new].max()))
-        highest = max(known, default=1.0)
+        if not np.isnan(given).all():
+            largest = max(float(np.nanmax(given)), largest or 0.0)
+        elif largest is None and new.any():
+            largest = 1.0
         slots = write_ids % self.capacity
         numbers = np.unique(slots // BLOCK_SLOTS)
         places = numbers[:, None] * BLOCK_SLOTS + np.arange(BLOCK_SLOTS)
@@ -311,13 +317,15 @@ class PrioritizedSampler:
             block = block_of(number, content, self.capacity)
             table[np.searchsorted(numbers, number), : block.size] = block
         rows = np.searchsorted(numbers, slots // BLOCK_SLOTS)
-        table[rows, slots % BLOCK_SLOTS] = np.where(new, highest, priorities)
+        table[rows, slots % BLOCK_SLOTS] = np.where(
+            new, 0.0 if largest is None else largest, priorities
+        )
         spans = [block_span(number, self.capacity) for number in numbers.tolist()]
         blocks = {
             number: block_bytes(row[: span.stop - span.start])
             for number, span, row in zip(numbers.tolist(), spans, table, strict=True)
         }
-        return {"frame": frame, "max_priority": highest if new.size else largest}, blocks
+        return {"frame": frame, "max_priority": largest}, blocks
 
     def dirty_blocks(self, first: int, count: int) -> dict[int, bytes]:
         """Return the priority blocks that differ from those last committed, by block number."""
@@ -380,7 +388,8 @@ class PrioritizedSampler:
         self._tree.set(slots, self._masses(slots))
         self._tree_is_whole = whole
 
-    def _raise_largest(self, priorities: Priorities) -> None:
+    def raise_largest(self, priorities: Priorities) -> None:
+        """Take note of priorities that were given, n > 0 of them."""
         largest = float(np.max(priorities))
         self._largest = largest if self._largest is None else max(self._largest, largest)
 

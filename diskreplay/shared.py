@@ -38,18 +38,24 @@ class Shared(Contents[SamplerT]):
     @property
     def stale_updates(self) -> int:
         """How many updates of priorities came too late, over all runs."""
-        return self._stale + self._outbox.stale - self._known("stale")
+        return self.stale + self._outbox.stale - self._known("stale")
 
     def advance(self) -> None:
         """Count a draw."""
         self.sampler.advance(1)
         self._outbox.draws += 1
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._outbox.forget_highest()
+
     def _take_over(self, snapshot: Snapshot) -> None:
         self._run = self.ring.own_run(snapshot)
         super()._take_over(snapshot)
         self.sampler.advance(self._outbox.draws - self._known("draws"))
         self._apply(*self._outbox.latest())
+        if self._outbox.highest.size:
+            self.sampler.raise_largest(self._outbox.highest)
 
     def _apply(self, write_ids: Ints, priorities: Priorities) -> int:
         """Set priorities in memory, and return how many write ids were live."""
@@ -117,7 +123,7 @@ class Shared(Contents[SamplerT]):
         """Set priorities, and return how many write ids were live."""
         first, count = self.ring.first, self.ring.count
         live = (write_ids >= first) & (write_ids < count)
-        self._outbox.updates.append((write_ids[live], priorities[live]))
+        self._outbox.update(write_ids[live], priorities[live])
         self._outbox.stale += int(np.count_nonzero(~live))
         return self._apply(write_ids, priorities)
 
@@ -155,6 +161,8 @@ class Shared(Contents[SamplerT]):
             begin, count = state["count"], state["count"] + priorities.size
             oldest = max(state["start"], count - ring.capacity)
 
+            if state["start"] != ring.start:
+                outbox.forget_highest()  # another process has cleared
             changed, values = outbox.latest()
             live = (changed >= oldest) & (changed < begin)
             sampler, blocks = self.sampler.merge(
@@ -164,6 +172,7 @@ class Shared(Contents[SamplerT]):
                 begin,
                 np.concatenate([changed[live], np.arange(begin, count)]),
                 np.concatenate([values[live], priorities]),
+                np.concatenate([outbox.highest, priorities]),
             )
             if "frame" in sampler:
                 sampler["frame"] += outbox.draws - run.get("draws", 0)

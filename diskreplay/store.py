@@ -206,6 +206,8 @@ class Store:
     def transaction(self) -> Iterator[Transaction]:
         """Commit at the end what the block puts, all of it, or nothing when it raises."""
         with errors_of(self.path):
+            # The slot of a killed reader would keep every page that is replaced from now on.
+            self._env.reader_check()
             with self._begin(write=True) as txn:
                 yield Transaction(self, txn)
             make_known(self.path)

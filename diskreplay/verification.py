@@ -23,8 +23,8 @@ from diskreplay.facts import (
     write_id_in,
 )
 from diskreplay.pages import INTEGER_KEYS, NO_PAGE, Tree
+from diskreplay.priorities import BLOCK_SLOTS
 from diskreplay.reading import PathLike, pinned, reading
-from diskreplay.samplers import BLOCK_SLOTS
 from diskreplay.schema import Schema
 from diskreplay.store import unseal
 from diskreplay.walk import Faults, Walk

@@ -122,9 +122,6 @@ def test_a_full_disk_loses_nothing(kind: str, full: dict[str, Any]) -> None:
     assert row["killed"] == 1
 
 
-@pytest.mark.xfail(
-    reason="SIGBUS without room for the engine's reader table, OSError for the lock's text"
-)
 def test_a_store_opens_or_is_refused_on_a_full_disk(full: dict[str, Any]) -> None:
     for kind, row in full["rows"].items():
         assert row["points"] == row["errors clean"] == row["went on"] == 3, kind

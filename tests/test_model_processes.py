@@ -66,6 +66,7 @@ class Opening:
     pushed: list[tuple[int, float | None]] = field(default_factory=list)
     updates: list[tuple[int, float]] = field(default_factory=list)
     draws: int = 0
+    waiting: int = 0  # rows of an exclusive writer
 
 
 class ProcessesAgainstModel(RuleBasedStateMachine):
@@ -100,6 +101,7 @@ class ProcessesAgainstModel(RuleBasedStateMachine):
         seen = deepcopy(self.stored)
         for write_id, priority in opening.updates:
             seen.update(write_id, priority)
+            seen.raise_largest(priority)
         seen.frame += opening.draws
         return seen
 
@@ -108,12 +110,14 @@ class ProcessesAgainstModel(RuleBasedStateMachine):
         assert opening is not None
         if opening.access == "exclusive":
             self.stored = deepcopy(opening.own)
+            opening.waiting = 0
         elif opening.access == "shared":
             oldest = self.stored.count + len(opening.pushed) - self.stored.capacity
             last = {w: p for w, p in opening.updates if w >= oldest}  # none evicted by its own rows
             for write_id, priority in last.items():
                 self.stored.update(write_id, priority)
-            for _, given in opening.pushed:  # a new row gets the largest as of the commit
+            # A new row gets the largest as of the commit, also of what was evicted meanwhile.
+            for _, given in opening.pushed + opening.updates:
                 self.stored.raise_largest(given)
             for number, given in opening.pushed:
                 self.stored.add(number, given)
@@ -157,8 +161,12 @@ class ProcessesAgainstModel(RuleBasedStateMachine):
             if n > self.stored.capacity:
                 self.commit(i)
         else:
-            if opening.access == "exclusive" and n > self.stored.capacity:
-                self.commit(i)
+            if opening.access == "exclusive":
+                if opening.waiting and opening.waiting + n > self.stored.capacity:
+                    self.commit(i)  # to make room
+                if n > self.stored.capacity:
+                    self.commit(i)
+                opening.waiting += n
             for k in range(n):
                 one = (self.number + k, given[k] if given else None)
                 if opening.access == "exclusive":

@@ -122,9 +122,10 @@ def test_a_sound_store_is_copied_whole(make: Callable[[Path], Path], tmp_path: P
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "s"]
     with diskreplay.open(store) as old, diskreplay.open(tmp_path / "out") as new:
         assert done.copied == len(old) == len(new)
-        for name in ("count", "capacity", "schema", "_settings", "_stale_updates"):
+        for name in ("count", "capacity", "schema", "_settings"):
             assert getattr(old, name) == getattr(new, name)
         assert old._sampler.state() == new._sampler.state()
+        assert old._contents.stale == new._contents.stale
         assert old._store.identity["uuid"] != new._store.identity["uuid"]
         for one, two in zip(old, new, strict=True):
             for a, b in zip(one, two, strict=True):

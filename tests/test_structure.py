@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "codec": {"errors", "schema"},
     "batch": {"schema"},
     "locks": {"errors"},
-    "directory": {"errors", "locks"},
+    "directory": {"errors", "locks", "pages", "walk"},
     "engine": {"errors"},
     "store": {"directory", "engine", "errors", "locks"},
     "samplers": {"arguments", "errors", "priorities", "sum_tree"},
@@ -59,8 +59,8 @@ MAY_IMPORT = {
     },
     "salvage": {"codec", "errors", "facts", "pages", "priorities", "store", "walk"},
     "rescue": {
-        "arguments", "buffer", "directory", "errors", "generator", "reading", "salvage",
-        "verification", "walk",
+        "arguments", "buffer", "directory", "errors", "exclusive", "generator", "reading",
+        "salvage", "verification", "walk",
     },
     "__init__": {
         "batch", "buffer", "errors", "priorities", "rescue", "schema", "sum_tree", "verification",
@@ -76,7 +76,6 @@ EXTERNAL = {
     "engine": {"lmdb", "numpy"},
     "store": {"lmdb", "msgpack", "numpy", "xxhash"},
     "ring": {"lmdb", "numpy"},
-    "reading": {"lmdb"},
     "salvage": {"msgpack", "numpy"},
 }
 STANDARD = set(__import__("sys").stdlib_module_names)

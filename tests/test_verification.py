@@ -295,7 +295,7 @@ def test_priorities_that_are_none_are_found(tmp_path: Path) -> None:
         change(store, "priorities", 1, seal(1, np.full(100, bad, "<f4").tobytes()))
         assert verify(store) == ["priority block 1 holds what is not a priority"]
     change(store, "priorities", 1, seal(1, bytes(396)))
-    assert verify(store) == ["priority block 1 is not 100 numbers"]
+    assert verify(store) == ["priority block 1 has 396 bytes (expected 400)"]
 
 
 def test_what_a_clear_left_behind_is_checked_too(tmp_path: Path) -> None:

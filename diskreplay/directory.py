@@ -15,12 +15,11 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import lmdb.verify
 
 from diskreplay.errors import (
     DamageError,
@@ -62,6 +61,23 @@ def holds_store(path: Path) -> bool:
             f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}): choose a new directory"
         )
     return bool(names)
+
+
+def check_kinds(path: Path) -> None:
+    """Raise DamageError for a link or a pipe in a store: it could change other files, or hang."""
+    for name in (MANIFEST, DATA, KNOWN, "lock.mdb", OPENERS_LOCK, WRITER_LOCK, OPENERS):
+        try:
+            mode = (path / name).lstat().st_mode
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StorageError(f"cannot look at {path / name}: {error.strerror}") from None
+        expected = stat.S_ISDIR if name == OPENERS else stat.S_ISREG
+        if not expected(mode):
+            raise DamageError(
+                f"{path / name} is not a {'directory' if name == OPENERS else 'file'}: a store "
+                "holds no links and no pipes (the whole directory may be a link)"
+            )
 
 
 def read_uuid(path: Path) -> str:
@@ -161,18 +177,15 @@ def structural_faults(file: Path) -> list[str]:
     """Return what is wrong with the pages of a data file that nobody writes to, [] if nothing."""
     with contextlib.closing(DataFile(file)) as data:
         metas, found = data.metas()
-        try:
-            found += lmdb.verify.verify(str(file))  # type: ignore[no-untyped-call]
-        except lmdb.verify.VerifyError as error:
-            found.append(str(error))
-        if not found and data.size < (metas[0].last_page + 1) * data.page_bytes:
-            # Of a value of several pages only the first has been looked at.
-            walk = Walk(data, metas[0])
-            walk.collect_free()
-            for name, tree in walk.trees().items():
-                walk.exhaust(name, tree)
-            found += walk.faults.sentences()
-    return found
+        if found:
+            return found
+        walk = Walk(data, metas[0])
+        walk.collect_free()
+        for name, tree in walk.trees().items():
+            walk.exhaust(name, tree)
+        if not walk.faults.count:
+            walk.check_all_used()
+        return walk.faults.sentences()
 
 
 @contextlib.contextmanager

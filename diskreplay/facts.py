@@ -21,6 +21,7 @@ from diskreplay.store import DURABILITIES
 KINDS = ("uniform", "prioritized")
 MAX_CAPACITY = 2**40
 MAX_COUNT = 2**62  # write ids are int64, with room to calculate
+_MAX_FIELDS = 2**16 - 3  # of a msgpack array, beside checksum and write id
 _COUNTERS = ("count", "start", "commits", "runs", "stale_updates")
 
 
@@ -78,9 +79,14 @@ def identity_of(found: Any) -> Identity:
 def schema_of(found: Any) -> Schema:
     """Return the schema that a sealed value holds, or raise DamageError."""
     try:
-        return Schema.from_plain(found)
-    except (SchemaError, OverflowError, MemoryError) as error:
+        schema = Schema.from_plain(found)
+        if len(schema.fields) > _MAX_FIELDS:
+            raise SchemaError(f"it has {len(schema.fields)} fields")
+        for field in schema.fields:
+            np.dtype((field.dtype, field.shape))  # there are shapes that numpy has no type for
+    except (SchemaError, ValueError, OverflowError, MemoryError) as error:
         raise DamageError(f"the schema is damaged: {error!s:.200}") from None
+    return schema
 
 
 def state_of(found: Any, kind: str) -> State:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from diskreplay.directory import DATA, holds_store, read_uuid
+from diskreplay.directory import DATA, check_kinds, holds_store, read_uuid
 from diskreplay.engine import errors_of, open_env
-from diskreplay.errors import DamageError, FormatVersionError, NotAStoreError, StorageError
+from diskreplay.errors import DamageError, NotAStoreError, StorageError
 from diskreplay.locks import Hold
 from diskreplay.pages import DataFile, Meta
 from diskreplay.walk import Faults
@@ -24,17 +24,19 @@ _TRIES = 100
 def reading(path: Path, faults: Faults) -> Iterator[tuple[DataFile | None, str | None]]:
     """Hold a store, and give its data file and the uuid of its manifest, as far as they are there.
 
-    Raises as `verify` does.
+    Raises as `repair` does.
     """
     if not holds_store(path):
         raise NotAStoreError(f"{path} holds no store")
     uuid = None
     try:
-        uuid = read_uuid(path)
-    except FormatVersionError as error:
+        check_kinds(path)
+    except DamageError as error:
         faults.add(str(error))
         yield None, None
         return
+    try:
+        uuid = read_uuid(path)
     except DamageError as error:
         faults.add(str(error))
     hold = None

@@ -16,7 +16,7 @@ import numpy as np
 
 from diskreplay.arguments import checked_path
 from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer
-from diskreplay.directory import holds_store, read_uuid
+from diskreplay.directory import holds_store
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.exclusive import Exclusive
 from diskreplay.generator import generator_from_plain
@@ -66,15 +66,16 @@ def repair(path: PathLike, out: PathLike) -> Repair:
 
     The damaged store is not changed. The new one has its kind, capacity, schema, settings, random
     stream and annealing. Transitions keep their order, and every one is byte for byte what was
-    written; those after a lost one move up, so that write ids are contiguous: the newest keeps its
+    written; those before a lost one move up, so that write ids are contiguous: the newest keeps its
     own. Priorities that cannot be read become the largest so far. The table of runs begins anew.
 
     Cost: as `verify`, twice, and once more to write; where transitions are missing, it also looks
     through the whole file. Memory: 40 bytes a transition, and what the new buffer takes.
 
-    Raises DamageError when nothing says what kind of buffer it was or what its fields are;
-    NotAStoreError and LockedError as `verify`; StorageError when `out` is in use or the disk
-    refuses. At `out` there is nothing then.
+    Raises DamageError when nothing says what kind of buffer it was or what its fields are, and
+    FormatVersionError for a store that this version does not know; NotAStoreError and LockedError
+    as `verify`; StorageError when `out` is in use or the disk refuses. At `out` there is nothing
+    then.
 
     >>> with ReplayBuffer(capacity=10, path="runs/damaged") as buffer:
     ...     _ = buffer.push(state=[0.0], action=0, reward=1.0, next_state=[1.0], done=False)
@@ -87,8 +88,6 @@ def repair(path: PathLike, out: PathLike) -> Repair:
     if source.resolve() in target.parents:
         raise StorageError(f"{target} is inside the damaged store: choose another directory")
     faults = verify(source)
-    with contextlib.suppress(DamageError):
-        read_uuid(source)  # another version of the format ends it
     with reading(source, Faults()) as (file, uuid):
         if file is None:
             raise DamageError(f"{source} cannot be repaired: {faults[0]}")

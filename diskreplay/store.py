@@ -31,6 +31,7 @@ from diskreplay.directory import (
     DATA,
     building,
     check_data_file,
+    check_kinds,
     holds_store,
     make_known,
     read_uuid,
@@ -165,6 +166,7 @@ class Store:
                 f"{path} holds no store: ReplayBuffer(capacity, path=...) makes one"
             )
         self.path = path
+        check_kinds(path)
         uuid = read_uuid(path)
         self._writing = access != "read"
         self._hold = Hold(path, access)

@@ -10,7 +10,7 @@ import numpy as np
 from diskreplay.arguments import checked_path
 from diskreplay.codec import Codec
 from diskreplay.directory import DATA
-from diskreplay.errors import DamageError
+from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.facts import (
     MAX_COUNT,
     Identity,
@@ -60,13 +60,16 @@ def verify(path: PathLike) -> list[str]:
     """
     place = checked_path(path)
     faults = Faults()
-    with reading(place, faults) as (file, uuid):
-        if file is not None:
-            with pinned(place, file) as (meta, wrong):
-                for sentence in wrong:
-                    faults.add(f"{DATA}: {sentence}")
-                if meta is not None:
-                    _Check(Walk(file, meta, faults), uuid).run()
+    try:
+        with reading(place, faults) as (file, uuid):
+            if file is not None:
+                with pinned(place, file) as (meta, wrong):
+                    for sentence in wrong:
+                        faults.add(f"{DATA}: {sentence}")
+                    if meta is not None:
+                        _Check(Walk(file, meta, faults), uuid).run()
+    except FormatVersionError as error:
+        faults.add(str(error))
     return faults.sentences()
 
 

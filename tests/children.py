@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -20,7 +22,7 @@ class Outcome(NamedTuple):
     mib: float
 
 
-def in_child(function: Callable[[], Any], *, seconds: int = 20) -> Outcome:
+def in_child(function: Callable[[], Any], *, seconds: int = 20, most_mib: float = 2000) -> Outcome:
     """Call a function in a forked child; a signal or an exception of it is the failure."""
     sys.stdout.flush()
     end, begin = os.pipe()
@@ -43,6 +45,9 @@ def in_child(function: Callable[[], Any], *, seconds: int = 20) -> Outcome:
             os._exit(status)
     os.close(begin)
     with os.fdopen(end, "rb") as pipe:
+        while not select.select([pipe], [], [], 0.05)[0]:
+            if _resident_mib(child) > most_mib:
+                os.kill(child, signal.SIGKILL)
         said = pipe.read()
     _, status, usage = os.wait4(child, 0)
     mib = usage.ru_maxrss / 1024
@@ -50,3 +55,11 @@ def in_child(function: Callable[[], Any], *, seconds: int = 20) -> Outcome:
         return Outcome(None, signal.Signals(os.WTERMSIG(status)).name, mib)
     value, failure, peak = json.loads(said)
     return Outcome(value, failure, peak)
+
+
+def _resident_mib(process: int) -> float:
+    try:
+        pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0.0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20

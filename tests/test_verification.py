@@ -165,6 +165,28 @@ def test_a_missing_lock_is_a_fault(tmp_path: Path) -> None:
     assert "openers.lock is missing" in found
 
 
+@pytest.mark.parametrize("how", ["link", "pipe"])
+@pytest.mark.parametrize(
+    "name", ["diskreplay.json", "data.mdb", "lock.mdb", "openers.lock", "writer.lock"]
+)
+def test_no_pipe_is_waited_for_and_no_link_followed(name: str, how: str, tmp_path: Path) -> None:
+    place = empty(tmp_path / "s") / name
+    victim = tmp_path / "victim"
+    place.rename(victim) if name != "lock.mdb" else victim.write_bytes(b"precious" * 999)
+    before = victim.read_bytes()
+    place.unlink(missing_ok=True)
+    if how == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(victim)
+    faults = verify(tmp_path / "s")
+    if name == "data.mdb" and how == "link":
+        assert faults == []  # it is only read
+    else:
+        assert f"{name} is not a file" in faults
+    assert victim.read_bytes() == before
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_file_that_is_cut_off_at_any_page_is_damaged(
     make: Callable[[Path], Path], tmp_path: Path

@@ -1,0 +1,161 @@
+"""A store from a stranger gives an error of ours or a sound buffer: no crash, no bomb, no hang."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from children import in_child
+from common import columns
+from untrusted import BYTES, VALUES, Mutation
+
+import diskreplay
+from diskreplay import DiskReplayError, PrioritizedReplayBuffer, ReplayBuffer
+
+MIB = 300
+SECONDS = 10
+CAPACITY = 60
+# What verify says of a file that the engine may die of. Only such files are not opened here.
+# Errors of other kinds that opening still gives: (type, file:function).
+OPEN = {
+    ("OverflowError", "window.py:write_row"),
+    ("OverflowError", "samplers.py:draw"),
+    ("OverflowError", "store.py:seal"),
+    ("error", "codec.py:__init__"),
+    ("TypeError", "window.py:take"),
+    ("ValueError", "codec.py:__init__"),
+}
+STRUCTURE = ("is not a file", "page", "database", "the tree ", "bytes (", "is missing beside")
+
+
+def originals(place: Path) -> list[Path]:
+    """A store of each kind, one of them with records of several pages."""
+    with ReplayBuffer(capacity=CAPACITY, path=place / "uniform", seed=1) as buffer:
+        buffer.extend(*columns(0, 100).values())
+    with PrioritizedReplayBuffer(capacity=CAPACITY, path=place / "prioritized", seed=1) as buffer:
+        for first in range(0, 100, 20):
+            buffer.extend(*columns(first, 20).values(), priorities=np.arange(20))
+            buffer.sample(4)
+            buffer.flush()
+    with ReplayBuffer(capacity=CAPACITY, path=place / "large", seed=1) as buffer:
+        states = np.zeros((70, 1500), np.float32)
+        buffer.extend(states, np.zeros(70), np.zeros(70), states, np.zeros(70))
+    return [place / "uniform", place / "prioritized", place / "large"]
+
+
+def use(opened: Callable[[], Any]) -> list[str]:
+    """Use a buffer in every way; return the names of the errors that it gave."""
+    found: list[str] = []
+
+    def attempt(step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except DiskReplayError as error:
+            found.append(type(error).__name__)
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)
+            ours = [frame for frame in last if "/diskreplay/" in frame.filename][-1]
+            where = f"{Path(ours.filename).name}:{ours.name}"
+            if (type(error).__name__, where) not in OPEN:
+                found.append(f"WRONG {type(error).__name__} {where}: {error!s:.200}")
+        return None
+
+    buffer = attempt(opened)
+    if buffer is not None:
+        steps: list[Callable[[], Any]] = [
+            lambda: len(buffer),
+            lambda: repr(buffer) + str(buffer.stats()),
+            lambda: buffer.sample(8),
+            lambda: [None for _, _ in zip(range(200), buffer, strict=False)],
+            buffer.check,
+            lambda: buffer.get(np.arange(max(0, buffer.count - 3), buffer.count)),
+            lambda: buffer.push([0.0] * 3, 0, 0.0, [0.0] * 3, False),
+            lambda: buffer.sample(8),
+            buffer.flush,
+            buffer.close,
+        ]
+        for step in steps:
+            attempt(step)
+        with contextlib.suppress(Exception):
+            if not buffer._closed:
+                buffer._let_go(sync=False)
+    return found
+
+
+def trial(path: Path) -> str:
+    """Open a store in all ways, each in its turn; return what came of it."""
+    faults = diskreplay.verify(path)
+    is_safe = not any(word in fault for fault in faults for word in STRUCTURE)
+    said: list[str] = []
+    victim = path.parent / "victim"
+    before = victim.read_bytes() if victim.exists() else b""
+    if is_safe:  # until opening makes sure of it by itself
+        ways: list[Callable[[], Any]] = [
+            lambda: diskreplay.open(path, access="read"),
+            lambda: ReplayBuffer(CAPACITY, path=path),
+            lambda: PrioritizedReplayBuffer(CAPACITY, path=path),
+            lambda: diskreplay.open(path),
+        ]
+        for way in ways:
+            said += use(way)
+    if not faults and "DamageError" in said:
+        said.append("WRONG verify found nothing")
+    try:
+        diskreplay.repair(path, path.parent / "repaired")
+        left = diskreplay.verify(path.parent / "repaired")
+        said += [f"WRONG {fault}" for fault in left]
+    except DiskReplayError as error:
+        said.append(type(error).__name__)
+    if victim.exists() and victim.read_bytes() != before:
+        said.append("WRONG a file elsewhere was changed")
+    return "; ".join(said)
+
+
+def measured(path: Path) -> tuple[str, float, float]:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.monotonic()
+    said = trial(path)
+    seconds = time.monotonic() - begin
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return said, (after - before) / 1024, seconds
+
+
+def mutate(original: Path, place: Path, mutation: Mutation, seed: int) -> Path:
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    store = place / "store"
+    shutil.copytree(original, store)
+    mutation[1](store, np.random.default_rng(seed))
+    return store
+
+
+def run(mutations: list[Mutation], rounds: int, tmp_path: Path) -> list[str]:
+    """Try mutations in turn; return a line for each that went wrong."""
+    stores = originals(tmp_path)
+    wrong = []
+    for seed in range(rounds):
+        mutation = mutations[seed % len(mutations)]
+        original = stores[seed // len(mutations) % len(stores)]
+        store = mutate(original, tmp_path / "mutated", mutation, seed)
+        outcome = in_child(lambda store=store: measured(store), seconds=3 * SECONDS)
+        what = f"{mutation[0]}, seed {seed}, {original.name}"
+        if outcome.failure or "WRONG" in outcome.value[0]:
+            wrong.append(f"{what}: {outcome.failure or outcome.value[0]}")
+        elif outcome.value[1] > MIB or outcome.value[2] > SECONDS:
+            wrong.append(f"{what}: {outcome.value}")
+    return wrong
+
+
+@pytest.mark.parametrize("mutations", [BYTES, VALUES], ids=["bytes", "values"])
+def test_a_mutated_store_is_refused_or_sound(
+    mutations: list[Mutation], tmp_path: Path, long: bool
+) -> None:
+    assert run(mutations, 5000 if long else 100, tmp_path) == []

@@ -277,21 +277,20 @@ def test_lost_priorities_become_the_largest(tmp_path: Path) -> None:
 def test_records_of_replaced_pages_are_not_taken(tmp_path: Path) -> None:
     """A commit that came to nothing leaves records in free pages, with sound checksums."""
     store = uniform(tmp_path / "s")
-    with diskreplay.open(store) as buffer:
-        record = buffer._ring._codec.encode(
-            buffer.schema.accept_columns(  # type: ignore[union-attr]
-                {n.removesuffix("s"): v for n, v in columns(9, 1).items()}
-            ),
-            459,
-        )[0]
+    live = live_records(store)
     data = store / "data.mdb"
-    change(store, "transitions", 159, b"damaged")
     content = bytearray(data.read_bytes())
-    page = free_pages(store)[0]
-    content[page * PAGE + 16 : page * PAGE + 16 + len(record)] = record
+    write_id = next(i for i, record in live.items() if content.count(record) == 1)
+    with diskreplay.open(store) as buffer:
+        assert buffer.schema is not None
+        values = {name.removesuffix("s"): value for name, value in columns(9, 1).items()}
+        other = buffer._ring._codec.encode(buffer.schema.accept_columns(values), write_id)[0]
+    content[content.index(live[write_id]) + 30] ^= 1
+    at = free_pages(store)[0] * PAGE + 16
+    content[at : at + len(other)] = other
     data.write_bytes(content)
     done = repair(store, tmp_path / "out")
-    assert (done.lost, done.lost_ids) == (1, ((459, 460),))
+    assert (done.lost, done.lost_ids) == (1, ((write_id, write_id + 1),))
 
 
 def test_two_records_that_differ_are_both_left_out(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from xxhash import xxh3_64_intdigest
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, verify
+from diskreplay.pages import DataFile, nodes_of
 from diskreplay.store import seal
+from diskreplay.walk import Walk
 
 PAGE = 4096
 FLIPS = 40
@@ -261,6 +263,30 @@ def test_a_flipped_bit_is_found_or_changes_nothing(
         assert not outcome.failure, (bit // 8 // PAGE, bit // 8 % PAGE, bit % 8, outcome.failure)
         found += bool(outcome.value)
     assert found > len(bits) / 8
+
+
+@pytest.mark.parametrize("make", MAKERS[:2])
+def test_a_branch_that_leads_elsewhere_is_found(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """A key that is off by one hides a record, and neither the engine nor its verifier says so."""
+    data = make(tmp_path / "s") / "data.mdb"
+    content = data.read_bytes()
+    file = DataFile(data)
+    walk = Walk(file, file.metas()[0][0])
+    walk.collect_free()
+    root = walk.trees()[b"transitions"].root
+    nodes, faults = nodes_of(file.page(root), leaf=False)
+    file.close()
+    assert len(nodes) > 2
+    assert not faults
+    for node in nodes[1:]:
+        at = root * PAGE + node.at + 8
+        number = int.from_bytes(node.key, sys.byteorder)
+        for wrong in (number - 1, number + 1):
+            changed = wrong.to_bytes(8, sys.byteorder)
+            data.write_bytes(content[:at] + changed + content[at + 8 :])
+            assert "is not in its place" in verify(tmp_path / "s")[0]
 
 
 BOMB = b"\xdd\xff\xff\xff\xff"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from children import in_child
 from common import columns, contents, numbers_of
-from test_verification import PAGE, change, empty, large, prioritized, stored, uniform
+from stores import PAGE, change, empty, large, prioritized, stored, uniform
 
 import diskreplay
 from diskreplay import DamageError, PrioritizedReplayBuffer, ReplayBuffer, repair, verify

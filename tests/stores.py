@@ -1,0 +1,74 @@
+"""Small stores of every kind, and ways to change a value past the library."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import lmdb
+import numpy as np
+from common import columns
+
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+
+PAGE = 4096
+
+
+def uniform(path: Path) -> Path:
+    """Several leaf pages of records, two runs, more than one lap."""
+    for _ in range(2):
+        with ReplayBuffer(capacity=300, path=path, seed=1) as buffer:
+            buffer.extend(*columns(buffer.count, 200).values())
+            buffer.flush()
+            buffer.extend(*columns(buffer.count, 30).values())
+            buffer.sample(8)
+    return path
+
+
+def prioritized(path: Path) -> Path:
+    """Two priority blocks, one of them on its own page, after a clear."""
+    with PrioritizedReplayBuffer(capacity=1100, path=path, seed=1) as buffer:
+        buffer.extend(*columns(0, 1000).values(), priorities=np.arange(1000) / 7)
+        buffer.flush()
+        buffer.clear()
+        buffer.extend(*columns(1000, 350).values(), priorities=np.arange(350) / 3)
+        buffer.sample(8)
+    return path
+
+
+def large(path: Path) -> Path:
+    """Records that take several pages each."""
+    with ReplayBuffer(capacity=20, path=path, seed=1) as buffer:
+        for first in range(0, 30, 10):
+            values = list(columns(first, 10).values())
+            values[0] = values[3] = np.arange(first * 1500, (first + 10) * 1500).reshape(10, 1500)
+            buffer.extend(*values)
+            buffer.flush()
+    return path
+
+
+def empty(path: Path) -> Path:
+    ReplayBuffer(capacity=10, path=path).close()
+    return path
+
+
+def change(path: Path, database: str, key: str | int, value: bytes | None) -> None:
+    """Put a value into a store past the library, or delete it."""
+    with lmdb.open(str(path), max_dbs=8, map_size=1 << 42) as env:
+        db = env.open_db(database.encode(), create=False)
+        raw = key.to_bytes(8, sys.byteorder) if isinstance(key, int) else key.encode()
+        with env.begin(write=True, db=db) as txn:
+            if value is None:
+                assert txn.delete(raw)
+            else:
+                txn.put(raw, value)
+
+
+def stored(path: Path, database: str, key: str | int) -> bytes:
+    with lmdb.open(str(path), max_dbs=8, readonly=True) as env:
+        db = env.open_db(database.encode(), create=False)
+        raw = key.to_bytes(8, sys.byteorder) if isinstance(key, int) else key.encode()
+        with env.begin(db=db) as txn:
+            value = txn.get(raw)
+            assert value is not None
+            return bytes(value)

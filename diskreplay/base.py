@@ -31,6 +31,7 @@ from diskreplay.store import Snapshot, Store
 Ints = NDArray[np.int64]
 
 DEFAULT_WINDOW_BYTES = 256 << 20
+_FAULTS_TOLD = 100
 
 
 class BaseBuffer(Session[SamplerT]):
@@ -255,7 +256,10 @@ class BaseBuffer(Session[SamplerT]):
             }
 
     def check(self) -> None:
-        """Raise DamageError with every fault found in memory and on disk. Cost: reads it all."""
+        """Raise DamageError with the faults found in memory and on disk. Cost: reads it all.
+
+        The first hundred are told one by one. `verify(path)` looks at more, and needs no buffer.
+        """
         with self._view() as view:
             ring = self._ring
             with contextlib.nullcontext(view) if view else self._store.snapshot() as snapshot:
@@ -270,7 +274,8 @@ class BaseBuffer(Session[SamplerT]):
                     except DamageError as error:
                         faults.append(str(error))
             if faults:
-                raise DamageError("; ".join(faults))
+                more = f"; and {len(faults) - _FAULTS_TOLD} more" * (len(faults) > _FAULTS_TOLD)
+                raise DamageError("; ".join(faults[:_FAULTS_TOLD]) + more)
 
     # Copies
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,25 +57,27 @@ class Codec:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         count = 2 + len(schema.fields)
-        template = bytearray([0x90 | count] if count < 16 else struct.pack(">BH", 0xDC, count))
+        start = bytes([0x90 | count]) if count < 16 else struct.pack(">BH", 0xDC, count)
+        at = len(start)
+        self._headers = [(0, start)]
         places: dict[str, tuple[Any, int]] = {}
 
         def lay(name: str, header: bytes, dtype: Any, size: int) -> None:
-            template.extend(header)
-            places[name] = (dtype, len(template))
-            template.extend(bytes(size))
+            nonlocal at
+            self._headers.append((at, header))
+            places[name] = (dtype, at + len(header))
+            at += len(header) + size
 
         lay("checksum", b"\xcf", ">u8", 8)
-        body_at = len(template)
+        body_at = at
         lay("write_id", b"\xd3", ">i8", 8)
         for index, field in enumerate(schema.fields):
             header, dtype = _framing(field)
             lay(_column(index), header, dtype, field.payload_bytes if header else 1)
-        self.record_bytes = len(template)
+        self.record_bytes = at
         places["body"] = (f"V{self.record_bytes - body_at}", body_at)
-        self._head = bytes(template[: body_at - 8])
+        self._head = start + b"\xcf"
         places["head"] = (f"V{len(self._head)}", 0)
-        self._template = np.frombuffer(bytes(template), np.uint8)
         self._layout = np.dtype(
             {
                 "names": list(places),
@@ -83,6 +86,14 @@ class Codec:
                 "itemsize": self.record_bytes,
             }
         )
+
+    @cached_property
+    def _template(self) -> NDArray[np.uint8]:
+        """A record without its numbers. It is made when first needed: it may be large."""
+        template = np.zeros(self.record_bytes, np.uint8)
+        for at, header in self._headers:
+            template[at : at + len(header)] = list(header)
+        return template
 
     def encode(self, columns: Sequence[Array], first_write_id: int) -> list[bytes]:
         """Return n transitions, given as columns of the schema's types, as n records.

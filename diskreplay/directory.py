@@ -67,7 +67,8 @@ def check_kinds(path: Path) -> None:
     """Raise DamageError for a link or a pipe in a store: it could change other files, or hang."""
     for name in (MANIFEST, DATA, KNOWN, "lock.mdb", OPENERS_LOCK, WRITER_LOCK, OPENERS):
         try:
-            mode = (path / name).lstat().st_mode
+            look = os.stat if name == DATA else os.lstat  # which may lie on another disk
+            mode = look(path / name).st_mode
         except FileNotFoundError:
             continue
         except OSError as error:

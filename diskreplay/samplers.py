@@ -267,7 +267,7 @@ class PrioritizedSampler:
         """Forget all write ids below `count` and the largest priority; the annealing goes on."""
         self._tree_is_whole = False
         self._tree.clear()
-        self._priorities[:] = 0.0
+        self._priorities = np.zeros(self.capacity, np.float32)  # untouched pages take no memory
         self._largest = None
         self._left_out.clear()
         self._settled_to = count
@@ -363,14 +363,16 @@ class PrioritizedSampler:
         self._settle(first, count)
         self._tree.check()
         slots = np.arange(first, count) % self.capacity
-        expected = np.zeros(self.capacity)
-        expected[slots] = self._masses(slots)
-        wrong = np.flatnonzero(self._tree.masses(np.arange(self.capacity)) != expected)
+        expected = self._masses(slots)
+        wrong = slots[self._tree.masses(slots) != expected]
         if wrong.size:
             raise DamageError(
                 f"{wrong.size} slots have a mass in the tree that is not that of their priority "
-                f"(the first: {wrong[0]})"
+                f"(the first: {wrong.min()})"
             )
+        surplus = self._tree.in_use - np.count_nonzero(expected)
+        if surplus:
+            raise DamageError(f"{surplus} slots have a mass in the tree, and hold no transition")
 
     def _block(self, number: int) -> Priorities:
         return self._priorities[block_span(number, self.capacity)]

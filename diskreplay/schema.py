@@ -27,6 +27,8 @@ RESERVED_NAMES = frozenset(
     + ("priority", "priorities")
 )
 MAX_TRANSITION_BYTES = 2**30
+_MAX_DIMENSIONS, _MAX_LENGTH = 32, 2**31 - 1  # of numpy's structured dtypes
+_MAX_FIELDS = 2**16 - 3  # a msgpack array of 16 bits, with the checksum and the write id
 _TYPES = frozenset(
     ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16")
 )
@@ -60,6 +62,11 @@ class Field:
             raise SchemaError(_not_numbers(name, str(found)))
         if any(length < 0 for length in lengths):
             raise SchemaError(f"field {name!r} has a negative length in its shape {lengths}")
+        if len(lengths) > _MAX_DIMENSIONS or any(length > _MAX_LENGTH for length in lengths):
+            raise SchemaError(
+                f"field {name!r} has {len(lengths)} dimensions, the longest of {max(lengths)} "
+                f"(expected at most {_MAX_DIMENSIONS}, each of at most {_MAX_LENGTH})"
+            )
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "dtype", found)
         object.__setattr__(self, "shape", lengths)
@@ -181,6 +188,8 @@ class Schema:
             if name not in given:
                 raise SchemaError(f"a schema needs the field {name!r} (found {', '.join(given)})")
         extras = [name for name in given if name not in STANDARD_FIELDS]
+        if len(given) > _MAX_FIELDS:
+            raise SchemaError(f"a schema has {len(given)} fields (expected at most {_MAX_FIELDS})")
         self.fields = tuple(given[name] for name in (*STANDARD_FIELDS, *extras))
         self.names = tuple(field.name for field in self.fields)
         self.extra_names = tuple(extras)

@@ -14,7 +14,7 @@ on the order of the updates that led to it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ Levels = list[Floats]
 Combine = Callable[[Floats, Floats], Floats]
 
 _MAX_MASS = 1e295  # so that the sum of the largest capacity is a float
+_PART = 1 << 20  # leaves or nodes that `check` looks at in one step
 
 
 class SumTree:
@@ -200,11 +201,16 @@ class SumTree:
         self._data = []
         self._next = 0
 
+    @property
+    def in_use(self) -> int:
+        """The number of slots with a mass above zero. Cost: O(capacity)."""
+        return int(np.count_nonzero(self._levels[0]))
+
     def check(self) -> None:
         """Raise DamageError with every fault found: a sum that is not left + right, a bad mass."""
         faults = []
         leaves = self._levels[0]
-        if not ((leaves >= 0.0) & (leaves <= _MAX_MASS)).all():
+        if not all(((part >= 0.0) & (part <= _MAX_MASS)).all() for part in _parts(leaves)):
             faults.append("a mass is negative, NaN or infinite")
         if leaves[self.capacity :].any():
             faults.append("a leaf beyond the capacity has a mass")
@@ -218,8 +224,11 @@ class SumTree:
                 faults.append("a mass is missing from the minima")
         for levels, combine, rule in expected:
             for height, (below, above) in enumerate(itertools.pairwise(levels), 1):
-                wrong = np.flatnonzero(above[: below.size // 2] != combine(below[::2], below[1::2]))
-                faults += [f"node {i} of level {height} is not {rule}" for i in wrong[:10]]
+                for start in range(0, below.size // 2, _PART):
+                    part = below[2 * start : 2 * (start + _PART)]
+                    found = above[start : start + part.size // 2]
+                    wrong = start + np.flatnonzero(found != combine(part[::2], part[1::2]))
+                    faults += [f"node {i} of level {height} is not {rule}" for i in wrong[:10]]
         if faults:
             raise DamageError("; ".join(faults))
 
@@ -287,3 +296,8 @@ def _lift(levels: Levels, nodes: Ints, combine: Combine) -> None:
             nodes = np.unique(nodes)
         left = nodes << 1
         above[nodes] = combine(below.take(left), below.take(left + 1))
+
+
+def _parts(level: Floats) -> Iterator[Floats]:
+    for start in range(0, level.size, _PART):
+        yield level[start : start + _PART]

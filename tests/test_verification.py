@@ -123,7 +123,9 @@ def test_no_pipe_is_waited_for_and_no_link_followed(name: str, how: str, tmp_pat
     if name == "data.mdb" and how == "link":
         assert faults == []  # it is only read
     else:
-        assert f"{name} is not a file" in faults
+        assert any(f"{name} is not a file" in fault for fault in faults)
+        with pytest.raises(diskreplay.DamageError, match="is not a file"):
+            diskreplay.open(tmp_path / "s")
     assert victim.read_bytes() == before
 
 
@@ -142,10 +144,10 @@ def test_a_file_that_is_cut_off_at_any_page_is_damaged(
     data.unlink()
     assert verify(tmp_path / "s") == ["data.mdb is missing beside its manifest"]
     data.mkdir()
-    assert verify(tmp_path / "s") == ["data.mdb is not a file"]
+    assert "data.mdb is not a file" in verify(tmp_path / "s")[0]
     data.rmdir()
     os.mkfifo(data)
-    assert verify(tmp_path / "s") == ["data.mdb is not a file"]
+    assert "data.mdb is not a file" in verify(tmp_path / "s")[0]
 
 
 @pytest.mark.parametrize("make", MAKERS[:3])

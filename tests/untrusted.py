@@ -29,8 +29,7 @@ DTYPES = [
     "<f4", "<f8", "|u1", "|b1", "<i8", "<c16", "<f2", "<f16", ">f4", "|O", "|V8", "|S4", "<U4",
     "<M8", "f4,f4", "", "x", "<f4" * 1000, "i", "2f4", "<<<f4", "|f4", 4, None, [], b"<f4",
 ]  # fmt: skip
-# Larger ones, up to 2**40, make `check` take long and `open` take memory.
-LARGE_CAPACITIES = [2**14]
+LARGE_CAPACITIES = [2**14, 2**20, 2**27, 2**33, 2**40]
 NAMES = ["state", "", "a b", "weights", "x" * 10_000, "été", "__class__", "priority", 3, None, b"a"]
 SHAPES = [
     [], [0], [1], [2], [-1], [2**20], [2**28], [2**31], [2**63], [2**64 - 1], [2**20] * 4,

@@ -48,17 +48,16 @@ class Repair:
 
     def __str__(self) -> str:
         if not self.faults:
-            return f"copied all {self.copied} transitions of a sound store"
-        parts = [f"copied {self.copied} transitions"]
-        if self.lost:
-            where = [f"{first} to {end - 1}" for first, end in self.lost_ids[:5]]
-            more = ", ..." if len(self.lost_ids) > 5 else ""
-            parts.append(f"{self.lost} are lost (write ids {', '.join(where)}{more})")
-        else:
-            parts.append("none is lost")
-        if self.priorities_lost:
-            parts.append(f"{self.priorities_lost} have lost their priority")
-        return f"{'; '.join(parts)}; the store had {len(self.faults)} faults"
+            return f"copied all transitions of a sound store: {self.copied}"
+        ranges = [(first, end - 1) for first, end in self.lost_ids[:5]]
+        where = [f"{first}" if first == last else f"{first} to {last}" for first, last in ranges]
+        ids = f" (write ids {', '.join(where)}{', ...' * (len(self.lost_ids) > 5)})" * (
+            self.lost > 0
+        )
+        return (
+            f"transitions copied: {self.copied}; lost: {self.lost}{ids}; "
+            f"with a lost priority: {self.priorities_lost}; faults of the store: {len(self.faults)}"
+        )
 
 
 def repair(path: PathLike, out: PathLike) -> Repair:
@@ -80,7 +79,7 @@ def repair(path: PathLike, out: PathLike) -> Repair:
     >>> with ReplayBuffer(capacity=10, path="runs/damaged") as buffer:
     ...     _ = buffer.push(state=[0.0], action=0, reward=1.0, next_state=[1.0], done=False)
     >>> print(repair("runs/damaged", "runs/repaired"))
-    copied all 1 transitions of a sound store
+    copied all transitions of a sound store: 1
     """
     source, target = checked_path(path), checked_path(out).resolve()
     if holds_store(target):

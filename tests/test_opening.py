@@ -125,7 +125,12 @@ DAMAGES: list[tuple[str, Callable[[Path], object], type[Exception], str]] = [
     ("absent", lambda p: (p / "data.mdb").unlink(), diskreplay.DamageError, "is missing beside"),
     ("empty", lambda p: truncate(p / "data.mdb", 0), diskreplay.DamageError, "short: it has 0 by"),
     ("one page", lambda p: truncate(p / "data.mdb", 4096), diskreplay.DamageError, "is short"),
-    ("short", lambda p: truncate(p / "data.mdb", 5 * 4096), diskreplay.DamageError, "the file ends before it"),
+    (
+        "short",
+        lambda p: truncate(p / "data.mdb", 5 * 4096),
+        diskreplay.DamageError,
+        "the file ends before it",
+    ),
     (
         "not a database",
         lambda p: (p / "data.mdb").write_bytes(b"\1" * 40960),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,41 @@ def block_of(number: int, content: bytes, capacity: int) -> Priorities:
     if not ((block >= 0.0) & (block <= MAX_PRIORITY)).all():
         raise DamageError(f"priority block {number} holds what is not a priority")
     return block
+
+
+def newest_ids(slots: Ints, count: int, capacity: int) -> Ints:
+    """Return the newest write id of each slot, negative where it was never written."""
+    return count - 1 - (count - 1 - slots) % capacity
+
+
+def overlaid(
+    capacity: int,
+    read: Callable[[list[int]], Mapping[int, bytes]],
+    first: int,
+    count: int,
+    write_ids: Ints,
+    priorities: NDArray[Any],
+) -> dict[int, bytes]:
+    """Return stored blocks with priorities laid over them; the last of duplicates wins.
+
+    Blocks without a slot of the live write ids [first, count) need not be stored.
+
+    read:  returns stored blocks by number, or raises where one is missing
+    """
+    slots = write_ids % capacity
+    numbers = np.unique(slots // BLOCK_SLOTS)
+    places = numbers[:, None] * BLOCK_SLOTS + np.arange(BLOCK_SLOTS)
+    live = (newest_ids(places, count, capacity) >= first) & (places < capacity)
+    table = np.zeros(places.shape, np.float32)
+    for number, content in read(numbers[live.any(axis=1)].tolist()).items():
+        block = block_of(number, content, capacity)
+        table[np.searchsorted(numbers, number), : block.size] = block
+    table[np.searchsorted(numbers, slots // BLOCK_SLOTS), slots % BLOCK_SLOTS] = priorities
+    sizes = np.minimum(BLOCK_SLOTS, capacity - numbers * BLOCK_SLOTS).tolist()
+    return {
+        number: block_bytes(row[:size])
+        for number, row, size in zip(numbers.tolist(), table, sizes, strict=True)
+    }
 
 
 def checked_state(state: Mapping[str, Any]) -> tuple[int, float | None]:

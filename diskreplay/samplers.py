@@ -25,6 +25,8 @@ from diskreplay.priorities import (
     block_span,
     checked_priorities,
     checked_state,
+    newest_ids,
+    overlaid,
 )
 from diskreplay.sum_tree import SumTree
 
@@ -241,7 +243,7 @@ class PrioritizedSampler:
         total = self._tree.total_priority
         values = (np.arange(n) + generator.random(n)) * (total / n)
         slots, masses = self._tree.find(values)
-        return self._newest_ids(slots, count), masses / total
+        return newest_ids(slots, count, self.capacity), masses / total
 
     def advance(self, draws: int) -> None:
         """Count draws: beta follows them."""
@@ -307,24 +309,8 @@ class PrioritizedSampler:
             largest = max(float(np.nanmax(given)), largest or 0.0)
         elif largest is None and new.any():
             largest = 1.0
-        slots = write_ids % self.capacity
-        numbers = np.unique(slots // BLOCK_SLOTS)
-        places = numbers[:, None] * BLOCK_SLOTS + np.arange(BLOCK_SLOTS)
-        live = (self._newest_ids(places, count) >= first) & (places < self.capacity)
-        table = np.zeros(places.shape, np.float32)
-        wanted = numbers[live.any(axis=1)].tolist()
-        for number, content in read(wanted).items():
-            block = block_of(number, content, self.capacity)
-            table[np.searchsorted(numbers, number), : block.size] = block
-        rows = np.searchsorted(numbers, slots // BLOCK_SLOTS)
-        table[rows, slots % BLOCK_SLOTS] = np.where(
-            new, 0.0 if largest is None else largest, priorities
-        )
-        spans = [block_span(number, self.capacity) for number in numbers.tolist()]
-        blocks = {
-            number: block_bytes(row[: span.stop - span.start])
-            for number, span, row in zip(numbers.tolist(), spans, table, strict=True)
-        }
+        values = np.where(new, 0.0 if largest is None else largest, priorities)
+        blocks = overlaid(self.capacity, read, first, count, write_ids, values)
         return {"frame": frame, "max_priority": largest}, blocks
 
     def dirty_blocks(self, first: int, count: int) -> dict[int, bytes]:
@@ -348,7 +334,7 @@ class PrioritizedSampler:
         new = np.arange(max(first, self._settled_to), count) % self.capacity
         self._left_out.difference_update(new.tolist() if self._left_out else ())
         slots = np.concatenate([new, *changed])
-        self._set_masses(slots[self._newest_ids(slots, count) >= first])
+        self._set_masses(slots[newest_ids(slots, count, self.capacity) >= first])
         self._settled_to = count
         self._tree_is_whole = whole
 
@@ -421,7 +407,3 @@ class PrioritizedSampler:
         self._tree.clear()
         self._tree.set(slots, self._masses(slots))
         self._tree_is_whole = True
-
-    def _newest_ids(self, slots: Ints, count: int) -> Ints:
-        """Return the newest write id of each slot."""
-        return count - 1 - (count - 1 - slots) % self.capacity

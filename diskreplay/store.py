@@ -29,11 +29,11 @@ from xxhash import xxh3_64_intdigest
 
 from diskreplay.directory import (
     DATA,
+    Note,
     building,
     check_data_file,
     check_kinds,
     holds_store,
-    make_known,
     read_uuid,
 )
 from diskreplay.engine import (
@@ -169,6 +169,7 @@ class Store:
         check_kinds(path)
         uuid = read_uuid(path)
         self._writing = access != "read"
+        self._note = Note(path)
         self._hold = Hold(path, access)
         try:
             check_data_file(path, trusted=not self._hold.is_first)
@@ -212,7 +213,7 @@ class Store:
             self._env.reader_check()
             with self._begin(write=True) as txn:
                 yield Transaction(self, txn)
-            make_known(self.path)
+            self._note.write()
 
     def check_place(self) -> None:
         """Raise StorageError when the data file is not at its path: commits would be lost."""
@@ -267,9 +268,10 @@ class Store:
                 with errors_of(self.path):
                     if sync and self._writing:
                         env.sync(True)
-                        make_known(self.path)
+                        self._note.write()
                     env.close()
         finally:
+            self._note.close()
             self._hold.release()
 
     def drop_locks(self) -> None:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -67,8 +68,7 @@ def check_kinds(path: Path) -> None:
     """Raise DamageError for a link or a pipe in a store: it could change other files, or hang."""
     for name in (MANIFEST, DATA, KNOWN, "lock.mdb", OPENERS_LOCK, WRITER_LOCK, OPENERS):
         try:
-            look = os.stat if name == DATA else os.lstat  # which may lie on another disk
-            mode = look(path / name).st_mode
+            mode = (path / name).lstat().st_mode
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -149,6 +149,11 @@ class Note:
         self._path = path
         self._descriptor: int | None = None
 
+    def begin(self) -> None:
+        """Note that the file is about to change, until `write`: a kill may come before that."""
+        with contextlib.suppress(OSError):
+            self.write(_mark(self._path))
+
     def write(self, likeness: bytes | None = None) -> None:
         """Note what the data file looks like now, or looked like. Cost: 5 microseconds."""
         with contextlib.suppress(OSError):
@@ -172,7 +177,7 @@ def make_known(path: Path, likeness: bytes | None = None) -> None:
 
 def _is_known(path: Path) -> bool:
     try:
-        return (path / KNOWN).read_bytes() == _likeness(path)
+        return (path / KNOWN).read_bytes() in (_likeness(path), _mark(path))
     except OSError:
         return False
 
@@ -182,6 +187,23 @@ def _likeness(path: Path) -> bytes:
     found = os.stat(path / DATA)
     numbers = (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
     return b"%20d %20d %20d %20d\n" % numbers  # of one length, whatever they are
+
+
+def _mark(path: Path) -> bytes:
+    """Return what says that the file was being written to since the machine was started.
+
+    A killed commit damages no page of the one before. A power failure may, so it ends with that.
+    """
+    found = os.stat(path / DATA)
+    return b"%20d %20d %41s\n" % (found.st_dev, found.st_ino, _boot())
+
+
+@functools.cache
+def _boot() -> bytes:
+    """Return what is another with each start of the machine; where unknown, of the process."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    return os.urandom(16).hex().encode()
 
 
 def _extent(file: Path) -> list[int]:

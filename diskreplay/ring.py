@@ -251,7 +251,13 @@ class Ring:
             wanted = write_ids[missing]
             slots = wanted % self.capacity
             with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
-                found = self._codec.decode(view.records(slots), wanted, slots)
+                try:
+                    found = self._codec.decode(view.records(slots), wanted, slots)
+                except DamageError as error:
+                    raise DamageError(
+                        f"{error}, in {self.store.path}: on_damage='skip' draws batches without "
+                        "it, and diskreplay.repair() copies the others"
+                    ) from None
             for column, values in zip(columns, found, strict=True):
                 column[missing] = values
             self._window.write_below(wanted, found, self.committed)

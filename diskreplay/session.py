@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import multiprocessing
+import multiprocessing.util
 import os
 import shutil
 import tempfile
@@ -49,6 +51,7 @@ SchemaLike = Schema | Mapping[str, FieldLike]
 ACCESS = ("exclusive", "shared", "read")
 _PATIENCE = 0.05  # seconds
 RUN_SETTINGS = ("durability", "commit_interval")
+_child = -1  # the process that has been told to close at its end
 _open_sessions: weakref.WeakSet[Session[Any]] = weakref.WeakSet()
 
 
@@ -107,6 +110,7 @@ class Session(Generic[SamplerT]):
                 raise
             self._closed = False
         _open_sessions.add(self)
+        _close_at_the_end_of_children()
 
     def _open(
         self,
@@ -223,7 +227,8 @@ class Session(Generic[SamplerT]):
         if self._is_child:
             raise ReadOnlyError(
                 f"{self._path} is written by the process from which this one was forked: a child "
-                "can only read it"
+                "can only read it; to write from several processes, each opens it with "
+                "access='shared'"
             )
         raise ReadOnlyError(
             f"{self._path} is open with access='read': open it with access='exclusive' or "
@@ -333,6 +338,14 @@ class Session(Generic[SamplerT]):
             return None
         finally:
             self._lock.release()
+
+
+def _close_at_the_end_of_children() -> None:
+    """Have `_close_all` called in a child of multiprocessing; a forked one ends without atexit."""
+    global _child
+    if _child != os.getpid() and multiprocessing.parent_process() is not None:
+        multiprocessing.util.Finalize(None, _close_all, exitpriority=0)
+        _child = os.getpid()
 
 
 @atexit.register

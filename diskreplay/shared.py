@@ -181,7 +181,6 @@ class Shared(Contents[SamplerT]):
             late = outbox.stale - run.get("stale", 0) + int(np.count_nonzero(~live))
             facts = {
                 "sampler": sampler,
-                "settings": self.settings,
                 "stale_updates": state["stale_updates"] + late,
                 "start": count if clear else state["start"],
             }

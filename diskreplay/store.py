@@ -70,7 +70,7 @@ class Snapshot:
     def meta(self, name: str) -> Any:
         """Return the fact `name`, or None when it was never committed."""
         raw = self._txn.get(name.encode(), db=self._databases["meta"])
-        return None if raw is None else unseal(raw, name, f"the {name} of {self._path}")
+        return None if raw is None else self._unseal(raw, name, f"the {name}")
 
     def records(self, slots: Ints) -> list[Any]:
         """Return the record of each slot as a buffer into the store, an empty one if missing."""
@@ -110,7 +110,16 @@ class Snapshot:
 
     def _sealed(self, database: str, number: int, what: str) -> Any:
         raw = self._txn.get(integer_key(number), b"", self._databases[database])
-        return unseal(raw, number, f"{what} {number} of {self._path}")
+        return self._unseal(raw, number, f"{what} {number}")
+
+    def _unseal(self, raw: Any, key: str | int, what: str) -> Any:
+        try:
+            return unseal(raw, key, f"{what} of {self._path}")
+        except DamageError as error:
+            raise DamageError(
+                f"{error}: restore the store from a copy, or copy what can be read of it with "
+                "diskreplay.repair()"
+            ) from None
 
 
 class Transaction(Snapshot):
@@ -211,9 +220,12 @@ class Store:
         with errors_of(self.path):
             # The slot of a killed reader would keep every page that is replaced from now on.
             self._env.reader_check()
-            with self._begin(write=True) as txn:
-                yield Transaction(self, txn)
-            self._note.write()
+            try:
+                with self._begin(write=True) as txn:
+                    self._note.begin()
+                    yield Transaction(self, txn)
+            finally:
+                self._note.write()
 
     def check_place(self) -> None:
         """Raise StorageError when the data file is not at its path: commits would be lost."""

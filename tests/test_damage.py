@@ -137,9 +137,14 @@ def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) ->
         buffer.extend(**columns(1000, 10))
         buffer.flush()
         print(len(walks))
+        import os
         if sys.argv[2] == "kill":
-            import os
             os._exit(9)
+        if sys.argv[2] == "kill in a commit":
+            buffer.extend(**columns(1010, 10))
+            with buffer._store.transaction():
+                os.utime(buffer.path / "data.mdb")  # it has been changed, and more was to come
+                os._exit(9)
     """
     with ReplayBuffer(1000, path=tmp_path / "b") as buffer:
         buffer.extend(**columns(0, 1000))
@@ -150,6 +155,14 @@ def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) ->
     assert walks(tmp_path / "b") == 0
     assert walks(tmp_path / "b", "kill") == 0
     assert walks(tmp_path / "b") == 0
+    assert walks(tmp_path / "b", "kill in a commit") == 0
+    marked = (tmp_path / "b" / "data.known").read_bytes()
+    shutil.copytree(tmp_path / "b", tmp_path / "killed")
+    assert walks(tmp_path / "killed") == 1
+    assert walks(tmp_path / "b") == 0
+    boot = marked.split()[2]
+    (tmp_path / "b" / "data.known").write_bytes(marked.replace(boot, boot[::-1]))
+    assert walks(tmp_path / "b") == 1  # what a power failure left
     shutil.copytree(tmp_path / "b", tmp_path / "copy")
     assert walks(tmp_path / "copy") == 1
     assert walks(tmp_path / "copy") == 0

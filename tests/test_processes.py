@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -277,3 +279,39 @@ if __name__ == "__main__":
     buffer.check()
 """
     run(code, tmp_path / "b")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("end", ["returns", "exits"])
+def test_a_child_of_multiprocessing_commits_at_its_end(
+    method: str, end: str, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(
+        """
+import multiprocessing, sys, warnings
+import diskreplay
+warnings.simplefilter("ignore", DeprecationWarning)
+
+def push(path, end):
+    global buffer  # so that nothing but the end of the process closes it
+    buffer = diskreplay.ReplayBuffer(100, path=path, access="shared", commit_interval=1e9)
+    buffer.itself = buffer
+    buffer.extend([[0.0]] * 7, [0] * 7, [0.0] * 7, [[0.0]] * 7, [False] * 7)
+    if end == "exits":
+        sys.exit(3)
+
+if __name__ == "__main__":
+    method, end, path = sys.argv[1:]
+    child = multiprocessing.get_context(method).Process(target=push, args=(path, end))
+    child.start()
+    child.join()
+    print(child.exitcode, len(diskreplay.open(path)))
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py", method, end, tmp_path / "b"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == (f"{3 if end == 'exits' else 0} 7\n", "")

@@ -51,7 +51,7 @@ class BaseBuffer(Session[SamplerT]):
     ) -> int:
         """Add one transition and return its write id; the oldest goes when the buffer is full.
 
-        The first transition fixes the schema, unless it was given. Rewards must be finite and
+        With access="shared" the write id is given by the commit, and -1 is returned. The first transition fixes the schema, unless it was given. Rewards must be finite and
         `done` true or false; states, actions and extra fields are stored bit for bit, NaN and
         infinity included, since sensors use them for "no reading". Cost: O(1), and now and then a
         commit.
@@ -94,7 +94,7 @@ class BaseBuffer(Session[SamplerT]):
         priorities: ArrayLike | None = None,
         **extra: ArrayLike,
     ) -> Ints:
-        """Add n transitions, all or none, and return their write ids, int64 (n,).
+        """Add n transitions, all or none, and return their write ids, int64 (n,), or -1 as `push`.
 
         Each argument has n as its first dimension; otherwise as `push`. Cost: O(n), vectorised.
         What is larger than the window is committed at once, in one transaction, so that after a

@@ -37,6 +37,8 @@ class Repair:
     lost:             transitions that could not be read
     lost_ids:         their write ids in the damaged store, as ranges [first, end); at most 1000
     priorities_lost:  transitions that got the largest priority, since their own could not be read
+    state_lost:       whether frame, random stream and largest priority are those of an earlier
+                      commit, or begin anew, since the newest could not be read
     faults:           what `verify` says of the damaged store
     """
 
@@ -44,6 +46,7 @@ class Repair:
     lost: int
     lost_ids: tuple[tuple[int, int], ...]
     priorities_lost: int
+    state_lost: bool
     faults: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -56,7 +59,9 @@ class Repair:
         )
         return (
             f"transitions copied: {self.copied}; lost: {self.lost}{ids}; "
-            f"with a lost priority: {self.priorities_lost}; faults of the store: {len(self.faults)}"
+            f"with a lost priority: {self.priorities_lost}; "
+            f"{'random stream and annealing: lost; ' * self.state_lost}"
+            f"faults of the store: {len(self.faults)}"
         )
 
 
@@ -99,7 +104,14 @@ def repair(path: PathLike, out: PathLike) -> Repair:
                 priorities_lost = _write(found, place)
     lost = found.count - found.first - found.write_ids.size
     ranges = tuple(islice(found.lost(), _RANGES_KEPT))
-    return Repair(found.write_ids.size, lost, ranges, priorities_lost, tuple(faults))
+    return Repair(
+        copied=found.write_ids.size,
+        lost=lost,
+        lost_ids=ranges,
+        priorities_lost=priorities_lost,
+        state_lost=not found.state_is_reached,
+        faults=tuple(faults),
+    )
 
 
 @contextlib.contextmanager

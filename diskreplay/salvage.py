@@ -68,10 +68,10 @@ class Salvage:
         self.identity = max(found, key=lambda identity: identity.uuid == uuid)
         states = _all_sound(lambda state: state_of(state, self.identity.kind), facts["state"])
         self.state = max(states, key=lambda state: state.commits, default=None)
-        self._state_is_reached = bool(reached["state"]) and self.state is not None
+        self.state_is_reached = bool(reached["state"]) and self.state is not None
         schemas = _all_sound(schema_of, facts["schema"])
         self.schema = schemas[0] if schemas else None
-        is_new = self._state_is_reached and self.state is not None and not self.state.count
+        is_new = self.state_is_reached and self.state is not None and not self.state.count
         if self.schema is None and not is_new:
             raise DamageError("no schema can be found: it says what the fields of records are")
         blocks: dict[int, NDArray[np.float32]] = {}
@@ -88,7 +88,7 @@ class Salvage:
         """Set the live write ids that are readable, ascending, and the offsets of their records."""
         state = self.state
         self.first, self.count = 0, MAX_COUNT
-        if state is not None and self._state_is_reached:
+        if state is not None and self.state_is_reached:
             self.first, self.count = state.first(self.identity.capacity), state.count
         ids = offsets = new_ids = new_offsets = np.zeros(0, np.int64)
         self.codec: Codec | None = None
@@ -103,7 +103,7 @@ class Salvage:
         is_orphan = np.repeat([False, True], [ids.size, new_ids.size])
         ids = np.concatenate([ids, new_ids])
         offsets = np.concatenate([offsets, new_offsets])
-        if not self._state_is_reached:  # one that was found elsewhere may be an older one
+        if not self.state_is_reached:  # one that was found elsewhere may be an older one
             self.count = max(state.count if state else 0, int(ids.max()) + 1 if ids.size else 0)
             self.first = max(state.start if state else 0, self.count - self.identity.capacity)
         order = np.argsort(ids)
@@ -125,7 +125,7 @@ class Salvage:
             if block is not None:
                 found[here] = block[slots[here] % BLOCK_SLOTS]
                 known[here] = True
-        if not self._state_is_reached:  # then the blocks may be of another commit, or cleared
+        if not self.state_is_reached:  # then the blocks may be of another commit, or cleared
             known &= ~self._is_orphan & (found > 0)
         return found, known
 

@@ -258,6 +258,8 @@ def test_without_a_state_the_records_say_what_is_live(tmp_path: Path) -> None:
     with diskreplay.open(tmp_path / "out") as buffer:
         assert rows_of(buffer) == list(range(250, 1350))  # when it was cleared is not known
         assert done.copied == 1100
+        assert done.state_lost
+        assert "random stream and annealing: lost;" in str(done)
 
 
 def test_lost_priorities_become_the_largest(tmp_path: Path) -> None:
@@ -267,6 +269,7 @@ def test_lost_priorities_become_the_largest(tmp_path: Path) -> None:
     done = repair(store, tmp_path / "out")
     # Slots 1000 to 1099 are the write ids 1000 to 1099, and have the other block.
     assert (done.copied, done.lost, done.priorities_lost) == (350, 0, 250)
+    assert not done.state_lost
     assert "with a lost priority: 250; faults of the store: 1" in str(done)
     with diskreplay.open(tmp_path / "out") as buffer:
         assert isinstance(buffer, PrioritizedReplayBuffer)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from diskreplay.errors import ArgumentError
 
+MAX_COUNT = 2**62  # of what is counted, write ids above all: int64, with room to calculate
+
 
 def checked_capacity(value: Any) -> int:
     """Return `value` as a number of slots, or raise ArgumentError."""

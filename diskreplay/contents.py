@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay.arguments import MAX_COUNT
 from diskreplay.errors import DamageError
 from diskreplay.ring import Columns, Ring
 from diskreplay.samplers import PrioritizedSampler, UniformSampler
@@ -109,7 +110,7 @@ class Contents(Generic[SamplerT]):
     def _take_over(self, snapshot: Snapshot) -> None:
         ring, path = self.ring, self.store.path
         stale = ring.state.get("stale_updates")
-        if type(stale) is not int or not 0 <= stale < 2**62:
+        if type(stale) is not int or not 0 <= stale <= MAX_COUNT:
             raise DamageError(f"the state of {path} has no count of stale updates")
         self.stale = stale
         seals = snapshot.seals()

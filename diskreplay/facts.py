@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.arguments import real_number
+from diskreplay.arguments import MAX_COUNT, real_number
 from diskreplay.errors import DamageError, DiskReplayError, SchemaError
 from diskreplay.generator import generator_from_plain
 from diskreplay.priorities import BLOCK_SLOTS, block_of
@@ -20,7 +20,7 @@ from diskreplay.store import DURABILITIES
 
 KINDS = ("uniform", "prioritized")
 MAX_CAPACITY = 2**40
-MAX_COUNT = 2**62  # write ids are int64, with room to calculate
+_MOST = MAX_COUNT // 2  # so that one can go on counting
 _MAX_FIELDS = 2**16 - 3  # of a msgpack array, beside checksum and write id
 _COUNTERS = ("count", "start", "commits", "runs", "stale_updates")
 
@@ -94,7 +94,7 @@ def state_of(found: Any, kind: str) -> State:
     facts = _mapping("state", found)
     for name in _COUNTERS:
         number = facts.get(name)
-        if type(number) is not int or not 0 <= number <= MAX_COUNT:
+        if type(number) is not int or not 0 <= number <= _MOST:
             raise DamageError(f"the state holds no number of {name} (found {number!r:.40})")
     if facts["start"] > facts["count"]:
         raise DamageError("the state starts after its end")
@@ -124,7 +124,7 @@ def check_run(number: int, found: Any, state: State | None) -> None:
     """Raise DamageError when a sealed value does not describe a run."""
     facts = _mapping(f"description of run {number}", found)
     numbers = [facts.get(name) for name in ("first", "end", "rows")]
-    if not all(type(n) is int and 0 <= n <= MAX_COUNT for n in numbers):
+    if not all(type(n) is int and 0 <= n <= _MOST for n in numbers):
         raise DamageError(f"the description of run {number} does not say what it wrote")
     first, end = facts["first"], facts["end"]
     if first > end:

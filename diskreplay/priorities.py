@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diskreplay.arguments import MAX_COUNT
 from diskreplay.errors import ArgumentError, DamageError, PriorityError
 
 Ints = NDArray[np.int64]
@@ -117,7 +118,7 @@ def overlaid(
 def checked_state(state: Mapping[str, Any]) -> tuple[int, float | None]:
     """Return the stored frame and largest priority; raise DamageError when they are neither."""
     frame, largest = state.get("frame"), state.get("max_priority")
-    if type(frame) is not int or not 0 <= frame < 2**62:
+    if type(frame) is not int or not 0 <= frame <= MAX_COUNT:
         raise DamageError(f"the stored frame is not a count of draws (found {frame!r})")
     if largest is not None and not (type(largest) is float and 0 <= largest <= MAX_PRIORITY):
         raise DamageError(f"the stored largest priority is not a priority (found {largest!r})")

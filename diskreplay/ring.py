@@ -24,6 +24,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay.arguments import MAX_COUNT
 from diskreplay.codec import Codec
 from diskreplay.errors import DamageError, MismatchError, SchemaError, StorageError
 from diskreplay.schema import Array, Field, Schema, infer_schema
@@ -89,7 +90,7 @@ class Ring:
         """Return the state that is committed, after checking its counts."""
         path, state = self.store.path, snapshot.meta("state")
         numbers = [state.get(name) for name in _COUNTERS] if isinstance(state, dict) else [None]
-        if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
+        if not all(type(number) is int and 0 <= number <= MAX_COUNT for number in numbers):
             raise DamageError(f"the state of {path} has no counts in it")
         if state["start"] > state["count"]:
             raise DamageError(f"the state of {path} starts after its end")

@@ -15,10 +15,10 @@ import msgpack  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay.arguments import MAX_COUNT
 from diskreplay.codec import Codec
 from diskreplay.errors import DamageError
 from diskreplay.facts import (
-    MAX_COUNT,
     checksum_in,
     identity_of,
     priorities_of,

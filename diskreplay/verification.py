@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from diskreplay.arguments import checked_path
+from diskreplay.arguments import MAX_COUNT, checked_path
 from diskreplay.codec import Codec
 from diskreplay.directory import DATA
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.facts import (
-    MAX_COUNT,
     Identity,
     State,
     check_run,

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "arguments": {"errors"},
     "generator": {"errors"},
     "committer": set(),
-    "priorities": {"errors"},
+    "priorities": {"arguments", "errors"},
     "sum_tree": {"arguments", "errors"},
     "schema": {"errors"},
     "codec": {"errors", "schema"},
@@ -31,8 +31,8 @@ MAY_IMPORT = {
     "samplers": {"arguments", "errors", "priorities", "sum_tree"},
     "window": {"errors", "schema"},
     "outbox": {"priorities", "schema", "window"},
-    "ring": {"codec", "errors", "schema", "store", "version", "window"},
-    "contents": {"errors", "ring", "samplers", "store"},
+    "ring": {"arguments", "codec", "errors", "schema", "store", "version", "window"},
+    "contents": {"arguments", "errors", "ring", "samplers", "store"},
     "exclusive": {"contents", "errors", "generator", "priorities", "ring", "schema", "store"},
     "shared": {
         "contents", "errors", "outbox", "priorities", "ring", "schema", "store", "window"
@@ -57,7 +57,7 @@ MAY_IMPORT = {
         "arguments", "codec", "directory", "errors", "facts", "pages", "priorities", "reading",
         "schema", "store", "walk",
     },
-    "salvage": {"codec", "errors", "facts", "pages", "priorities", "store", "walk"},
+    "salvage": {"arguments", "codec", "errors", "facts", "pages", "priorities", "store", "walk"},
     "rescue": {
         "arguments", "buffer", "directory", "errors", "exclusive", "generator", "reading",
         "salvage", "verification", "walk",

@@ -26,6 +26,7 @@ from diskreplay.exclusive import Exclusive
 from diskreplay.ring import Columns
 from diskreplay.schema import STANDARD_FIELDS, Schema
 from diskreplay.session import PathLike, Session
+from diskreplay.shared import Shared
 from diskreplay.store import Snapshot, Store
 
 Ints = NDArray[np.int64]
@@ -78,7 +79,8 @@ class BaseBuffer(Session[SamplerT]):
             row = schema.accept_row(values)
             given = contents.sampler.accept(None if priority is None else [priority], 1)
             self._make_room(1)
-            contents.adopt(schema)
+            if (adopted := contents.adopt(schema)) is not schema:  # another process was first
+                row = adopted.accept_row(values)
             self._touch()
             write_id = contents.push(row, given)
             self._settle()
@@ -121,7 +123,8 @@ class BaseBuffer(Session[SamplerT]):
             if n == 0:
                 return np.zeros(0, np.int64)
             self._make_room(n)
-            contents.adopt(schema)
+            if (adopted := contents.adopt(schema)) is not schema:  # another process was first
+                columns = adopted.accept_columns(values)
             if not contents.fits(n, schema):
                 self._commit()
                 self._store.check_place()
@@ -140,9 +143,13 @@ class BaseBuffer(Session[SamplerT]):
         with self._lock:
             contents = self._writable()
             self._make_room(0)
+            self._store.check_place()
             self._touch()
             contents.clear()
-            self._settle()
+            if isinstance(contents, Shared):
+                self._is_committed()
+            else:
+                self._settle()
 
     def flush(self) -> None:
         """Commit everything now. Raises StorageError when the disk refuses; the rows are kept."""
@@ -247,10 +254,10 @@ class BaseBuffer(Session[SamplerT]):
                 "count": ring.count,
                 "schema": ring.schema.to_plain() if ring.schema else None,
                 "disk_bytes": self._store.disk_bytes(),
-                "memory_bytes": ring.nbytes + self._sampler.nbytes,
+                "memory_bytes": self._contents.nbytes,
                 "commits": ring.commits,
                 "stale_updates": self._contents.stale_updates,
-                "damaged": self._contents.damaged,
+                "damaged": len(self._contents.damaged),
                 "runs": snapshot.runs(),
                 **self._more_stats(),
             }

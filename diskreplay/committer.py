@@ -25,8 +25,9 @@ class Committer:
     def wake(self) -> None:
         """Say that there is something to commit."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="diskreplay", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="diskreplay", daemon=True)
+            thread.start()
+            self._thread = thread  # not before it can be joined
         self._changed.set()
 
     def stop(self) -> None:

@@ -43,9 +43,10 @@ class Contents(Generic[SamplerT]):
         self.sampler: SamplerT = sampler
         self.generator = generator
         self.settings = settings
-        self.damaged = 0  # records that draws have left out
+        self.damaged: set[int] = set()  # write ids of records that draws have left out
         self.stale = 0
         self._seals: dict[int, bytes] = {}
+        self._followed: tuple[int, int] | None = None  # start and commits, as taken over
         self.restore()
 
     @property
@@ -53,12 +54,16 @@ class Contents(Generic[SamplerT]):
         """How many updates of priorities came too late, over all runs."""
         return self.stale
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of what is held, in bytes, when full."""
+        return self.ring.nbytes + self.sampler.nbytes
+
     def restore(self) -> None:
         """Take over all that the store remembers, as of its last commit."""
+        self._followed = None
         with self.store.snapshot() as snapshot:
-            self.ring.refresh(snapshot)
-            self._forget()
-            self._take_over(snapshot)
+            self._follow(snapshot)
 
     @contextlib.contextmanager
     def view(self) -> Iterator[Snapshot | None]:
@@ -82,26 +87,20 @@ class Contents(Generic[SamplerT]):
                 if not (skip_damaged and damaged.size):
                     raise
                 self.sampler.leave_out(damaged, first, count)
-                self.damaged += damaged.size
+                self.damaged.update(damaged.tolist())
 
     def advance(self) -> None:
         """Count a draw, where draws are kept."""
 
     def _follow(self, snapshot: Snapshot) -> None:
-        start = self.ring.start
-        try:
-            if self.ring.refresh(snapshot):
-                if self.ring.start != start:
-                    self._forget()
-                self._take_over(snapshot)
-        except BaseException:
-            self._distrust()
-            raise
-
-    def _distrust(self) -> None:
-        """Have the next call take over everything."""
-        self.ring.commits = -1
-        self._seals = {}
+        self.ring.refresh(snapshot)
+        found = self.ring.start, self.ring.commits
+        if self._followed != found:
+            if self._followed is None or self._followed[0] != self.ring.start:
+                self._forget()
+            self._followed = None  # an interrupt on the way has all of it taken over again
+            self._take_over(snapshot)
+            self._followed = found
 
     def _forget(self) -> None:
         self._seals = {}

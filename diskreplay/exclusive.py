@@ -46,9 +46,10 @@ class Exclusive(Contents[SamplerT]):
         """Return the schema, or the one that these first transitions ask for."""
         return self.ring.schema_for(values, lead=lead)
 
-    def adopt(self, schema: Schema) -> None:
+    def adopt(self, schema: Schema) -> Schema:
         """Have this schema from now on."""
         self.ring.adopt(schema)
+        return schema
 
     def has_room(self, n: int) -> bool:
         """Return whether n more rows may wait for the next commit."""

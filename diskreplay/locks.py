@@ -17,8 +17,10 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -49,15 +51,27 @@ class Opener(NamedTuple):
 def openers(path: Path) -> list[Opener]:
     """Return who has the store at `path` open now."""
     found = []
-    for file in sorted((path / OPENERS).glob("*")):
-        with contextlib.suppress(OSError, ValueError, TypeError), file.open() as stream:
+    for entry in sorted((path / OPENERS).glob("*")):
+        with contextlib.suppress(OSError, ValueError, TypeError), _opened(entry) as descriptor:
             try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                found.append(Opener(**json.loads(stream.read(1000))))
+                found.append(Opener(**json.loads(os.pread(descriptor, 1000, 0))))
             else:
-                file.unlink()  # its opener was killed
+                entry.unlink()  # its opener was killed
     return found
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[int]:
+    """Open a file to read, and nothing else: a pipe would be waited for."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{file} is not a file")
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 class Hold:
@@ -122,8 +136,11 @@ class Hold:
         with contextlib.suppress(OSError):
             directory.mkdir(exist_ok=True)
             opener = Opener(os.getpid(), socket.gethostname(), time.time(), access)
-            file = entry.open("xb", buffering=0)
-            self._files.append(file)
-            self._entry = entry
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while True:
+                file = entry.open("xb", buffering=0)
+                self._files.append(file)
+                self._entry = entry
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if os.fstat(file.fileno()).st_nlink:  # else it was taken for one that was killed
+                    break
             file.write(json.dumps(opener._asdict()).encode())

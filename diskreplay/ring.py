@@ -102,8 +102,8 @@ class Ring:
         checked: dict[str, Any] = state
         return checked
 
-    def refresh(self, snapshot: Snapshot) -> bool:
-        """Take over what is committed, and return whether anything was new."""
+    def refresh(self, snapshot: Snapshot) -> None:
+        """Take over what is committed."""
         state = self.read_state(snapshot)
         plain = snapshot.meta("schema")
         if plain is None:
@@ -112,11 +112,9 @@ class Ring:
             self._adopt_stored(plain)
         if self.schema is None and state["count"]:
             raise DamageError(f"the schema of {self.store.path} is missing")
-        changed: bool = state["commits"] != self.commits or not hasattr(self, "state")
         self.state: dict[str, Any] = state
         self.count = self.committed = state["count"]
         self.start, self.commits = state["start"], state["commits"]
-        return changed
 
     def own_run(self, snapshot: Snapshot) -> dict[str, Any]:
         """Return what the store says of this run, {} when it has committed nothing."""

@@ -162,11 +162,15 @@ class Session(Generic[SamplerT]):
     def _let_go(self, *, sync: bool) -> None:
         self._closed = True
         _open_sessions.discard(self)
-        self._committer.stop()
-        self._store.close(sync=sync)
-        forget(self)
-        if self._temporary:
-            shutil.rmtree(self._path, ignore_errors=True)
+        try:
+            self._committer.stop()
+        finally:
+            try:
+                self._store.close(sync=sync)
+            finally:
+                forget(self)
+                if self._temporary:
+                    shutil.rmtree(self._path, ignore_errors=True)
 
     def _close_at_last(self) -> None:
         """Close when nobody is left to try again: the store is given back in any case."""
@@ -295,9 +299,9 @@ class Session(Generic[SamplerT]):
     def _touch(self) -> None:
         """Remember, before a change, that there will be something to commit."""
         if self._changed_at is None:
-            self._changed_at = time.monotonic()
             if self._interval > 0.0:
-                self._committer.wake()
+                self._committer.wake()  # it waits for the lock that is held here
+            self._changed_at = time.monotonic()
 
     def _settle(self) -> None:
         """End a change: with interval 0 it is committed, or undone when that fails."""
@@ -306,8 +310,7 @@ class Session(Generic[SamplerT]):
                 self._commit()
             except BaseException:
                 self._writable().undo()
-                self._changed_at = None
-                self._commit_failed = False
+                self._is_committed()
                 raise
 
     def _commit(self, *, anywhere: bool = False) -> None:
@@ -316,6 +319,9 @@ class Session(Generic[SamplerT]):
         if not anywhere:
             self._store.check_place()
         self._writable().commit()
+        self._is_committed()
+
+    def _is_committed(self) -> None:
         self._changed_at = None
         self._commit_failed = False
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.contents import Contents, SamplerT
-from diskreplay.errors import MismatchError
 from diskreplay.outbox import NEW, Outbox
 from diskreplay.priorities import BLOCK_SLOTS, Priorities
 from diskreplay.ring import COMMIT_BYTES, Columns
@@ -45,17 +44,24 @@ class Shared(Contents[SamplerT]):
         self.sampler.advance(1)
         self._outbox.draws += 1
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of what is held, in bytes, when full."""
+        return super().nbytes + self._outbox.nbytes
+
     def _forget(self) -> None:
         super()._forget()
         self._outbox.forget_highest()
 
     def _take_over(self, snapshot: Snapshot) -> None:
         self._run = self.ring.own_run(snapshot)
+        self._outbox.forget_updates(self._known("updated"))
         super()._take_over(snapshot)
         self.sampler.advance(self._outbox.draws - self._known("draws"))
-        self._apply(*self._outbox.latest())
-        if self._outbox.highest.size:
-            self.sampler.raise_largest(self._outbox.highest)
+        update = self._outbox.latest()
+        self._apply(update.write_ids, update.priorities)
+        if update.highest >= 0.0:
+            self.sampler.raise_largest(np.array([update.highest], np.float32))
 
     def _apply(self, write_ids: Ints, priorities: Priorities) -> int:
         """Set priorities in memory, and return how many write ids were live."""
@@ -80,20 +86,17 @@ class Shared(Contents[SamplerT]):
                 pass
         return self.ring.schema_for(values, lead=lead)
 
-    def adopt(self, schema: Schema) -> None:
-        """Have this schema from now on, and all other processes too."""
+    def adopt(self, schema: Schema) -> Schema:
+        """Have this schema from now on, and all others too; or that of one who was faster."""
         if self.ring.schema is None:
             with self.store.transaction() as txn:
                 if txn.meta("schema") is None:
                     txn.put_meta({"schema": schema.to_plain()})
             with self.view():
                 pass
-            if self.ring.schema is None or self.ring.schema.fields != schema.fields:
-                raise MismatchError(
-                    f"another process has just given {self.store.path} the fields "
-                    f"{self.ring.schema} (expected {schema})"
-                )
+            schema = self.ring.schema or schema
         self._outbox.adopt(schema, self.ring.capacity, COMMIT_BYTES)
+        return schema
 
     def has_room(self, n: int) -> bool:
         """Return whether n more rows may wait for the next commit."""
@@ -138,7 +141,10 @@ class Shared(Contents[SamplerT]):
     def undo(self) -> None:
         """Take back what was not committed."""
         self._outbox.settle()
-        self._distrust()
+        self._followed = None
+        with self.store.snapshot() as snapshot:
+            run = self.ring.own_run(snapshot)
+        self._outbox.draws, self._outbox.stale = run.get("draws", 0), run.get("stale", 0)
 
     def _commit(
         self,
@@ -163,7 +169,8 @@ class Shared(Contents[SamplerT]):
 
             if state["start"] != ring.start:
                 outbox.forget_highest()  # another process has cleared
-            changed, values = outbox.latest()
+            outbox.forget_updates(run.get("updated", 0))
+            number, changed, values, highest = outbox.latest()
             live = (changed >= oldest) & (changed < begin)
             sampler, blocks = self.sampler.merge(
                 ring.fact("sampler", state),
@@ -172,7 +179,7 @@ class Shared(Contents[SamplerT]):
                 begin,
                 np.concatenate([changed[live], np.arange(begin, count)]),
                 np.concatenate([values[live], priorities]),
-                np.concatenate([outbox.highest, priorities]),
+                np.append(priorities, np.float32(highest if highest >= 0.0 else NEW)),
             )
             if "frame" in sampler:
                 sampler["frame"] += outbox.draws - run.get("draws", 0)
@@ -188,6 +195,7 @@ class Shared(Contents[SamplerT]):
                 "end": count,
                 "rows": run["rows"] + priorities.size,
                 "sent": outbox.pushed,
+                "updated": number,
                 "draws": outbox.draws,
                 "stale": outbox.stale,
             }

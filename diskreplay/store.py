@@ -178,7 +178,7 @@ class Store:
         check_kinds(path)
         uuid = read_uuid(path)
         self._writing = access != "read"
-        self._note = Note(path)
+        self._note = Note(path, lasting=durability != "process")
         self._hold = Hold(path, access)
         try:
             check_data_file(path, trusted=not self._hold.is_first)
@@ -220,12 +220,8 @@ class Store:
         with errors_of(self.path):
             # The slot of a killed reader would keep every page that is replaced from now on.
             self._env.reader_check()
-            try:
-                with self._begin(write=True) as txn:
-                    self._note.begin()
-                    yield Transaction(self, txn)
-            finally:
-                self._note.write()
+            with self._note.change(), self._begin(write=True) as txn:
+                yield Transaction(self, txn)
 
     def check_place(self) -> None:
         """Raise StorageError when the data file is not at its path: commits would be lost."""
@@ -280,7 +276,6 @@ class Store:
                 with errors_of(self.path):
                     if sync and self._writing:
                         env.sync(True)
-                        self._note.write()
                     env.close()
         finally:
             self._note.close()

@@ -11,9 +11,11 @@ import lmdb
 import numpy as np
 import pytest
 from common import columns, numbers_of, run_python
+from others import Other
 
 import diskreplay
-from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, directory
+from diskreplay.directory import is_known
 
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
 
@@ -160,7 +162,7 @@ def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) ->
     shutil.copytree(tmp_path / "b", tmp_path / "killed")
     assert walks(tmp_path / "killed") == 1
     assert walks(tmp_path / "b") == 0
-    boot = marked.split()[2]
+    boot = marked.split()[0]
     (tmp_path / "b" / "data.known").write_bytes(marked.replace(boot, boot[::-1]))
     assert walks(tmp_path / "b") == 1  # what a power failure left
     shutil.copytree(tmp_path / "b", tmp_path / "copy")
@@ -207,3 +209,51 @@ def test_priorities_of_the_damaged_count_again_after_reopening(tmp_path: Path) -
     with diskreplay.open(tmp_path / "b") as buffer:
         assert isinstance(buffer, PrioritizedReplayBuffer)
         assert buffer.stats()["priority_max"] == 10.0
+
+
+@pytest.mark.parametrize("access", ["shared", "read"])
+def test_one_that_follows_draws_what_others_put_over_a_damaged_record(
+    access: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "b"
+    with PrioritizedReplayBuffer(10, path=path) as buffer:
+        buffer.extend(**columns(0, 10))
+    spoil(path, [4])
+    with diskreplay.open(path, access=access, window_bytes=0, on_damage="skip") as buffer:
+        for _ in range(10):
+            buffer.sample(9)
+        assert buffer.stats()["damaged"] == 1
+        with Other(path) as other:
+            other.open(10, access="shared" if access == "shared" else "exclusive")
+            other.extend(10, 5)
+            other.flush()
+            drawn = {n for _ in range(20) for n in numbers_of(buffer.sample(9)).tolist()}
+        assert drawn == set(range(5, 15))
+        buffer.check()
+
+
+def test_a_change_by_others_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    buffer = ReplayBuffer(100, path=path)
+    buffer.extend(**columns(0, 50))
+    buffer.flush()
+    assert is_known(path)
+    os.utime(path / "data.mdb")  # somebody was at it
+    buffer.extend(**columns(50, 10))
+    buffer.close()
+    assert not is_known(path)
+    ReplayBuffer(100, path=path).close()  # walked
+    assert is_known(path)
+
+
+def test_with_durability_process_a_file_is_known_until_the_machine_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for durability, lasts in (("process", False), ("system", True), ("full", True)):
+        path = tmp_path / durability
+        with ReplayBuffer(100, path=path, durability=durability) as buffer:
+            buffer.extend(**columns(0, 50))
+        assert is_known(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(directory, "_boot", lambda: b"another")
+            assert is_known(path) is lasts

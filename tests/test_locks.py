@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from common import columns, run_python
@@ -80,5 +83,78 @@ def test_slots_of_killed_readers_are_given_back_when_there_are_no_others(tmp_pat
             os.waitpid(child, 0)
         buffer.check()
         assert buffer._store._env.readers().count("\\n") <= 2
+    """
+    run_python(code, tmp_path / "b")
+
+
+def test_a_pipe_among_the_openers_is_not_waited_for(tmp_path: Path) -> None:
+    ReplayBuffer(10, path=tmp_path / "b").close()
+    os.mkfifo(tmp_path / "b" / "openers" / "x")
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "b" / "openers" / "y").symlink_to(tmp_path / "victim")
+    (tmp_path / "b" / "openers" / "z").write_bytes(b"\xff{")
+    with ReplayBuffer(10, path=tmp_path / "b"):
+        assert len(openers(tmp_path / "b")) == 1
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_an_opener_that_is_taken_for_dead_registers_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ReplayBuffer(10, path=tmp_path / "b").close()
+    lock, calls = fcntl.flock, []
+
+    def looked_at_first(file: Any, kind: int) -> None:
+        if kind == fcntl.LOCK_EX and not calls:  # the entry is there, and not locked yet
+            calls.append(kind)
+            assert openers(tmp_path / "b") == []
+        lock(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", looked_at_first)
+    with ReplayBuffer(10, path=tmp_path / "b"):
+        assert calls
+        assert [opener.pid for opener in openers(tmp_path / "b")] == [os.getpid()]
+
+
+def test_a_forked_child_leaves_the_entry_of_its_parent(tmp_path: Path) -> None:
+    code = """
+        import os, sys, diskreplay
+        from diskreplay.locks import openers
+        buffer = diskreplay.ReplayBuffer(10, path=sys.argv[1])
+        if os.fork() == 0:
+            buffer.close()
+            os._exit(0)
+        assert os.wait()[1] == 0
+        assert [opener.pid for opener in openers(buffer.path)] == [os.getpid()]
+    """
+    run_python(code, tmp_path / "b")
+
+
+def test_a_killed_reader_does_not_keep_pages(tmp_path: Path) -> None:
+    code = """
+        import os, signal, sys
+        import diskreplay
+        from common import columns
+
+        buffer = diskreplay.ReplayBuffer(2000, path=sys.argv[1], commit_interval=1e9)
+        buffer.extend(**columns(0, 4000))
+        buffer.flush()
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            len(buffer)  # opens
+            with buffer._store.snapshot():
+                os.write(tell, b"1")
+                signal.pause()
+        os.read(told, 1)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        sizes = []
+        for lap in range(30):
+            for _ in range(10):
+                buffer.extend(**columns(buffer.count, 200))
+                buffer.flush()
+            sizes.append(buffer.stats()["disk_bytes"])
+        assert sizes[-1] == sizes[2], sizes
     """
     run_python(code, tmp_path / "b")

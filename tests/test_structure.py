@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "contents": {"arguments", "errors", "ring", "samplers", "store"},
     "exclusive": {"contents", "errors", "generator", "priorities", "ring", "schema", "store"},
     "shared": {
-        "contents", "errors", "outbox", "priorities", "ring", "schema", "store", "window"
+        "contents", "outbox", "priorities", "ring", "schema", "store", "window"
     },
     "session": {
         "arguments", "committer", "contents", "errors", "exclusive", "forks", "generator", "ring",
@@ -43,7 +43,7 @@ MAY_IMPORT = {
     },
     "base": {
         "arguments", "batch", "contents", "errors", "exclusive", "ring", "schema", "session",
-        "store",
+        "shared", "store",
     },
     "buffer": {
         "arguments", "base", "batch", "errors", "generator", "priorities", "samplers", "session",

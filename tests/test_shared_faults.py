@@ -1,0 +1,235 @@
+"""Shared buffers whose calls are refused or interrupted, or that others overtake."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from common import columns, numbers_of, row
+from interrupted import interrupted_at
+from others import Other
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+
+
+def shared(path: Path, capacity: int = 1000, **arguments: Any) -> PrioritizedReplayBuffer:
+    return PrioritizedReplayBuffer(
+        capacity, path=path, access="shared", **{"commit_interval": 1e9, **arguments}
+    )
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Other]:
+    with Other(tmp_path / "b") as process:
+        yield process
+
+
+def priorities(buffer: PrioritizedReplayBuffer) -> list[float]:
+    buffer.refresh()
+    ring = buffer._ring
+    return buffer._sampler.live_priorities(ring.first, ring.count).tolist()
+
+
+def refuse(buffer: Any) -> Callable[[], None]:
+    """Make every commit fail; return what lets it work again."""
+    transaction = buffer._store.transaction
+
+    @contextlib.contextmanager
+    def refused() -> Iterator[Any]:
+        with transaction() as txn:
+            yield txn
+            raise diskreplay.StorageError("refused")
+
+    buffer._store.transaction = refused
+
+    def work() -> None:
+        buffer._store.transaction = transaction
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda b: b.push(**row(50)),
+        lambda b: b.extend(**columns(50, 3), priorities=[99.0] * 3),
+        lambda b: b.extend(**columns(50, 200)),
+        lambda b: b.update_priorities([0, 1, 70], [9.0, 8.0, 7.0]),
+        lambda b: b.sample(5),
+        lambda b: b.clear(),
+    ],
+)
+def test_with_interval_zero_a_refused_call_changes_nothing(
+    call: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    buffer = shared(tmp_path / "b", 60, commit_interval=0)
+    buffer.extend(**columns(0, 50), priorities=np.arange(50) % 5 + 1.0)
+    buffer.update_priorities([60], [1.0])
+    before, kept = buffer.stats(), priorities(buffer)
+    work = refuse(buffer)
+    for _ in range(2):
+        with pytest.raises(diskreplay.StorageError, match="refused"):
+            call(buffer)
+        assert buffer.stats() == before
+        assert priorities(buffer) == kept
+        buffer.check()
+    work()
+    call(buffer)
+    assert buffer.stats()["commits"] == before["commits"] + 1
+
+
+def test_what_others_clear_is_forgotten_with_its_updates(tmp_path: Path, other: Other) -> None:
+    buffer = shared(tmp_path / "b")
+    buffer.extend(**columns(0, 20), priorities=np.full(20, 5.0))
+    buffer.flush()
+    other.open(1000, access="shared")
+    buffer.update_priorities([3, 4], [50.0, 60.0])
+    other.clear()
+    buffer.extend(**columns(20, 4))
+    buffer.flush()  # without having looked at the store since
+    assert priorities(buffer) == [1.0] * 4
+    assert (buffer.max_priority, buffer.stats()["stale_updates"]) == (1.0, 2)
+    buffer.flush()
+    buffer.update_priorities([900], [1.0])
+    buffer.flush()
+    buffer.update_priorities([20], [1.0])
+    buffer.flush()
+    assert buffer.stats()["stale_updates"] == 3  # each once, however often it commits
+    other.clear()
+    other.extend(24, 4, [1.0] * 4)  # the same block as before, in other slots
+    other.flush()
+    assert priorities(buffer) == [1.0] * 4
+    buffer.check()
+
+
+def test_an_interrupted_commit_does_not_put_old_priorities_back(
+    tmp_path: Path, other: Other
+) -> None:
+    buffer = shared(tmp_path / "b")
+    buffer.extend(**columns(0, 5))
+    buffer.flush()
+    other.open(1000, access="shared")
+    buffer.update_priorities([2], [5.0])
+    transaction = buffer._store.transaction
+
+    @contextlib.contextmanager
+    def interrupted() -> Iterator[Any]:
+        with transaction() as txn:
+            yield txn
+        raise KeyboardInterrupt
+
+    buffer._store.transaction = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        buffer.flush()
+    buffer._store.transaction = transaction  # type: ignore[method-assign]
+    other.update([2], [7.0])
+    other.flush()
+    buffer.flush()
+    assert priorities(buffer)[2] == 7.0
+
+
+def test_the_first_of_two_first_pushes_fixes_the_schema(tmp_path: Path, other: Other) -> None:
+    for number, (mine, works) in enumerate([({"x": 1, "y": 2}, True), ({"x": 1}, False)]):
+        buffer = ReplayBuffer(10, path=tmp_path / f"s{number}", access="shared")
+        transaction = buffer._store.transaction
+
+        @contextlib.contextmanager
+        def beaten(number: int = number, real: Any = transaction) -> Iterator[Any]:
+            with real() as txn:  # another was faster, with its fields in another order
+                names = ["state", "action", "reward", "next_state", "done", "y", "x"]
+                types = ["<f4", "<i8", "<f4", "<f4", "<f4", "<i8", "<i8"]
+                shapes = [[3], [], [], [3], [], [], []]
+                plain = [list(field) for field in zip(names, types, shapes, strict=True)]
+                txn.put_meta({"schema": plain})
+            with real() as txn:
+                yield txn
+
+        buffer._store.transaction = beaten  # type: ignore[method-assign]
+        if works:
+            buffer.push(**row(0), **mine)
+            buffer._store.transaction = transaction  # type: ignore[method-assign]
+            buffer.flush()
+            extra = buffer.get([0]).extra
+            assert (extra["x"], extra["y"]) == (1, 2)
+        else:
+            with pytest.raises(diskreplay.SchemaError, match="y"):
+                buffer.push(**row(0), **mine)
+            buffer._store.transaction = transaction  # type: ignore[method-assign]
+        assert buffer.schema is not None
+        assert buffer.schema.extra_names == ("y", "x")
+
+
+def test_updates_that_wait_for_a_commit_take_bounded_memory(tmp_path: Path) -> None:
+    buffer = shared(tmp_path / "b", 300)
+    buffer.extend(**columns(0, 300))
+    buffer.flush()
+    ids = np.arange(256)
+    for step in range(1000):
+        buffer.update_priorities(ids, np.full(256, float(step)))
+    outbox = buffer._contents._outbox  # type: ignore[union-attr]
+    assert sum(update.write_ids.size for update in outbox._updates) < 20_000
+    assert buffer.stats()["memory_bytes"] < 1 << 20
+    buffer.flush()
+    assert priorities(buffer)[:300] == [999.0] * 256 + [1.0] * 44
+
+
+@pytest.mark.parametrize("access", ["shared", "read"])
+def test_an_interrupt_while_following_a_clear_leaves_nothing_of_before(
+    access: str, tmp_path: Path, other: Other
+) -> None:
+    other.open(100, access="shared")
+    other.extend(0, 64)
+    other.flush()
+    step = 1
+    while True:
+        buffer = diskreplay.open(tmp_path / "b", access=access, window_bytes=0)
+        assert isinstance(buffer, PrioritizedReplayBuffer)
+        before = len(buffer)
+        buffer.sample(before)
+        other.clear()
+        other.extend(64, 8)
+        other.flush()
+        was_interrupted = interrupted_at(step, buffer.refresh)
+        assert len(buffer) == 8
+        buffer.check()
+        numbers_of(buffer.sample(8))
+        buffer.close()
+        other.extend(72, 56)
+        other.flush()
+        if not was_interrupted:
+            break
+        step += 1
+    assert step > 20
+
+
+def committed(buffer: Any) -> int:
+    with buffer._store.snapshot() as snapshot:
+        return int(snapshot.meta("state")["count"])
+
+
+@pytest.mark.parametrize("access", ["exclusive", "shared"])
+def test_an_interrupt_in_the_first_push_leaves_a_buffer_that_works(
+    access: str, tmp_path: Path
+) -> None:
+    line = 1
+    while True:
+        path = tmp_path / str(line)
+        buffer = PrioritizedReplayBuffer(9, path=path, access=access, commit_interval=0.01)
+        came_so_far = interrupted_at(line, lambda buffer=buffer: buffer.push(**row(0)))
+        buffer.push(**row(1))
+        deadline = time.monotonic() + 30
+        while not committed(buffer):  # by its thread, still
+            assert time.monotonic() < deadline, line
+        buffer.close()
+        with diskreplay.open(path) as found:
+            assert [int(e.reward * 8) for e in found] in ([0, 1], [1])
+        if not came_so_far:
+            break
+        line += 3
+    assert line > 60

@@ -231,5 +231,5 @@ def test_an_interrupt_in_the_first_push_leaves_a_buffer_that_works(
             assert [int(e.reward * 8) for e in found] in ([0, 1], [1])
         if not came_so_far:
             break
-        line += 3
+        line += 7
     assert line > 60

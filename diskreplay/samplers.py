@@ -44,7 +44,7 @@ class UniformSampler:
         return UniformSampler()
 
     def accept(self, priorities: ArrayLike | None, n: int) -> Priorities | None:
-        """Return the priorities of n new transitions as `append` takes them, or raise."""
+        """Return the priorities of n new transitions as `hold` takes them, or raise."""
         if priorities is not None:
             raise PriorityError(
                 "a ReplayBuffer draws uniformly and keeps no priorities: leave them out, or use a "
@@ -206,7 +206,7 @@ class PrioritizedSampler:
         return PrioritizedSampler(capacity, **self.settings())
 
     def accept(self, priorities: ArrayLike | None, n: int) -> Priorities | None:
-        """Return the priorities of n new transitions as `append` takes them, or raise."""
+        """Return the priorities of n new transitions as `hold` takes them, or raise."""
         return None if priorities is None else checked_priorities(priorities, n)
 
     def hold(self, first: int, n: int, priorities: Priorities | None) -> None:

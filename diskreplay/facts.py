@@ -114,6 +114,8 @@ def state_of(found: Any, kind: str) -> State:
         if names:
             given = {name: settings[name] for name in names}
             PrioritizedSampler(1, **given).restore(sampler)
+            if sampler["frame"] > _MOST:
+                raise DamageError(f"the frame is {sampler['frame']}")
     except DiskReplayError as error:
         raise DamageError(f"the state is damaged: {error!s:.200}") from None
     counters = {name: facts[name] for name in _COUNTERS}

@@ -138,7 +138,7 @@ def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) ->
         assert len(buffer) == 1000
         buffer.extend(**columns(1000, 10))
         buffer.flush()
-        print(len(walks))
+        print(len(walks), flush=True)
         import os
         if sys.argv[2] == "kill":
             os._exit(9)

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from others import Other
 
 from diskreplay import session
 
@@ -37,3 +39,9 @@ def sound_buffers() -> Iterator[None]:
             buffer.close()
     if left:
         gc.collect()  # takes long, with all that Hypothesis keeps
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Other]:
+    with Other(tmp_path / "b") as process:
+        yield process

@@ -12,6 +12,7 @@ from typing import Any
 from common import columns, numbers_of
 
 import diskreplay
+from diskreplay import PrioritizedReplayBuffer
 
 
 def serve(pipe: Connection, path: Path) -> None:
@@ -95,3 +96,15 @@ class Other:
     def __exit__(self, *error: object) -> None:
         self._pipe.close()
         self.process.join()
+
+
+def shared(path: Path, capacity: int = 1000, **arguments: Any) -> PrioritizedReplayBuffer:
+    return PrioritizedReplayBuffer(
+        capacity, path=path, access="shared", **{"commit_interval": 1e9, **arguments}
+    )
+
+
+def priorities(buffer: PrioritizedReplayBuffer) -> list[float]:
+    buffer.refresh()
+    ring = buffer._ring
+    return buffer._sampler.live_priorities(ring.first, ring.count).tolist()

@@ -10,22 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, numbers_of, row
-from others import Other
+from others import Other, priorities, shared
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
-
-
-def shared(path: Path, capacity: int = 1000, **arguments: Any) -> PrioritizedReplayBuffer:
-    return PrioritizedReplayBuffer(
-        capacity, path=path, access="shared", **{"commit_interval": 1e9, **arguments}
-    )
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Other]:
-    with Other(tmp_path / "b") as process:
-        yield process
 
 
 def test_a_push_is_there_for_all_at_its_commit(tmp_path: Path, other: Other) -> None:
@@ -76,12 +64,6 @@ def test_rows_of_two_writers_get_the_next_write_ids_in_the_order_of_the_commits(
     buffer.flush()
     buffer.check()
     assert sum(run["rows"] for run in buffer.stats()["runs"]) == buffer.count
-
-
-def priorities(buffer: PrioritizedReplayBuffer) -> list[float]:
-    buffer.refresh()
-    ring = buffer._ring
-    return buffer._sampler.live_priorities(ring.first, ring.count).tolist()
 
 
 def test_priorities_merge_slot_by_slot_and_the_last_committed_wins(

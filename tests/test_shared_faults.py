@@ -12,28 +12,10 @@ import numpy as np
 import pytest
 from common import columns, numbers_of, row
 from interrupted import interrupted_at
-from others import Other
+from others import Other, priorities, shared
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
-
-
-def shared(path: Path, capacity: int = 1000, **arguments: Any) -> PrioritizedReplayBuffer:
-    return PrioritizedReplayBuffer(
-        capacity, path=path, access="shared", **{"commit_interval": 1e9, **arguments}
-    )
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Other]:
-    with Other(tmp_path / "b") as process:
-        yield process
-
-
-def priorities(buffer: PrioritizedReplayBuffer) -> list[float]:
-    buffer.refresh()
-    ring = buffer._ring
-    return buffer._sampler.live_priorities(ring.first, ring.count).tolist()
 
 
 def refuse(buffer: Any) -> Callable[[], None]:

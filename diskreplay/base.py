@@ -70,14 +70,16 @@ class BaseBuffer(Session[SamplerT]):
         """
         values = {
             "state": state, "action": action, "reward": reward,
-            "next_state": next_state, "done": done, **extra,
+            "next_state": next_state, "done": done,
         }  # fmt: skip
+        if extra:
+            values |= extra
         self._refuse_nesting()
         with self._lock:
             contents = self._writable()
-            schema = contents.schema_for(values, lead=0)
+            schema = contents.ring.schema or contents.schema_for(values, lead=0)
             row = schema.accept_row(values)
-            given = contents.sampler.accept(None if priority is None else [priority], 1)
+            given = None if priority is None else contents.sampler.accept([priority], 1)
             self._make_room(1)
             if (adopted := contents.adopt(schema)) is not schema:  # another process was first
                 row = adopted.accept_row(values)

@@ -48,7 +48,8 @@ class Exclusive(Contents[SamplerT]):
 
     def adopt(self, schema: Schema) -> Schema:
         """Have this schema from now on."""
-        self.ring.adopt(schema)
+        if self.ring.schema is None:
+            self.ring.adopt(schema)
         return schema
 
     def has_room(self, n: int) -> bool:

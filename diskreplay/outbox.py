@@ -70,7 +70,7 @@ class Outbox:
     def extend(self, columns: list[Array], given: Priorities | None) -> None:
         """Hold rows, for which there is room."""
         numbers = np.arange(self.pushed, self.pushed + len(columns[0]))
-        self._window.write(numbers, columns)
+        self._window.write(self.pushed, columns)
         self._given[numbers % self._rows] = NEW if given is None else given
         self.pushed += numbers.size
 

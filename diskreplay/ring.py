@@ -145,7 +145,8 @@ class Ring:
 
     def has_room(self, n: int) -> bool:
         """Return whether n more rows may wait for the next commit."""
-        return self.uncommitted == 0 or self.uncommitted + n <= self._limit
+        waiting = self.count - self.committed
+        return not waiting or waiting + n <= self._limit
 
     def window_rows(self, schema: Schema) -> int:
         """Return how many rows the window holds, or will hold with this schema."""
@@ -157,9 +158,8 @@ class Ring:
 
     def hold_rows(self, columns: Columns) -> Ints:
         """Hold the rows of the next write ids, which fit the window, until `publish`."""
-        write_ids = np.arange(self.count, self.count + len(columns[0]))
-        self._window.write(write_ids, columns)
-        return write_ids
+        self._window.write(self.count, columns)
+        return np.arange(self.count, self.count + len(columns[0]))
 
     def publish(self, n: int) -> None:
         """Make n held rows live, in one step: an interrupt comes before it or after it."""

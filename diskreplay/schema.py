@@ -34,6 +34,7 @@ _TYPES = frozenset(
 )
 _WHOLE_NUMBERS = frozenset((int, np.int64, np.int32, np.uint8))
 _NUMBERS = _WHOLE_NUMBERS | {bool, float, np.bool_, np.float32, np.float64}
+_DONES = frozenset((0, 1))  # and what is equal to one of them
 
 
 @dataclass(frozen=True, init=False)
@@ -81,20 +82,6 @@ class Field:
         """The bytes of one value, without framing."""
         return self.dtype.itemsize * math.prod(self.shape)
 
-    @cached_property
-    def _is_limited(self) -> bool:
-        """Whether the values are limited, and not only their type and shape."""
-        return self.name in ("reward", "done")
-
-    @cached_property
-    def _safe_range(self) -> tuple[float, float]:
-        """A range of numbers that the dtype holds for certain."""
-        if self.dtype.kind in "iu":
-            return int(np.iinfo(self.dtype).min), int(np.iinfo(self.dtype).max)
-        if self.dtype.kind == "f":
-            return (-6e4, 6e4) if self.dtype.itemsize == 2 else (-1e18, 1e18)
-        return 1, 0
-
     def __str__(self) -> str:
         return f"{self.name}: {self.type}"
 
@@ -104,20 +91,7 @@ class Field:
         Numbers and arrays of the right type pass untouched; everything else is converted by
         `convert`. What is returned assigns to a row of the column without a further check.
         """
-        kind = type(value)
-        if kind is np.ndarray:
-            if value.shape == self.shape and value.dtype == self.dtype and not self._is_limited:
-                return value
-        elif self.shape:
-            pass
-        elif self.name == "done":
-            if kind in _NUMBERS and (value == 0 or value == 1):
-                return value
-        elif kind in _WHOLE_NUMBERS or (kind in _NUMBERS and self.dtype.kind == "f"):
-            low, high = self._safe_range
-            if low <= value <= high:
-                return value
-        return self.convert(value, ())
+        return _Sight([self]).accepted([value])[0]
 
     def convert(self, value: Any, lead: tuple[int, ...]) -> Array:
         """Return `value` as an array of this field's dtype and of shape `lead + shape`.
@@ -174,6 +148,46 @@ class Field:
         return only_bools and found.dtype.kind != "c" and bool(np.isin(found, (0, 1)).all())
 
 
+class _Sight:
+    """Which values of a row need no conversion, seen with as little work as possible."""
+
+    def __init__(self, fields: Iterable[Field]) -> None:
+        self._arrays: list[tuple[int, Field, np.dtype[Any], Any]] = []
+        self._numbers: list[tuple[int, Field, frozenset[type], float, float]] = []
+        self._dones: list[tuple[int, Field]] = []
+        for i, field in enumerate(fields):
+            if field.shape:
+                # Rewards and dones are limited in value, too: no array has the shape None.
+                shape = None if field.name in ("reward", "done") else field.shape
+                self._arrays.append((i, field, field.dtype, shape))
+            elif field.name == "done":
+                self._dones.append((i, field))
+            elif field.dtype.kind == "f":
+                most = 6e4 if field.dtype.itemsize == 2 else 1e18
+                self._numbers.append((i, field, _NUMBERS, -most, most))
+            elif field.dtype.kind in "iu":
+                span = np.iinfo(field.dtype)
+                self._numbers.append((i, field, _WHOLE_NUMBERS, int(span.min), int(span.max)))
+            else:
+                self._numbers.append((i, field, frozenset(), 0, 0))
+
+    def accepted(self, row: list[Any]) -> list[Any]:
+        """Return the row with each value as it is, or else as its field converts it."""
+        for i, field, dtype, shape in self._arrays:
+            value = row[i]
+            if type(value) is not np.ndarray or value.shape != shape or value.dtype != dtype:
+                row[i] = field.convert(value, ())
+        for i, field, kinds, low, high in self._numbers:
+            value = row[i]
+            if type(value) not in kinds or not low <= value <= high:
+                row[i] = field.convert(value, ())
+        for i, field in self._dones:
+            value = row[i]
+            if type(value) not in _NUMBERS or value not in _DONES:
+                row[i] = field.convert(value, ())
+        return row
+
+
 class Schema:
     """The ordered fields of a transition.
 
@@ -194,6 +208,7 @@ class Schema:
         self.names = tuple(field.name for field in self.fields)
         self.extra_names = tuple(extras)
         self._name_set = frozenset(self.names)
+        self._sight = _Sight(self.fields)
         if self.payload_bytes > MAX_TRANSITION_BYTES:
             raise SchemaError(
                 f"a transition of this schema takes {self.payload_bytes} bytes (expected at most "
@@ -222,8 +237,13 @@ class Schema:
 
         Raises SchemaError for a missing or unknown field and for a value that does not fit.
         """
-        self._check_names(values)
-        return [field.accept(values[field.name]) for field in self.fields]
+        try:
+            row = [values[name] for name in self.names]
+        except KeyError:
+            row = []
+        if len(row) != len(values):
+            self._check_names(values)
+        return self._sight.accepted(row)
 
     def accept_columns(self, values: Mapping[str, Any]) -> list[Array]:
         """Return n transitions as columns in the order of the fields, each of length n.

@@ -225,9 +225,10 @@ class Session(Generic[SamplerT]):
             self._open_in_child()
 
     def _writable(self) -> Exclusive[SamplerT] | Shared[SamplerT]:
-        self._check_open()
-        if isinstance(self._contents, Exclusive | Shared):
-            return self._contents
+        if self._closed or self._is_inherited:
+            self._check_open()
+        if self._contents.writes:
+            return self._contents  # type: ignore[return-value]
         if self._is_child:
             raise ReadOnlyError(
                 f"{self._path} is written by the process from which this one was forked: a child "

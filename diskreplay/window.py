@@ -1,14 +1,18 @@
-"""Window: columns in memory for rows not yet committed and for recently read rows.
+"""Window: rows in memory that are not yet committed, and recently read ones.
 
 The row of a write id has one possible place, `write_id % rows`. What belongs to a write id never
 changes, so a row that is held is right for ever and nothing has to be invalidated::
 
     rows = 4, owners = [8, 5, 6, 7]     write ids 5..8 are held; 9 will take the place of 5
+
+A row is one stretch of memory with its owner in front, so that one copy writes it and one reads it.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,14 +23,25 @@ from diskreplay.schema import Array, Schema
 
 Ints = NDArray[np.int64]
 
-_OWNER_BYTES = 8
 MIN_ROWS = 64
+_SMALL_ROW = 4096  # bytes up to which a row is copied as a whole and then cut, measured
+_OWNER = "owner"  # the write id + 1; 0 is nobody
+_CODES = {
+    "b1": "?", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
+    "i1": "b", "i2": "h", "i4": "i", "i8": "q", "f2": "e", "f4": "f", "f8": "d",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _row_dtype(schema: Schema) -> np.dtype[Any]:
+    """Return the layout of a row: the owner, then the fields in their order, aligned."""
+    fields: list[Any] = [(_name(i), f.dtype, f.shape) for i, f in enumerate(schema.fields)]
+    return np.dtype([(_OWNER, np.int64), *fields], align=True)
 
 
 def window_rows(schema: Schema, capacity: int, window_bytes: int) -> int:
     """Return how many rows a window of this much memory holds."""
-    affordable = window_bytes // (schema.payload_bytes + _OWNER_BYTES)
-    return min(capacity, max(MIN_ROWS, affordable))
+    return min(capacity, max(MIN_ROWS, window_bytes // _row_dtype(schema).itemsize))
 
 
 class Window:
@@ -37,43 +52,73 @@ class Window:
 
     def __init__(self, schema: Schema, capacity: int, window_bytes: int) -> None:
         self.rows = window_rows(schema, capacity, window_bytes)
+        dtype = _row_dtype(schema)
+        self._row_bytes = dtype.itemsize
         try:
-            self._columns = [np.zeros((self.rows, *f.shape), f.dtype) for f in schema.fields]
-            self._owners = np.zeros(self.rows, np.int64)  # the write id + 1; 0 is nobody
-        except MemoryError:
+            memory = np.zeros(self.rows * self._row_bytes, np.uint8)
+        except (MemoryError, ValueError):
             raise ArgumentError(
                 f"window_bytes is more memory than there is: {self.rows} rows of "
                 f"{schema.payload_bytes} bytes (found {window_bytes}): choose a smaller one"
             ) from None
+        self._memory = memory.data
+        self._rows = memory.view(dtype)
+        self._owners = self._rows[_OWNER]
+        self._columns = [self._rows[_name(i)] for i in range(len(schema.fields))]
+        self._arrays = [i for i, field in enumerate(schema.fields) if field.shape]
+        self._pack = _packer(schema)
 
     @property
     def nbytes(self) -> int:
         """The memory that a full window takes, in bytes."""
-        return self._owners.nbytes + sum(column.nbytes for column in self._columns)
+        return self._rows.nbytes
 
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
-        """Hold one row, in place of whichever had its place."""
+        """Hold one row, as a schema accepted it, in place of whichever had its place."""
         row = write_id % self.rows
-        self._owners[row] = 0  # an interrupt on the way leaves a row of nobody, not a mixed one
-        for column, value in zip(self._columns, values, strict=True):
-            column[row] = value
-        self._owners[row] = write_id + 1
+        plain = list(values)
+        for index in self._arrays:
+            plain[index] = plain[index].tobytes()
+        if np.ndarray not in map(type, plain):
+            try:  # one call, which no interrupt cuts in two
+                self._pack(self._memory, row * self._row_bytes, write_id + 1, *plain)
+            except (struct.error, TypeError):
+                pass  # a type of number that it does not know
+            else:
+                return
+        self.write(write_id, [np.asarray(v, c.dtype)[None] for v, c in self._with(values)])
 
-    def write(self, write_ids: Ints, columns: Sequence[Array]) -> None:
-        """Hold many rows; of several with one place the last stays."""
-        rows = write_ids % self.rows
-        self._owners[rows] = 0
-        for column, values in zip(self._columns, columns, strict=True):
-            column[rows] = values
-        self._owners[rows] = write_ids + 1
+    def write(self, first: int, columns: Sequence[Array]) -> None:
+        """Hold rows of consecutive write ids, at most as many as there are places."""
+        n, at = len(columns[0]), 0
+        while at < n:
+            row = (first + at) % self.rows
+            size = min(n - at, self.rows - row)
+            part = slice(row, row + size)
+            self._owners[part] = 0  # an interrupt on the way leaves rows of nobody, not mixed ones
+            for values, column in self._with(columns):
+                column[part] = values[at : at + size]
+            self._owners[part] = np.arange(first + at + 1, first + at + size + 1)
+            at += size
 
     def write_below(self, write_ids: Ints, columns: Sequence[Array], limit: int) -> None:
-        """Hold rows as `write` does, but take no place from a write id of `limit` or above."""
-        free = self._owners[write_ids % self.rows] <= limit
-        if free.all():
-            self.write(write_ids, columns)
-        else:
-            self.write(write_ids[free], [values[free] for values in columns])
+        """Hold rows, but take no place from a write id of `limit` or above.
+
+        Of several with one place the last stays.
+        """
+        if write_ids.size > self.rows:
+            write_ids = write_ids[-self.rows :]
+            columns = [values[-self.rows :] for values in columns]
+        places = write_ids % self.rows
+        free = self._owners[places] <= limit
+        if not free.all():
+            write_ids, places = write_ids[free], places[free]
+            columns = [values[free] for values in columns]
+        found = np.empty(write_ids.size, self._rows.dtype)
+        found[_OWNER] = write_ids + 1
+        for index, values in enumerate(columns):
+            found[_name(index)] = values
+        self._rows[places] = found
 
     def drop_from(self, write_id: int) -> None:
         """Hold no row of this write id or a later one: a refused call may have left some."""
@@ -84,9 +129,13 @@ class Window:
 
         The values of those that are not held are arbitrary, for the caller to fill in.
         """
-        rows = write_ids % self.rows
-        held = self._owners.take(rows) == write_ids + 1
-        return [column.take(rows, axis=0) for column in self._columns], held
+        places = write_ids % self.rows
+        if self._row_bytes > _SMALL_ROW:
+            held = self._owners[places] == write_ids + 1
+            return [column[places] for column in self._columns], held
+        whole = self._rows.view(f"V{self._row_bytes}").take(places).view(self._rows.dtype)
+        held = whole[_OWNER] == write_ids + 1
+        return [whole[_name(index)].copy() for index in range(len(self._columns))], held
 
     def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, list[Array]]]:
         """Yield (write id of the first row, columns) over held rows [first, end), without copying.
@@ -98,3 +147,21 @@ class Window:
             n = min(size, end - first, self.rows - row)
             yield first, [column[row : row + n] for column in self._columns]
             first += n
+
+    def _with(self, values: Sequence[Any]) -> Iterator[tuple[Any, Array]]:
+        return zip(values, self._columns, strict=True)
+
+
+def _name(index: int) -> str:
+    return f"field {index}"
+
+
+def _packer(schema: Schema) -> Any:
+    """Return `struct`'s function that writes a row: its owner, its numbers, its arrays as bytes."""
+    dtype, at, form = _row_dtype(schema), 0, "="
+    places: Any = dtype.fields
+    for field, offset in (places[name][:2] for name in dtype.names or ()):
+        code = None if field.subdtype else _CODES.get(field.str[1:])
+        form += f"{offset - at}x{code or f'{field.itemsize}s'}"
+        at = offset + field.itemsize
+    return struct.Struct(f"{form}{dtype.itemsize - at}x").pack_into

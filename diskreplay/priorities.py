@@ -31,10 +31,11 @@ def importance_weights(probabilities: ArrayLike, size: int, beta: float) -> NDAr
     shares = size * np.asarray(probabilities, np.float64)
     if not shares.size:
         return np.zeros(shares.shape, np.float32)
-    if not (shares > 0.0).all():
-        raise ArgumentError(f"probabilities must be above zero (found {shares.min() / size})")
+    least = shares.min()
+    if not least > 0.0:
+        raise ArgumentError(f"probabilities must be above zero (found {least / size})")
     # The smallest share has the largest weight; dividing first cannot overflow.
-    weights: Floats = (shares / shares.min()) ** -beta
+    weights: Floats = (shares / least) ** -beta
     return weights.astype(np.float32)
 
 
@@ -49,11 +50,11 @@ def checked_priorities(priorities: ArrayLike, n: int) -> Priorities:
             f"expected {n} priorities, shape ({n},) (found shape {found.shape}, {found.dtype})"
         )
     given = found.astype(np.float64)
-    good = (given >= 0) & (given <= MAX_PRIORITY)
-    if not good.all():
+    if n and not (given.min() >= 0 and given.max() <= MAX_PRIORITY):  # NaN is its own minimum
+        bad = given[~((given >= 0) & (given <= MAX_PRIORITY))][0]
         raise PriorityError(
             f"a priority must be finite and not negative, at most {MAX_PRIORITY:.4g} "
-            f"(found {given[~good][0]}): give the absolute TD error"
+            f"(found {bad}): give the absolute TD error"
         )
     return given.astype(np.float32)
 

@@ -369,7 +369,9 @@ class PrioritizedSampler:
 
     def _masses(self, slots: Ints) -> Floats:
         """Return what the tree should hold for slots in use."""
-        masses: Floats = (self._priorities[slots].astype(np.float64) + self.epsilon) ** self.alpha
+        masses: Floats = self._priorities.take(slots).astype(np.float64)
+        masses += self.epsilon
+        masses **= self.alpha
         if self._left_out:
             masses[np.isin(slots, list(self._left_out))] = 0.0
         return masses
@@ -377,7 +379,8 @@ class PrioritizedSampler:
     def _set_masses(self, slots: Ints) -> None:
         # An interrupt in the middle leaves sums that nothing would put right later.
         whole, self._tree_is_whole = self._tree_is_whole, False
-        self._tree.set(slots, self._masses(slots))
+        if slots.size:
+            self._tree.assign(slots, self._masses(slots))
         self._tree_is_whole = whole
 
     def raise_largest(self, priorities: Priorities) -> None:
@@ -409,5 +412,6 @@ class PrioritizedSampler:
     def _rebuild(self, first: int, count: int) -> None:
         slots = np.arange(first, count) % self.capacity
         self._tree.clear()
-        self._tree.set(slots, self._masses(slots))
+        if slots.size:
+            self._tree.assign(slots, self._masses(slots))
         self._tree_is_whole = True

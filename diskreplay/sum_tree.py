@@ -14,7 +14,7 @@ on the order of the updates that led to it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,11 @@ from diskreplay.errors import ArgumentError, DamageError, PriorityError, SampleE
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Levels = list[Floats]
-Combine = Callable[[Floats, Floats], Floats]
+Combine = np.ufunc
 
 _MAX_MASS = 1e295  # so that the sum of the largest capacity is a float
+_WIDE = 1024  # nodes of a level that are searched at once, rather than level by level
+_DENSE = 8  # a level is computed anew as a whole when so many of its nodes or fewer are one change
 _PART = 1 << 20  # leaves or nodes that `check` looks at in one step
 
 
@@ -119,8 +121,11 @@ class SumTree:
                 f"a priority must be finite and not negative (found {masses[~good][0]}), "
                 f"at most {_MAX_MASS:g}"
             )
-        if not slots.size:
-            return
+        if slots.size:
+            self.assign(slots, masses)
+
+    def assign(self, slots: Ints, masses: Floats) -> None:
+        """Set masses as `set` does, of slots and to masses that are known to be good, n > 0."""
         self._levels[0][slots] = masses
         _lift(self._levels, slots, np.add)
         if self._highest is not None and self._lowest is not None:
@@ -147,13 +152,16 @@ class SumTree:
         if np.isnan(targets).any():
             raise ArgumentError("cannot find NaN: expected values in [0, total_priority)")
         np.clip(targets, 0.0, np.nextafter(total, 0.0), out=targets)
-        rests = targets.copy()
-        slots = np.zeros(rests.shape, np.int64)
-        for level in reversed(self._levels[:-1]):
+        height = self._height(_WIDE)
+        sums = np.cumsum(self._levels[height])
+        slots = np.searchsorted(sums, targets, side="right")
+        rests = targets - (sums - self._levels[height]).take(slots, mode="clip")
+        for level in reversed(self._levels[:height]):
             slots <<= 1
             left = level.take(slots, mode="clip")
             right_side = rests >= left
-            rests -= left * right_side
+            left *= right_side
+            rests -= left
             slots += right_side
         masses = self._levels[0].take(slots, mode="clip")
         # The subtractions round, so a rest can exceed what lies under a node by a last bit and run
@@ -247,6 +255,10 @@ class SumTree:
             )
         return array.astype(np.int64, copy=False)
 
+    def _height(self, width: int) -> int:
+        """Return the lowest level that has at most `width` nodes."""
+        return next(h for h, level in enumerate(self._levels) if level.size <= width)
+
     def _walk(self, target: float) -> int:
         """Find one leaf, going right only where the right side has mass."""
         slot = 0
@@ -287,15 +299,14 @@ def _or_infinity(masses: Floats) -> Floats:
 def _lift(levels: Levels, nodes: Ints, combine: Combine) -> None:
     """Recompute all ancestors of `nodes`, level by level."""
     for below, above in itertools.pairwise(levels):
-        if nodes.size >= above.size:
-            above[: below.size // 2] = combine(below[::2], below[1::2])
-            nodes = np.arange(above.size)
+        if nodes.size * _DENSE >= above.size:
+            combine(below[::2], below[1::2], out=above[: below.size // 2])
             continue
         nodes = nodes >> 1
         if nodes.size > 1024:
             nodes = np.unique(nodes)
-        left = nodes << 1
-        above[nodes] = combine(below.take(left), below.take(left + 1))
+        children = below.view(np.complex128).take(nodes)
+        above[nodes] = combine(children.real, children.imag)
 
 
 def _parts(level: Floats) -> Iterator[Floats]:

@@ -150,16 +150,23 @@ class Codec:
 
     def _verify(self, records: Sequence[Any], write_ids: Array) -> tuple[Records, Array]:
         """Return the records of the right size as a view, and which of all records are sound."""
+        if set(map(len, records)) == {self.record_bytes}:
+            view = np.frombuffer(b"".join(records), self._layout)
+            return view, self._is_sound(view, write_ids)
         sizes = np.fromiter(map(len, records), np.int64, len(records))
         sound = sizes == self.record_bytes
-        whole = records if sound.all() else [records[i] for i in np.flatnonzero(sound).tolist()]
+        whole = [records[i] for i in np.flatnonzero(sound).tolist()]
         view = np.frombuffer(b"".join(whole), self._layout)
-        sound[sound] = (
-            (view["write_id"] == np.asarray(write_ids)[sound])
+        sound[sound] = self._is_sound(view, np.asarray(write_ids)[sound])
+        return view, sound
+
+    def _is_sound(self, view: Records, write_ids: Array) -> NDArray[np.bool_]:
+        sound: NDArray[np.bool_] = (
+            (view["write_id"] == write_ids)
             & (view["head"] == np.void(self._head))
             & (view["checksum"] == _digests(view))
         )
-        return view, sound
+        return sound
 
     def _fault(self, record: Any, write_id: int, slot: int) -> str:
         name = f"the record of write id {write_id} in slot {slot} is damaged"

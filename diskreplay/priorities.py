@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,9 +64,11 @@ def block_span(number: int, capacity: int) -> slice:
     return slice(number * BLOCK_SLOTS, min((number + 1) * BLOCK_SLOTS, capacity))
 
 
-def block_bytes(block: Priorities) -> bytes:
-    """Return the priorities of a block as they are stored."""
-    return block.astype(_BLOCK_DTYPE).tobytes()
+def blocks_bytes(priorities: Priorities, numbers: Iterable[int]) -> dict[int, bytes]:
+    """Return blocks of the priorities of all slots as they are stored, by number."""
+    size, memory = BLOCK_SLOTS * _BLOCK_DTYPE.itemsize, priorities.astype(_BLOCK_DTYPE, copy=False)
+    raw = memory.data.cast("B")
+    return {number: bytes(raw[number * size : (number + 1) * size]) for number in numbers}
 
 
 def block_of(number: int, content: bytes, capacity: int) -> Priorities:
@@ -111,7 +113,7 @@ def overlaid(
     table[np.searchsorted(numbers, slots // BLOCK_SLOTS), slots % BLOCK_SLOTS] = priorities
     sizes = np.minimum(BLOCK_SLOTS, capacity - numbers * BLOCK_SLOTS).tolist()
     return {
-        number: block_bytes(row[:size])
+        number: row[:size].astype(_BLOCK_DTYPE).tobytes()
         for number, row, size in zip(numbers.tolist(), table, sizes, strict=True)
     }
 

@@ -20,9 +20,9 @@ from diskreplay.priorities import (
     Floats,
     Ints,
     Priorities,
-    block_bytes,
     block_of,
     block_span,
+    blocks_bytes,
     checked_priorities,
     checked_state,
     newest_ids,
@@ -320,8 +320,7 @@ class PrioritizedSampler:
     def dirty_blocks(self, first: int, count: int) -> dict[int, bytes]:
         """Return the priority blocks that differ from those last committed, by block number."""
         self._settle(first, count)
-        numbers = np.flatnonzero(self._dirty).tolist()
-        return {number: block_bytes(self._block(number)) for number in numbers}
+        return blocks_bytes(self._priorities, np.flatnonzero(self._dirty).tolist())
 
     def committed(self, blocks: Iterable[int]) -> None:
         """Take note that these blocks are committed as they are."""

@@ -161,6 +161,10 @@ class Ring:
         self._window.write(self.count, columns)
         return np.arange(self.count, self.count + len(columns[0]))
 
+    def hold_committed(self, first: int, columns: Columns) -> None:
+        """Hold rows that a commit gave the write ids from `first` on, to save their reading."""
+        self._window.write(first, columns)
+
     def publish(self, n: int) -> None:
         """Make n held rows live, in one step: an interrupt comes before it or after it."""
         self.count += n

@@ -201,4 +201,6 @@ class Shared(Contents[SamplerT]):
             }
             ring.put(txn, ring.numbered(iter(rows), begin, count), state, count, facts, run)
             txn.put_blocks(blocks)
+        for first, part in ring.numbered(iter(rows), begin, count):
+            ring.hold_committed(first, part)
         outbox.settle()

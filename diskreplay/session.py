@@ -265,6 +265,8 @@ class Session(Generic[SamplerT]):
 
     def _before_fork(self) -> None:
         self._lock.acquire()
+        if not self._closed and not self._is_inherited:
+            self._store.settle()  # an interrupted call may have left a thread that reads
 
     def _after_fork_in_parent(self) -> None:
         self._lock.release()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import uuid as uuids
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,7 +40,6 @@ from diskreplay.directory import (
 from diskreplay.engine import (
     errors_of,
     integer_key,
-    integer_keys,
     number_of,
     open_databases,
     open_env,
@@ -47,6 +47,7 @@ from diskreplay.engine import (
 )
 from diskreplay.errors import DamageError, NotAStoreError, StorageError
 from diskreplay.locks import Hold
+from diskreplay.warming import Warmer
 
 Ints = NDArray[np.int64]
 
@@ -65,6 +66,7 @@ class Snapshot:
     def __init__(self, store: Store, txn: Any) -> None:
         self._path = store.path
         self._databases = store._databases
+        self._warmer = store._warmer
         self._txn = txn
 
     def meta(self, name: str) -> Any:
@@ -74,13 +76,18 @@ class Snapshot:
 
     def records(self, slots: Ints) -> list[Any]:
         """Return the record of each slot as a buffer into the store, an empty one if missing."""
-        get, database = self._txn.get, self._databases["transitions"]
-        return [get(key, b"", database) for key in integer_keys(slots)]
+        return self._warmer.values(self._txn, self._databases["transitions"], slots)
 
     def seals(self) -> dict[int, bytes]:
         """Return the checksum of each priority block: which changed since an earlier snapshot."""
-        cursor = self._txn.cursor(self._databases["priorities"])
-        return {number_of(key): bytes(raw[2:10]) for key, raw in cursor}
+        database = self._databases["priorities"]
+        found: dict[int, bytes] = {}
+        cursor = iter(self._txn.cursor(database))
+        numbers = np.arange(self.entries("priorities"))
+        for begin, end in self._warmer.parts(self._txn, database, numbers):
+            part = itertools.islice(cursor, end - begin)
+            found.update((number_of(key), bytes(raw[2:10])) for key, raw in part)
+        return found
 
     def blocks(self, numbers: Iterable[int]) -> dict[int, bytes]:
         """Return the contents of priority blocks."""
@@ -187,6 +194,7 @@ class Store:
             self._file = status.st_dev, status.st_ino
             with errors_of(path):
                 self._env = open_env(path, self._writing, _SYNC_FLAGS[durability])
+                self._warmer = Warmer(self._env, path / DATA)
                 self._databases = open_databases(self._env, create=False)
             with self.snapshot() as snapshot:
                 self.identity: dict[str, Any] = _mapping(snapshot.meta("identity"), path)
@@ -244,6 +252,7 @@ class Store:
         except lmdb.ReadersFullError:
             self._env.reader_check()  # gives back the slots of killed processes
         except lmdb.MapResizedError:
+            self._warmer.settle()
             self._env.set_mapsize(0)  # a process with more address space made it grow
         return begin()
 
@@ -271,7 +280,10 @@ class Store:
     def close(self, *, sync: bool = True) -> None:
         """Give the store back; with `sync`, what is committed is on the disk afterwards."""
         env: lmdb.Environment | None = getattr(self, "_env", None)
+        warmer: Warmer | None = getattr(self, "_warmer", None)
         try:
+            if warmer is not None:
+                warmer.stop()  # to close under a transaction ends the process
             if env is not None:
                 with errors_of(self.path):
                     if sync and self._writing:
@@ -280,6 +292,10 @@ class Store:
         finally:
             self._note.close()
             self._hold.release()
+
+    def settle(self) -> None:
+        """Return when no thread but the caller reads: before a fork."""
+        self._warmer.settle()
 
     def drop_locks(self) -> None:
         """Close the locks' descriptors in a forked child, so that they end with the parent."""

@@ -261,9 +261,11 @@ class Ring:
                         f"{error}, in {self.store.path}: on_damage='skip' draws batches without "
                         "it, and diskreplay.repair() copies the others"
                     ) from None
+            self._window.write_below(wanted, found, self.committed)
+            if not columns:
+                return found
             for column, values in zip(columns, found, strict=True):
                 column[missing] = values
-            self._window.write_below(wanted, found, self.committed)
         return columns
 
     def damaged(self, write_ids: Ints, snapshot: Snapshot | None = None) -> Ints:

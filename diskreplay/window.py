@@ -104,11 +104,11 @@ class Window:
     def write_below(self, write_ids: Ints, columns: Sequence[Array], limit: int) -> None:
         """Hold rows, but take no place from a write id of `limit` or above.
 
-        Of several with one place the last stays.
+        Of several with one place the last stays; of more than there are places none is held, since
+        they would push each other out.
         """
         if write_ids.size > self.rows:
-            write_ids = write_ids[-self.rows :]
-            columns = [values[-self.rows :] for values in columns]
+            return
         places = write_ids % self.rows
         free = self._owners[places] <= limit
         if not free.all():
@@ -127,14 +127,19 @@ class Window:
     def take(self, write_ids: Ints) -> tuple[list[Array], NDArray[np.bool_]]:
         """Return fresh columns for the write ids, and which of them are held.
 
-        The values of those that are not held are arbitrary, for the caller to fill in.
+        The values of those that are not held are arbitrary, for the caller to fill in. There are no
+        columns where none of them is held.
         """
         places = write_ids % self.rows
         if self._row_bytes > _SMALL_ROW:
             held = self._owners[places] == write_ids + 1
+            if not held.any() and held.size:
+                return [], held
             return [column[places] for column in self._columns], held
         whole = self._rows.view(f"V{self._row_bytes}").take(places).view(self._rows.dtype)
         held = whole[_OWNER] == write_ids + 1
+        if not held.any() and held.size:
+            return [], held
         return [whole[_name(index)].copy() for index in range(len(self._columns))], held
 
     def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, list[Array]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,15 @@ def block_of(number: int, content: bytes, capacity: int) -> Priorities:
     if not ((block >= 0.0) & (block <= MAX_PRIORITY)).all():
         raise DamageError(f"priority block {number} holds what is not a priority")
     return block
+
+
+def ring_spans(first: int, count: int, capacity: int, most: int) -> Iterator[slice]:
+    """Yield the slots of the write ids [first, count), oldest first, at most `most` at a time."""
+    while first < count:
+        begin = first % capacity
+        size = min(count - first, capacity - begin, most)
+        yield slice(begin, begin + size)
+        first += size
 
 
 def newest_ids(slots: Ints, count: int, capacity: int) -> Ints:

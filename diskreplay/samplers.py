@@ -1,19 +1,19 @@
 """Samplers: which write ids a batch is made of. They know write ids and priorities, and no data.
 
 Both have the same methods, so that a buffer need not know which one it has. `first` and `count`
-are the ends of the live write ids: [first, count).
+are the ends of the live write ids: [first, count). The uniform one is in uniform.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from diskreplay.arguments import checked_capacity, real_number, whole_number
-from diskreplay.errors import ArgumentError, DamageError, PriorityError, SampleError
+from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.priorities import (
     BLOCK_SLOTS,
     MAX_PRIORITY,
@@ -27,116 +27,15 @@ from diskreplay.priorities import (
     checked_state,
     newest_ids,
     overlaid,
+    ring_spans,
 )
 from diskreplay.sum_tree import SumTree
+from diskreplay.uniform import UniformSampler
 
+__all__ = ["PrioritizedSampler", "UniformSampler"]
+
+_PART = 1 << 18  # slots that are worked on in one step, since each step takes memory
 _WAITING_KEPT = 1 << 14  # places for new priorities that are never given back
-
-
-class UniformSampler:
-    """Draws live write ids with equal probability, without duplicates in a batch."""
-
-    def __init__(self) -> None:
-        self._left_out: Ints = np.zeros(0, np.int64)
-
-    def sibling(self, capacity: int) -> UniformSampler:
-        """Return an empty sampler of the same settings for another capacity."""
-        return UniformSampler()
-
-    def accept(self, priorities: ArrayLike | None, n: int) -> Priorities | None:
-        """Return the priorities of n new transitions as `hold` takes them, or raise."""
-        if priorities is not None:
-            raise PriorityError(
-                "a ReplayBuffer draws uniformly and keeps no priorities: leave them out, or use a "
-                "PrioritizedReplayBuffer"
-            )
-        return None
-
-    def hold(self, first: int, n: int, priorities: Priorities | None) -> None:
-        """Take note of n write ids from `first` on that are about to be live."""
-
-    def update(self, write_ids: Ints, priorities: Priorities, first: int, count: int) -> int:
-        """Set no priorities: there are none."""
-        return 0
-
-    def raise_largest(self, priorities: Priorities) -> None:
-        """Take no note of priorities."""
-
-    def draw(
-        self, n: int, first: int, count: int, generator: np.random.Generator
-    ) -> tuple[Ints, Floats | None]:
-        """Return n write ids and, from a prioritized sampler, their probabilities.
-
-        Raises SampleError when there are not as many that may be drawn.
-        """
-        out = self._left_out[self._left_out >= first]
-        if n > count - first - out.size:
-            raise SampleError(
-                f"cannot draw {n} transitions: {count - first} are held, and {out.size} of their "
-                "records are damaged"
-            )
-        chosen = generator.choice(count - first - out.size, n, replace=False)
-        passed = np.searchsorted(out - first - np.arange(out.size), chosen, side="right")
-        return first + chosen + passed, None
-
-    def advance(self, draws: int) -> None:
-        """Count draws."""
-
-    def leave_out(self, write_ids: Ints, first: int, count: int) -> None:
-        """Never draw these again."""
-        self._left_out = np.union1d(self._left_out, write_ids)
-
-    def distrust(self) -> None:
-        """Build what depends on the live write ids again before it is used."""
-
-    def clear(self, count: int) -> None:
-        """Forget all write ids below `count`."""
-
-    def merge(
-        self,
-        stored: Mapping[str, Any],
-        read: Callable[[list[int]], Mapping[int, bytes]],
-        first: int,
-        count: int,
-        write_ids: Ints,
-        priorities: Priorities,
-        given: Priorities,
-    ) -> tuple[dict[str, Any], dict[int, bytes]]:
-        """Return a stored state and stored blocks with priorities laid over them."""
-        return {}, {}
-
-    def state(self) -> dict[str, Any]:
-        """Return, as plain data, what a commit must hold beside the priority blocks."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
-
-    def dirty_blocks(self, first: int, count: int) -> dict[int, bytes]:
-        """Return the priority blocks that differ from those last committed, by block number."""
-        return {}
-
-    def committed(self, blocks: Iterable[int]) -> None:
-        """Take note that these blocks are committed as they are."""
-
-    def load_blocks(self, blocks: Mapping[int, bytes], first: int, count: int) -> None:
-        """Take over priority blocks as a commit wrote them."""
-
-    def live_blocks(self, first: int, count: int) -> list[int]:
-        """Return the numbers of the blocks that hold live slots."""
-        return []
-
-    def live_priorities(self, first: int, count: int) -> Priorities | None:
-        """Return the priorities of [first, count), if the sampler keeps any."""
-        return None
-
-    def check(self, first: int, count: int) -> None:
-        """Raise DamageError when the structures in memory disagree with each other."""
-
-    @property
-    def nbytes(self) -> int:
-        """The memory that the sampler takes, in bytes."""
-        return 0
 
 
 class PrioritizedSampler:
@@ -263,7 +162,8 @@ class PrioritizedSampler:
     def live_priorities(self, first: int, count: int) -> Priorities:
         """Return the raw priorities of [first, count), oldest first. Cost: O(size)."""
         self._settle(first, count)
-        return self._priorities[np.arange(first, count) % self.capacity]
+        parts = [self._priorities[span] for span in self._spans(first, count)]
+        return np.concatenate([self._priorities[:0], *parts])
 
     def distrust(self) -> None:
         """Build the tree again before it is used: what it stands for is about to change."""
@@ -329,50 +229,64 @@ class PrioritizedSampler:
     def load_blocks(self, blocks: Mapping[int, bytes], first: int, count: int) -> None:
         """Take over priority blocks as a commit wrote them, and the masses of their live slots."""
         whole, self._tree_is_whole = self._tree_is_whole, False
+        much = not whole or len(blocks) * BLOCK_SLOTS > self.capacity // 4
         changed = []
         for number, content in blocks.items():
             block, stored = self._block(number), block_of(number, content, self.capacity)
-            changed.append(np.flatnonzero(block != stored) + number * BLOCK_SLOTS)
+            if not much:
+                changed.append(np.flatnonzero(block != stored) + number * BLOCK_SLOTS)
             block[:] = stored
-        new = np.arange(max(first, self._settled_to), count) % self.capacity
-        self._left_out.difference_update(new.tolist() if self._left_out else ())
-        slots = np.concatenate([new, *changed])
-        self._set_masses(slots[newest_ids(slots, count, self.capacity) >= first])
+        start = max(first, self._settled_to)
+        self._take_in(start, count)
         self._settled_to = count
+        if much:
+            self._rebuild(first, count)
+            return
+        for span in self._spans(start, count):
+            self._tree.fill(span.start, self._masses(span))
+        slots = np.concatenate([np.zeros(0, np.int64), *changed])
+        self._set_masses(slots[newest_ids(slots, count, self.capacity) >= first])
         self._tree_is_whole = whole
 
     def live_blocks(self, first: int, count: int) -> list[int]:
-        """Return the numbers of the blocks that hold live slots. Cost: O(size)."""
-        needed = np.zeros(self._dirty.size, np.bool_)
-        needed[np.arange(first, count) % self.capacity // BLOCK_SLOTS] = True
-        return np.flatnonzero(needed).tolist()
+        """Return the numbers of the blocks that hold live slots."""
+        numbers: set[int] = set()
+        for span in self._spans(first, count):
+            numbers.update(range(span.start // BLOCK_SLOTS, (span.stop - 1) // BLOCK_SLOTS + 1))
+        return sorted(numbers)
 
     def check(self, first: int, count: int) -> None:
         """Raise DamageError when the tree and the priorities disagree."""
         self._settle(first, count)
         self._tree.check()
-        slots = np.arange(first, count) % self.capacity
-        expected = self._masses(slots)
-        wrong = slots[self._tree.masses(slots) != expected]
-        if wrong.size:
+        wrong: list[int] = []
+        in_use = 0
+        for span in self._spans(first, count):
+            slots, expected = np.arange(span.start, span.stop), self._masses(span)
+            wrong += slots[self._tree.masses(slots) != expected].tolist()
+            in_use += int(np.count_nonzero(expected))
+        if wrong:
             raise DamageError(
-                f"{wrong.size} slots have a mass in the tree that is not that of their priority "
-                f"(the first: {wrong.min()})"
+                f"{len(wrong)} slots have a mass in the tree that is not that of their priority "
+                f"(the first: {min(wrong)})"
             )
-        surplus = self._tree.in_use - np.count_nonzero(expected)
-        if surplus:
+        if surplus := self._tree.in_use - in_use:
             raise DamageError(f"{surplus} slots have a mass in the tree, and hold no transition")
+
+    def _spans(self, first: int, count: int) -> Iterator[slice]:
+        return ring_spans(first, count, self.capacity, _PART)
 
     def _block(self, number: int) -> Priorities:
         return self._priorities[block_span(number, self.capacity)]
 
-    def _masses(self, slots: Ints) -> Floats:
+    def _masses(self, slots: Ints | slice) -> Floats:
         """Return what the tree should hold for slots in use."""
-        masses: Floats = self._priorities.take(slots).astype(np.float64)
+        masses: Floats = self._priorities[slots].astype(np.float64)
         masses += self.epsilon
         masses **= self.alpha
         if self._left_out:
-            masses[np.isin(slots, list(self._left_out))] = 0.0
+            numbers = np.arange(slots.start, slots.stop) if isinstance(slots, slice) else slots
+            masses[np.isin(numbers, list(self._left_out))] = 0.0
         return masses
 
     def _set_masses(self, slots: Ints) -> None:
@@ -391,15 +305,28 @@ class PrioritizedSampler:
         """Give the write ids that wait their slots. It may be interrupted and done again."""
         start = max(first, self._settled_to)
         if start < count:
-            slots = np.arange(start, count) % self.capacity
-            waiting = self._waiting[start - self._settled_to : count - self._settled_to]
-            self._left_out.difference_update(slots.tolist() if self._left_out else ())
-            self._set_priorities(slots, waiting)
+            whole, self._tree_is_whole = self._tree_is_whole, False
+            self._take_in(start, count)
+            at = start - self._settled_to
+            for span in self._spans(start, count):
+                size = span.stop - span.start
+                self._dirty[span.start // BLOCK_SLOTS : (span.stop - 1) // BLOCK_SLOTS + 1] = True
+                self._priorities[span] = self._waiting[at : at + size]
+                self._tree.fill(span.start, self._masses(span))
+                at += size
+            self._tree_is_whole = whole
         self._settled_to = count
         if self._waiting.size > _WAITING_KEPT:
             self._waiting = np.zeros(_WAITING_KEPT, np.float32)
         if not self._tree_is_whole:
             self._rebuild(first, count)
+
+    def _take_in(self, start: int, count: int) -> None:
+        """Leave out no slot that [start, count) are written to."""
+        if self._left_out:
+            slots = np.array(list(self._left_out))
+            old = newest_ids(slots, count, self.capacity) < start
+            self._left_out = set(slots[old].tolist())
 
     def _set_priorities(self, slots: Ints, priorities: Priorities) -> None:
         self._dirty[slots // BLOCK_SLOTS] = True
@@ -409,8 +336,7 @@ class PrioritizedSampler:
         self._tree_is_whole = whole
 
     def _rebuild(self, first: int, count: int) -> None:
-        slots = np.arange(first, count) % self.capacity
         self._tree.clear()
-        if slots.size:
-            self._tree.assign(slots, self._masses(slots))
+        for span in self._spans(first, count):
+            self._tree.fill(span.start, self._masses(span))
         self._tree_is_whole = True

@@ -134,6 +134,17 @@ class SumTree:
             _lift(self._highest, slots, np.maximum)
             _lift(self._lowest, slots, np.minimum)
 
+    def fill(self, begin: int, masses: Floats) -> None:
+        """Set the masses of the slots from `begin` on to what is known to be good. Cost: O(n)."""
+        span = slice(begin, begin + masses.size)
+        self._levels[0][span] = masses
+        _lift_span(self._levels, span, np.add)
+        if self._highest is not None and self._lowest is not None:
+            self._highest[0][span] = masses
+            self._lowest[0][span] = _or_infinity(masses)
+            _lift_span(self._highest, span, np.maximum)
+            _lift_span(self._lowest, span, np.minimum)
+
     def find(self, values: ArrayLike) -> tuple[Ints, Floats]:
         """Return (slots, masses) of the leaves that cover `values`; every mass is above zero.
 
@@ -307,6 +318,15 @@ def _lift(levels: Levels, nodes: Ints, combine: Combine) -> None:
             nodes = np.unique(nodes)
         children = below.view(np.complex128).take(nodes)
         above[nodes] = combine(children.real, children.imag)
+
+
+def _lift_span(levels: Levels, span: slice, combine: Combine) -> None:
+    """Recompute all ancestors of the nodes of a span, level by level."""
+    begin, end = span.start, span.stop
+    for below, above in itertools.pairwise(levels):
+        begin, end = begin >> 1, (end + 1) >> 1
+        children = below[2 * begin : 2 * end]
+        combine(children[::2], children[1::2], out=above[begin:end])
 
 
 def _parts(level: Floats) -> Iterator[Floats]:

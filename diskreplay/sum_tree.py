@@ -29,7 +29,7 @@ Levels = list[Floats]
 Combine = np.ufunc
 
 _MAX_MASS = 1e295  # so that the sum of the largest capacity is a float
-_WIDE = 1024  # nodes of a level that are searched at once, rather than level by level
+_WIDE = 1024  # nodes that are searched at once in less time than level by level
 _DENSE = 8  # a level is computed anew as a whole when so many of its nodes or fewer are one change
 _PART = 1 << 20  # leaves or nodes that `check` looks at in one step
 
@@ -162,12 +162,13 @@ class SumTree:
         targets = np.array(values, np.float64).reshape(-1)
         if np.isnan(targets).any():
             raise ArgumentError("cannot find NaN: expected values in [0, total_priority)")
-        np.clip(targets, 0.0, np.nextafter(total, 0.0), out=targets)
-        height = self._height(_WIDE)
-        sums = np.cumsum(self._levels[height])
-        slots = np.searchsorted(sums, targets, side="right")
-        rests = targets - (sums - self._levels[height]).take(slots, mode="clip")
-        for level in reversed(self._levels[:height]):
+        np.maximum(targets, 0.0, out=targets)
+        np.minimum(targets, np.nextafter(total, 0.0), out=targets)
+        wide = self._levels[self._wide]
+        sums = wide.cumsum()
+        slots = sums.searchsorted(targets, side="right")
+        rests = targets - (sums - wide).take(slots, mode="clip")
+        for level in reversed(self._levels[: self._wide]):
             slots <<= 1
             left = level.take(slots, mode="clip")
             right_side = rests >= left
@@ -216,6 +217,8 @@ class SumTree:
                 f"capacity {self.capacity} needs {16 * self.capacity >> 30} GiB of memory: "
                 "choose a smaller one"
             ) from None
+        # The lowest level of which all nodes are searched at once.
+        self._wide = next(h for h, level in enumerate(self._levels) if level.size <= _WIDE)
         self._highest = self._lowest = None
         self._data = []
         self._next = 0
@@ -265,10 +268,6 @@ class SumTree:
                 f"a slot must be in [0, {self.capacity}) (found {array.min()} to {array.max()})"
             )
         return array.astype(np.int64, copy=False)
-
-    def _height(self, width: int) -> int:
-        """Return the lowest level that has at most `width` nodes."""
-        return next(h for h, level in enumerate(self._levels) if level.size <= width)
 
     def _walk(self, target: float) -> int:
         """Find one leaf, going right only where the right side has mass."""

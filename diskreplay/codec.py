@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from diskreplay.errors import DamageError
+from diskreplay.packing import Packing, packing_for
 from diskreplay.schema import Array, Field, Schema
 
 Records = NDArray[np.void]
@@ -75,6 +76,7 @@ class Codec:
             header, dtype = _framing(field)
             lay(_column(index), header, dtype, field.payload_bytes if header else 1)
         self.record_bytes = at
+        self.packing = packing_for(at, schema.payload_bytes)
         places["body"] = (f"V{self.record_bytes - body_at}", body_at)
         self._head = start + b"\xcf"
         places["head"] = (f"V{len(self._head)}", 0)
@@ -180,6 +182,17 @@ class Codec:
         if view["write_id"] != write_id:
             return f"{name}: it holds write id {view['write_id'][0]}"
         return f"{name}: its first bytes are not those of a record of this schema"
+
+
+def packing_of(schema: Schema) -> Packing:
+    """Return how the records of a schema are stored, also of one that only claims its sizes."""
+    count = 2 + len(schema.fields)
+    record_bytes = (1 if count < 16 else 3) + 2 * _CHECKSUM_BYTES
+    for field in schema.fields:
+        size = field.payload_bytes
+        header = len(_framing(field)[0]) if size < 2**16 else 5
+        record_bytes += header + size
+    return packing_for(record_bytes, schema.payload_bytes)
 
 
 def _digests(view: Records) -> NDArray[np.uint64]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.errors import DamageError, DiskReplayError, StorageError
+from diskreplay.packing import ALONE, Packing
 
 Ints = NDArray[np.int64]
 
@@ -91,10 +92,54 @@ def open_databases(env: lmdb.Environment, *, create: bool) -> dict[str, Any]:
     return databases
 
 
-def put_records(cursor: lmdb.Cursor, slot: int, rows: Sequence[bytes], capacity: int) -> None:
-    """Put rows into slots from `slot` on, around the end of the ring.
+def put_records(
+    cursor: lmdb.Cursor,
+    slot: int,
+    rows: Sequence[bytes],
+    capacity: int,
+    packing: Packing = ALONE,
+) -> None:
+    """Put rows into slots from `slot` on, around the end of the ring."""
+    if packing.per_value == 1:
+        _put(cursor, slot, rows, capacity)
+        return
+    at = 0
+    while at < len(rows):
+        part = rows[at : at + capacity - slot]
+        values = _values_of(cursor, slot, part, capacity, packing)
+        _put(cursor, slot // packing.per_value, values, packing.groups(capacity))
+        at += len(part)
+        slot = 0
 
-    Slots beyond the last one in use are appended: that fills the pages, where inserting would
+
+def _values_of(
+    cursor: lmdb.Cursor, slot: int, rows: Sequence[bytes], capacity: int, packing: Packing
+) -> list[bytes]:
+    """Return the values that hold rows of contiguous slots, and what is there beside them.
+
+    A value has its full length from the first record on: one that grew would split its page.
+    """
+    size = packing.record_bytes
+    values = []
+    at = 0
+    while at < len(rows):
+        group, within = divmod(slot + at, packing.per_value)
+        slots = packing.slots_in(group, capacity)
+        part = rows[at : at + slots - within]
+        value = b"".join(part)
+        if len(part) < slots:
+            found = bytes(cursor.value()) if cursor.set_key(integer_key(group)) else b""
+            before = found[: slots * size].ljust(slots * size, b"\0")
+            value = before[: within * size] + value + before[(within + len(part)) * size :]
+        values.append(value)
+        at += len(part)
+    return values
+
+
+def _put(cursor: lmdb.Cursor, slot: int, rows: Sequence[bytes], capacity: int) -> None:
+    """Put values under the keys from `slot` on, around the end of the ring.
+
+    Keys beyond the last one in use are appended: that fills the pages, where inserting would
     leave them half empty.
     """
     last = number_of(cursor.key()) if cursor.last() else -1

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from diskreplay.arguments import MAX_COUNT
 from diskreplay.codec import Codec
 from diskreplay.errors import DamageError, MismatchError, SchemaError, StorageError
+from diskreplay.packing import ALONE
 from diskreplay.schema import Array, Field, Schema, infer_schema
 from diskreplay.store import Snapshot, Store, Transaction
 from diskreplay.version import __version__
@@ -59,6 +60,7 @@ class Ring:
         self._window_bytes = window_bytes
         self.expected = expected
         self._expects_all = whole
+        self._packing = ALONE
         with store.snapshot() as snapshot:
             self.refresh(snapshot)
         self._run = os.urandom(16).hex()
@@ -94,22 +96,25 @@ class Ring:
             raise DamageError(f"the state of {path} has no counts in it")
         if state["start"] > state["count"]:
             raise DamageError(f"the state of {path} starts after its end")
-        size = min(state["count"] - state["start"], self.capacity)
-        if size > snapshot.entries("transitions"):
+        needed = self._packing.live_groups(
+            max(state["start"], state["count"] - self.capacity), state["count"], self.capacity
+        )
+        if needed > snapshot.entries("transitions") and self.schema is not None:
+            what = "records" if self._packing.per_value == 1 else "groups of records"
             raise DamageError(
-                f"{path} has {snapshot.entries('transitions')} records (expected {size} or more)"
+                f"{path} has {snapshot.entries('transitions')} {what} (expected {needed} or more)"
             )
         checked: dict[str, Any] = state
         return checked
 
     def refresh(self, snapshot: Snapshot) -> None:
         """Take over what is committed."""
-        state = self.read_state(snapshot)
         plain = snapshot.meta("schema")
         if plain is None:
             self.schema = None  # if one was adopted, then by a call that failed
         elif self.schema is None:
             self._adopt_stored(plain)
+        state = self.read_state(snapshot)
         if self.schema is None and state["count"]:
             raise DamageError(f"the schema of {self.store.path} is missing")
         self.state: dict[str, Any] = state
@@ -138,6 +143,7 @@ class Ring:
         """Have this schema from now on."""
         if self.schema is None:
             self._codec = Codec(schema)
+            self._packing = self._codec.packing
             self._window = Window(schema, self.capacity, self._window_bytes)
             self.chunk_rows = max(1, _CHUNK_BYTES // self._codec.record_bytes)
             self._limit = min(self._window.rows, max(1, COMMIT_BYTES // self._codec.record_bytes))
@@ -224,7 +230,8 @@ class Ring:
         Returns the number of commits with this one. `run` is what to say of the run, by `run_of`.
         """
         for first, columns in rows:
-            txn.put_records(self.capacity, first, self._codec.encode(columns, first))
+            records = self._codec.encode(columns, first)
+            txn.put_records(self.capacity, first, records, self._packing)
         commits: int = state["commits"] + 1
         counters = {
             "count": count,
@@ -255,7 +262,7 @@ class Ring:
             slots = wanted % self.capacity
             with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
                 try:
-                    found = self._codec.decode(view.records(slots), wanted, slots)
+                    found = self._codec.decode(view.records(slots, self._packing), wanted, slots)
                 except DamageError as error:
                     raise DamageError(
                         f"{error}, in {self.store.path}: on_damage='skip' draws batches without "
@@ -274,7 +281,7 @@ class Ring:
         wanted = np.unique(write_ids[~held])
         slots = wanted % self.capacity
         with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
-            return wanted[~self._codec.sound(view.records(slots), wanted)]
+            return wanted[~self._codec.sound(view.records(slots, self._packing), wanted)]
 
     def chunks(self, first: int, snapshot: Snapshot) -> Iterator[Columns]:
         """Yield the rows from a live write id on, oldest first, a chunk at a time."""
@@ -286,7 +293,8 @@ class Ring:
         found: list[str] = []
         for write_ids in self._chunked(self.first, self.committed):
             slots = write_ids % self.capacity
-            found += self._codec.faults(snapshot.records(slots), write_ids, slots)
+            records = snapshot.records(slots, self._packing)
+            found += self._codec.faults(records, write_ids, slots)
         return found
 
     def _chunked(self, first: int, end: int) -> Iterator[Ints]:

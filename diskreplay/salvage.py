@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.arguments import MAX_COUNT
-from diskreplay.codec import Codec
+from diskreplay.codec import Codec, packing_of
 from diskreplay.errors import DamageError
 from diskreplay.facts import (
     checksum_in,
@@ -182,28 +182,43 @@ class Salvage:
         if self._walk is None or b"transitions" not in trees or self.schema is None:
             return
         tree = trees[b"transitions"]._replace(flags=INTEGER_KEYS)
-        for slot, at, record in self._walk.numbered(b"transitions", tree):
-            write_id = write_id_in(record)
-            if slot == write_id % self.identity.capacity:
-                yield write_id, at, record
+        packing = packing_of(self.schema)
+        for group, at, value in self._walk.numbered(b"transitions", tree):
+            for slot, within, record in packing.split(group, value):
+                write_id = write_id_in(record)
+                if slot == write_id % self.identity.capacity:
+                    yield write_id, at + within, record
 
     def _scanned_records(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield what may be a record, of those that begin like one."""
         if self.codec is None or self.schema is None:
             return
         size = self.codec.record_bytes
+        is_packed = self.codec.packing.per_value > 1
         head = record_head(self.schema)
         for offset, page in self._pages(free=False):
+            if is_packed:  # then one may begin anywhere, with its head on two pages
+                page += self.file.read(offset + len(page), len(head) - 1)
             at = page.find(head)
             while at >= 0:
                 record = b""
                 if at + size <= len(page):
                     record = page[at : at + size]
-                elif at == HEADER:  # the first of several pages
-                    record = self.file.read(offset + at, size)
+                elif is_packed or at == HEADER:  # on several pages
+                    record = self._across(offset + at, size)
                 if record:
                     yield write_id_in(record), offset + at, record
                 at = page.find(head, at + 1)
+
+    def _across(self, at: int, size: int) -> bytes:
+        """Return what stands at an offset on several pages, b"" if one is free for certain."""
+        first, last = at // self.file.page_bytes, (at + size - 1) // self.file.page_bytes
+        walk = self._walk
+        if walk is not None and self._knows_free:
+            known = slice(first, last + 1)
+            if last >= walk.pages or (walk.free[known] & ~walk.disputed[known]).any():
+                return b""
+        return self.file.read(at, size)
 
     def _sound(self, records: Iterable[tuple[int, int, bytes]]) -> _Found:
         """Return write ids and offsets of those that are sound and live.

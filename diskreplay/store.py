@@ -2,7 +2,8 @@
 
 Databases of the environment::
 
-    transitions   slot (uint64, native)           -> record, as the codec made it
+    transitions   slot (uint64, native)           -> record, as the codec made it; of some sizes
+                  slot // per_value                  several, one after the other: see packing.py
     priorities    number of block (uint64)        -> sealed raw float32 of its slots
     runs          number of run (uint64)          -> sealed description of a run
     meta          b"identity", b"schema", b"state"-> sealed facts, plain data
@@ -47,6 +48,7 @@ from diskreplay.engine import (
 )
 from diskreplay.errors import DamageError, NotAStoreError, StorageError
 from diskreplay.locks import Hold
+from diskreplay.packing import ALONE, Packing
 from diskreplay.warming import Warmer
 
 Ints = NDArray[np.int64]
@@ -74,9 +76,17 @@ class Snapshot:
         raw = self._txn.get(name.encode(), db=self._databases["meta"])
         return None if raw is None else self._unseal(raw, name, f"the {name}")
 
-    def records(self, slots: Ints) -> list[Any]:
+    def records(self, slots: Ints, packing: Packing = ALONE) -> list[Any]:
         """Return the record of each slot as a buffer into the store, an empty one if missing."""
-        return self._warmer.values(self._txn, self._databases["transitions"], slots)
+        database = self._databases["transitions"]
+        if packing.per_value == 1:
+            return self._warmer.values(self._txn, database, slots)
+        groups, begins = packing.places(slots)
+        values = self._warmer.values(self._txn, database, groups)
+        size = packing.record_bytes
+        parts = [value[at : at + size] for value, at in zip(values, begins.tolist(), strict=True)]
+        # What was never written is zero bytes; no record begins with one.
+        return [part if part and part[0] else without_blank(part) for part in parts]
 
     def seals(self) -> dict[int, bytes]:
         """Return the checksum of each priority block: which changed since an earlier snapshot."""
@@ -132,10 +142,12 @@ class Snapshot:
 class Transaction(Snapshot):
     """A snapshot that nobody else can change before it ends, and what is put into it."""
 
-    def put_records(self, capacity: int, first: int, records: Sequence[bytes]) -> None:
+    def put_records(
+        self, capacity: int, first: int, records: Sequence[bytes], packing: Packing = ALONE
+    ) -> None:
         """Put the records of the write ids from `first` on into their slots."""
         with self._txn.cursor(self._databases["transitions"]) as cursor:
-            put_records(cursor, first % capacity, records, capacity)
+            put_records(cursor, first % capacity, records, capacity, packing)
 
     def put_blocks(self, blocks: Mapping[int, bytes]) -> None:
         """Put priority blocks, by number."""
@@ -300,6 +312,11 @@ class Store:
     def drop_locks(self) -> None:
         """Close the locks' descriptors in a forked child, so that they end with the parent."""
         self._hold.release()
+
+
+def without_blank(part: Any) -> Any:
+    """Return what stands in the place of a record in a value, b"" when nothing was written."""
+    return part if bytes(part).strip(b"\0") else b""
 
 
 def seal(key: str | int, content: Any) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from diskreplay.arguments import MAX_COUNT, checked_path
-from diskreplay.codec import Codec
+from diskreplay.codec import Codec, packing_of
 from diskreplay.directory import DATA
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.facts import (
@@ -21,6 +21,7 @@ from diskreplay.facts import (
     state_of,
     write_id_in,
 )
+from diskreplay.packing import ALONE, Packing
 from diskreplay.pages import INTEGER_KEYS, NO_PAGE, Tree
 from diskreplay.priorities import BLOCK_SLOTS
 from diskreplay.reading import PathLike, pinned, reading
@@ -198,20 +199,20 @@ class _Check:
         return self._identity.live_slots(first, self._state.count)
 
     def _check_records(self, tree: Tree) -> None:
-        expected = _Expected(self._live_slots())
-        capacity = self._identity.capacity if self._identity else 0
+        # Without a schema nothing says in which value a slot has its place.
+        expected = _Expected([] if self._schema is None else self._live_slots())
+        packing = ALONE if self._schema is None else packing_of(self._schema)
         slots: list[int] = []
         records: list[bytes] = []
         waiting = 0
-        for slot, _, record in self._walk.numbered(b"transitions", tree):
-            expected.see(slot)
-            if slot >= capacity:
-                if self._identity is not None:
-                    self._faults.add(f"there is a record in slot {slot} of {capacity}")
+        for group, _, value in self._walk.numbered(b"transitions", tree):
+            if not self._has_place(group, value, packing):
                 continue
-            slots.append(slot)
-            records.append(record)
-            waiting += len(record) + 64
+            for slot, _, record in packing.split(group, value):
+                expected.see(slot)
+                slots.append(slot)
+                records.append(record)
+                waiting += len(record) + 64
             if waiting >= _CHUNK_BYTES:
                 self._check_chunk(slots, records)
                 slots, records, waiting = [], [], 0
@@ -222,6 +223,22 @@ class _Check:
                 f"the record of {_words('write id', first, first + high - low)} "
                 f"in {_words('slot', low, high)} is missing"
             )
+
+    def _has_place(self, group: int, value: bytes, packing: Packing) -> bool:
+        """Return whether a value is of the ring; note it if not, or if it has another length."""
+        if self._identity is None:
+            return False
+        capacity = self._identity.capacity
+        slots, size = packing.slots_in(group, capacity), packing.record_bytes
+        first = group * packing.per_value
+        if slots <= 0:
+            self._faults.add(f"there is a record in slot {first} of {capacity}")
+        elif packing.per_value > 1 and len(value) != slots * size:
+            self._faults.add(
+                f"the value of {_words('slot', first, first + slots)} is damaged: it has "
+                f"{len(value)} bytes (expected {slots * size})"
+            )
+        return slots > 0
 
     def _newest(self, slot: int) -> int:
         """Return the write id that a slot holds if it is live."""

@@ -47,6 +47,28 @@ def large(path: Path) -> Path:
     return path
 
 
+def packed(path: Path) -> Path:
+    """Two records to a value in a leaf; the last value has one."""
+    with ReplayBuffer(capacity=101, path=path, seed=1) as buffer:
+        for first in range(0, 150, 15):
+            values = list(columns(first, 15).values())
+            values[0] = values[3] = np.arange(first * 120, (first + 15) * 120).reshape(15, 120)
+            buffer.extend(*values)
+            buffer.flush()
+    return path
+
+
+def packed_pages(path: Path) -> Path:
+    """Seven records to a value of four pages; the last value has three."""
+    with ReplayBuffer(capacity=24, path=path, seed=1) as buffer:
+        for first in range(0, 30, 5):
+            values = list(columns(first, 5).values())
+            values[0] = values[3] = np.arange(first * 252, (first + 5) * 252).reshape(5, 252)
+            buffer.extend(*values)
+            buffer.flush()
+    return path
+
+
 def empty(path: Path) -> Path:
     ReplayBuffer(capacity=10, path=path).close()
     return path

@@ -15,14 +15,24 @@ import numpy as np
 import pytest
 from children import in_child
 from common import columns, contents, numbers_of
-from stores import PAGE, change, empty, large, prioritized, stored, uniform
+from stores import (
+    PAGE,
+    change,
+    empty,
+    large,
+    packed,
+    packed_pages,
+    prioritized,
+    stored,
+    uniform,
+)
 
 import diskreplay
 from diskreplay import DamageError, PrioritizedReplayBuffer, ReplayBuffer, repair, verify
 from diskreplay.pages import DataFile
 from diskreplay.walk import Walk
 
-MAKERS = [uniform, prioritized, large]
+MAKERS = [uniform, prioritized, large, packed, packed_pages]
 
 
 def live_records(store: Path) -> dict[int, bytes]:
@@ -47,9 +57,10 @@ def rows_of(buffer: ReplayBuffer | PrioritizedReplayBuffer) -> list[int]:
     batch = buffer.get(ids) if ids.size else None
     if batch is None:
         return []
-    if batch.states.shape[1] == 1500:
+    width = batch.states.shape[1]
+    if width > 3:
         np.testing.assert_array_equal(batch.states, batch.next_states)
-        np.testing.assert_array_equal(batch.states[:, 0], np.rint(batch.rewards * 8) * 1500)
+        np.testing.assert_array_equal(batch.states[:, 0], np.rint(batch.rewards * 8) * width)
         return [int(number) for number in np.rint(batch.rewards * 8)]
     return [int(number) for number in numbers_of(batch)]
 

@@ -33,7 +33,9 @@ def victims(directory: Path) -> list[Victim]:
     for name, prioritized, capacity, width, count, step in (
         ("small rows", False, 2000, 4, 500, 100),
         ("small rows, wrapped", True, 300, 6, 800, 33),
-        ("rows of a page", True, 60, 300, 45, 7),
+        ("rows of a page", True, 60, 490, 45, 7),
+        ("two rows to a value", True, 101, 120, 150, 13),
+        ("seven rows to a value, wrapped", False, 24, 252, 60, 5),
         ("rows of several pages, wrapped", False, 12, 1200, 30, 3),
         ("several priority blocks", True, 4000, 2, 1500, 150),
     ):

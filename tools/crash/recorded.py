@@ -30,6 +30,7 @@ class Plan:
 PLANS = {
     "small rows": Plan(diskreplay.ReplayBuffer, 10_000, 3, 25, 200),
     "a ring that wraps": Plan(diskreplay.ReplayBuffer, 150, 30, 40, 60, clears=True),
+    "rows that share values": Plan(diskreplay.ReplayBuffer, 90, 252, 30, 20),
     "large rows": Plan(diskreplay.ReplayBuffer, 25, 2000, 25, 6),
     "priorities": Plan(diskreplay.PrioritizedReplayBuffer, 3000, 5, 40, 150),
     "larger than the window": Plan(

@@ -1,6 +1,7 @@
 """diskreplay: an experience-replay buffer that lives on disk."""
 
 from diskreplay.batch import Batch, Experience, PrioritizedBatch
+from diskreplay.batches import Batches
 from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer, open
 from diskreplay.errors import (
     ArgumentError,
@@ -28,6 +29,7 @@ from diskreplay.version import __version__
 __all__ = [
     "ArgumentError",
     "Batch",
+    "Batches",
     "ClosedError",
     "DamageError",
     "DiskReplayError",

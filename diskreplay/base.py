@@ -6,13 +6,14 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diskreplay.arguments import checked_path, whole_number, whole_numbers
 from diskreplay.batch import Batch, Experience
+from diskreplay.batches import Batches, BatchT
 from diskreplay.contents import SamplerT
 from diskreplay.errors import (
     DamageError,
@@ -35,7 +36,7 @@ DEFAULT_WINDOW_BYTES = 256 << 20
 _FAULTS_TOLD = 100
 
 
-class BaseBuffer(Session[SamplerT]):
+class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
     """A session with the methods that do not depend on how batches are drawn."""
 
     # Writing
@@ -166,6 +167,40 @@ class BaseBuffer(Session[SamplerT]):
             pass
 
     # Reading
+
+    def sample(self, batch_size: int) -> BatchT:
+        """Draw a batch."""
+        with self._view() as view:
+            batch = self._new_batch(batch_size, view)
+            self._settle()
+            return batch
+
+    def batches(self, batch_size: int, prefetch: int = 0) -> Batches[BatchT]:
+        """Return an endless iterator of what `sample` returns; use it in a `with` block.
+
+        With prefetch=0 each batch is drawn when it is asked for. With prefetch=n a thread keeps up
+        to n batches ready, in memory: the same batches in the same order, as long as nothing is
+        pushed or updated. A batch that was drawn ahead stays as it was drawn, with the contents,
+        priorities, weights and beta of then, so a push or an update takes effect n batches later at
+        the latest. Commits, `frame` and `beta` count a batch when it is given, so that a run that
+        goes on is given what the killed one would have been. `clear` and `load` drop what was drawn
+        before. Raises what `sample` raises, where the batch would come, and ClosedError when the
+        buffer is closed.
+
+        >>> buffer = PrioritizedReplayBuffer(capacity=100)
+        >>> ids = buffer.extend([[0.0]] * 9, [0] * 9, [1.0] * 9, [[0.0]] * 9, [False] * 9)
+        >>> with buffer.batches(4, prefetch=2) as batches:
+        ...     for step, batch in zip(range(10), batches):
+        ...         applied = buffer.update_priorities(batch.indices, [0.5] * 4)
+        >>> buffer.frame
+        10
+        """
+        n = whole_number("batch_size", batch_size, at_least=1)
+        ready = whole_number("prefetch", prefetch, at_least=0)
+        self._refuse_nesting()
+        with self._lock:
+            self._check_open()
+            return Batches(self, n, ready)
 
     def get(self, indices: ArrayLike) -> Batch:
         """Return transitions by write id, in the order given.
@@ -346,6 +381,9 @@ class BaseBuffer(Session[SamplerT]):
         return f"{type(self).__name__}(capacity={self._capacity}, {size}, path={str(self._path)!r})"
 
     # Inside
+
+    def _new_batch(self, batch_size: int, view: Snapshot | None) -> BatchT:
+        raise NotImplementedError
 
     def _more_stats(self) -> dict[str, Any]:
         return {}

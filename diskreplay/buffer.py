@@ -15,10 +15,10 @@ from diskreplay.generator import new_generator
 from diskreplay.priorities import checked_priorities, importance_weights
 from diskreplay.samplers import PrioritizedSampler, UniformSampler
 from diskreplay.session import RUN_SETTINGS, PathLike, SchemaLike
-from diskreplay.store import Store
+from diskreplay.store import Snapshot, Store
 
 
-class ReplayBuffer(BaseBuffer[UniformSampler]):
+class ReplayBuffer(BaseBuffer[UniformSampler, Batch]):
     """An experience-replay buffer on disk, with uniform draws.
 
     On a path that holds a store it goes on from that store's last commit; a capacity, kind or
@@ -84,13 +84,14 @@ class ReplayBuffer(BaseBuffer[UniformSampler]):
         rewards, next_states and dones (float32, 0.0 or 1.0) by default. Raises SampleError when the
         buffer holds fewer, and DamageError, naming write id and slot, for a damaged record.
         """
-        with self._view() as view:
-            _, _, columns = self._draw(batch_size, view)
-            self._settle()
-            return self._batch(columns)
+        return super().sample(batch_size)
+
+    def _new_batch(self, batch_size: int, view: Snapshot | None) -> Batch:
+        _, _, columns = self._draw(batch_size, view)
+        return self._batch(columns)
 
 
-class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
+class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
     """A replay buffer on disk that draws a transition in proportion to its mass.
 
     P(i) = mass_i / total with mass = (priority + epsilon) ** alpha; batches are stratified and
@@ -160,17 +161,16 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
         ids for `update_priorities`. Advances the annealing of beta by one. Raises SampleError when
         the buffer holds fewer than `batch_size`, and DamageError for a damaged record.
         """
-        with self._view() as view:
-            beta = self._sampler.beta
-            write_ids, probabilities, columns = self._draw(batch_size, view)
-            self._settle()
-            weights = importance_weights(probabilities, self._ring.size, beta)
-            states, actions, rewards, next_states, dones = columns[:5]
-            batch = PrioritizedBatch(
-                states, actions, rewards, next_states, dones, weights, write_ids
-            )
-            batch.extra = self._extra(columns)
-            return batch
+        return super().sample(batch_size)
+
+    def _new_batch(self, batch_size: int, view: Snapshot | None) -> PrioritizedBatch:
+        beta = self._sampler.beta
+        write_ids, probabilities, columns = self._draw(batch_size, view)
+        weights = importance_weights(probabilities, self._ring.size, beta)
+        states, actions, rewards, next_states, dones = columns[:5]
+        batch = PrioritizedBatch(states, actions, rewards, next_states, dones, weights, write_ids)
+        batch.extra = self._extra(columns)
+        return batch
 
     def update_priorities(self, indices: ArrayLike, priorities: ArrayLike) -> int:
         """Set the priorities of transitions by write id, and return how many were applied.
@@ -196,13 +196,13 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
     def beta(self) -> float:
         """The exponent of the importance weights in the next batch."""
         with self._view():
-            return self._sampler.beta
+            return self._annealing[1]
 
     @property
     def frame(self) -> int:
-        """The number of batches drawn so far, over all runs."""
+        """The number of batches drawn so far, over all runs; of those ahead, none is counted."""
         with self._view():
-            return self._sampler.frame
+            return self._annealing[0]
 
     @property
     def max_priority(self) -> float:
@@ -210,18 +210,25 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler]):
         with self._view():
             return self._sampler.max_priority
 
+    @property
+    def _annealing(self) -> tuple[int, float]:
+        """The frame and the beta of the next batch that anyone is given."""
+        drawn, sampler = self._contents.next_draw, self._sampler
+        return (sampler.frame, sampler.beta) if drawn is None else (drawn.frame, drawn.beta)
+
     def _more_stats(self) -> dict[str, Any]:
         sampler = self._sampler
         priorities = sampler.live_priorities(self._ring.first, self._ring.count)
         found = priorities.size > 0
+        frame, beta = self._annealing
         return {
             "priority_min": float(priorities.min()) if found else None,
             "priority_mean": float(priorities.mean(dtype=np.float64)) if found else None,
             "priority_max": float(priorities.max()) if found else None,
             "max_priority": sampler.max_priority,
             "alpha": sampler.alpha,
-            "beta": sampler.beta,
-            "frame": sampler.frame,
+            "beta": beta,
+            "frame": frame,
         }
 
 

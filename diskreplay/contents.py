@@ -8,14 +8,16 @@ write are the same in both, so that a buffer need not know which one it has.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay.ahead import Ahead, Drawn, Lane
 from diskreplay.arguments import MAX_COUNT
 from diskreplay.errors import DamageError
+from diskreplay.generator import generator_from_plain, generator_to_plain
 from diskreplay.ring import Columns, Ring
 from diskreplay.samplers import PrioritizedSampler, UniformSampler
 from diskreplay.store import Snapshot, Store
@@ -45,6 +47,7 @@ class Contents(Generic[SamplerT]):
         self.settings = settings
         self.damaged: set[int] = set()  # write ids of records that draws have left out
         self.stale = 0
+        self.ahead = Ahead()
         self._seals: dict[int, bytes] = {}
         self._followed: tuple[int, int] | None = None  # start and commits, as taken over
         self.restore()
@@ -58,6 +61,11 @@ class Contents(Generic[SamplerT]):
     def nbytes(self) -> int:
         """The memory of what is held, in bytes, when full."""
         return self.ring.nbytes + self.sampler.nbytes
+
+    @property
+    def next_draw(self) -> Drawn | None:
+        """The batch whose draw is the first that does not count yet; None where all count."""
+        return None
 
     def restore(self) -> None:
         """Take over all that the store remembers, as of its last commit."""
@@ -91,6 +99,37 @@ class Contents(Generic[SamplerT]):
 
     def advance(self) -> None:
         """Count a draw, where draws are kept."""
+
+    def draw_ahead(self, lane: Lane, draw: Callable[[], Any]) -> None:
+        """Draw a batch for later. When that fails the random stream is where it was."""
+        before, annealing = generator_to_plain(self.generator), (0, 1.0)
+        if isinstance(self.sampler, PrioritizedSampler):
+            annealing = self.sampler.frame, self.sampler.beta
+        try:
+            batch = draw()
+        except BaseException:
+            self.generator = generator_from_plain(before)
+            raise
+        after = generator_to_plain(self.generator)
+        lane.add(Drawn(self.ahead.number(), batch, before, after, *annealing))
+
+    def take_back(self, lanes: Iterable[Lane] | None = None) -> None:
+        """Drop what some lanes have ready, by default all; undo draws that no other came after.
+
+        It may be interrupted, and done again.
+        """
+        drawn = self.ahead.ready(lanes)
+        state = generator_to_plain(self.generator)
+        first = None
+        while drawn and drawn[-1].after == state:
+            first = drawn.pop()
+            state = first.before
+        if first is not None:
+            self._go_back(first)
+        self.ahead.drop(lanes)
+
+    def _go_back(self, drawn: Drawn) -> None:
+        self.generator = generator_from_plain(drawn.before)
 
     def _follow(self, snapshot: Snapshot) -> None:
         self.ring.refresh(snapshot)

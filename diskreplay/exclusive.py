@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay.ahead import Drawn
 from diskreplay.contents import Contents, SamplerT
 from diskreplay.errors import MismatchError
 from diskreplay.generator import generator_from_plain, generator_to_plain
 from diskreplay.priorities import Priorities
 from diskreplay.ring import Columns, Ring
+from diskreplay.samplers import PrioritizedSampler
 from diskreplay.schema import Schema, fields_of
 from diskreplay.store import Snapshot, Store
 
@@ -26,8 +28,14 @@ class Exclusive(Contents[SamplerT]):
     writes = True
     keeps_draws = True
 
+    @property
+    def next_draw(self) -> Drawn | None:
+        """The batch whose draw is the first that does not count yet; None where all count."""
+        return self.ahead.oldest
+
     def restore(self) -> None:
         """Go back to the last commit, with the random stream as it was then."""
+        self.ahead.drop()  # their draws come after it
         super().restore()
         self.generator = generator_from_plain(self.ring.state.get("generator"))
 
@@ -89,8 +97,14 @@ class Exclusive(Contents[SamplerT]):
         self.stale += write_ids.size - applied
         return applied
 
+    def _go_back(self, drawn: Drawn) -> None:
+        if isinstance(self.sampler, PrioritizedSampler):
+            self.sampler.frame = drawn.frame
+        super()._go_back(drawn)
+
     def clear(self) -> None:
         """Remove all transitions."""
+        self.take_back()
         self.sampler.distrust()
         self.ring.clear()
         self.sampler.clear(self.ring.count)
@@ -112,6 +126,7 @@ class Exclusive(Contents[SamplerT]):
         capacity = self.ring.capacity
         saved = self.sampler.sibling(source.capacity)
         with self._restored_on_error(), store.snapshot() as snapshot:
+            self.ahead.drop()
             source.refresh(snapshot)
             saved.load_blocks(
                 snapshot.blocks(saved.live_blocks(source.first, source.count)),
@@ -151,10 +166,16 @@ class Exclusive(Contents[SamplerT]):
         self.sampler.committed(blocks)
 
     def _facts(self) -> dict[str, Any]:
-        """Return what a commit holds beside transitions and priorities."""
+        """Return what a commit holds beside transitions and priorities.
+
+        Batches that were drawn ahead, and not given to anyone, are still to be drawn.
+        """
+        drawn, sampler = self.ahead.oldest, self.sampler.state()
+        if drawn is not None and "frame" in sampler:
+            sampler["frame"] = drawn.frame
         return {
-            "generator": generator_to_plain(self.generator),
-            "sampler": self.sampler.state(),
+            "generator": generator_to_plain(self.generator) if drawn is None else drawn.before,
+            "sampler": sampler,
             "settings": self.settings,
             "stale_updates": self.stale,
         }

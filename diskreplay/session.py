@@ -163,6 +163,7 @@ class Session(Generic[SamplerT]):
         self._closed = True
         _open_sessions.discard(self)
         try:
+            self._contents.ahead.stop()
             self._committer.stop()
         finally:
             try:

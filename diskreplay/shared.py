@@ -132,6 +132,7 @@ class Shared(Contents[SamplerT]):
 
     def clear(self) -> None:
         """Remove all transitions, at once."""
+        self.take_back()
         self._commit(clear=True)
 
     def commit(self) -> None:

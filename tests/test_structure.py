@@ -37,8 +37,13 @@ MAY_IMPORT = {
     "ring": {
         "arguments", "codec", "errors", "packing", "schema", "store", "version", "window",
     },
-    "contents": {"arguments", "errors", "ring", "samplers", "store"},
-    "exclusive": {"contents", "errors", "generator", "priorities", "ring", "schema", "store"},
+    "ahead": set(),
+    "batches": {"ahead", "errors"},
+    "contents": {"ahead", "arguments", "errors", "generator", "ring", "samplers", "store"},
+    "exclusive": {
+        "ahead", "contents", "errors", "generator", "priorities", "ring", "samplers", "schema",
+        "store",
+    },
     "shared": {
         "contents", "outbox", "priorities", "ring", "schema", "store", "window"
     },
@@ -47,8 +52,8 @@ MAY_IMPORT = {
         "schema", "shared", "store",
     },
     "base": {
-        "arguments", "batch", "contents", "errors", "exclusive", "ring", "schema", "session",
-        "shared", "store",
+        "arguments", "batch", "batches", "contents", "errors", "exclusive", "ring", "schema",
+        "session", "shared", "store",
     },
     "buffer": {
         "arguments", "base", "batch", "errors", "generator", "priorities", "samplers", "session",
@@ -68,8 +73,8 @@ MAY_IMPORT = {
         "salvage", "verification", "walk",
     },
     "__init__": {
-        "batch", "buffer", "errors", "priorities", "rescue", "schema", "sum_tree", "verification",
-        "version",
+        "batch", "batches", "buffer", "errors", "priorities", "rescue", "schema", "sum_tree",
+        "verification", "version",
     },
 }  # fmt: skip
 EXTERNAL = {

@@ -19,6 +19,7 @@ from diskreplay.errors import (
     SchemaError,
     StorageError,
 )
+from diskreplay.estimation import DiskSpaceWarning, Estimate, estimate
 from diskreplay.priorities import importance_weights
 from diskreplay.rescue import Repair, repair
 from diskreplay.schema import Field, Schema
@@ -33,6 +34,8 @@ __all__ = [
     "ClosedError",
     "DamageError",
     "DiskReplayError",
+    "DiskSpaceWarning",
+    "Estimate",
     "Experience",
     "Field",
     "FormatVersionError",
@@ -52,6 +55,7 @@ __all__ = [
     "StorageError",
     "SumTree",
     "__version__",
+    "estimate",
     "importance_weights",
     "open",
     "repair",

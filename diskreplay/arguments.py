@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from diskreplay.errors import ArgumentError
 
+ACCESS = ("exclusive", "shared", "read")
 MAX_COUNT = 2**62  # of what is counted, write ids above all: int64, with room to calculate
 
 

@@ -32,7 +32,6 @@ from diskreplay.store import Snapshot, Store
 
 Ints = NDArray[np.int64]
 
-DEFAULT_WINDOW_BYTES = 256 << 20
 _FAULTS_TOLD = 100
 
 
@@ -80,6 +79,8 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
             contents = self._writable()
             schema = contents.ring.schema or contents.schema_for(values, lead=0)
             row = schema.accept_row(values)
+            if not self._is_disk_looked_at:
+                self._look_at_disk(schema)
             given = None if priority is None else contents.sampler.accept([priority], 1)
             self._make_room(1)
             if (adopted := contents.adopt(schema)) is not schema:  # another process was first
@@ -125,6 +126,8 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
             given = contents.sampler.accept(priorities, n)
             if n == 0:
                 return np.zeros(0, np.int64)
+            if not self._is_disk_looked_at:
+                self._look_at_disk(schema)
             self._make_room(n)
             if (adopted := contents.adopt(schema)) is not schema:  # another process was first
                 columns = adopted.accept_columns(values)

@@ -8,14 +8,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diskreplay.arguments import checked_path, whole_number, whole_numbers
-from diskreplay.base import DEFAULT_WINDOW_BYTES, BaseBuffer
+from diskreplay.base import BaseBuffer
 from diskreplay.batch import Batch, PrioritizedBatch
 from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.generator import new_generator
 from diskreplay.priorities import checked_priorities, importance_weights
 from diskreplay.samplers import PrioritizedSampler, UniformSampler
-from diskreplay.session import RUN_SETTINGS, PathLike, SchemaLike
+from diskreplay.schema import SchemaLike
+from diskreplay.session import RUN_SETTINGS, PathLike
 from diskreplay.store import Snapshot, Store
+from diskreplay.window import DEFAULT_WINDOW_BYTES
 
 
 class ReplayBuffer(BaseBuffer[UniformSampler, Batch]):

@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 
 from diskreplay.priorities import Priorities
 from diskreplay.schema import Array, Schema
-from diskreplay.window import Window
+from diskreplay.window import Window, window_nbytes, window_rows
 
 Ints = NDArray[np.int64]
 NEW = np.float32(np.nan)  # the priority of a row that gets the largest so far
 _LEAST_COMPACTED = 1 << 14
+
+
+def outbox_nbytes(schema: Schema, capacity: int, window_bytes: int) -> int:
+    """Return the memory of an outbox in which no updates wait, in bytes."""
+    rows = window_rows(schema, capacity, window_bytes)
+    return window_nbytes(schema, capacity, window_bytes) + rows * NEW.nbytes
 
 
 class Update(NamedTuple):
@@ -42,19 +48,20 @@ class Outbox:
         self._updates: list[Update] = []
         self._waiting = self._compacted = 0  # write ids in the updates: now, and when compacted
         self._rows = 0  # that the window has; 0 before there is a schema
+        self._rows_nbytes = 0
         self._given = np.zeros(1, np.float32)
 
     @property
     def nbytes(self) -> int:
         """The memory that it takes, in bytes."""
-        window = self._window.nbytes + self._given.nbytes if self._rows else 0
-        return window + 12 * self._waiting
+        return self._rows_nbytes + 12 * self._waiting
 
     def adopt(self, schema: Schema, capacity: int, window_bytes: int) -> None:
         """Make room for rows of this schema."""
         if not self._rows:
             self._window = Window(schema, capacity, window_bytes)
             self._given = np.full(self._window.rows, NEW)
+            self._rows_nbytes = outbox_nbytes(schema, capacity, window_bytes)
             self._rows = self._window.rows
 
     def has_room(self, n: int) -> bool:

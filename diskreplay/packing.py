@@ -34,8 +34,7 @@ _FINE_ALONE, _FINE_PACKED = 1.195, 1.18
 _NEAREST = 1.02  # of the least possible, where the goal is out of reach
 _MOST_RECORDS = 64
 _MOST_BYTES = 12 * PAGE_BYTES  # of a value: a read from a cold disk meets each of its pages
-PRIORITY_BYTES = 4  # a slot
-_BLOCK_FRAMING = 32  # of a sealed block: more than it is
+BLOCK_BYTES = 4032  # of 1000 priorities, sealed: a little more than they take
 
 
 class Packing(NamedTuple):
@@ -98,7 +97,8 @@ def packing_for(record_bytes: int, payload_bytes: int) -> Packing:
     if payload_bytes < _LEAST_PAYLOAD or most == 1:
         return Packing(1, record_bytes)
     costs = [
-        slot_bytes(Packing(n, record_bytes)) + _priority_bytes_a_slot() for n in range(1, most + 1)
+        slot_bytes(Packing(n, record_bytes)) + _value_bytes(BLOCK_BYTES) / 1000
+        for n in range(1, most + 1)
     ]
     for number, cost in enumerate(costs, 1):
         if cost <= (_FINE_ALONE if number == 1 else _FINE_PACKED) * payload_bytes:
@@ -121,15 +121,26 @@ def pages_of(value_bytes: int) -> int:
     return -(-(_PAGE_HEADER + value_bytes) // PAGE_BYTES)
 
 
+def tree_bytes(values: int, value_bytes: int) -> int:
+    """Return the disk space of a tree of values of one size, which were put in order."""
+    own, in_leaf = _own_and_in_leaf(value_bytes)
+    level = -(-values // in_leaf)
+    pages = values * own + level
+    while level > 1:
+        level = -(-level // (_BRANCHES - 1))
+        pages += level
+    return pages * PAGE_BYTES
+
+
+def _own_and_in_leaf(value_bytes: int) -> tuple[int, int]:
+    """Return how many pages a value has to itself, and how many values a leaf page refers to."""
+    is_large = value_bytes > _LARGEST_IN_LEAF
+    node = _NODE_BYTES + (8 if is_large else value_bytes)
+    in_leaf = (PAGE_BYTES - _PAGE_HEADER) // (node + node % 2 + _POINTER_BYTES)
+    return pages_of(value_bytes) if is_large else 0, in_leaf
+
+
 def _value_bytes(value_bytes: int) -> float:
     """Return the disk space of one of many values, with its share of leaf and branch pages."""
-    own = 0
-    node = _NODE_BYTES + value_bytes
-    if value_bytes > _LARGEST_IN_LEAF:
-        own, node = pages_of(value_bytes) * PAGE_BYTES, _NODE_BYTES + 8
-    in_leaf = (PAGE_BYTES - _PAGE_HEADER) // (node + node % 2 + _POINTER_BYTES)
-    return own + PAGE_BYTES / in_leaf * (1 + 1 / (_BRANCHES - 1))
-
-
-def _priority_bytes_a_slot() -> float:
-    return _value_bytes(1000 * PRIORITY_BYTES + _BLOCK_FRAMING) / 1000
+    own, in_leaf = _own_and_in_leaf(value_bytes)
+    return PAGE_BYTES * (own + (1 + 1 / (_BRANCHES - 1)) / in_leaf)

@@ -38,6 +38,12 @@ _PART = 1 << 18  # slots that are worked on in one step, since each step takes m
 _WAITING_KEPT = 1 << 14  # places for new priorities that are never given back
 
 
+def side_table_nbytes(capacity: int) -> int:
+    """Return the memory of a prioritized sampler, in bytes, when all slots are in use."""
+    marks = -(-capacity // BLOCK_SLOTS)
+    return 20 * capacity + marks + np.dtype(np.float32).itemsize * _WAITING_KEPT
+
+
 class PrioritizedSampler:
     """Draws write ids with probability `mass / total`, mass = `(priority + epsilon) ** alpha`.
 
@@ -94,7 +100,8 @@ class PrioritizedSampler:
     @property
     def nbytes(self) -> int:
         """The memory that the sampler takes, in bytes."""
-        return 20 * self.capacity + self._dirty.nbytes + self._waiting.nbytes
+        more_waiting = self._waiting.size - _WAITING_KEPT
+        return side_table_nbytes(self.capacity) + self._waiting.itemsize * more_waiting
 
     def settings(self) -> dict[str, Any]:
         """Return what may change from run to run, by the names of the constructor."""

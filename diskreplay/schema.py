@@ -284,6 +284,9 @@ class Schema:
             raise SchemaError(f"expected the fields {', '.join(self.names)} ({found})")
 
 
+SchemaLike: TypeAlias = Schema | Mapping[str, FieldLike]
+
+
 def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dict[str, Field]:
     """Return fields by name, from any of the forms in which a user may give them."""
     if isinstance(fields, Schema):

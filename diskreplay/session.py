@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
-from diskreplay.arguments import checked_capacity, checked_path, real_number, whole_number
+from diskreplay.arguments import (
+    ACCESS,
+    checked_capacity,
+    checked_path,
+    real_number,
+    whole_number,
+)
 from diskreplay.committer import Committer
 from diskreplay.contents import Contents, SamplerT
 from diskreplay.errors import (
@@ -34,11 +40,12 @@ from diskreplay.errors import (
     ReadOnlyError,
     StorageError,
 )
+from diskreplay.estimation import estimate, warn_of_disk
 from diskreplay.exclusive import Exclusive
 from diskreplay.forks import forget, watch
 from diskreplay.generator import generator_to_plain, new_generator
 from diskreplay.ring import Ring, new_state
-from diskreplay.schema import STANDARD_FIELDS, Field, FieldLike, Schema, fields_of
+from diskreplay.schema import STANDARD_FIELDS, Field, Schema, SchemaLike, fields_of
 from diskreplay.shared import Shared
 from diskreplay.store import DURABILITIES, Snapshot, Store
 
@@ -46,9 +53,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PathLike = str | os.PathLike[str]
-SchemaLike = Schema | Mapping[str, FieldLike]
 
-ACCESS = ("exclusive", "shared", "read")
 _PATIENCE = 0.05  # seconds
 RUN_SETTINGS = ("durability", "commit_interval")
 _child = -1  # the process that has been told to close at its end
@@ -79,6 +84,7 @@ class Session(Generic[SamplerT]):
         self._closed = True  # until all of it stands
         self._is_inherited = False  # by a forked child that has not opened it again yet
         self._is_child = False  # of a process that writes
+        self._is_disk_looked_at = access == "read"
         self._lock = threading.RLock()
         self._capacity = checked_capacity(capacity)
         self._interval = real_number("commit_interval", commit_interval, low=0, high=float("inf"))
@@ -142,6 +148,8 @@ class Session(Generic[SamplerT]):
             ring = Ring(self._store, self._window_bytes, expected, whole=whole)
             has = {"exclusive": Exclusive, "shared": Shared, "read": Contents}[self._access]
             self._contents = has(self._store, ring, sampler, generator, self._settings)
+            if ring.schema is not None and not self._is_disk_looked_at:
+                self._look_at_disk(ring.schema)
         except BaseException:
             self._store.close(sync=False)
             raise
@@ -253,6 +261,13 @@ class Session(Generic[SamplerT]):
                 raise ArgumentError(f"{name} must be one of {', '.join(words)} (found {word!r})")
         if path is None and access != "exclusive":
             raise ArgumentError(f"access={access!r} needs the path of a store")
+
+    def _look_at_disk(self, schema: Schema) -> None:
+        """Warn, once, when the disk has less room than the buffer takes when full."""
+        self._is_disk_looked_at = True
+        prioritized = self._store.identity["kind"] == "prioritized"
+        found = estimate(schema, self._capacity, prioritized=prioritized)
+        warn_of_disk(found, self._path, self._store.disk_bytes())
 
     def _expect(self, name: str, expected: Any) -> None:
         found = self._store.identity.get(name)

@@ -23,6 +23,7 @@ from diskreplay.schema import Array, Schema
 
 Ints = NDArray[np.int64]
 
+DEFAULT_WINDOW_BYTES = 256 << 20
 MIN_ROWS = 64
 _SMALL_ROW = 4096  # bytes up to which a row is copied as a whole and then cut, measured
 _OWNER = "owner"  # the write id + 1; 0 is nobody
@@ -44,6 +45,11 @@ def window_rows(schema: Schema, capacity: int, window_bytes: int) -> int:
     return min(capacity, max(MIN_ROWS, window_bytes // _row_dtype(schema).itemsize))
 
 
+def window_nbytes(schema: Schema, capacity: int, window_bytes: int) -> int:
+    """Return the memory that such a window takes when full, in bytes."""
+    return window_rows(schema, capacity, window_bytes) * _row_dtype(schema).itemsize
+
+
 class Window:
     """Rows by write id, in at most `window_bytes` of memory, but never fewer than 64 rows.
 
@@ -54,6 +60,7 @@ class Window:
         self.rows = window_rows(schema, capacity, window_bytes)
         dtype = _row_dtype(schema)
         self._row_bytes = dtype.itemsize
+        self.nbytes = self.rows * self._row_bytes  # when full
         try:
             memory = np.zeros(self.rows * self._row_bytes, np.uint8)
         except (MemoryError, ValueError):
@@ -67,11 +74,6 @@ class Window:
         self._columns = [self._rows[_name(i)] for i in range(len(schema.fields))]
         self._arrays = [i for i, field in enumerate(schema.fields) if field.shape]
         self._pack = _packer(schema)
-
-    @property
-    def nbytes(self) -> int:
-        """The memory that a full window takes, in bytes."""
-        return self._rows.nbytes
 
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
         """Hold one row, as a schema accepted it, in place of whichever had its place."""

@@ -422,6 +422,7 @@ def test_what_is_no_schema_is_refused(schema: Any) -> None:
         ReplayBuffer(10, schema=schema)
 
 
+@pytest.mark.filterwarnings("ignore::diskreplay.DiskSpaceWarning")
 def test_arrays_of_no_shape_are_refused() -> None:
     buffer = PrioritizedReplayBuffer(10)
     buffer.extend(**columns(0, 3))

@@ -31,9 +31,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 FILL = """
-import os, resource, signal, sys
+import os, resource, signal, sys, warnings
 import diskreplay
 from common import columns
+
+warnings.simplefilter("ignore", diskreplay.DiskSpaceWarning)  # that it will not do is the point
 
 def fill(buffer, access):
     first = 0

@@ -34,6 +34,10 @@ MAY_IMPORT = {
     "samplers": {"arguments", "errors", "priorities", "sum_tree", "uniform"},
     "window": {"errors", "schema"},
     "outbox": {"priorities", "schema", "window"},
+    "estimation": {
+        "arguments", "codec", "errors", "outbox", "packing", "priorities", "ring", "samplers",
+        "schema", "window",
+    },
     "ring": {
         "arguments", "codec", "errors", "packing", "schema", "store", "version", "window",
     },
@@ -48,16 +52,16 @@ MAY_IMPORT = {
         "contents", "outbox", "priorities", "ring", "schema", "store", "window"
     },
     "session": {
-        "arguments", "committer", "contents", "errors", "exclusive", "forks", "generator", "ring",
-        "schema", "shared", "store",
+        "arguments", "committer", "contents", "errors", "estimation", "exclusive", "forks",
+        "generator", "ring", "schema", "shared", "store",
     },
     "base": {
         "arguments", "batch", "batches", "contents", "errors", "exclusive", "ring", "schema",
         "session", "shared", "store",
     },
     "buffer": {
-        "arguments", "base", "batch", "errors", "generator", "priorities", "samplers", "session",
-        "store",
+        "arguments", "base", "batch", "errors", "generator", "priorities", "samplers", "schema",
+        "session", "store", "window",
     },
     "pages": set(),
     "walk": {"pages"},
@@ -73,8 +77,8 @@ MAY_IMPORT = {
         "salvage", "verification", "walk",
     },
     "__init__": {
-        "batch", "batches", "buffer", "errors", "priorities", "rescue", "schema", "sum_tree",
-        "verification", "version",
+        "batch", "batches", "buffer", "errors", "estimation", "priorities", "rescue", "schema",
+        "sum_tree", "verification", "version",
     },
 }  # fmt: skip
 EXTERNAL = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cold import make_cold
 from common import run_python
 from interrupted import interrupted_at
 
@@ -39,29 +40,12 @@ def is_right(batch: Any, write_ids: Any) -> bool:
     )
 
 
-def make_cold(path: Path) -> None:
-    """Have no page of the data file in memory; nobody may have it open."""
-    descriptor = os.open(path / "data.mdb", os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        middle = os.fstat(descriptor).st_size // 8192 * 4096
-        os.preadv(descriptor, [bytearray(1)], middle, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return
-    except (AttributeError, OSError) as error:
-        pytest.skip(f"nobody can say whether a file is in memory: {error}")
-    finally:
-        os.close(descriptor)
-    pytest.skip("the file system keeps the file in memory")
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Path]:
     with PrioritizedReplayBuffer(N, path=tmp_path / "b", seed=1) as buffer:
         for first in range(0, N, 500):
             buffer.extend(**wide(first, 500), priorities=np.arange(first, first + 500) + 1.0)
-    make_cold(tmp_path / "b")
+    make_cold(tmp_path / "b" / "data.mdb")
     before = threading.active_count()
     yield tmp_path / "b"
     assert threading.active_count() == before
@@ -121,7 +105,7 @@ def test_damage_on_disk_is_met_by_the_caller(store: Path) -> None:
     with open(store / "data.mdb", "r+b") as file:  # after the opening, which would look at all
         file.seek(at)
         file.write(b"\xff")
-    make_cold(store)
+    make_cold(store / "data.mdb")
     with pytest.raises(diskreplay.DamageError, match="write id 1234 "):
         buffer.get(np.append(np.random.default_rng(0).integers(0, N, 400), 1234))
     assert buffer._store._warmer.helpers
@@ -142,7 +126,7 @@ def test_an_interrupt_at_any_line_leaves_no_thread_reading(store: Path, long: bo
         buffer._after_fork_in_parent()
         assert is_right(buffer.get(write_ids), write_ids)
         buffer.close()
-        make_cold(store)
+        make_cold(store / "data.mdb")
         line += 1 if long else 9
     assert got
     assert line > 100

@@ -1,0 +1,1 @@
+"""Benchmarks of diskreplay against other replay buffers, each in a process of its own."""

@@ -1,0 +1,294 @@
+"""What `run` measures, group by group, and the rows of its table: what against what, and the goal.
+
+A group is run together, its legs in turns, so that a ratio never compares two different moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.driver import Leg
+from bench.rows import Task
+
+MIB = 1 << 20
+WINDOW = "diskreplay, all in the window"
+OFF = "diskreplay, window off"
+SYSTEM = 'diskreplay, "system"'
+PROCESS = 'diskreplay, "process"'
+PACED = "pushes only"
+MIXED = "and a step every 4 pushes"
+COPY = "copy in memory"
+MAPPED = "np.memmap by column"
+LAPS = 5
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    rows: int = 1_000_000
+    many_rows: int = 10_000_000
+    reverb_rows: int = 100_000
+    frames: int = 4000
+    seconds: float = 0.4  # of a round of batches
+    own_seconds: float = 1.2  # the same where a commit a second has to be in it
+    pushes: int = 20_000  # of a round
+    slow_pushes: int = 2000  # the same for peers that take more than 100 us
+    extended: int = 50_000
+    paced_seconds: int = 30
+    limit_bytes: int = 256 * MIB
+    beyond_rows: int = 0  # of the store that is larger than the limit; 0 is four times as large
+    disk_bytes: int = 64 * MIB
+    many_width: int = 20  # of states where there are many rows
+
+
+TINY = Size(
+    rows=3000, many_rows=6000, reverb_rows=1000, frames=200, seconds=0.02, own_seconds=0.02,
+    pushes=300, slow_pushes=100, extended=2000, paced_seconds=1, beyond_rows=3000,
+    disk_bytes=1 * MIB,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a leg: of its rounds, the median or another quantile."""
+
+    leg: str
+    name: str
+    quantile: float = 0.5
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table; the ratio is ours to theirs, in the unit."""
+
+    work: str
+    ours: Figure
+    theirs: Figure | None
+    unit: Literal["us", "ms", "s", "rows/s", "MB"]
+    relation: Literal["<=", ">=", ""] = ""  # "" where there is no goal
+    bound: float = 0.0  # of the ratio; of the figure, where there is nothing to compare with
+
+
+@dataclass(frozen=True)
+class Group:
+    """Legs that run in turns, and the rows that they fill."""
+
+    legs: dict[str, Leg]
+    rows: list[Row]
+
+
+def step(size: Size, place: Path) -> Group:
+    """One prioritized batch, and the update of its priorities."""
+    own = Task(rows=size.rows, seconds=size.own_seconds)
+    peer = Task(rows=size.rows, seconds=size.seconds)
+    reverb = of_reverb(size)
+    legs = {
+        WINDOW: Leg("diskreplay", "step", at(own, place, "a")),
+        "cpprb": Leg("cpprb", "step", peer),
+        OFF: Leg("diskreplay", "step", at(own, place, "b", window_bytes=0)),
+        "torchrl": Leg("torchrl", "step", at(peer, place, "torchrl")),
+        reverb: Leg("reverb", "step", replace(peer, rows=size.reverb_rows), rounds=10),
+        "tianshou": Leg("tianshou", "step", peer),
+    }
+    what = f"step, {size.rows:,} rows"
+
+    def against(name: str, leg: str, figure: str = "step") -> tuple[Figure, Figure]:
+        return Figure(leg, figure), Figure(name, figure)
+
+    rows = [
+        Row(f"{what}, all in the window", *against("cpprb", WINDOW), "us", "<=", 0.7),
+        Row(f"{what}, window off", *against("torchrl", OFF), "us", "<=", 0.8),
+        Row(f"{what}, window off", *against(reverb, OFF), "us", "<=", 0.05),
+        Row(f"{what}, all in the window", *against("tianshou", WINDOW), "us"),
+        Row("the sample of that step alone", *against("cpprb", WINDOW, "sample"), "us"),
+        Row("the sample of that step alone, window off", *against("torchrl", OFF, "sample"), "us"),
+    ]
+    return Group(legs, rows)
+
+
+def sample(size: Size, place: Path) -> Group:
+    """One uniform batch."""
+    task = Task(rows=size.rows, seconds=size.seconds, prioritized=False)
+    legs = {
+        WINDOW: Leg("diskreplay", "sample", at(task, place)),
+        "cpprb": Leg("cpprb", "sample", task),
+        "sb3": Leg("sb3", "sample", task),
+    }
+    what = f"uniform sample, {size.rows:,} rows, all in the window"
+    return Group(legs, [beside(what, WINDOW, peer, "sample") for peer in ("cpprb", "sb3")])
+
+
+def of_reverb(size: Size) -> str:
+    """Return the name of what Reverb does: it holds fewer rows, since it is slow to fill."""
+    return f"reverb of {size.reverb_rows:,} rows"
+
+
+def beside(work: str, ours: str, peer: str, figure: str) -> Row:
+    """Return a row without a goal."""
+    return Row(work, Figure(ours, figure), Figure(peer, figure), "us")
+
+
+def push(size: Size, place: Path) -> Group:
+    """One push, the mean of many with their commits."""
+    task = Task(rows=size.rows, count=size.pushes)
+    slow = Task(rows=size.rows, count=size.slow_pushes)
+    reverb = of_reverb(size)
+    legs = {
+        SYSTEM: Leg("diskreplay", "push", at(task, place, "a")),
+        "cpprb": Leg("cpprb", "push", task),
+        "sb3": Leg("sb3", "push", task),
+        "torchrl": Leg("torchrl", "push", at(slow, place, "torchrl")),
+        "tianshou": Leg("tianshou", "push", slow),
+        reverb: Leg("reverb", "push", replace(slow, rows=size.reverb_rows), rounds=10),
+    }
+    what = 'one push, commits included, "system"'
+    goals = {"cpprb": 0.2, "sb3": 1.0}
+    rows = [
+        Row(what, Figure(SYSTEM, "push"), Figure(peer, "push"), "us", "<=", most)
+        for peer, most in goals.items()
+    ]
+    return Group(
+        legs,
+        rows + [beside(what, SYSTEM, peer, "push") for peer in ("torchrl", "tianshou", reverb)],
+    )
+
+
+def stall(size: Size, place: Path) -> Group:
+    """The slowest pushes of a program that pushes a thousand a second."""
+    task = Task(rows=size.rows)
+    count = task.per_second * size.paced_seconds
+    legs = {
+        PACED: Leg("diskreplay", "stall", at(task, place, "a", count=count), rounds=1),
+        MIXED: Leg("diskreplay", "stall", at(task, place, "b", count=count, every=4), rounds=1),
+    }
+    rows = []
+    for leg in legs:
+        what = f"a push at {task.per_second:,} a second, {leg}"
+        rows.append(Row(f"{what}: p99.9", Figure(leg, "p99.9"), None, "ms", "<=", 10.0))
+        rows += [Row(f"{what}: {name}", Figure(leg, name), None, "ms") for name in ("p50", "max")]
+    return Group(legs, rows)
+
+
+def extend(size: Size, place: Path) -> Group:
+    """Extends by a thousand, into a ring that is full."""
+    task = Task(rows=size.rows, count=size.extended)
+    legs = {
+        PROCESS: Leg("diskreplay", "extend", at(task, place, "a", durability="process")),
+        "torchrl": Leg("torchrl", "extend", at(task, place, "torchrl")),
+        SYSTEM: Leg("diskreplay", "extend", at(task, place, "b")),
+        "cpprb": Leg("cpprb", "extend", task),
+    }
+    what = "extend by 1,000, commits included"
+
+    def row(ours: str, theirs: str, least: float = 0.0) -> Row:
+        name = f"{what}, {ours.split(', ')[1]}"
+        pair = Figure(ours, "row"), Figure(theirs, "row")
+        return Row(name, *pair, "rows/s", ">=" if least else "", least)
+
+    rows = [row(PROCESS, "torchrl", 1.0), row(SYSTEM, "torchrl", 0.7), row(SYSTEM, "cpprb")]
+    return Group(legs, rows)
+
+
+def open_(size: Size, place: Path) -> Group:
+    """Open a store and draw the first batch, against reading the records."""
+    legs: dict[str, Leg] = {}
+    rows: list[Row] = []
+    for n, width, times in ((size.rows, 60, 10), (size.many_rows, size.many_width, 5)):
+        task = at(Task(rows=n, width=width, window_bytes=0), place, "a")
+        what = f"{n:,} rows with states of {width}"
+        legs[f"ready, {what}"] = Leg("diskreplay", "ready", task, times, is_fresh=True, fill=True)
+        legs[f"reading the records, {what}"] = Leg("diskreplay", "read", task, 2, is_fresh=True)
+        legs[f"tree, {what}"] = Leg("diskreplay", "rebuild", task, times)
+        pair = Figure(f"ready, {what}", "ready"), Figure(f"reading the records, {what}", "read")
+        rows.append(Row(f"open and sample, {what}", *pair, "s", "<=", 0.1))
+        rows.append(
+            Row(f"rebuild a tree of {n:,} slots", Figure(f"tree, {what}", "rebuild"), None, "s")
+        )
+    return Group(legs, rows)
+
+
+def beyond(size: Size, place: Path) -> Group:
+    """A uniform batch out of four times as much as the memory that the process may use."""
+    task = Task(seconds=size.seconds, prioritized=False, window_bytes=size.limit_bytes // 8)
+    task = at(task, place, rows=size.beyond_rows or 4 * size.limit_bytes // task.row_bytes)
+    legs = {
+        "diskreplay": Leg(
+            "diskreplay", "cold_sample", task, fill=True, limit_bytes=size.limit_bytes
+        ),
+        MAPPED: Leg(
+            "arrays", "cold_sample", at(task, place, "arrays"), fill=True,
+            limit_bytes=size.limit_bytes,
+        ),
+    }  # fmt: skip
+    pair = Figure("diskreplay", "sample"), Figure(MAPPED, "sample")
+    what = f"uniform sample, memory held to {size.limit_bytes // MIB} MiB, a store of 4 times that"
+    return Group(legs, [Row(what, *pair, "ms", "<=", 0.35)])
+
+
+def pixels(size: Size, place: Path) -> Group:
+    """A batch of large transitions, against the copy of as many bytes."""
+    task = Task(
+        rows=size.frames, width=0, batch=32, seconds=size.seconds, prioritized=False,
+        window_bytes=512 * MIB,
+    )  # fmt: skip
+    legs = {
+        WINDOW: Leg("diskreplay", "sample", at(task, place, "pixels")),
+        COPY: Leg("arrays", "copy", task),
+    }
+    pair = Figure(WINDOW, "sample"), Figure(COPY, "sample")
+    what = f"pixels, 84x84x4 uint8, batch of 32, {size.frames:,} rows"
+    return Group(legs, [Row(what, *pair, "us", "<=", 1.5)])
+
+
+def disk(size: Size, place: Path) -> Group:
+    """The data file against the transitions in it, at its largest in some laps of the ring."""
+    legs: dict[str, Leg] = {}
+    for width, what in ((4, "4 floats"), (60, "60 floats"), (376, "376 floats"), (0, "pixels")):
+        task = Task(width=width, window_bytes=64 * MIB)
+        task = at(task, place, "disk", rows=size.disk_bytes // task.row_bytes)
+        legs[f"states of {what}"] = Leg("diskreplay", "disk", task, rounds=LAPS)
+    rows = [
+        Row(
+            f"disk, {leg}: data file, largest of laps 1 to {LAPS}, against the payload",
+            Figure(leg, "file", 1.0), Figure(leg, "payload"), "MB", "<=", 1.2,
+        )
+        for leg in legs
+    ]  # fmt: skip
+    return Group(legs, rows)
+
+
+def memory(size: Size, place: Path) -> Group:
+    """The private memory of a process that uses a store, against what it may be."""
+    legs: dict[str, Leg] = {}
+    for n in (size.rows // 10, size.rows, size.many_rows):
+        task = Task(
+            rows=n, width=size.many_width, window_bytes=64 * MIB, count=size.pushes,
+        )  # fmt: skip
+        legs[f"{n:,} rows"] = Leg(
+            "diskreplay", "memory", at(task, place, "a"), 3, is_fresh=True, fill=True
+        )
+    rows = [
+        Row(
+            f"memory, {leg}, against window + 16 bytes a slot + 100 MB",
+            Figure(leg, "private"), Figure(leg, "bound"), "MB", "<=", 1.0,
+        )
+        for leg in legs
+    ]  # fmt: skip
+    return Group(legs, rows)
+
+
+def at(task: Task, place: Path, name: str = "", **changes: Any) -> Task:
+    """Return a task that stores what it stores in a directory named after it, changed otherwise."""
+    task = replace(task, **changes)
+    kind = "prioritized" if task.prioritized else "uniform"
+    return replace(task, path=str(place / f"{kind}-{task.rows}-{task.width}-{name}"))
+
+
+GROUPS: dict[str, Callable[[Size, Path], Group]] = {
+    "step": step, "sample": sample, "push": push, "stall": stall, "extend": extend, "open": open_,
+    "beyond": beyond, "pixels": pixels, "disk": disk, "memory": memory,
+}  # fmt: skip

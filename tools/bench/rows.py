@@ -1,0 +1,87 @@
+"""The task that a worker gets, and the transitions that all systems are fed.
+
+This module, `bench.timing` and `bench.workers` also run in the virtual environments of the peers:
+they import numpy (1 or 2) and the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Row = tuple[Array, int, float, Array, bool]  # state, action, reward, next_state, done
+
+BLOCK = 1000  # transitions that are made, and extended, at once
+PIXELS = (84, 84, 4)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker measures; each benchmark reads the fields that concern it."""
+
+    path: str = ""  # a directory for what is stored
+    rows: int = 1_000_000  # the capacity; buffers are full
+    width: int = 60  # float32 numbers in a state; 0 stands for pixels
+    batch: int = 256
+    seconds: float = 0.4  # of a round of batches
+    count: int = 20_000  # transitions of a round of pushes
+    prioritized: bool = True
+    alpha: float = 0.6
+    beta: float = 0.4
+    seed: int = 1
+    window_bytes: int = 2 << 30
+    durability: str = "system"
+    per_second: int = 1000  # pushes, where they are paced
+    every: int = 0  # one step after so many of those pushes; 0 is none
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a transition: two states, an int64 action, a float32 reward and done."""
+        return 2 * self.state_bytes + 16
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a state."""
+        return 4 * self.width if self.width else int(np.prod(PIXELS))
+
+
+def columns(task: Task, first: int, n: int) -> list[Array]:
+    """Return states, actions, rewards, next states and dones of n transitions from number `first`.
+
+    They follow from the seed and the number of their block alone, so that each system gets the
+    same, and no state is made of zeros or compresses well.
+    """
+    parts = [_block(task, number) for number in range(first // BLOCK, (first + n - 1) // BLOCK + 1)]
+    skip = first % BLOCK
+    return [np.concatenate(column)[skip : skip + n] for column in zip(*parts, strict=True)]
+
+
+def _block(task: Task, number: int) -> list[Array]:
+    rng = np.random.default_rng([task.seed, number])
+    if task.width:
+        states, next_states = rng.random((2, BLOCK, task.width), np.float32)
+    else:
+        states, next_states = rng.integers(0, 256, (2, BLOCK, *PIXELS), np.uint8)
+    actions = rng.integers(0, 18, BLOCK)
+    rewards = rng.standard_normal(BLOCK, np.float32)
+    dones = (rng.random(BLOCK, np.float32) < 0.01).astype(np.float32)
+    return [states, actions, rewards, next_states, dones]
+
+
+def blocks(task: Task, first: int = 0, rows: int | None = None) -> Iterator[list[Array]]:
+    """Yield columns of `rows` transitions in blocks; by default as many as the buffer holds."""
+    end = first + (task.rows if rows is None else rows)
+    for start in range(first, end, BLOCK):
+        yield columns(task, start, min(BLOCK, end - start))
+
+
+def singles(task: Task, first: int, n: int) -> list[Row]:
+    """Return n transitions one by one, with numbers of Python where environments give those."""
+    states, actions, rewards, next_states, dones = columns(task, first, n)
+    ended = (dones > 0).tolist()
+    return list(zip(states, actions.tolist(), rewards.tolist(), next_states, ended, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -185,6 +186,7 @@ def measure(
             tell(f"  {name}: preparing")
             with noted(measured[name], name, tell):
                 sides[name] = Side(leg, pythons, stack)
+        os.sync()  # what filling left to be written must not come between the rounds
         for number in range(-warm_up, rounds):
             for name, side in sides.items():
                 found = measured[name]

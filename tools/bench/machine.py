@@ -1,11 +1,17 @@
-"""Which machine, system and Python something was measured with."""
+"""What has to be known of a measurement: the machine, the versions, the command."""
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
+import shlex
 import sys
+import time
 from pathlib import Path
+from typing import Any
+
+from bench.driver import Pythons
 
 
 def facts() -> dict[str, str | int]:
@@ -28,3 +34,14 @@ def cpu_model() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def about(pythons: Pythons, systems: list[str], began: float) -> dict[str, Any]:
+    """Return what has to be known to judge figures, and to measure them again."""
+    return {
+        "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "minutes": (time.monotonic() - began) / 60,
+        "machine": facts(),
+        "versions": {name: pythons.versions(name) for name in systems if pythons.has(name)},
+    }

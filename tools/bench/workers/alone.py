@@ -73,7 +73,7 @@ def stall(task: Task) -> Rounds:
                 start = clock()
                 buffer.push(*row)
                 took[i] = clock() - start
-            late = clock() - began - task.count * period
+            late = clock() - began - (task.count - 1) * period
             p50, p99, p999 = np.quantile(took, [0.5, 0.99, 0.999])
             yield {"p50": p50, "p99": p99, "p99.9": p999, "max": took.max(), "late": late}
 

@@ -164,8 +164,8 @@ def test_sides_run_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(driver.Side, "round", watched)
     legs = {
-        f"{seed}": Leg("arrays", "copy", replace(SMALL, seed=seed), 1 if seed == 3 else None)
-        for seed in (1, 2, 3)
+        f"{seed}": Leg("arrays", "copy", replace(SMALL, seed=seed), rounds=most, warms_up=warms_up)
+        for seed, most, warms_up in ((1, None, True), (2, None, True), (3, 1, False))
     }
     measured = measure(legs, Pythons(tmp_path), 3, 1, lambda _: None)
     assert order == [1, 2, 1, 2, 3, 1, 2, 1, 2]

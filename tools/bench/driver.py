@@ -38,11 +38,7 @@ class Leg:
     is_fresh: bool = False  # a new process for each round
     fill: bool = False  # another process makes what is stored, first
     limit_bytes: int = 0  # of the memory of the process; 0 is none
-
-    @property
-    def needs_warm_up(self) -> bool:
-        """Whether rounds that are not counted come first: not where each is one of few."""
-        return not self.is_fresh and self.rounds is None
+    warms_up: bool = True  # with rounds that do not count; new processes never do
 
 
 @dataclass
@@ -224,9 +220,10 @@ class Side:
             self._worker.start(leg)
 
     def has_round(self, number: int, rounds: int) -> bool:
-        """Return whether it takes part in a round; a new process needs no warm-up."""
+        """Return whether it takes part in a round; those below 0 are for warming up."""
         most = rounds if self._leg.rounds is None else min(rounds, self._leg.rounds)
-        return number < most and (number >= 0 or self._leg.needs_warm_up)
+        warms_up = self._leg.warms_up and not self._leg.is_fresh
+        return number < most and (number >= 0 or warms_up)
 
     def round(self) -> dict[str, float]:
         """Measure a round."""

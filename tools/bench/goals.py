@@ -22,6 +22,7 @@ PACED = "pushes only"
 MIXED = "and a step every 4 pushes"
 COPY = "copy in memory"
 MAPPED = "np.memmap by column"
+ADVISED = "np.memmap by column and MADV_RANDOM"
 LAPS = 5
 
 
@@ -162,8 +163,16 @@ def stall(size: Size, place: Path) -> Group:
     task = Task(rows=size.rows)
     count = task.per_second * size.paced_seconds
     legs = {
-        PACED: Leg("diskreplay", "stall", at(task, place, "a", count=count), rounds=1),
-        MIXED: Leg("diskreplay", "stall", at(task, place, "b", count=count, every=4), rounds=1),
+        PACED: Leg(
+            "diskreplay", "stall", at(task, place, "a", count=count), rounds=1, warms_up=False
+        ),
+        MIXED: Leg(
+            "diskreplay",
+            "stall",
+            at(task, place, "b", count=count, every=4),
+            rounds=1,
+            warms_up=False,
+        ),
     }
     rows = []
     for leg in legs:
@@ -215,18 +224,16 @@ def beyond(size: Size, place: Path) -> Group:
     """A uniform batch out of four times as much as the memory that the process may use."""
     task = Task(seconds=size.seconds, prioritized=False, window_bytes=size.limit_bytes // 8)
     task = at(task, place, rows=size.beyond_rows or 4 * size.limit_bytes // task.row_bytes)
-    legs = {
-        "diskreplay": Leg(
-            "diskreplay", "cold_sample", task, fill=True, limit_bytes=size.limit_bytes
-        ),
-        MAPPED: Leg(
-            "arrays", "cold_sample", at(task, place, "arrays"), fill=True,
-            limit_bytes=size.limit_bytes,
-        ),
-    }  # fmt: skip
-    pair = Figure("diskreplay", "sample"), Figure(MAPPED, "sample")
+    held: dict[str, Any] = {"fill": True, "limit_bytes": size.limit_bytes}
+    legs = {"diskreplay": Leg("diskreplay", "cold_sample", task, **held)}
+    for name, bench in ((MAPPED, "cold_sample"), (ADVISED, "random_sample")):
+        legs[name] = Leg("arrays", bench, at(task, place, bench), rounds=10, **held)
     what = f"uniform sample, memory held to {size.limit_bytes // MIB} MiB, a store of 4 times that"
-    return Group(legs, [Row(what, *pair, "ms", "<=", 0.35)])
+    rows = [
+        Row(what, Figure("diskreplay", "sample"), Figure(name, "sample"), "ms", "<=", 0.35)
+        for name in (MAPPED, ADVISED)
+    ]
+    return Group(legs, rows)
 
 
 def pixels(size: Size, place: Path) -> Group:
@@ -250,7 +257,7 @@ def disk(size: Size, place: Path) -> Group:
     for width, what in ((4, "4 floats"), (60, "60 floats"), (376, "376 floats"), (0, "pixels")):
         task = Task(width=width, window_bytes=64 * MIB)
         task = at(task, place, "disk", rows=size.disk_bytes // task.row_bytes)
-        legs[f"states of {what}"] = Leg("diskreplay", "disk", task, rounds=LAPS)
+        legs[f"states of {what}"] = Leg("diskreplay", "disk", task, rounds=LAPS, warms_up=False)
     rows = [
         Row(
             f"disk, {leg}: data file, largest of laps 1 to {LAPS}, against the payload",

@@ -61,7 +61,7 @@ def run(
     groups: dict[str, dict[str, Measured]] = {}
     lines: list[str] = []
     for name in only:
-        click.echo(f"{name}", err=True)
+        tell(f"{name}, after {time.monotonic() - began:.0f} s")
         with tempfile.TemporaryDirectory(prefix="diskreplay-bench-", dir=place) as stores:
             group = GROUPS[name](size, Path(stores))
             legs = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,13 @@ def fill(task: Task) -> Rounds:
     yield {}
 
 
-def cold_sample(task: Task) -> Rounds:
+def cold_sample(task: Task, *, is_random: bool = False) -> Rounds:
     """Index the files with random rows; they are not in the page cache at first."""
     forget_pages(task.path)
     files = [np.load(f"{task.path}/{number}.npy", mmap_mode="r") for number in range(5)]
+    if is_random:
+        for file in files:
+            file.base.madvise(mmap.MADV_RANDOM)
     rng = np.random.default_rng(task.seed)
 
     def sample() -> list[Any]:
@@ -58,5 +62,12 @@ def cold_sample(task: Task) -> Rounds:
     yield from samples(task, sample)
 
 
+def random_sample(task: Task) -> Rounds:
+    """Do the same, after telling the system that accesses will be random."""
+    yield from cold_sample(task, is_random=True)
+
+
 if __name__ == "__main__":
-    serve({"copy": copy, "fill": fill, "cold_sample": cold_sample}, ())
+    serve(
+        {"copy": copy, "fill": fill, "cold_sample": cold_sample, "random_sample": random_sample}, ()
+    )

@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
@@ -26,6 +27,7 @@ from bench import driver, limits
 from bench.driver import OWN, PEERS, Leg, Measured, Pythons, WorkerError, measure
 from bench.endure import FLAT, growths_of
 from bench.goals import GROUPS, TINY, Figure, Row, Size
+from bench.options import stop_if_failed
 from bench.report import BEGIN, END, cells, write_into
 from bench.rows import BLOCK, Task, columns, singles
 
@@ -185,7 +187,31 @@ def test_a_leg_that_fails_has_a_reason_and_the_others_go_on(tmp_path: Path) -> N
     )
     assert any("NotAStoreError" in line for line in told)
     assert measured["cpprb"].missing == "not installed"
+    assert [one.has_failed for one in measured.values()] == [True, False, False]
     assert not measured["copy"].missing
+
+
+def test_a_peer_that_does_not_run_is_left_out(tmp_path: Path) -> None:
+    for peer, mode in (("cpprb", 0o755), ("sb3", 0o644)):
+        python = tmp_path / peer / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text("#!/bin/sh\necho it is broken >&2\nexit 3\n")
+        python.chmod(mode)
+    result = bench(
+        "run", "--tiny", "--rounds", 1, "--only", "sample", "--against", "cpprb,sb3",
+        "--peers", tmp_path,
+    )  # fmt: skip
+    assert " | cpprb | the worker of cpprb ended with status 3: it is broken |  |" in result.stdout
+    assert "Permission denied" in result.stdout
+    assert "- cpprb: unknown: the worker of cpprb ended with status 3" in result.stdout
+
+
+def test_only_what_is_ours_has_to_work() -> None:
+    ours, peer = Leg("diskreplay", "step", SMALL), Leg("cpprb", "step", SMALL)
+    gone = Measured(peer, missing="gone", has_failed=True)
+    stop_if_failed([Measured(ours), gone, Measured(ours, missing="no control group")])
+    with pytest.raises(click.ClickException, match="broken"):
+        stop_if_failed([gone, Measured(ours, missing="broken", has_failed=True)])
 
 
 def test_a_worker_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
@@ -274,6 +300,7 @@ def test_without_control_groups_a_limit_has_a_reason(
     legs = {"held": Leg("arrays", "copy", SMALL, limit_bytes=1 << 30)}
     measured = measure(legs, Pythons(tmp_path), 1, 0, lambda _: None)
     assert measured["held"].missing.startswith("no control group could be made")
+    assert not measured["held"].has_failed
 
 
 def test_a_limit_holds_a_process() -> None:

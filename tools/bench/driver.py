@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
+
 from bench.limits import MemoryGroup, NoLimitError, memory_group
 from bench.rows import Task
 
@@ -23,7 +25,7 @@ PEERS = ("cpprb", "sb3", "tianshou", "torchrl", "reverb")
 Tell = Callable[[str], None]
 
 
-class WorkerError(RuntimeError):
+class WorkerError(click.ClickException):
     """A worker could not do what it was told, or ended."""
 
 
@@ -48,6 +50,7 @@ class Measured:
     leg: Leg
     rounds: dict[str, list[float]] = field(default_factory=dict)
     missing: str = ""
+    has_failed: bool = False  # and could have worked
 
     def take(self, figures: dict[str, float]) -> None:
         """Append the figures of a round."""
@@ -76,7 +79,11 @@ class Worker:
             text=True,
         )
         if group is not None:
-            group.hold(self._process.pid)
+            try:
+                group.hold(self._process.pid)
+            except OSError as error:
+                self.kill()
+                raise NoLimitError(f"no process could be held: {error}") from error
 
     def ask(self, what: str, **more: Any) -> dict[str, Any]:
         """Return the answer to a request; raise WorkerError in its stead."""
@@ -200,8 +207,9 @@ def noted(measured: Measured, name: str, tell: Tell) -> Iterator[None]:
     """Have an error be the reason why a leg is missing."""
     try:
         yield
-    except (WorkerError, NoLimitError) as error:
+    except (WorkerError, NoLimitError, OSError) as error:
         measured.missing = str(error)
+        measured.has_failed = not isinstance(error, NoLimitError)
         measured.rounds.clear()
         tell(f"  {name}: {error}")
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.driver import Pythons
+from bench.driver import Pythons, WorkerError
 
 
 def facts() -> dict[str, str | int]:
@@ -43,5 +43,13 @@ def about(pythons: Pythons, systems: list[str], began: float) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "minutes": (time.monotonic() - began) / 60,
         "machine": facts(),
-        "versions": {name: pythons.versions(name) for name in systems if pythons.has(name)},
+        "versions": {name: versions_of(name, pythons) for name in systems if pythons.has(name)},
     }
+
+
+def versions_of(system: str, pythons: Pythons) -> dict[str, str]:
+    """Return the versions of a system and of what it needs, or why there are none."""
+    try:
+        return pythons.versions(system)
+    except (WorkerError, OSError) as error:
+        return {"unknown:": str(error)}

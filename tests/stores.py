@@ -49,23 +49,23 @@ def large(path: Path) -> Path:
 
 def packed(path: Path) -> Path:
     """Two records to a value in a leaf; the last value has one."""
-    with ReplayBuffer(capacity=101, path=path, seed=1) as buffer:
-        for first in range(0, 150, 15):
-            values = list(columns(first, 15).values())
-            values[0] = values[3] = np.arange(first * 120, (first + 15) * 120).reshape(15, 120)
-            buffer.extend(*values)
-            buffer.flush()
-    return path
+    return _wide(path, capacity=101, rows=22, width=120, per_value=2)
 
 
 def packed_pages(path: Path) -> Path:
     """Seven records to a value of four pages; the last value has three."""
-    with ReplayBuffer(capacity=24, path=path, seed=1) as buffer:
-        for first in range(0, 30, 5):
-            values = list(columns(first, 5).values())
-            values[0] = values[3] = np.arange(first * 252, (first + 5) * 252).reshape(5, 252)
+    return _wide(path, capacity=24, rows=5, width=252, per_value=7)
+
+
+def _wide(path: Path, *, capacity: int, rows: int, width: int, per_value: int) -> Path:
+    with ReplayBuffer(capacity=capacity, path=path, seed=1) as buffer:
+        for first in range(0, capacity * 3 // 2, rows):
+            values = list(columns(first, rows).values())
+            numbers = np.arange(first * width, (first + rows) * width, dtype=np.float32)
+            values[0] = values[3] = numbers.reshape(rows, width)
             buffer.extend(*values)
             buffer.flush()
+        assert buffer._ring._packing.per_value == per_value
     return path
 
 

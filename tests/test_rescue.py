@@ -41,7 +41,7 @@ def live_records(store: Path) -> dict[int, bytes]:
         first, count, capacity = buffer._ring.first, buffer.count, buffer.capacity
         with buffer._store.snapshot() as snapshot:
             ids = np.arange(first, count)
-            records = map(bytes, snapshot.records(ids % capacity))
+            records = map(bytes, snapshot.records(ids % capacity, buffer._ring._packing))
             return dict(zip(ids.tolist(), records, strict=True))
 
 
@@ -307,6 +307,46 @@ def test_records_of_replaced_pages_are_not_taken(tmp_path: Path) -> None:
     data.write_bytes(content)
     done = repair(store, tmp_path / "out")
     assert (done.lost, done.lost_ids) == (1, ((write_id, write_id + 1),))
+
+
+def test_records_on_several_pages_are_found_without_their_tree(tmp_path: Path) -> None:
+    """They begin anywhere in a value, so also those are found whose value begins in a lost page."""
+    store = packed_pages(tmp_path / "s")
+    live, free = live_records(store), free_pages(store)
+    file = DataFile(store / "data.mdb")
+    walk = Walk(file, file.metas()[0][0])
+    walk.collect_free()
+    tree = walk.trees()[b"transitions"]
+    begins = [at // PAGE for _, at, _ in walk.numbered(b"transitions", tree)]
+    file.close()
+    content = bytearray((store / "data.mdb").read_bytes())
+    for page, lost in ((tree.root, 0), (begins[0], 2)):
+        content[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
+        (store / "data.mdb").write_bytes(content)
+        done = check_repair(store, tmp_path / f"out-{page}", live, free)
+        assert f"lost: {lost}" in done
+
+
+def test_a_record_that_ends_in_a_free_page_is_not_taken(tmp_path: Path) -> None:
+    """What begins in the slack of a page in use may be of a commit that came to nothing."""
+    store = packed_pages(tmp_path / "s")
+    live, free = live_records(store), free_pages(store)
+    data = store / "data.mdb"
+    content = bytearray(data.read_bytes())
+    write_id = max(live)
+    with diskreplay.open(store) as buffer:
+        assert buffer.schema is not None
+        values = {f.name: np.zeros((1, *f.shape), f.dtype) for f in buffer.schema.fields}
+        [other] = buffer._ring._codec.encode(buffer.schema.accept_columns(values), write_id)
+    content[content.index(live[write_id]) + 30] ^= 1
+    ends = [page * PAGE for page in free if page - 1 not in free]
+    [at, *_] = [end - 1800 for end in ends if not any(content[end - 1800 : end])]
+    content[at : at + len(other)] = other
+    data.write_bytes(content)
+    assert repair(store, tmp_path / "out").lost_ids == ((write_id, write_id + 1),)
+    content[:PAGE] = content[PAGE : 2 * PAGE] = bytes(PAGE)  # then what is free is not known
+    data.write_bytes(content)
+    assert repair(store, tmp_path / "more").lost == 0
 
 
 def test_two_records_that_differ_are_both_left_out(tmp_path: Path) -> None:

@@ -95,8 +95,10 @@ def estimate(
 
     `disk_bytes` is the data file after any number of laps, with commits of up to 2 MiB, which is
     how large `push` lets them grow. An `extend` of more at once, or `load`, is one commit, and adds
-    twice its own size; so does a reader that stays in one call for long. `memory_bytes` is what
-    `stats()` says; batches, and the pages of the store that the system caches, come on top.
+    twice its own size; so does a reader that stays in one call for long. A store that `load` or
+    `repair` began in the middle of its ring can take up to twice as much, when its records are
+    small: what comes before the first slot leaves pages half full. `memory_bytes` is what `stats()`
+    says; batches, and the pages of the store that the system caches, come on top.
 
     Raises SchemaError when the schema does not have all standard fields, and ArgumentError for
     arguments that a constructor refuses.

@@ -17,6 +17,7 @@ Array = NDArray[Any]
 Row = tuple[Array, int, float, Array, bool]  # state, action, reward, next_state, done
 
 BLOCK = 1000  # transitions that are made, and extended, at once
+PIXEL_BLOCK = 50  # the same for pixels, which are 56 kB each
 PIXELS = (84, 84, 4)
 
 
@@ -49,6 +50,11 @@ class Task:
         """Bytes of a state."""
         return 4 * self.width if self.width else int(np.prod(PIXELS))
 
+    @property
+    def block(self) -> int:
+        """How many transitions are made, and extended, at once."""
+        return BLOCK if self.width else PIXEL_BLOCK
+
 
 def columns(task: Task, first: int, n: int) -> list[Array]:
     """Return states, actions, rewards, next states and dones of n transitions from number `first`.
@@ -56,28 +62,32 @@ def columns(task: Task, first: int, n: int) -> list[Array]:
     They follow from the seed and the number of their block alone, so that each system gets the
     same, and no state is made of zeros or compresses well.
     """
-    parts = [_block(task, number) for number in range(first // BLOCK, (first + n - 1) // BLOCK + 1)]
-    skip = first % BLOCK
+    parts = [
+        _block(task, number)
+        for number in range(first // task.block, (first + n - 1) // task.block + 1)
+    ]
+    skip = first % task.block
     return [np.concatenate(column)[skip : skip + n] for column in zip(*parts, strict=True)]
 
 
 def _block(task: Task, number: int) -> list[Array]:
     rng = np.random.default_rng([task.seed, number])
+    n = task.block
     if task.width:
-        states, next_states = rng.random((2, BLOCK, task.width), np.float32)
+        states, next_states = rng.random((2, n, task.width), np.float32)
     else:
-        states, next_states = rng.integers(0, 256, (2, BLOCK, *PIXELS), np.uint8)
-    actions = rng.integers(0, 18, BLOCK)
-    rewards = rng.standard_normal(BLOCK, np.float32)
-    dones = (rng.random(BLOCK, np.float32) < 0.01).astype(np.float32)
+        states, next_states = rng.integers(0, 256, (2, n, *PIXELS), np.uint8)
+    actions = rng.integers(0, 18, n)
+    rewards = rng.standard_normal(n, np.float32)
+    dones = (rng.random(n, np.float32) < 0.01).astype(np.float32)
     return [states, actions, rewards, next_states, dones]
 
 
 def blocks(task: Task, first: int = 0, rows: int | None = None) -> Iterator[list[Array]]:
     """Yield columns of `rows` transitions in blocks; by default as many as the buffer holds."""
     end = first + (task.rows if rows is None else rows)
-    for start in range(first, end, BLOCK):
-        yield columns(task, start, min(BLOCK, end - start))
+    for start in range(first, end, task.block):
+        yield columns(task, start, min(task.block, end - start))
 
 
 def singles(task: Task, first: int, n: int) -> list[Row]:

@@ -12,7 +12,7 @@ import numpy as np
 
 import diskreplay
 from bench.kernel import private_bytes, resident_bytes
-from bench.rows import BLOCK, Task, blocks, columns, singles
+from bench.rows import Task, blocks, columns, singles
 from bench.timing import Rounds, clock
 
 SLACK_BYTES = 100e6  # what the goal for memory grants beside the window and the side tables
@@ -40,15 +40,15 @@ def opened(task: Task, *, warm: bool = True) -> Any:
     buffer.flush()
     if warm:
         rows = min(task.rows, task.window_bytes // task.row_bytes)
-        for ids in chunks(buffer.count - rows, buffer.count):
+        for ids in chunks(task, buffer.count - rows, buffer.count):
             buffer.get(ids)
     return buffer
 
 
-def chunks(first: int, end: int) -> Iterator[Any]:
+def chunks(task: Task, first: int, end: int) -> Iterator[Any]:
     """Yield the write ids from `first` to `end`, as many at a time as are read at once."""
-    for start in range(first, end, 5 * BLOCK):
-        yield np.arange(start, min(start + 5 * BLOCK, end))
+    for start in range(first, end, 5 * task.block):
+        yield np.arange(start, min(start + 5 * task.block, end))
 
 
 def stall(task: Task) -> Rounds:
@@ -95,7 +95,7 @@ def read(task: Task) -> Rounds:
         yield {}
         while True:
             start = clock()
-            for ids in chunks(buffer.count - len(buffer), buffer.count):
+            for ids in chunks(task, buffer.count - len(buffer), buffer.count):
                 buffer.get(ids)
             yield {"read": clock() - start}
 
@@ -113,8 +113,8 @@ def rebuild(task: Task) -> Rounds:
 def lap(buffer: Any, task: Task, first: int, rows: int) -> None:
     """Push `rows` transitions: extends, single pushes, and now and then a step."""
     rng = np.random.default_rng([task.seed, first])
-    for number, start in enumerate(range(first, first + rows, BLOCK)):
-        n = min(BLOCK, first + rows - start)
+    for number, start in enumerate(range(first, first + rows, task.block)):
+        n = min(task.block, first + rows - start)
         if number % 10 == 9:
             for row in singles(task, start, n):
                 buffer.push(*row)

@@ -284,6 +284,27 @@ def test_workers_die_with_the_driver(tmp_path: Path) -> None:
     assert not outlived
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", "--only", "stall", "--place", tmp_path],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=TOOLS,
+        text=True,
+    )
+    assert process.stderr is not None
+    while "pushes only: preparing" not in process.stderr.readline():
+        pass
+    time.sleep(0.5)  # now a worker fills a store of a million
+    assert list(tmp_path.iterdir())
+    process.send_signal(number)
+    assert process.stderr.read().split() == ["Aborted!"]
+    process.stderr.close()
+    assert process.wait() == 1
+    assert not list(tmp_path.iterdir())
+
+
 def is_running(pid: int) -> bool:
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()

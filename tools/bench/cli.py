@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
 from bench.curve import curve
@@ -17,6 +19,8 @@ def main() -> None:
 
     Example: python -m bench install cpprb sb3 && python -m bench run --against cpprb,sb3
     """
+    # Gigabytes of stores are removed on Ctrl-C; let it be so on SIGTERM, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 for command in (install, run, curve, plot, endure):

@@ -71,6 +71,7 @@ def test_all_groups_run_and_are_written_down(tmp_path: Path) -> None:
                 assert all(value >= 0 for values in leg["figures"].values() for value in values)
     assert {"cpu", "cores", "memory_bytes", "kernel", "python"} <= found["machine"].keys()
     assert found["versions"]["diskreplay"].keys() >= {"diskreplay", "numpy", "lmdb", "python"}
+    assert found["load_before"] >= 0
     assert found["command"].startswith("python -m bench run --tiny")
 
     written = page.read_text()
@@ -294,8 +295,8 @@ def test_a_run_that_is_interrupted_leaves_nothing(number: signal.Signals, tmp_pa
         text=True,
     )
     assert process.stderr is not None
-    while "pushes only: preparing" not in process.stderr.readline():
-        pass
+    while "pushes only: preparing" not in (line := process.stderr.readline()):
+        assert line
     time.sleep(0.5)  # now a worker fills a store of a million
     assert list(tmp_path.iterdir())
     process.send_signal(number)

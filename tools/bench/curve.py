@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.driver import Leg, Measured, Pythons, measure
 from bench.goals import at
-from bench.machine import about
+from bench.machine import about, load
 from bench.options import shared, stop_if_failed, tell
 from bench.rows import Task
 
@@ -67,7 +67,7 @@ def curve(
     a window of 2 GiB; batches are drawn out of a million. Example: python -m bench curve
     """
     pythons = Pythons(peers)
-    began = time.monotonic()
+    began, load_before = time.monotonic(), load()
     curves: dict[str, Any] = {}
     done: list[Measured] = []
     for system in SYSTEMS:
@@ -91,6 +91,6 @@ def curve(
                     click.echo(
                         f"{system:12} from {SMALLEST:,} to {LARGEST:,} rows: {growth:.2f} x{goal}"
                     )
-    facts = about(pythons, ["diskreplay", *against], began)
+    facts = about(pythons, ["diskreplay", *against], began, load_before)
     out.write_text(json.dumps({**facts, "curves": curves}) + "\n")
     stop_if_failed(done)

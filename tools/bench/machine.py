@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
+
 from bench.driver import Pythons, WorkerError
 
 
@@ -36,13 +38,24 @@ def cpu_model() -> str:
     return names[0] if names else platform.machine()
 
 
-def about(pythons: Pythons, systems: list[str], began: float) -> dict[str, Any]:
+def load() -> float:
+    """Return how many processes want to run, and warn when it is not one that measures."""
+    found = os.getloadavg()[0]
+    if found > 0.5:
+        click.echo(
+            f"other programs are busy here (load {found:.1f}): figures will be off", err=True
+        )
+    return found
+
+
+def about(pythons: Pythons, systems: list[str], began: float, load_before: float) -> dict[str, Any]:
     """Return what has to be known to judge figures, and to measure them again."""
     return {
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
         "minutes": (time.monotonic() - began) / 60,
         "machine": facts(),
+        "load_before": load_before,
         "versions": {name: versions_of(name, pythons) for name in systems if pythons.has(name)},
     }
 

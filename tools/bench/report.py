@@ -85,7 +85,8 @@ def page(lines: Sequence[str], facts: dict[str, Any]) -> str:
     text = [
         f"Measured on {facts['date']} on {machine['cores']} cores of {machine['cpu']} with "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB of memory, {machine['kernel']}, Python "
-        f"{machine['python']}, in {facts['minutes']:.0f} minutes, by `{facts['command']}`.",
+        f"{machine['python']}, in {facts['minutes']:.0f} minutes from a load of "
+        f"{facts['load_before']:.1f} on, by `{facts['command']}`.",
         "",
         f"| {' | '.join(HEADS)} |",
         TABLE,

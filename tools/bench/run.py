@@ -11,7 +11,7 @@ import click
 
 from bench.driver import OWN, Measured, Pythons, measure
 from bench.goals import GROUPS, MIB, TINY, Size
-from bench.machine import about
+from bench.machine import about, load
 from bench.options import out_of, shared, stop_if_failed, tell
 from bench.report import page, table, write_into
 
@@ -57,7 +57,7 @@ def run(
     """
     size = TINY if tiny else Size(limit_bytes=limit * MIB)
     pythons = Pythons(peers)
-    began = time.monotonic()
+    began, load_before = time.monotonic(), load()
     groups: dict[str, dict[str, Measured]] = {}
     lines: list[str] = []
     for name in only:
@@ -72,7 +72,7 @@ def run(
             if {row.ours.leg, (row.theirs or row.ours).leg} <= legs.keys():
                 lines += table([row], groups[name])
                 tell(lines[-1])
-    facts = about(pythons, ["diskreplay", *against], began)
+    facts = about(pythons, ["diskreplay", *against], began, load_before)
     text = page(lines, facts)
     click.echo(text)
     if out is not None:

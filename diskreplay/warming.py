@@ -38,7 +38,7 @@ HELPERS = 16
 _FEW = 512  # values that are read as they are, unless those before them were slow
 _FIRST_LOOK = 8  # values read before it is asked whether they were in memory
 _WORTH_IT = 8  # pages to wait for that take longer than to wake the helpers
-_SLOW_SECONDS = 2e-6  # for a value; ten times what it takes in memory
+_SLOW_SECONDS = 4e-6  # for a value; a few times what it takes in memory
 _PIECE_BYTES = 1 << 20
 _WHOSE = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 

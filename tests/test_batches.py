@@ -349,6 +349,7 @@ def test_a_forked_child_is_told_and_makes_its_own(tmp_path: Path) -> None:
         import test_batches as t
         warnings.simplefilter("ignore", DeprecationWarning)
         buffer = t.filled(t.ReplayBuffer, sys.argv[1], commit_interval=0.001)
+        buffer.flush()  # a child sees what is committed
         batches = buffer.batches(t.SIZE, prefetch=3)
         found = []
         for _ in range(20):

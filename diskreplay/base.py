@@ -68,23 +68,21 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         priority:  the raw priority, where the buffer is prioritized; None is the largest so far
         extra:     further fields by name, the same in every push
         """
-        values = {
-            "state": state, "action": action, "reward": reward,
-            "next_state": next_state, "done": done,
-        }  # fmt: skip
-        if extra:
-            values |= extra
-        self._refuse_nesting()
+        standard = (state, action, reward, next_state, done)
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            self._refuse_nesting()
         with self._lock:
             contents = self._writable()
-            schema = contents.ring.schema or contents.schema_for(values, lead=0)
-            row = schema.accept_row(values)
-            if not self._is_disk_looked_at:
-                self._look_at_disk(schema)
+            schema = contents.ring.schema
+            if schema is None:
+                named = dict(zip(STANDARD_FIELDS, standard, strict=True))
+                schema = contents.schema_for(named | extra, lead=0)
+            row = schema.accept_values(standard, extra)
             given = None if priority is None else contents.sampler.accept([priority], 1)
-            self._make_room(1)
-            if (adopted := contents.adopt(schema)) is not schema:  # another process was first
-                row = adopted.accept_row(values)
+            if self._commit_failed or not contents.has_room(1):
+                self._commit()
+            if schema is not self._adopted and (adopted := self._adopt(schema)) is not schema:
+                row = adopted.accept_values(standard, extra)  # another process was first
             self._touch()
             write_id = contents.push(row, given)
             self._settle()
@@ -129,8 +127,8 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
             if not self._is_disk_looked_at:
                 self._look_at_disk(schema)
             self._make_room(n)
-            if (adopted := contents.adopt(schema)) is not schema:  # another process was first
-                columns = adopted.accept_columns(values)
+            if schema is not self._adopted and (adopted := self._adopt(schema)) is not schema:
+                columns = adopted.accept_columns(values)  # another process was first
             if not contents.fits(n, schema):
                 self._commit()
                 self._store.check_place()

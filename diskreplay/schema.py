@@ -237,12 +237,15 @@ class Schema:
 
         Raises SchemaError for a missing or unknown field and for a value that does not fit.
         """
-        try:
-            row = [values[name] for name in self.names]
-        except KeyError:
-            row = []
-        if len(row) != len(values):
-            self._check_names(values)
+        self._check_names(values)
+        return self._sight.accepted([values[name] for name in self.names])
+
+    def accept_values(self, standard: Iterable[Any], extra: Mapping[str, Any]) -> list[Any]:
+        """Return what `accept_row` does, given the values of the standard fields in their order."""
+        row = [*standard]
+        if extra or self.extra_names:
+            self._check_names({**dict.fromkeys(STANDARD_FIELDS), **extra})
+            row += [extra[name] for name in self.extra_names]
         return self._sight.accepted(row)
 
     def accept_columns(self, values: Mapping[str, Any]) -> list[Array]:

@@ -85,6 +85,7 @@ class Session(Generic[SamplerT]):
         self._is_inherited = False  # by a forked child that has not opened it again yet
         self._is_child = False  # of a process that writes
         self._is_disk_looked_at = access == "read"
+        self._adopted: Schema | None = None  # the last schema that was, on the way of a push
         self._lock = threading.RLock()
         self._capacity = checked_capacity(capacity)
         self._interval = real_number("commit_interval", commit_interval, low=0, high=float("inf"))
@@ -261,6 +262,13 @@ class Session(Generic[SamplerT]):
                 raise ArgumentError(f"{name} must be one of {', '.join(words)} (found {word!r})")
         if path is None and access != "exclusive":
             raise ArgumentError(f"access={access!r} needs the path of a store")
+
+    def _adopt(self, schema: Schema) -> Schema:
+        """Have this schema from now on, or that of another process that was faster."""
+        if not self._is_disk_looked_at:
+            self._look_at_disk(schema)
+        self._adopted = self._writable().adopt(schema)
+        return self._adopted
 
     def _look_at_disk(self, schema: Schema) -> None:
         """Warn, once, when the disk has less room than the buffer takes when full."""

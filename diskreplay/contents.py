@@ -156,6 +156,7 @@ class Contents(Generic[SamplerT]):
         if missing:
             raise DamageError(f"priority block {min(missing)} of {path} is missing")
         changed = [number for number, seal in seals.items() if self._seals.get(number) != seal]
-        self.sampler.load_blocks(snapshot.blocks(changed), ring.first, ring.count)
+        found = snapshot.blocks_one_by_one(changed)
+        self.sampler.load_blocks(found, ring.first, ring.count)
         self.sampler.restore(ring.fact("sampler"))
         self._seals = seals

@@ -129,7 +129,7 @@ class Exclusive(Contents[SamplerT]):
             self.ahead.drop()
             source.refresh(snapshot)
             saved.load_blocks(
-                snapshot.blocks(saved.live_blocks(source.first, source.count)),
+                snapshot.blocks_one_by_one(saved.live_blocks(source.first, source.count)),
                 source.first,
                 source.count,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,13 +64,6 @@ def block_span(number: int, capacity: int) -> slice:
     return slice(number * BLOCK_SLOTS, min((number + 1) * BLOCK_SLOTS, capacity))
 
 
-def blocks_bytes(priorities: Priorities, numbers: Iterable[int]) -> dict[int, bytes]:
-    """Return blocks of the priorities of all slots as they are stored, by number."""
-    size, memory = BLOCK_SLOTS * _BLOCK_DTYPE.itemsize, priorities.astype(_BLOCK_DTYPE, copy=False)
-    raw = memory.data.cast("B")
-    return {number: bytes(raw[number * size : (number + 1) * size]) for number in numbers}
-
-
 def block_of(number: int, content: bytes, capacity: int) -> Priorities:
     """Return the priorities of a stored block; raise DamageError when they are none."""
     span = block_span(number, capacity)
@@ -81,6 +74,27 @@ def block_of(number: int, content: bytes, capacity: int) -> Priorities:
     if not ((block >= 0.0) & (block <= MAX_PRIORITY)).all():
         raise DamageError(f"priority block {number} holds what is not a priority")
     return block
+
+
+class Blocks(Mapping[int, bytes]):
+    """Blocks of the priorities of all slots, as they are stored, by number.
+
+    They are cut out when they are looked up: all at once they would be as large as the priorities.
+    """
+
+    def __init__(self, priorities: Priorities, numbers: list[int]) -> None:
+        self._raw = priorities.astype(_BLOCK_DTYPE, copy=False).data.cast("B")
+        self._numbers = numbers
+
+    def __getitem__(self, number: int) -> bytes:
+        size = BLOCK_SLOTS * _BLOCK_DTYPE.itemsize
+        return bytes(self._raw[number * size : (number + 1) * size])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
 
 def ring_spans(first: int, count: int, capacity: int, most: int) -> Iterator[slice]:

@@ -17,12 +17,12 @@ from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.priorities import (
     BLOCK_SLOTS,
     MAX_PRIORITY,
+    Blocks,
     Floats,
     Ints,
     Priorities,
     block_of,
     block_span,
-    blocks_bytes,
     checked_priorities,
     checked_state,
     newest_ids,
@@ -224,10 +224,13 @@ class PrioritizedSampler:
         blocks = overlaid(self.capacity, read, first, count, write_ids, values)
         return {"frame": frame, "max_priority": largest}, blocks
 
-    def dirty_blocks(self, first: int, count: int) -> dict[int, bytes]:
-        """Return the priority blocks that differ from those last committed, by block number."""
+    def dirty_blocks(self, first: int, count: int) -> Mapping[int, bytes]:
+        """Return the priority blocks that differ from those last committed, by block number.
+
+        They are good until the next call.
+        """
         self._settle(first, count)
-        return blocks_bytes(self._priorities, np.flatnonzero(self._dirty).tolist())
+        return Blocks(self._priorities, np.flatnonzero(self._dirty).tolist())
 
     def committed(self, blocks: Iterable[int]) -> None:
         """Take note that these blocks are committed as they are."""

@@ -101,11 +101,18 @@ class Snapshot:
 
     def blocks(self, numbers: Iterable[int]) -> dict[int, bytes]:
         """Return the contents of priority blocks."""
-        contents = {n: self._sealed("priorities", n, "priority block") for n in numbers}
-        for number, content in contents.items():
-            if not isinstance(content, bytes):
-                raise DamageError(f"priority block {number} of {self._path} holds no bytes")
-        return contents
+        return dict(self.blocks_one_by_one(numbers))
+
+    def blocks_one_by_one(self, numbers: Iterable[int]) -> Mapping[int, bytes]:
+        """Return the contents of priority blocks, of which only the one in use is in memory."""
+        return _Blocks(self, numbers)
+
+    def block(self, number: int) -> bytes:
+        """Return the content of one priority block; raise DamageError when it is damaged."""
+        content = self._sealed("priorities", number, "priority block")
+        if not isinstance(content, bytes):
+            raise DamageError(f"priority block {number} of {self._path} holds no bytes")
+        return content
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the descriptions of all runs, oldest first."""
@@ -137,6 +144,23 @@ class Snapshot:
                 f"{error}: restore the store from a copy, or copy what can be read of it with "
                 "diskreplay.repair()"
             ) from None
+
+
+class _Blocks(Mapping[int, bytes]):
+    """Priority blocks by number, each of them read when it is looked up."""
+
+    def __init__(self, snapshot: Snapshot, numbers: Iterable[int]) -> None:
+        self._snapshot = snapshot
+        self._numbers = list(numbers)
+
+    def __getitem__(self, number: int) -> bytes:
+        return self._snapshot.block(number)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
 
 class Transaction(Snapshot):

@@ -91,7 +91,7 @@ class UniformSampler:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
 
-    def dirty_blocks(self, first: int, count: int) -> dict[int, bytes]:
+    def dirty_blocks(self, first: int, count: int) -> Mapping[int, bytes]:
         """Return the priority blocks that differ from those last committed, by block number."""
         return {}
 

@@ -73,9 +73,12 @@ class Contents(Generic[SamplerT]):
         with self.store.snapshot() as snapshot:
             self._follow(snapshot)
 
-    @contextlib.contextmanager
-    def view(self) -> Iterator[Snapshot | None]:
+    def view(self) -> contextlib.AbstractContextManager[Snapshot | None]:
         """Take over what is committed, and give the snapshot that it was read from."""
+        return self._view()
+
+    @contextlib.contextmanager
+    def _view(self) -> Iterator[Snapshot | None]:
         with self.store.snapshot() as snapshot:
             self.store.check_place()
             self._follow(snapshot)

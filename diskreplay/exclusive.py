@@ -22,6 +22,9 @@ from diskreplay.store import Snapshot, Store
 Ints = NDArray[np.int64]
 
 
+_NO_SNAPSHOT = contextlib.nullcontext()
+
+
 class Exclusive(Contents[SamplerT]):
     """Contents ahead of the store: a transition is there, with its write id, when it is pushed."""
 
@@ -39,10 +42,9 @@ class Exclusive(Contents[SamplerT]):
         super().restore()
         self.generator = generator_from_plain(self.ring.state.get("generator"))
 
-    @contextlib.contextmanager
-    def view(self) -> Iterator[Snapshot | None]:
+    def view(self) -> contextlib.AbstractContextManager[Snapshot | None]:
         """Give no snapshot: nobody else changes anything."""
-        yield None
+        return _NO_SNAPSHOT
 
     def advance(self) -> None:
         """Count a draw."""

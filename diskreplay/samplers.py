@@ -308,7 +308,7 @@ class PrioritizedSampler:
 
     def raise_largest(self, priorities: Priorities) -> None:
         """Take note of priorities that were given, n > 0 of them."""
-        largest = float(np.max(priorities))
+        largest = float(np.maximum.reduce(priorities))
         self._largest = largest if self._largest is None else max(self._largest, largest)
 
     def _settle(self, first: int, count: int) -> None:

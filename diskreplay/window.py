@@ -133,7 +133,8 @@ class Window:
         columns where none of them is held.
         """
         places = write_ids % self.rows
-        if self._row_bytes > _SMALL_ROW:
+        # A window that is smaller than the batch holds little of it, if anything.
+        if self._row_bytes > _SMALL_ROW or self.rows < write_ids.size:
             held = self._owners[places] == write_ids + 1
             if not held.any() and held.size:
                 return [], held

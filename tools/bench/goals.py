@@ -42,7 +42,7 @@ class Size:
     paced_seconds: int = 30
     limit_bytes: int = 256 * MIB
     beyond_rows: int = 0  # of the store that is larger than the limit; 0 is four times as large
-    disk_bytes: int = 64 * MIB
+    disk_bytes: int = 512 * MIB
     many_width: int = 20  # of states where there are many rows
 
 
@@ -256,7 +256,8 @@ def disk(size: Size, place: Path) -> Group:
     legs: dict[str, Leg] = {}
     for width, what in ((4, "4 floats"), (60, "60 floats"), (376, "376 floats"), (0, "pixels")):
         task = Task(width=width, window_bytes=64 * MIB)
-        task = at(task, place, "disk", rows=size.disk_bytes // task.row_bytes)
+        held = min(size.rows, size.disk_bytes // task.row_bytes)
+        task = at(task, place, "disk", rows=held)
         legs[f"states of {what}"] = Leg("diskreplay", "disk", task, rounds=LAPS, warms_up=False)
     rows = [
         Row(

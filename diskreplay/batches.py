@@ -159,9 +159,13 @@ class Batches(Generic[BatchT]):
         return lane
 
     def _give_back(self, lane: Lane) -> None:
-        if not self._buffer._closed:
-            self._buffer._contents.take_back([lane])
-            self._buffer._contents.ahead.forget(lane)
+        buffer = self._buffer
+        if not buffer._closed:
+            if lane.ready and buffer._contents.keeps_draws:
+                buffer._touch()  # what others drew meanwhile counts only now
+            buffer._contents.take_back([lane])
+            buffer._contents.ahead.forget(lane)
+            buffer._settle()
 
 
 def _draw_ahead(lane: Lane, buffer_of: weakref.ref[Source], batch_size: int) -> None:

@@ -398,3 +398,23 @@ def test_a_trainer_pushes_and_updates_beside_the_thread() -> None:
     assert buffer.frame == 500
     buffer.check()
     assert os.path.exists(buffer.path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("interval", [0, 1e9])
+def test_what_others_drew_counts_once_the_iterator_is_closed(
+    kind: type, interval: float, tmp_path: Path
+) -> None:
+    with filled(kind, tmp_path / "b", commit_interval=interval) as buffer:
+        batches = buffer.batches(SIZE, prefetch=3)
+        next(batches)
+        fill(batches)
+        for _ in range(5):
+            buffer.sample(SIZE)
+        buffer.flush()
+        batches.close()
+        if interval:
+            buffer.flush()
+    # One was given, three wait that cannot be given back, five were drawn by others.
+    with diskreplay.open(tmp_path / "b") as again:
+        assert as_bytes(again.sample(SIZE)) == expected(kind, 10)[9]

@@ -73,6 +73,8 @@ def run(
                 lines += table([row], groups[name])
                 tell(lines[-1])
     facts = about(pythons, ["diskreplay", *against], began, load_before)
+    if tiny:
+        tell("This was a tiny size of everything: its figures say that it runs, and nothing else.")
     text = page(lines, facts)
     click.echo(text)
     if out is not None:

@@ -39,7 +39,6 @@ class Lane:
         self.thread: threading.Thread | None = None
         self.is_stuck = False  # the next draw failed, and is left to the user
         self.is_stopped = False
-        self.is_forgotten = False  # what is ready counts as given
         self._room = room
         self._changed = threading.Condition()
 
@@ -99,13 +98,14 @@ class Ahead:
     """The lanes of one buffer."""
 
     def __init__(self) -> None:
+        self.dropped: list[Lane] = []  # whose users are gone: what they have ready is to go back
         self._lanes: list[Lane] = []
         self._numbers = itertools.count()
 
     @property
     def oldest(self) -> Drawn | None:
         """The batch that was drawn before all others that are ready, if any is."""
-        fronts = [lane.ready[0] for lane in self._lanes if lane.ready and not lane.is_forgotten]
+        fronts = [lane.ready[0] for lane in self._lanes if lane.ready]
         return min(fronts, key=lambda drawn: drawn.number, default=None)
 
     def number(self) -> int:
@@ -115,7 +115,7 @@ class Ahead:
     def open(self, room: int) -> Lane:
         """Return a new lane."""
         lane = Lane(room)
-        self._lanes = [lane, *(other for other in self._lanes if not other.is_forgotten)]
+        self._lanes = [lane, *self._lanes]
         return lane
 
     def forget(self, lane: Lane) -> None:

@@ -183,10 +183,10 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         to n batches ready, in memory: the same batches in the same order, as long as nothing is
         pushed or updated. A batch that was drawn ahead stays as it was drawn, with the contents,
         priorities, weights and beta of then, so a push or an update takes effect n batches later at
-        the latest. Commits, `frame` and `beta` count a batch when it is given, so that a run that
-        goes on is given what the killed one would have been. `clear` and `load` drop what was drawn
-        before. Raises what `sample` raises, where the batch would come, and ClosedError when the
-        buffer is closed.
+        the latest. Commits, `frame` and `beta` count a batch when it is given (with access="shared"
+        when it is drawn), so that a run that goes on is given what the killed one would have been.
+        `clear` and `load` drop what was drawn before. Raises what `sample` raises, where the batch
+        would come, and ClosedError when the buffer is closed.
 
         >>> buffer = PrioritizedReplayBuffer(capacity=100)
         >>> ids = buffer.extend([[0.0]] * 9, [0] * 9, [1.0] * 9, [[0.0]] * 9, [False] * 9)

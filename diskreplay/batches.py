@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 BatchT = TypeVar("BatchT")
 _PATIENCE = 0.05  # seconds
-_LAST_PATIENCE = 1.0
 
 
 class Source(Protocol):
@@ -38,6 +37,8 @@ class Source(Protocol):
     def _touch(self) -> None: ...
 
     def _settle(self) -> None: ...
+
+    def _take_back_dropped(self) -> None: ...
 
 
 class Batches(Generic[BatchT]):
@@ -113,16 +114,11 @@ class Batches(Generic[BatchT]):
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_closed", True) or not (lane := self._stop()):
-            return
-        # The collector may call this anywhere, also where another thread waits for this one.
-        if self._buffer._lock.acquire(timeout=_LAST_PATIENCE):
-            try:
-                self._give_back(lane)
-            finally:
-                self._buffer._lock.release()
-        else:
-            lane.is_forgotten = True
+        # The collector may call this on any thread, at any line, also where another one waits for
+        # it. So nobody is waited for here; the buffer's next call gives the draws back.
+        if not getattr(self, "_closed", True) and self._lane and self._process == os.getpid():
+            self._lane.stop()
+            self._buffer._contents.ahead.dropped.append(self._lane)
 
     # Inside
 
@@ -159,13 +155,10 @@ class Batches(Generic[BatchT]):
         return lane
 
     def _give_back(self, lane: Lane) -> None:
-        buffer = self._buffer
-        if not buffer._closed:
-            if lane.ready and buffer._contents.keeps_draws:
-                buffer._touch()  # what others drew meanwhile counts only now
-            buffer._contents.take_back([lane])
-            buffer._contents.ahead.forget(lane)
-            buffer._settle()
+        if not self._buffer._closed:
+            self._buffer._contents.ahead.dropped.append(lane)
+            self._buffer._take_back_dropped()
+            self._buffer._settle()
 
 
 def _draw_ahead(lane: Lane, buffer_of: weakref.ref[Source], batch_size: int) -> None:

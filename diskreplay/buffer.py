@@ -202,7 +202,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
 
     @property
     def frame(self) -> int:
-        """The number of batches drawn so far, over all runs; of those ahead, none is counted."""
+        """The number of batches given so far, over all runs; shared ones count those ahead."""
         with self._view():
             return self._annealing[0]
 

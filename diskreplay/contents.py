@@ -123,15 +123,16 @@ class Contents(Generic[SamplerT]):
         """
         drawn = self.ahead.ready(lanes)
         state = generator_to_plain(self.generator)
-        first = None
+        back: list[Drawn] = []
         while drawn and drawn[-1].after == state:
-            first = drawn.pop()
-            state = first.before
-        if first is not None:
-            self._go_back(first)
+            back.append(drawn.pop())
+            state = back[-1].before
+        if back:
+            self._go_back(back[-1], len(back))
         self.ahead.drop(lanes)
 
-    def _go_back(self, drawn: Drawn) -> None:
+    def _go_back(self, drawn: Drawn, draws: int) -> None:
+        """Have the random stream as it was before the first of the last few draws."""
         self.generator = generator_from_plain(drawn.before)
 
     def _follow(self, snapshot: Snapshot) -> None:

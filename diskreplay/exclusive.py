@@ -99,10 +99,10 @@ class Exclusive(Contents[SamplerT]):
         self.stale += write_ids.size - applied
         return applied
 
-    def _go_back(self, drawn: Drawn) -> None:
+    def _go_back(self, drawn: Drawn, draws: int) -> None:
         if isinstance(self.sampler, PrioritizedSampler):
             self.sampler.frame = drawn.frame
-        super()._go_back(drawn)
+        super()._go_back(drawn, draws)
 
     def clear(self) -> None:
         """Remove all transitions."""

@@ -163,7 +163,7 @@ class _Sight:
             elif field.name == "done":
                 self._dones.append((i, field))
             elif field.dtype.kind == "f":
-                most = 6e4 if field.dtype.itemsize == 2 else 1e18
+                most = 6e4 if field.dtype.itemsize == 2 else 2.0**53  # up to there a float is exact
                 self._numbers.append((i, field, _NUMBERS, -most, most))
             elif field.dtype.kind in "iu":
                 span = np.iinfo(field.dtype)

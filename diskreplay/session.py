@@ -217,6 +217,8 @@ class Session(Generic[SamplerT]):
         self._refuse_nesting()
         with self._lock:
             self._check_open()
+            if self._contents.ahead.dropped:
+                self._take_back_dropped()
             with self._contents.view() as snapshot:
                 yield snapshot
 
@@ -340,7 +342,20 @@ class Session(Generic[SamplerT]):
                 self._is_committed()
                 raise
 
+    def _take_back_dropped(self) -> None:
+        """Give back the draws of batches whose iterators are gone."""
+        contents = self._contents
+        while contents.ahead.dropped:
+            lane = contents.ahead.dropped[0]
+            if lane.ready and contents.keeps_draws:
+                self._touch()  # what others drew meanwhile counts only now
+            contents.take_back([lane])
+            contents.ahead.forget(lane)
+            del contents.ahead.dropped[0]
+
     def _commit(self, *, anywhere: bool = False) -> None:
+        if self._contents.ahead.dropped:
+            self._take_back_dropped()
         if self._changed_at is None:
             return
         if not anywhere:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay.ahead import Drawn
 from diskreplay.contents import Contents, SamplerT
 from diskreplay.outbox import NEW, Outbox
 from diskreplay.priorities import BLOCK_SLOTS, Priorities
@@ -43,6 +44,11 @@ class Shared(Contents[SamplerT]):
         """Count a draw."""
         self.sampler.advance(1)
         self._outbox.draws += 1
+
+    def _go_back(self, drawn: Drawn, draws: int) -> None:
+        super()._go_back(drawn, draws)
+        self.sampler.advance(-draws)
+        self._outbox.draws -= draws
 
     @property
     def nbytes(self) -> int:

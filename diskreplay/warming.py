@@ -129,7 +129,8 @@ class Warmer:
         self.settle()
         self._shares.put(None)
         for helper in self.helpers:
-            helper.join()
+            if helper is not threading.current_thread():  # the collector ends a store anywhere
+                helper.join()
         self.helpers = []
         self._file.close()
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.errors import ArgumentError
+from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.schema import Array, Schema
 
 Ints = NDArray[np.int64]
@@ -148,11 +148,16 @@ class Window:
     def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, list[Array]]]:
         """Yield (write id of the first row, columns) over held rows [first, end), without copying.
 
-        A chunk has at most `size` rows.
+        A chunk has at most `size` rows. Raises DamageError rather than give a row of another one.
         """
         while first < end:
             row = first % self.rows
             n = min(size, end - first, self.rows - row)
+            if not np.array_equal(self._owners[row : row + n], np.arange(first + 1, first + n + 1)):
+                raise DamageError(
+                    f"the window does not hold the rows of the write ids [{first}, {first + n}): "
+                    "nothing of them was committed; this is a fault of diskreplay, please report it"
+                )
             yield first, [column[row : row + n] for column in self._columns]
             first += n
 

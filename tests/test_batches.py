@@ -119,6 +119,7 @@ def test_dropping_gives_draws_back_and_ends_the_thread() -> None:
     fill(batches)
     thread = batches._lane.thread
     del batches
+    thread.join(30)
     assert not thread.is_alive()
     assert as_bytes(buffer.sample(SIZE)) == wanted[1]
     assert buffer.frame == 2
@@ -418,3 +419,32 @@ def test_what_others_drew_counts_once_the_iterator_is_closed(
     # One was given, three wait that cannot be given back, five were drawn by others.
     with diskreplay.open(tmp_path / "b") as again:
         assert as_bytes(again.sample(SIZE)) == expected(kind, 10)[9]
+
+
+def test_an_iterator_can_be_dropped_by_a_thread_that_others_wait_for() -> None:
+    buffer = filled(PrioritizedReplayBuffer)
+    box = [buffer.batches(SIZE, prefetch=3)]
+    next(box[0])
+    with buffer._lock:  # as a call has it that waits for this very thread
+        dropper = threading.Thread(target=box.clear)
+        dropper.start()
+        dropper.join(30)
+        assert not dropper.is_alive()
+    wanted = expected(PrioritizedReplayBuffer, 2)
+    assert as_bytes(buffer.sample(SIZE)) == wanted[1]
+
+
+def test_a_shared_buffer_gives_its_count_of_draws_back(tmp_path: Path) -> None:
+    with filled(PrioritizedReplayBuffer, tmp_path / "b", access="shared") as buffer:
+        buffer.flush()
+        for flush in (lambda: None, buffer.flush):
+            before = buffer.frame
+            with buffer.batches(SIZE, prefetch=3) as batches:
+                next(batches)
+                fill(batches)
+                flush()
+                assert buffer.frame == before + 4
+            assert buffer.frame == before + 1
+        buffer.flush()
+        assert buffer.frame == 2
+    assert diskreplay.open(tmp_path / "b").frame == 2

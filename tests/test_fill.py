@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sampling import mass, sampler
 
 from diskreplay import SumTree
 from diskreplay.priorities import ring_spans
@@ -39,3 +40,18 @@ def test_spans_are_the_slots_in_order(first: int, size: int, capacity: int, most
     found = [slot for span in spans for slot in range(span.start, span.stop)]
     assert found == [write_id % capacity for write_id in range(first, count)]
     assert all(0 < span.stop - span.start <= most for span in spans)
+
+
+@pytest.mark.parametrize("others", [1, 30])
+def test_a_slot_that_was_left_out_is_drawn_again_once_others_wrote_to_it(others: int) -> None:
+    writer, reader = sampler(64), sampler(64)
+    writer.hold(0, 64, None)
+    reader.load_blocks(writer.dirty_blocks(0, 64), 0, 64)
+    reader.leave_out(np.array([0, 5]), 0, 64)
+    assert reader._tree.masses([0, 5]).tolist() == [0.0, 0.0]
+    writer.hold(64, others, None)
+    count = 64 + others
+    reader.load_blocks(writer.dirty_blocks(count - 64, count), count - 64, count)
+    expected = [mass(1.0), mass(1.0) if others > 5 else 0.0]
+    assert reader._tree.masses([0, 5]).tolist() == expected
+    reader.check(count - 64, count)

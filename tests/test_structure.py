@@ -49,7 +49,7 @@ MAY_IMPORT = {
         "store",
     },
     "shared": {
-        "contents", "outbox", "priorities", "ring", "schema", "store", "window"
+        "ahead", "contents", "outbox", "priorities", "ring", "schema", "store", "window"
     },
     "session": {
         "arguments", "committer", "contents", "errors", "estimation", "exclusive", "forks",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diskreplay import Field, Schema
+from diskreplay import DamageError, Field, ReplayBuffer, Schema
 from diskreplay.window import MIN_ROWS, Window, window_rows
 
 TYPES = ["b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16"]
@@ -136,3 +136,40 @@ def test_dropped_rows_are_held_no_more() -> None:
     window.write(0, values_of(schema, 10, 1))
     window.drop_from(7)
     assert window.take(np.arange(10))[1].tolist() == [True] * 7 + [False] * 3
+
+
+def test_rows_that_wait_for_a_commit_keep_their_places() -> None:
+    def rows(first: int, n: int) -> dict[str, Any]:
+        ids = np.arange(first, first + n)
+        states = ids[:, None].astype(np.float32)
+        return {
+            "states": states, "actions": ids, "rewards": np.zeros(n), "next_states": states,
+            "dones": np.zeros(n),
+        }  # fmt: skip
+
+    with ReplayBuffer(1000, window_bytes=0, commit_interval=1e9) as buffer:
+        buffer.extend(**rows(0, 500))
+        buffer.flush()
+        buffer.extend(**rows(500, 30))
+        buffer.get(np.arange(60))
+        for first in range(530, 730, 10):
+            buffer.extend(**rows(first, 10))
+        buffer.flush()
+        assert buffer.get(np.arange(730)).actions.tolist() == list(range(730))
+
+
+def test_a_row_of_another_write_id_is_not_given_for_a_commit() -> None:
+    window = Window(schema_of(2), 100, 0)
+    window.write(0, values_of(schema_of(2), 10, 1))
+    window.write(67, values_of(schema_of(2), 1, 2))  # in the place of 3
+    with pytest.raises(DamageError, match=r"does not hold the rows of the write ids \[0, 10\)"):
+        list(window.chunks(0, 10, 100))
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, 2**54 + 2**30 + 1, -(2**60) - 1, 10**17 + 3])
+def test_push_rounds_whole_numbers_as_extend_does(number: int) -> None:
+    with ReplayBuffer(10) as buffer:
+        buffer.push([0.0], 0, number, [0.0], False)
+        buffer.extend([[0.0]], [0], [number], [[0.0]], [False])
+        pushed, extended = buffer.get([0, 1]).rewards
+    assert pushed == extended == np.float32(np.int64(number))

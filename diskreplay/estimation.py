@@ -106,8 +106,8 @@ def estimate(
     >>> fields = {"state": ("float32", (60,)), "action": "int64", "reward": "float32",
     ...           "next_state": ("float32", (60,)), "done": "float32"}
     >>> print(estimate(fields, 1_000_000))
-    1,000,000 transitions of 496 bytes (522 as a record)
-    disk    607 MB: records 588 MB, priorities 4.13 MB, spare pages 14.8 MB; 1.22 times the payload
+    1,000,000 transitions of 496 bytes (522 as a record, 15 to a value)
+    disk    567 MB: records 548 MB, priorities 4.13 MB, spare pages 14.5 MB; 1.14 times the payload
     memory  289 MB: window 268 MB, side tables 20.1 MB
 
     schema:       a Schema or fields by name, as the constructors take it, but complete

@@ -28,9 +28,9 @@ _POINTER_BYTES = 2
 _LARGEST_IN_LEAF = 2022
 _BRANCHES = (PAGE_BYTES - _PAGE_HEADER) // (_NODE_BYTES + _POINTER_BYTES)
 _LEAST_PAYLOAD = 64  # below it the framing of records is what costs
-# Of the payload; the rest up to 1.2 is for pages that commits have freed. A record that is fine by
-# itself is not packed, since it is read faster: so it may cost a little more.
-_FINE_ALONE, _FINE_PACKED = 1.195, 1.18
+# Of the payload: the first leaves room up to 1.2 for pages that commits have freed. The others are
+# for records whose framing takes that room: for one by itself, which is read faster, and for more.
+_FINE, _FINE_ALONE, _FINE_PACKED = 1.17, 1.195, 1.18
 _NEAREST = 1.02  # of the least possible, where the goal is out of reach
 _MOST_RECORDS = 64
 _MOST_BYTES = 12 * PAGE_BYTES  # of a value: a read from a cold disk meets each of its pages
@@ -85,12 +85,12 @@ ALONE = Packing(1, 0)
 def packing_for(record_bytes: int, payload_bytes: int) -> Packing:
     """Return how records of a size are stored: it follows from these two numbers alone.
 
-    A record has a value of its own where values, the pages above them and priorities take at most
-    1.195 times the payload. If not, it is the smallest number of records for which they take at
-    most 1.18 times as much. Where framing alone costs more than that, it is the smallest that comes
+    A value holds the smallest number of records for which values, the pages above them and
+    priorities take at most 1.17 times the payload; or else one, if that takes 1.195 times, or as
+    many as take 1.18 times. Where framing alone costs more than that, it is the smallest that comes
     within 2 % of the least possible; such records, if small, stay in one page.
 
-    >>> packing_for(522, 496).per_value, packing_for(3084, 3056).per_value
+    >>> packing_for(970, 944).per_value, packing_for(3084, 3056).per_value
     (1, 5)
     """
     most = max(1, min(_MOST_RECORDS, _MOST_BYTES // record_bytes))
@@ -100,9 +100,10 @@ def packing_for(record_bytes: int, payload_bytes: int) -> Packing:
         slot_bytes(Packing(n, record_bytes)) + _value_bytes(BLOCK_BYTES) / 1000
         for n in range(1, most + 1)
     ]
-    for number, cost in enumerate(costs, 1):
-        if cost <= (_FINE_ALONE if number == 1 else _FINE_PACKED) * payload_bytes:
-            return Packing(number, record_bytes)
+    for alone, packed in ((_FINE, _FINE), (_FINE_ALONE, _FINE_PACKED)):
+        for number, cost in enumerate(costs, 1):
+            if cost <= (alone if number == 1 else packed) * payload_bytes:
+                return Packing(number, record_bytes)
     if 2 * record_bytes <= _LARGEST_IN_LEAF:
         costs = costs[: _LARGEST_IN_LEAF // record_bytes]
     near = _NEAREST * min(costs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,11 +101,14 @@ def test_a_scan_of_what_is_on_disk_waits_for_few_pages(
 
 
 def test_damage_on_disk_is_met_by_the_caller(store: Path) -> None:
-    at = (store / "data.mdb").read_bytes().index(np.full(WIDE, 1234, np.float32).tobytes())
+    content = (store / "data.mdb").read_bytes()
+    state = re.escape(np.full(WIDE, 1234, np.float32).tobytes())
+    places = [found.start() for found in re.finditer(state, content)]  # freed pages have it, too
     buffer = diskreplay.open(store, access="read", window_bytes=0)
     with open(store / "data.mdb", "r+b") as file:  # after the opening, which would look at all
-        file.seek(at)
-        file.write(b"\xff")
+        for at in places:
+            file.seek(at)
+            file.write(b"\xff")
     make_cold(store / "data.mdb")
     with pytest.raises(diskreplay.DamageError, match="write id 1234 "):
         buffer.get(np.append(np.random.default_rng(0).integers(0, N, 400), 1234))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -274,16 +275,15 @@ def test_workers_die_with_the_driver(tmp_path: Path) -> None:
     assert process.stdout is not None
     with process.stdout:
         pid = int(process.stdout.readline())
-    time.sleep(0.2)  # now it is in a round of ten minutes
+    began = processor_ticks(pid)
+    wait_until(lambda: processor_ticks(pid) > began + 5)  # it is in a round of ten minutes
     process.kill()
     process.wait()
-    end = time.monotonic() + 30
-    while is_running(pid) and time.monotonic() < end:
-        time.sleep(0.02)
-    outlived = is_running(pid)
-    if outlived:
+    try:
+        wait_until(lambda: not is_running(pid))
+    except TimeoutError:
         os.kill(pid, signal.SIGKILL)
-    assert not outlived
+        raise
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -298,13 +298,25 @@ def test_a_run_that_is_interrupted_leaves_nothing(number: signal.Signals, tmp_pa
     assert process.stderr is not None
     while "pushes only: preparing" not in (line := process.stderr.readline()):
         assert line
-    time.sleep(0.5)  # now a worker fills a store of a million
-    assert list(tmp_path.iterdir())
+    wait_until(lambda: list(tmp_path.rglob("data.mdb")))  # which a worker fills with a million
     process.send_signal(number)
     assert process.stderr.read().split() == ["Aborted!"]
     process.stderr.close()
     assert process.wait() == 1
     assert not list(tmp_path.iterdir())
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not happened():
+        if time.monotonic() > end:
+            raise TimeoutError("what was waited for did not happen in a minute")
+        time.sleep(0.01)
+
+
+def processor_ticks(pid: int) -> int:
+    """Return how long a process has run, in ticks of the system."""
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
 
 
 def is_running(pid: int) -> bool:

@@ -1,0 +1,75 @@
+"""What is left when an iterator of batches is closed or dropped, beside the draws of others."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_batches import KINDS, SIZE, as_bytes, expected, fill, filled
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("interval", [0, 1e9])
+def test_what_others_drew_counts_once_the_iterator_is_closed(
+    kind: type, interval: float, tmp_path: Path
+) -> None:
+    with filled(kind, tmp_path / "b", commit_interval=interval) as buffer:
+        batches = buffer.batches(SIZE, prefetch=3)
+        next(batches)
+        fill(batches)
+        for _ in range(5):
+            buffer.sample(SIZE)
+        buffer.flush()
+        batches.close()
+        if interval:
+            buffer.flush()
+    # One was given, three wait that cannot be given back, five were drawn by others.
+    with diskreplay.open(tmp_path / "b") as again:
+        assert as_bytes(again.sample(SIZE)) == expected(kind, 10)[9]
+
+
+def test_an_iterator_can_be_dropped_by_a_thread_that_its_own_waits_for() -> None:
+    drawing, dropped = threading.Event(), threading.Event()
+
+    def hold_up(frame: Any, event: str, arg: Any) -> None:
+        if frame.f_code.co_name == "draw_ahead":  # in the middle of a draw, with the buffer's lock
+            drawing.set()
+            dropped.wait(60)
+
+    buffer = filled(PrioritizedReplayBuffer)
+    box = [buffer.batches(SIZE, prefetch=3)]
+    threading.settrace(hold_up)
+    try:
+        box[0]._start(box[0]._lane)
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
+    assert drawing.wait(30)
+    dropper = threading.Thread(target=box.clear)
+    dropper.start()
+    dropper.join(20)
+    came_back = not dropper.is_alive()
+    dropped.set()
+    dropper.join()
+    assert came_back
+    assert as_bytes(buffer.sample(SIZE)) == expected(PrioritizedReplayBuffer, 1)[0]
+
+
+def test_a_shared_buffer_gives_its_count_of_draws_back(tmp_path: Path) -> None:
+    with filled(PrioritizedReplayBuffer, tmp_path / "b", access="shared") as buffer:
+        buffer.flush()
+        for flush in (lambda: None, buffer.flush):
+            before = buffer.frame
+            with buffer.batches(SIZE, prefetch=3) as batches:
+                next(batches)
+                fill(batches)
+                flush()
+                assert buffer.frame == before + 4
+            assert buffer.frame == before + 1
+        buffer.flush()
+        assert buffer.frame == 2
+    assert diskreplay.open(tmp_path / "b").frame == 2

@@ -98,9 +98,15 @@ class Codec:
         return template
 
     def encode(self, columns: Sequence[Array], first_write_id: int) -> list[bytes]:
-        """Return n transitions, given as columns of the schema's types, as n records.
+        """Return n transitions, given as columns of the schema's types, as n records."""
+        records = self.encode_array(columns, first_write_id)
+        rows: list[bytes] = records.view(f"V{self.record_bytes}")[:, 0].tolist()
+        return rows
 
-        Cost: about 0.3 microseconds a record of 500 bytes, vectorised but for the checksums.
+    def encode_array(self, columns: Sequence[Array], first_write_id: int) -> NDArray[np.uint8]:
+        """Return what `encode` does as one array, (n, record_bytes).
+
+        Cost: about 0.2 microseconds a record of 500 bytes, vectorised but for the checksums.
         """
         n = len(columns[0])
         records = np.empty((n, self.record_bytes), np.uint8)
@@ -113,8 +119,7 @@ class Codec:
             else:
                 view[_column(index)] = column
         view["checksum"] = _digests(view)
-        rows: list[bytes] = records.view(f"V{self.record_bytes}")[:, 0].tolist()
-        return rows
+        return records
 
     def decode(self, records: Sequence[Any], write_ids: Array, slots: Array) -> list[Array]:
         """Return records as columns, each a fresh array, after checking every record.

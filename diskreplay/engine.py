@@ -19,6 +19,7 @@ from diskreplay.errors import DamageError, DiskReplayError, StorageError
 from diskreplay.packing import ALONE, Packing
 
 Ints = NDArray[np.int64]
+Records = Sequence[bytes] | NDArray[np.uint8]  # an array has a record a row
 
 INTEGER_KEYS = ("transitions", "priorities", "runs")
 _MAP_BYTES = 1 << 42  # address space, not disk: a store never meets its end
@@ -95,17 +96,20 @@ def open_databases(env: lmdb.Environment, *, create: bool) -> dict[str, Any]:
 def put_records(
     cursor: lmdb.Cursor,
     slot: int,
-    rows: Sequence[bytes],
+    records: Records,
     capacity: int,
     packing: Packing = ALONE,
 ) -> None:
-    """Put rows into slots from `slot` on, around the end of the ring."""
+    """Put records into slots from `slot` on, around the end of the ring."""
     if packing.per_value == 1:
+        rows = rows_of(records) if isinstance(records, np.ndarray) else records
         _put(cursor, slot, rows, capacity)
         return
+    if not isinstance(records, np.ndarray):
+        records = np.frombuffer(b"".join(records), np.uint8).reshape(-1, packing.record_bytes)
     at = 0
-    while at < len(rows):
-        part = rows[at : at + capacity - slot]
+    while at < len(records):
+        part = records[at : at + capacity - slot]
         values = _values_of(cursor, slot, part, capacity, packing)
         _put(cursor, slot // packing.per_value, values, packing.groups(capacity))
         at += len(part)
@@ -113,27 +117,36 @@ def put_records(
 
 
 def _values_of(
-    cursor: lmdb.Cursor, slot: int, rows: Sequence[bytes], capacity: int, packing: Packing
+    cursor: lmdb.Cursor, slot: int, part: NDArray[np.uint8], capacity: int, packing: Packing
 ) -> list[bytes]:
-    """Return the values that hold rows of contiguous slots, and what is there beside them.
+    """Return the values that hold the records of contiguous slots, and what is there beside them.
 
     A value has its full length from the first record on: one that grew would split its page.
     """
-    size = packing.record_bytes
-    values = []
-    at = 0
-    while at < len(rows):
-        group, within = divmod(slot + at, packing.per_value)
+
+    def value_around(slot: int, part: NDArray[np.uint8]) -> bytes:
+        group, within = divmod(slot, packing.per_value)
+        found = bytes(cursor.value()) if cursor.set_key(integer_key(group)) else b""
         slots = packing.slots_in(group, capacity)
-        part = rows[at : at + slots - within]
-        value = b"".join(part)
-        if len(part) < slots:
-            found = bytes(cursor.value()) if cursor.set_key(integer_key(group)) else b""
-            before = found[: slots * size].ljust(slots * size, b"\0")
-            value = before[: within * size] + value + before[(within + len(part)) * size :]
-        values.append(value)
-        at += len(part)
+        value = np.zeros((slots, packing.record_bytes), np.uint8)
+        value.reshape(-1)[: len(found)] = np.frombuffer(found, np.uint8)[: value.size]
+        value[within : within + len(part)] = part
+        return value.tobytes()
+
+    before = min(-slot % packing.per_value, len(part))
+    whole = len(part) - (len(part) - before) % packing.per_value
+    groups = part[before:whole].reshape(-1, packing.per_value * packing.record_bytes)
+    values = [value_around(slot, part[:before])] if before else []
+    values += rows_of(groups)
+    if whole < len(part):
+        values.append(value_around(slot + whole, part[whole:]))
     return values
+
+
+def rows_of(array: NDArray[np.uint8]) -> list[bytes]:
+    """Return the rows of a contiguous array of bytes."""
+    rows: list[bytes] = array.view(f"V{array.shape[1]}")[:, 0].tolist()
+    return rows
 
 
 def _put(cursor: lmdb.Cursor, slot: int, rows: Sequence[bytes], capacity: int) -> None:

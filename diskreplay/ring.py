@@ -230,7 +230,7 @@ class Ring:
         Returns the number of commits with this one. `run` is what to say of the run, by `run_of`.
         """
         for first, columns in rows:
-            records = self._codec.encode(columns, first)
+            records = self._codec.encode_array(columns, first)
             txn.put_records(self.capacity, first, records, self._packing)
         commits: int = state["commits"] + 1
         counters = {

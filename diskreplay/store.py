@@ -19,7 +19,7 @@ import functools
 import itertools
 import os
 import uuid as uuids
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from diskreplay.directory import (
     read_uuid,
 )
 from diskreplay.engine import (
+    Records,
     errors_of,
     integer_key,
     number_of,
@@ -167,7 +168,7 @@ class Transaction(Snapshot):
     """A snapshot that nobody else can change before it ends, and what is put into it."""
 
     def put_records(
-        self, capacity: int, first: int, records: Sequence[bytes], packing: Packing = ALONE
+        self, capacity: int, first: int, records: Records, packing: Packing = ALONE
     ) -> None:
         """Put the records of the write ids from `first` on into their slots."""
         with self._txn.cursor(self._databases["transitions"]) as cursor:

@@ -20,8 +20,10 @@ from diskreplay.errors import (
     StorageError,
 )
 from diskreplay.estimation import DiskSpaceWarning, Estimate, estimate
+from diskreplay.merging import merge
 from diskreplay.priorities import importance_weights
 from diskreplay.rescue import Repair, repair
+from diskreplay.rewriting import Rewritten, compact, resize
 from diskreplay.schema import Field, Schema
 from diskreplay.sum_tree import SumTree
 from diskreplay.verification import verify
@@ -49,15 +51,19 @@ __all__ = [
     "ReadOnlyError",
     "Repair",
     "ReplayBuffer",
+    "Rewritten",
     "SampleError",
     "Schema",
     "SchemaError",
     "StorageError",
     "SumTree",
     "__version__",
+    "compact",
     "estimate",
     "importance_weights",
+    "merge",
     "open",
     "repair",
+    "resize",
     "verify",
 ]

@@ -15,6 +15,7 @@ from diskreplay.arguments import checked_path, whole_number, whole_numbers
 from diskreplay.batch import Batch, Experience
 from diskreplay.batches import Batches, BatchT
 from diskreplay.contents import SamplerT
+from diskreplay.engine import DATABASES
 from diskreplay.errors import (
     DamageError,
     MismatchError,
@@ -24,9 +25,11 @@ from diskreplay.errors import (
     SchemaError,
 )
 from diskreplay.exclusive import Exclusive
+from diskreplay.locks import openers
+from diskreplay.packing import PAGE_BYTES
 from diskreplay.ring import Columns
 from diskreplay.schema import STANDARD_FIELDS, Schema
-from diskreplay.session import PathLike, Session
+from diskreplay.session import RUN_SETTINGS, PathLike, Session
 from diskreplay.shared import Shared
 from diskreplay.store import Snapshot, Store
 
@@ -212,13 +215,7 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         """
         write_ids = whole_numbers("indices", indices)
         with self._view() as view:
-            first, count = self._ring.first, self._ring.count
-            dead = write_ids[(write_ids < first) | (write_ids >= count)]
-            if dead.size:
-                raise NotLiveError(
-                    f"write id {dead[0]} is not live in {self._path}: "
-                    f"expected ids in [{first}, {count})"
-                )
+            self._check_live(write_ids)
             if self._ring.schema is None:
                 raise SampleError(f"{self._path} is empty: push transitions first")
             return self._batch(self._ring.fetch(write_ids, view))
@@ -275,8 +272,11 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
     def stats(self) -> dict[str, Any]:
         """Return what there is to know about the buffer, as a plain dict. Cost: O(size).
 
-        kind, path, size, capacity, count, schema; disk_bytes (the data file now), memory_bytes
-        (window and side tables when full); commits, stale_updates (over all runs); damaged (records
+        kind, path, size, capacity, count, schema; disk_bytes (the data file now), payload_bytes
+        (what is live of it, without framing), records_bytes and priorities_bytes (pages that hold
+        them), free_bytes (pages that nothing is on, for later commits), memory_bytes (window and
+        side tables when full); durability and commit_interval; openers (a list of who has it
+        open: pid, host, since, access); commits, stale_updates (over all runs); damaged (records
         left out by this buffer with on_damage="skip"); runs (a list of when, where and how many
         rows each wrote); and, where the buffer is prioritized, priority_min,
         priority_mean and priority_max over the live transitions (None when there are none),
@@ -291,8 +291,10 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
                 "capacity": self._capacity,
                 "count": ring.count,
                 "schema": ring.schema.to_plain() if ring.schema else None,
-                "disk_bytes": self._store.disk_bytes(),
+                **self._disk(snapshot),
                 "memory_bytes": self._contents.nbytes,
+                **{name: self._settings[name] for name in RUN_SETTINGS},
+                "openers": [opener._asdict() for opener in openers(self._path)],
                 "commits": ring.commits,
                 "stale_updates": self._contents.stale_updates,
                 "damaged": len(self._contents.damaged),
@@ -383,11 +385,33 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
 
     # Inside
 
+    def _check_live(self, write_ids: Ints) -> None:
+        first, count = self._ring.first, self._ring.count
+        dead = write_ids[(write_ids < first) | (write_ids >= count)]
+        if dead.size:
+            raise NotLiveError(
+                f"write id {dead[0]} is not live in {self._path}: "
+                f"expected ids in [{first}, {count})"
+            )
+
     def _new_batch(self, batch_size: int, view: Snapshot | None) -> BatchT:
         raise NotImplementedError
 
     def _more_stats(self) -> dict[str, Any]:
         return {}
+
+    def _disk(self, snapshot: Snapshot) -> dict[str, int]:
+        """Return what the data file is used for, in bytes."""
+        used = {name: snapshot.disk_bytes(name) for name in DATABASES}
+        disk_bytes = self._store.disk_bytes()
+        schema = self._ring.schema
+        return {
+            "disk_bytes": disk_bytes,
+            "payload_bytes": self._ring.size * schema.payload_bytes if schema else 0,
+            "records_bytes": used["transitions"],
+            "priorities_bytes": used["priorities"],
+            "free_bytes": max(0, disk_bytes - sum(used.values()) - 3 * PAGE_BYTES),
+        }
 
     def _draw(self, batch_size: int, view: Snapshot | None) -> tuple[Ints, Any, Columns]:
         """Return write ids, what the sampler says of them, and their columns."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from diskreplay.arguments import checked_path, whole_number, whole_numbers
 from diskreplay.base import BaseBuffer
@@ -193,6 +193,22 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
             applied = contents.update(write_ids, given)
             self._settle()
             return applied
+
+    def priorities(self, indices: ArrayLike) -> NDArray[np.float32]:
+        """Return the raw priorities of transitions by write id, float32 (n,), in the order given.
+
+        Raises NotLiveError, naming the first, when a write id was evicted, cleared or never given.
+
+        >>> buffer = PrioritizedReplayBuffer(capacity=10)
+        >>> buffer.push([0.0], 0, 1.0, [1.0], False, priority=2.5)
+        0
+        >>> buffer.priorities([0])
+        array([2.5], dtype=float32)
+        """
+        write_ids = whole_numbers("indices", indices)
+        with self._view():
+            self._check_live(write_ids)
+            return self._sampler.priorities(write_ids, self._ring.first, self._ring.count)
 
     @property
     def beta(self) -> float:

@@ -291,10 +291,10 @@ def building(path: Path, uuid: str) -> Iterator[Path]:
         make_known(place)
         place.chmod(0o777 & ~_umask())
         for entry in place.iterdir():
-            _sync(entry)
-        _sync(place)
+            sync(entry)
+        sync(place)
         os.rename(place, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         if isinstance(error, StorageError | NotAStoreError):
             raise
@@ -303,7 +303,27 @@ def building(path: Path, uuid: str) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+@contextlib.contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """Give a path to make a store at; at the end of the block the store gets its name."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        hidden = Path(tempfile.mkdtemp(prefix=".diskreplay-new-", dir=target.parent))
+    except OSError as error:
+        raise StorageError(f"cannot make a store at {target}: {error.strerror}") from None
+    try:
+        yield hidden / "store"
+        try:
+            os.rename(hidden / "store", target)
+            sync(target.parent)
+        except OSError as error:
+            raise StorageError(f"cannot make a store at {target}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Have what is in a file, or the names in a directory, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

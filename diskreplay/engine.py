@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 Records = Sequence[bytes] | NDArray[np.uint8]  # an array has a record a row
 
 INTEGER_KEYS = ("transitions", "priorities", "runs")
+DATABASES = (*INTEGER_KEYS, "meta")
 _MAP_BYTES = 1 << 42  # address space, not disk: a store never meets its end
 _MAX_READERS = 1024
 _LOCK_BYTES, _READER_BYTES = 128, 64  # of lock.mdb, see lmdb's mdb.c

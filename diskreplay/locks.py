@@ -3,7 +3,8 @@
 ::
 
     PATH/
-      openers.lock    held, shared, by everyone who has the store open
+      openers.lock    held, shared, by everyone who has the store open; alone with access "alone",
+                      by who makes its files anew
       writer.lock     held by who writes: alone with access "exclusive", together with "shared"
       openers/        a file for each opener, held by it, that says who it is
 
@@ -20,7 +21,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -29,6 +30,7 @@ from diskreplay.errors import DamageError, LockedError, NotAStoreError, StorageE
 OPENERS_LOCK = "openers.lock"
 WRITER_LOCK = "writer.lock"
 OPENERS = "openers"
+ALONE = "alone"
 
 _KINDS = {"exclusive": fcntl.LOCK_EX, "shared": fcntl.LOCK_SH}
 _held_here: set[tuple[int, int, int]] = set()
@@ -92,7 +94,7 @@ class Hold:
                 )
             _held_here.add(self._key)
         try:
-            self._lock(path, OPENERS_LOCK, fcntl.LOCK_SH)
+            self._lock(path, OPENERS_LOCK, fcntl.LOCK_EX if access == ALONE else fcntl.LOCK_SH)
             if access in _KINDS:
                 self._lock(path, WRITER_LOCK, _KINDS[access])
             self.is_first = not openers(path)
@@ -124,11 +126,7 @@ class Hold:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except OSError:
-            writers = [who for who in openers(path) if who.access != "read"]
-            names = " and ".join(map(str, writers)) or "another process"
-            shared = any(who.access == "shared" for who in writers)
-            way_out = "write beside it with access='shared'" if shared else "use access='read'"
-            raise LockedError(f"{path} is held by {names}: close it there, or {way_out}") from None
+            raise LockedError(_refusal(path, name, kind)) from None
 
     def _register(self, directory: Path, access: str) -> None:
         """Say who has the store open. Where that cannot be written, nobody is told."""
@@ -144,3 +142,21 @@ class Hold:
                 if os.fstat(file.fileno()).st_nlink:  # else it was taken for one that was killed
                     break
             file.write(json.dumps(opener._asdict()).encode())
+
+
+def _refusal(path: Path, lock: str, kind: int) -> str:
+    """Return why one of a store's locks cannot be had, and the way out."""
+    found = openers(path)
+    if lock == OPENERS_LOCK and kind == fcntl.LOCK_SH:
+        names = _names(who for who in found if who.access == ALONE)
+        return f"the data file of {path} is being made anew by {names}: wait until that is done"
+    if lock == OPENERS_LOCK:
+        return f"{path} is held by {_names(found)}: close it there, since this needs it alone"
+    writers = [who for who in found if who.access != "read"]
+    shared = any(who.access == "shared" for who in writers)
+    way_out = "write beside it with access='shared'" if shared else "use access='read'"
+    return f"{path} is held by {_names(writers)}: close it there, or {way_out}"
+
+
+def _names(openers: Iterable[Opener]) -> str:
+    return " and ".join(map(str, openers)) or "another process"

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,13 +11,13 @@ import numpy as np
 
 from diskreplay.arguments import checked_path
 from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer
-from diskreplay.directory import holds_store
+from diskreplay.directory import beside, holds_store
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.exclusive import Exclusive
 from diskreplay.generator import generator_from_plain
 from diskreplay.reading import PathLike, pinned, reading
 from diskreplay.salvage import Salvage
-from diskreplay.verification import verify
+from diskreplay.verification import Progress, verify
 from diskreplay.walk import Faults
 
 _CHUNK_BYTES = 8 << 20
@@ -65,7 +60,7 @@ class Repair:
         )
 
 
-def repair(path: PathLike, out: PathLike) -> Repair:
+def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -> Repair:
     """Copy what can be read of a store to a new store at `out`, and say what was left behind.
 
     The damaged store is not changed. The new one has its kind, capacity, schema, settings, random
@@ -85,6 +80,8 @@ def repair(path: PathLike, out: PathLike) -> Repair:
     ...     _ = buffer.push(state=[0.0], action=0, reward=1.0, next_state=[1.0], done=False)
     >>> print(repair("runs/damaged", "runs/repaired"))
     copied all transitions of a sound store: 1
+
+    progress:  called with transitions written and in all, now and then
     """
     source, target = checked_path(path), checked_path(out).resolve()
     if holds_store(target):
@@ -100,8 +97,8 @@ def repair(path: PathLike, out: PathLike) -> Repair:
                 found = Salvage(file, meta, uuid, whole=not wrong)
             except DamageError as error:
                 raise DamageError(f"{source} cannot be repaired: {error}") from None
-            with _beside(target) as place:
-                priorities_lost = _write(found, place)
+            with beside(target) as place:
+                priorities_lost = _write(found, place, progress)
     lost = found.count - found.first - found.write_ids.size
     ranges = tuple(islice(found.lost(), _RANGES_KEPT))
     return Repair(
@@ -114,30 +111,7 @@ def repair(path: PathLike, out: PathLike) -> Repair:
     )
 
 
-@contextlib.contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Give a path to make a store at; at the end of the block the store gets its name."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=".diskreplay-new-", dir=target.parent))
-    except OSError as error:
-        raise StorageError(f"cannot make a store at {target}: {error.strerror}") from None
-    try:
-        yield hidden / "store"
-        try:
-            os.rename(hidden / "store", target)
-            descriptor = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise StorageError(f"cannot make a store at {target}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _write(found: Salvage, place: Path) -> int:
+def _write(found: Salvage, place: Path, progress: Progress | None) -> int:
     """Make a store of what was found, and return how many priorities are not known."""
     settings: dict[str, Any] = dict(found.state.settings) if found.state else {}
     is_prioritized = found.identity.kind == "prioritized"
@@ -146,10 +120,12 @@ def _write(found: Salvage, place: Path) -> int:
         found.identity.capacity, path=place, schema=found.schema, window_bytes=0, **settings
     )
     with buffer:
-        return _fill(buffer, found)
+        return _fill(buffer, found, progress)
 
 
-def _fill(buffer: ReplayBuffer | PrioritizedReplayBuffer, found: Salvage) -> int:
+def _fill(
+    buffer: ReplayBuffer | PrioritizedReplayBuffer, found: Salvage, progress: Progress | None
+) -> int:
     """Commit all transitions to a new buffer, under the write ids that they get.
 
     This reaches into the buffer, as nothing public begins at another write id than 0.
@@ -181,5 +157,7 @@ def _fill(buffer: ReplayBuffer | PrioritizedReplayBuffer, found: Salvage) -> int
         columns = codec.decode(found.records(low, high), ids, slots) if codec else []
         sampler.hold(begin + low, high - low, priorities[low:high])
         contents.commit_rows(iter([columns]), begin + low, begin, begin + high)
+        if progress is not None:
+            progress(high, n)
     is_prioritized = isinstance(buffer, PrioritizedReplayBuffer)
     return int(np.count_nonzero(~known)) if is_prioritized else 0

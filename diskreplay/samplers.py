@@ -172,6 +172,11 @@ class PrioritizedSampler:
         parts = [self._priorities[span] for span in self._spans(first, count)]
         return np.concatenate([self._priorities[:0], *parts])
 
+    def priorities(self, write_ids: Ints, first: int, count: int) -> Priorities:
+        """Return the raw priorities of live write ids."""
+        self._settle(first, count)
+        return self._priorities[write_ids % self.capacity]
+
     def distrust(self) -> None:
         """Build the tree again before it is used: what it stands for is about to change."""
         self._tree_is_whole = False

@@ -133,6 +133,12 @@ class Snapshot:
         entries: int = self._txn.stat(self._databases[database])["entries"]
         return entries
 
+    def disk_bytes(self, database: str) -> int:
+        """Return the size of the pages that a database is on, in bytes."""
+        stat = self._txn.stat(self._databases[database])
+        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return int(pages * stat["psize"])
+
     def _sealed(self, database: str, number: int, what: str) -> Any:
         raw = self._txn.get(integer_key(number), b"", self._databases[database])
         return self._unseal(raw, number, f"{what} {number}")
@@ -199,11 +205,12 @@ class Store:
     def create(cls, path: Path, identity: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
         """Make a store at `path`, or return False when there is one already.
 
-        `identity` never changes and `meta` is its first commit. Nothing is left after an error.
+        `identity` never changes and `meta` is its first commit. A store that is made anew keeps its
+        uuid; others get one. Nothing is left after an error.
         """
         if holds_store(path):
             return False
-        uuid = str(uuids.uuid4())
+        uuid = str(identity.get("uuid", uuids.uuid4()))
         try:
             with building(path, uuid) as place, errors_of(path):
                 _write_new(place, {"identity": {**identity, "uuid": uuid}, **meta})
@@ -221,7 +228,7 @@ class Store:
         self.path = path
         check_kinds(path)
         uuid = read_uuid(path)
-        self._writing = access != "read"
+        self._writing = access in ("exclusive", "shared")
         self._note = Note(path, lasting=durability != "process")
         self._hold = Hold(path, access)
         try:

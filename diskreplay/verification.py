@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from diskreplay.schema import Schema
 from diskreplay.store import unseal
 from diskreplay.walk import Faults, Walk
 
+Progress = Callable[[int, int], object]
+
 TREES = {
     b"meta": 0,
     b"runs": INTEGER_KEYS,
@@ -40,7 +42,7 @@ EMPTY = Tree(0, 0, 0, 0, 0, 0, 0, NO_PAGE)
 _CHUNK_BYTES = 1 << 20
 
 
-def verify(path: PathLike) -> list[str]:
+def verify(path: PathLike, *, progress: Progress | None = None) -> list[str]:
     """Return what is wrong with a store, one sentence a fault; [] when it is sound.
 
     It checks all there is: the manifest, every page in use of the data file, every checksum, and
@@ -57,6 +59,8 @@ def verify(path: PathLike) -> list[str]:
     >>> ReplayBuffer(capacity=10, path="runs/sound").close()
     >>> verify("runs/sound")
     []
+
+    progress:  called with records done and in all, now and then
     """
     place = checked_path(path)
     faults = Faults()
@@ -67,7 +71,7 @@ def verify(path: PathLike) -> list[str]:
                     for sentence in wrong:
                         faults.add(f"{DATA}: {sentence}")
                     if meta is not None:
-                        _Check(Walk(file, meta, faults), uuid).run()
+                        _Check(Walk(file, meta, faults), uuid, progress).run()
     except FormatVersionError as error:
         faults.add(str(error))
     return faults.sentences()
@@ -97,8 +101,9 @@ class _Expected:
 class _Check:
     """All values of a store, checked one after the other."""
 
-    def __init__(self, walk: Walk, uuid: str | None) -> None:
+    def __init__(self, walk: Walk, uuid: str | None, progress: Progress | None) -> None:
         self._walk = walk
+        self._progress = progress
         self._uuid = uuid
         self._faults = walk.faults
         self._identity: Identity | None = None
@@ -204,8 +209,9 @@ class _Check:
         packing = ALONE if self._schema is None else packing_of(self._schema)
         slots: list[int] = []
         records: list[bytes] = []
-        waiting = 0
+        waiting = done = 0
         for group, _, value in self._walk.numbered(b"transitions", tree):
+            done += packing.per_value
             if not self._has_place(group, value, packing):
                 continue
             for slot, _, record in packing.split(group, value):
@@ -214,6 +220,8 @@ class _Check:
                 records.append(record)
                 waiting += len(record) + 64
             if waiting >= _CHUNK_BYTES:
+                if self._progress is not None:
+                    self._progress(done, tree.entries * packing.per_value)
                 self._check_chunk(slots, records)
                 slots, records, waiting = [], [], 0
         self._check_chunk(slots, records)

@@ -16,6 +16,7 @@ settings.register_profile("long", deadline=None, max_examples=2000, stateful_ste
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long forms of the tests")
+    parser.addoption("--write", action="store_true", help="write outputs into docs/commands.md")
 
 
 def pytest_configure(config: pytest.Config) -> None:

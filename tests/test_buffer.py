@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -392,10 +393,13 @@ def test_stats_is_plain_and_complete(tmp_path: Path) -> None:
     stats = buffer.stats()
     assert set(stats) == {
         "kind", "path", "size", "capacity", "count", "schema", "disk_bytes", "memory_bytes",
+        "payload_bytes", "records_bytes", "priorities_bytes", "free_bytes", "durability",
+        "commit_interval", "openers",
         "commits", "stale_updates", "damaged", "runs", "priority_min", "priority_mean",
         "priority_max", "max_priority", "alpha", "beta", "frame",
     }  # fmt: skip
     assert (stats["size"], stats["count"], stats["commits"]) == (10, 12, 1)
+    assert [opener["pid"] for opener in stats["openers"]] == [os.getpid()]
     assert stats["disk_bytes"] == (tmp_path / "b" / "data.mdb").stat().st_size
     [run] = stats["runs"]
     assert (run["first"], run["end"], run["rows"]) == (0, 12, 12)

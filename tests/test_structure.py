@@ -56,8 +56,8 @@ MAY_IMPORT = {
         "generator", "ring", "schema", "shared", "store",
     },
     "base": {
-        "arguments", "batch", "batches", "contents", "errors", "exclusive", "ring", "schema",
-        "session", "shared", "store",
+        "arguments", "batch", "batches", "contents", "engine", "errors", "exclusive", "locks",
+        "packing", "ring", "schema", "session", "shared", "store",
     },
     "buffer": {
         "arguments", "base", "batch", "errors", "generator", "priorities", "samplers", "schema",
@@ -76,9 +76,16 @@ MAY_IMPORT = {
         "arguments", "buffer", "directory", "errors", "exclusive", "generator", "reading",
         "salvage", "verification", "walk",
     },
+    "rewriting": {
+        "arguments", "codec", "directory", "errors", "estimation", "facts", "locks", "priorities",
+        "schema", "store", "verification",
+    },
+    "merging": {
+        "arguments", "buffer", "directory", "errors", "schema", "session", "store", "verification",
+    },
     "__init__": {
-        "batch", "batches", "buffer", "errors", "estimation", "priorities", "rescue", "schema",
-        "sum_tree", "verification", "version",
+        "batch", "batches", "buffer", "errors", "estimation", "merging", "priorities", "rescue",
+        "rewriting", "schema", "sum_tree", "verification", "version",
     },
 }  # fmt: skip
 EXTERNAL = {

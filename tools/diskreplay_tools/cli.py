@@ -1,15 +1,41 @@
-"""The click group `diskreplay`: its commands, and how errors of the library are told."""
+"""The click group `diskreplay`: its commands, and how errors are told."""
 
+from __future__ import annotations
+
+import importlib
 from typing import Any
 
 import click
 
 import diskreplay
-from diskreplay_tools.demo import demo
+
+# By section of the help. A command is loaded when it is asked for: some need what is slow to load.
+SECTIONS = {
+    "Look into a store": {
+        "inspect": "inspecting",
+        "schema": "inspecting",
+        "report": "reporting",
+        "verify": "checking",
+    },
+    "Change a store": {
+        "compact": "changing",
+        "resize": "changing",
+        "clear": "changing",
+    },
+    "Make a store of others": {
+        "copy": "making",
+        "merge": "making",
+        "repair": "making",
+        "import": "importing",
+    },
+    "Take data out": {"export": "exporting"},
+    "Try it": {"bench": "measuring", "demo": "demo"},
+}
+COMMANDS = {name: module for section in SECTIONS.values() for name, module in section.items()}
 
 
 class Commands(click.Group):
-    """A group in which an error of the library is one sentence on stderr and exit status 1."""
+    """A group in which an error is one sentence on stderr and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
@@ -17,15 +43,46 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except diskreplay.DiskReplayError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise  # click ends quietly when who reads has gone
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}") from error
+        except MemoryError as error:
+            raise click.ClickException("there is not enough memory for that") from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"diskreplay_tools.{COMMANDS[cmd_name]}")
+        name = f"{cmd_name}_" if cmd_name in ("import", "copy") else cmd_name
+        command: click.Command = getattr(module, name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands section by section."""
+        width = max(map(len, COMMANDS))
+        for section, names in SECTIONS.items():
+            rows = []
+            for name in names:
+                command = self.get_command(ctx, name)
+                limit = formatter.width - width - 6
+                rows.append(
+                    (name.ljust(width), command.get_short_help_str(limit) if command else "")
+                )
+            with formatter.section(section):
+                formatter.write_dl(rows)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(diskreplay.__version__, prog_name="diskreplay")
 def main() -> None:
-    """Experience-replay buffers that live on disk.
+    """Experience-replay buffers that live on disk: look into one, compact it, move it.
 
-    Example: diskreplay demo --seed 1
+    Example: diskreplay inspect runs/a
     """
-
-
-main.add_command(demo)

@@ -1,0 +1,261 @@
+"""Rewriting: a store's data file made anew, with its pages in order, in place of the old one.
+
+::
+
+    PATH/
+      .diskreplay-new-*/store/   a whole store, built while PATH is held alone
+      data.mdb  lock.mdb         replaced by those of the new store, by renaming
+
+Whoever looks sees the old data file or the new one, also after a kill. What a kill leaves behind is
+removed by the next rewriting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diskreplay.arguments import checked_capacity, checked_path
+from diskreplay.codec import Codec
+from diskreplay.directory import DATA, make_known, sync
+from diskreplay.errors import DamageError, StorageError
+from diskreplay.estimation import estimate, human
+from diskreplay.facts import Identity, State, identity_of, schema_of, state_of
+from diskreplay.locks import ALONE
+from diskreplay.priorities import BLOCK_SLOTS, Blocks, Priorities, block_of, block_span, ring_spans
+from diskreplay.schema import Schema
+from diskreplay.store import Snapshot, Store
+from diskreplay.verification import Progress
+
+PathLike = str | os.PathLike[str]
+
+_NEW = ".diskreplay-new-"
+_CHUNK_BYTES = 1 << 20
+_COMMIT_BYTES = 16 << 20
+_OTHER_BYTES = 1 << 20  # facts, runs, and what the parts of the file leave free
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What `compact` and `resize` did.
+
+    size:          transitions that are live now
+    dropped:       transitions that were live before, and are not any more
+    before_bytes:  the size of the data file before
+    after_bytes:   its size now
+    """
+
+    size: int
+    dropped: int
+    before_bytes: int
+    after_bytes: int
+
+    def __str__(self) -> str:
+        dropped = f", {self.dropped:,} dropped" * (self.dropped > 0)
+        return (
+            f"{self.size:,} transitions{dropped}: the data file had {human(self.before_bytes)}, "
+            f"and has {human(self.after_bytes)}"
+        )
+
+
+def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
+    """Write the data file of a store anew, without free pages and with its pages in order.
+
+    A data file never shrinks by itself: pages that commits, `clear` or the engine have freed stay
+    in it for later. Nothing else changes: a run goes on as it would have. It reads and checks every
+    record. A kill at any moment leaves the old store or the new one, whole.
+
+    Cost: reads and writes what is live, about 100 MB a second, and needs the disk space of a second
+    data file meanwhile. Memory: 4 bytes a slot, and 50 MB.
+
+    Raises LockedError, naming them, when others have the store open; DamageError when something in
+    it is damaged (`repair` copies the rest); StorageError when the disk has too little room.
+    The store is as it was then.
+
+    >>> with ReplayBuffer(capacity=10, path="runs/long") as buffer:
+    ...     _ = buffer.push(state=[0.0], action=0, reward=1.0, next_state=[1.0], done=False)
+    >>> compact("runs/long").size
+    1
+
+    progress:  called with transitions done and in all, now and then
+    """
+    return _rewrite(checked_path(path), None, progress)
+
+
+def resize(path: PathLike, capacity: int, *, progress: Progress | None = None) -> Rewritten:
+    """Give a store another capacity; of more transitions than that, the newest are kept.
+
+    They keep their write ids and priorities. Otherwise as `compact`, in cost and errors.
+
+    >>> with ReplayBuffer(capacity=10, path="runs/short") as buffer:
+    ...     for reward in range(8):
+    ...         _ = buffer.push(state=[0.0], action=0, reward=reward, next_state=[1.0], done=False)
+    >>> resize("runs/short", 5).dropped
+    3
+    >>> len(open("runs/short"))
+    5
+    """
+    return _rewrite(checked_path(path), checked_capacity(capacity), progress)
+
+
+def _rewrite(path: Path, capacity: int | None, progress: Progress | None) -> Rewritten:
+    store = Store(path, access=ALONE)
+    try:
+        for left in path.glob(f"{_NEW}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        before = store.disk_bytes()
+        with store.snapshot() as snapshot:
+            found = _Contents(snapshot, store.identity)
+            target = found.identity._replace(capacity=capacity or found.identity.capacity)
+            size = min(found.state.count - found.first, target.capacity)
+            _check_room(path, found.schema, size, target)
+            with _hidden(path) as place:
+                found.write(place, target, progress or (lambda done, total: None))
+                try:
+                    _swap(place, path)
+                except OSError as error:
+                    raise StorageError(
+                        f"cannot put the new data file into {path}: {error.strerror}"
+                    ) from None
+        dropped = found.state.count - found.first - size
+        return Rewritten(size, dropped, before, store.disk_bytes())
+    finally:
+        store.close()
+
+
+class _Contents:
+    """What is live in a snapshot of a store, and where it goes in another one."""
+
+    def __init__(self, snapshot: Snapshot, identity: Any) -> None:
+        self._snapshot = snapshot
+        self.identity: Identity = identity_of(identity)
+        self.state: State = state_of(snapshot.meta("state"), self.identity.kind)
+        self.first = self.state.first(self.identity.capacity)
+        plain = snapshot.meta("schema")
+        self.schema: Schema | None = None if plain is None else schema_of(plain)
+        if self.schema is None and self.state.count:
+            raise DamageError("the schema is missing: repair() copies what can be read")
+        self._codec = Codec(self.schema) if self.schema else None
+
+    def write(self, place: Path, target: Identity, progress: Progress) -> None:
+        """Make a store at `place` of what is live, or of the newest of it."""
+        count, capacity = self.state.count, target.capacity
+        first = max(self.first, count - capacity)
+        Store.create(place, target._asdict(), {})
+        store = Store(place, access="exclusive", durability="process")
+        try:
+            done = 0
+            for begin, end in self._parts(first, count, capacity):
+                with store.transaction() as txn:
+                    self._put(txn, begin, end, capacity)
+                done += end - begin
+                progress(done, count - first)
+            with store.transaction() as txn:
+                if target.kind == "prioritized":
+                    txn.put_blocks(self._blocks(first, capacity))
+                for number, run in enumerate(self._snapshot.runs()):
+                    txn.put_run(number, run)
+                state = {**self._snapshot.meta("state"), "start": max(first, self.state.start)}
+                txn.put_meta({"state": state})
+                if self.schema is not None:
+                    txn.put_meta({"schema": self.schema.to_plain()})
+        finally:
+            store.close()
+
+    def _parts(self, first: int, count: int, capacity: int) -> Iterator[tuple[int, int]]:
+        """Yield ranges of write ids, each for a commit, in the order of their new slots."""
+        most = max(1, _COMMIT_BYTES // self._codec.record_bytes) if self._codec else 1
+        spans = list(ring_spans(first, count, capacity, most))
+        ids = np.cumsum([first, *(span.stop - span.start for span in spans)]).tolist()
+        for index in sorted(range(len(spans)), key=lambda index: spans[index].start):
+            yield ids[index], ids[index + 1]
+
+    def _put(self, txn: Any, begin: int, end: int, capacity: int) -> None:
+        codec = self._codec
+        if codec is None:
+            return
+        step = max(1, _CHUNK_BYTES // codec.record_bytes)
+        for at in range(begin, end, step):
+            ids = np.arange(at, min(at + step, end))
+            slots = ids % self.identity.capacity
+            records = self._snapshot.records(slots, codec.packing)
+            faults = codec.faults(records, ids, slots)
+            if faults:
+                raise DamageError(
+                    f"{faults[0]}: nothing was changed; diskreplay.repair() copies the others"
+                )
+            txn.put_records(capacity, at, list(map(bytes, records)), codec.packing)
+
+    def _blocks(self, first: int, capacity: int) -> Blocks:
+        """Return the priorities of the write ids from `first` on, by their slots of a capacity."""
+        count, before = self.state.count, self.identity.capacity
+        old: Priorities = np.zeros(before, np.float32)
+        live = _block_numbers(first, count, before)
+        for number, content in self._snapshot.blocks_one_by_one(live).items():
+            old[block_span(number, before)] = block_of(number, content, before)
+        if capacity == before:
+            return Blocks(old, live)
+        new: Priorities = np.zeros(capacity, np.float32)
+        for begin in range(first, count, BLOCK_SLOTS):
+            ids = np.arange(begin, min(begin + BLOCK_SLOTS, count))
+            new[ids % capacity] = old[ids % before]
+        return Blocks(new, _block_numbers(first, count, capacity))
+
+
+def _block_numbers(first: int, count: int, capacity: int) -> list[int]:
+    numbers: set[int] = set()
+    for span in ring_spans(first, count, capacity, capacity):
+        numbers.update(range(span.start // BLOCK_SLOTS, (span.stop - 1) // BLOCK_SLOTS + 1))
+    return sorted(numbers)
+
+
+def _check_room(path: Path, schema: Schema | None, size: int, target: Identity) -> None:
+    """Raise StorageError when the disk has no room for a second data file."""
+    if schema is None or not size:
+        return
+    found = estimate(schema, size, prioritized=target.kind == "prioritized")
+    needed = found.records_disk_bytes + found.priorities_disk_bytes + _OTHER_BYTES
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise StorageError(
+            f"{path} needs {human(needed)} for a second data file meanwhile (found {human(free)} "
+            "free): make room, or save() it to another disk"
+        )
+
+
+@contextlib.contextmanager
+def _hidden(path: Path) -> Iterator[Path]:
+    """Give a path inside the store to make another one at; at the end there is nothing left."""
+    try:
+        hidden = Path(tempfile.mkdtemp(prefix=_NEW, dir=path))
+    except OSError as error:
+        raise StorageError(f"cannot write to {path}: {error.strerror}") from None
+    try:
+        yield hidden / "store"
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _swap(place: Path, path: Path) -> None:
+    """Put the data file of the store at `place` in the place of that of the store at `path`."""
+    status = os.stat(path / DATA)
+    for name in (DATA, "lock.mdb"):
+        os.chmod(place / name, status.st_mode & 0o777)
+        with contextlib.suppress(PermissionError):
+            os.chown(place / name, status.st_uid, status.st_gid)
+    sync(place / DATA)
+    # A lock file tells which of two meta pages is the newer: it must not be that of another file.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path / "lock.mdb")
+    os.rename(place / DATA, path / DATA)
+    os.rename(place / "lock.mdb", path / "lock.mdb")
+    sync(path)
+    make_known(path)

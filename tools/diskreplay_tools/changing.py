@@ -1,0 +1,67 @@
+"""The commands that change a store: `compact`, `resize`, `clear`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import diskreplay
+from diskreplay_tools.common import progress, store_argument
+
+
+@click.command()
+@store_argument
+def compact(path: Path) -> None:
+    """Give back the free pages of a store, and put the others in order.
+
+    A data file does not shrink by itself: what is evicted or cleared leaves pages that later
+    commits use. Nothing else changes, and a run goes on as it would have. Nobody may have the
+    store open. A kill at any moment leaves the old data file or the new one, whole. The disk needs
+    room for both meanwhile.
+
+    Example: diskreplay compact runs/a
+    """
+    with progress("compact") as show:
+        done = diskreplay.compact(path, progress=show)
+    click.echo(f"{path}: {done}")
+
+
+@click.command()
+@store_argument
+@click.option(
+    "--capacity",
+    type=click.IntRange(1),
+    required=True,
+    help="Transitions that the store holds when full.",
+)
+def resize(path: Path, capacity: int) -> None:
+    """Give a store another capacity, and keep the newest transitions.
+
+    Write ids and priorities stay what they are, and the data file is as after compact. Nobody may
+    have the store open. A kill at any moment leaves the old store or the new one, whole.
+
+    Example: diskreplay resize runs/a --capacity 500000
+    """
+    with progress("resize") as show:
+        done = diskreplay.resize(path, capacity, progress=show)
+    click.echo(f"{path}: capacity {capacity:,}; {done}")
+
+
+@click.command()
+@store_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clear(path: Path, yes: bool) -> None:
+    """Remove all transitions of a store.
+
+    Schema, settings and annealing stay, and write ids go on counting. The data file keeps its
+    size until compact gives the pages back.
+
+    Example: diskreplay clear runs/a --yes
+    """
+    with diskreplay.open(path) as buffer:
+        if not yes:
+            click.confirm(f"Remove all {len(buffer):,} transitions of {path}?", abort=True)
+        n = len(buffer)
+        buffer.clear()
+    click.echo(f"{path}: {n:,} transitions removed")

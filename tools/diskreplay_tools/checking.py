@@ -1,0 +1,76 @@
+"""The command `verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+
+import diskreplay
+from diskreplay_tools.common import json_option, progress, store_argument
+
+_PART = 4096  # transitions
+
+
+@click.command()
+@store_argument
+@click.option("--deep", is_flag=True, help="Also look at what a buffer makes of it.")
+@json_option
+@click.pass_context
+def verify(context: click.Context, path: Path, deep: bool, as_json: bool) -> None:
+    """Say what is wrong with a store: its pages, then every checksum.
+
+    All faults are told, one a line, and the exit status is 1 when there are any. Nothing is
+    changed, and a writer may go on meanwhile. With --deep the store is also opened for reading:
+    the tree of priorities is compared with them, and every value with what its field may hold.
+
+    Example: diskreplay verify --deep runs/a
+    """
+    with progress("verify", "records") as show:
+        faults = diskreplay.verify(path, progress=show)
+    if deep and not faults:
+        faults = look_deeper(path)
+    if as_json:
+        click.echo(json.dumps({"path": str(path), "deep": deep, "faults": faults}))
+    else:
+        for fault in faults:
+            click.echo(fault)
+        found = f"{len(faults)} faults" if len(faults) != 1 else "1 fault"
+        click.echo(f"{path}: {found if faults else 'sound'}")
+    if faults:
+        context.exit(1)
+
+
+def look_deeper(path: Path) -> list[str]:
+    """Return what is wrong with a store whose bytes are what was written."""
+    try:
+        buffer = diskreplay.open(path, access="read", window_bytes=0)
+    except diskreplay.DamageError as error:
+        return [str(error)]
+    faults: list[str] = []
+    with buffer, progress("values") as show:
+        try:
+            buffer.check()
+        except diskreplay.DamageError as error:
+            faults.append(str(error))
+        end = buffer.count
+        begin = end - len(buffer)
+        at = begin
+        while at < end:
+            ids = np.arange(at, min(at + _PART, end))
+            try:
+                batch = buffer.get(ids)
+            except diskreplay.NotLiveError:  # a writer evicted them
+                at = max(at + 1, buffer.count - len(buffer))
+                continue
+            for what, good in (
+                ("the reward of write id {} is not finite", np.isfinite(batch.rewards)),
+                ("done of write id {} is not 0 or 1", np.isin(batch.dones, (0, 1))),
+            ):
+                wrong = ids[~good.reshape(ids.size, -1).all(axis=1)]
+                faults += [what.format(n) for n in wrong.tolist()]
+            at += ids.size
+            show(min(at, end) - begin, end - begin)
+    return faults

@@ -1,0 +1,137 @@
+"""What the commands share: arguments, progress, outputs that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+
+from diskreplay.directory import MANIFEST
+from diskreplay.locks import ALONE, Hold
+
+Progress = Callable[[int, int], None]
+
+store_argument = click.argument(
+    "path", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+force_option = click.option("--force", is_flag=True, help="Overwrite what is there.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def out_argument(name: str = "out") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the decorator of an argument that names what a command writes."""
+    return click.argument(name, type=click.Path(path_type=Path))
+
+
+@contextlib.contextmanager
+def progress(label: str, unit: str = "transitions") -> Iterator[Progress]:
+    """Give a function to call with what is done and what there is in all.
+
+    It draws a bar on a terminal, on stderr, and nothing anywhere else.
+    """
+    stream = sys.stderr
+    if not stream.isatty():
+        yield lambda done, total: None
+        return
+    with contextlib.ExitStack() as stack:
+        bars: list[Any] = []
+
+        def show(done: int, total: int) -> None:
+            if not bars:
+                bar: Any = click.progressbar(
+                    length=max(total, 1),
+                    label=label,
+                    file=stream,
+                    item_show_func=lambda _: f"{bars[0].pos:,} {unit}" if bars else "",
+                )
+                bars.append(stack.enter_context(bar))
+            bars[0].update(done - bars[0].pos)
+
+        yield show
+
+
+@contextlib.contextmanager
+def new_file(out: Path, *, force: bool) -> Iterator[Path]:
+    """Give a path to write a file at; at the end of the block it gets its name, whole.
+
+    When the block raises, or is killed, there is nothing at `out`, or what was there before.
+    """
+    refuse_existing(out, force=force)
+    if out.is_dir():
+        raise click.ClickException(f"{out} is a directory: give the name of a file")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        hidden = Path(tempfile.mkdtemp(prefix=".diskreplay-new-", dir=out.parent))
+    except OSError as error:
+        raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
+    try:
+        yield hidden / out.name
+        os.replace(hidden / out.name, out)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {out}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def refuse_same(path: Path, out: Path) -> None:
+    """Refuse an output that is the input."""
+    if out.resolve() == path.resolve():
+        raise click.UsageError(f"{out} is the store itself: give a new directory")
+
+
+def refuse_existing(out: Path, *, force: bool) -> None:
+    """Refuse an output that exists, unless it may be overwritten."""
+    if not force and (out.is_symlink() or out.exists()) and not is_empty_directory(out):
+        raise click.ClickException(f"{out} exists: give another name, or --force to overwrite it")
+
+
+def is_empty_directory(path: Path) -> bool:
+    """Return whether there is a directory with nothing in it."""
+    return path.is_dir() and not any(path.iterdir())
+
+
+def needed(module: str, extra: str, what: str) -> ModuleType:
+    """Return a module that not everybody has installed, or say how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        name = module.split(".")[0]
+        raise click.ClickException(
+            f"{what} needs {name}, which is not installed: pip install 'diskreplay[{extra}]'"
+        ) from None
+
+
+@contextlib.contextmanager
+def new_store(out: Path, *, force: bool) -> Iterator[Path]:
+    """Give a path to make a store at, which is `out`, or becomes it at the end of the block.
+
+    A store that is overwritten stays whole until then; nobody may have it open.
+    """
+    refuse_existing(out, force=force)
+    if not out.exists() or is_empty_directory(out):
+        yield out
+        return
+    if not (out / MANIFEST).is_file():
+        raise click.ClickException(f"{out} is not a store, so --force does not overwrite it")
+    hold = Hold(out, ALONE)
+    try:
+        hidden = Path(tempfile.mkdtemp(prefix=".diskreplay-new-", dir=out.parent))
+        try:
+            yield hidden / "store"
+            os.rename(out, hidden / "old")
+            os.rename(hidden / "store", out)
+        finally:
+            if not out.exists() and (hidden / "old").exists():
+                os.rename(hidden / "old", out)
+            shutil.rmtree(hidden, ignore_errors=True)
+    finally:
+        hold.release()

@@ -31,6 +31,7 @@ from diskreplay.estimation import estimate, human
 from diskreplay.facts import Identity, State, identity_of, schema_of, state_of
 from diskreplay.locks import ALONE
 from diskreplay.priorities import BLOCK_SLOTS, Blocks, Priorities, block_of, block_span, ring_spans
+from diskreplay.samplers import PrioritizedSampler
 from diskreplay.schema import Schema
 from diskreplay.store import Snapshot, Store
 from diskreplay.verification import Progress
@@ -115,6 +116,8 @@ def _rewrite(path: Path, capacity: int | None, progress: Progress | None) -> Rew
         with store.snapshot() as snapshot:
             found = _Contents(snapshot, store.identity)
             target = found.identity._replace(capacity=capacity or found.identity.capacity)
+            if target.kind == "prioritized":
+                found.sampler(target.capacity)  # or a buffer of that capacity could not be opened
             size = min(found.state.count - found.first, target.capacity)
             _check_room(path, found.schema, size, target)
             with _hidden(path) as place:
@@ -144,6 +147,11 @@ class _Contents:
         if self.schema is None and self.state.count:
             raise DamageError("the schema is missing: repair() copies what can be read")
         self._codec = Codec(self.schema) if self.schema else None
+
+    def sampler(self, capacity: int) -> PrioritizedSampler:
+        """Return an empty sampler of a capacity; raise ArgumentError when memory has no room."""
+        names = PrioritizedSampler.SETTINGS
+        return PrioritizedSampler(capacity, **{name: self.state.settings[name] for name in names})
 
     def write(self, place: Path, target: Identity, progress: Progress) -> None:
         """Make a store at `place` of what is live, or of the newest of it."""

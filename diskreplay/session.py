@@ -284,9 +284,10 @@ class Session(Generic[SamplerT]):
         if type(found) is not type(expected):
             raise DamageError(f"the identity of {self._path} has no usable {name} ({found!r})")
         if found != expected:
+            change = "change it with diskreplay.resize(), " * (name == "capacity")
             raise MismatchError(
                 f"{name} is {found} in {self._path} (expected {expected}): open it with "
-                f"diskreplay.open({str(self._path)!r}), or load() it into a new buffer"
+                f"diskreplay.open({str(self._path)!r}), {change}or load() it into a new buffer"
             )
 
     def _before_fork(self) -> None:

@@ -218,6 +218,17 @@ def test_a_capacity_must_be_one(tmp_path: Path) -> None:
         diskreplay.compact(tmp_path / "none")
 
 
+def test_a_capacity_whose_priorities_do_not_fit_memory(tmp_path: Path) -> None:
+    path = stores.prioritized(tmp_path / "s")
+    before = told(path)
+    with pytest.raises(diskreplay.ArgumentError, match="for its priorities, 20 bytes a slot"):
+        diskreplay.resize(path, 2**39)
+    assert told(path) == before
+    diskreplay.resize(stores.uniform(tmp_path / "u"), 2**39)
+    with diskreplay.open(tmp_path / "u") as buffer:
+        assert len(buffer) == 300
+
+
 def test_a_disk_with_too_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = stores.uniform(tmp_path / "s")
     before = contents(path)

@@ -78,7 +78,7 @@ MAY_IMPORT = {
     },
     "rewriting": {
         "arguments", "codec", "directory", "errors", "estimation", "facts", "locks", "priorities",
-        "schema", "store", "verification",
+        "samplers", "schema", "store", "verification",
     },
     "merging": {
         "arguments", "buffer", "directory", "errors", "schema", "session", "store", "verification",

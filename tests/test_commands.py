@@ -1,0 +1,130 @@
+"""Every command has help, an example and a section; the documented outputs are what it prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from diskreplay_tools.cli import COMMANDS, main
+from test_docs import ROOT, Block, blocks_of
+
+PAGE = "docs/commands.md"
+SLOW = ("bench",)  # whose figures are another each time
+# What is another on each machine, or at each time, and what stands for it on the page.
+VOLATILE = [
+    (re.escape(socket.gethostname()), "host"),
+    (r"pid [\d,]+", "pid 4711"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?( [+-]\d{4})?", "2026-01-01 12:00:00"),
+    (r"(diskreplay|python|numpy|lmdb) \d+\.\d+\.\d+\w*", r"\1 1.2.3"),
+]
+
+
+def command(name: str) -> click.Command:
+    found = main.get_command(click.Context(main), name)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_says_what_it_does(name: str) -> None:
+    found = command(name)
+    text = found.help or ""
+    first = text.splitlines()[0]
+    assert first.endswith(".")
+    assert len(first) <= 68, "the list of commands would cut it off"
+    assert re.search(rf"^Example: (\S+=\S+ )?diskreplay {name}\b", text.replace("\b", ""), re.M)
+    for parameter in found.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_help_fits_the_terminal(name: str, columns: int) -> None:
+    done = CliRunner().invoke(main, [name, "--help"], terminal_width=columns)
+    assert done.exit_code == 0
+    assert max(map(len, done.output.splitlines())) <= columns
+    again = CliRunner().invoke(main, [name, "-h"], terminal_width=columns)
+    assert again.output == done.output
+
+
+def test_the_list_of_commands_is_whole() -> None:
+    done = CliRunner().invoke(main, ["--help"], terminal_width=80)
+    listed = re.findall(r"^  (\w+)  +\S.*[^.]\.$", done.output, re.M)
+    assert listed == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_a_section(name: str) -> None:
+    text = (ROOT / PAGE).read_text()
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    assert len(sections[name].split()) > 20
+    for parameter in command(name).params:
+        is_told_above = parameter.name in ("force", "as_json")
+        if isinstance(parameter, click.Option) and not is_told_above:
+            long = max(parameter.opts, key=len)
+            short = parameter.opts[0]
+            assert long in sections[name] or f"`{short}" in sections[name], long
+    if name != "demo":
+        assert f"$ diskreplay {name} " in sections[name]
+
+
+def steady(text: str) -> str:
+    for pattern, instead in VOLATILE:
+        text = re.sub(pattern, instead, text)
+    return "".join(line.rstrip() + "\n" for line in text.splitlines())
+
+
+def printed(block: Block, place: Path) -> str:
+    """Run the commands of a block, and return it as it should stand."""
+    out = ""
+    for line in block.source.splitlines():
+        if not line.startswith("$ "):
+            continue
+        program, *arguments = shlex.split(line[2:])
+        assert program == "diskreplay"
+        done = subprocess.run(
+            [sys.executable, "-m", "diskreplay_tools", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=place,
+            env={**os.environ, "COLUMNS": "80", "PYTHONUTF8": "1", "PYTHONWARNINGS": "error"},
+            timeout=300,
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        out += f"{line}\n{done.stdout}{done.stderr}"
+    return steady(out)
+
+
+def test_the_outputs_on_the_page_are_what_the_commands_print(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """With --write the page gets what they print."""
+    page, text = ROOT / PAGE, (ROOT / PAGE).read_text()
+    wrong: list[Any] = []
+    runs = 0
+    for block in blocks_of(PAGE):
+        if block.kind == "python":
+            subprocess.run([sys.executable, "-c", block.source], cwd=tmp_path, check=True)
+        elif block.kind == "console":
+            found = printed(block, tmp_path)
+            runs += 1
+            if request.config.getoption("--write"):
+                text = text.replace(f"```console\n{block.source}```", f"```console\n{found}```")
+            elif any(f"$ diskreplay {name} " in block.source for name in SLOW):
+                assert re.sub(r"[\d.,]+ *", "0", found) == re.sub(r"[\d.,]+ *", "0", block.source)
+            elif found != block.source:
+                wrong.append((block.line, found, block.source))
+    assert not wrong
+    assert runs >= len(COMMANDS) - 1
+    if request.config.getoption("--write"):
+        page.write_text(text)

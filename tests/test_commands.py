@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
@@ -37,7 +38,7 @@ def command(name: str) -> click.Command:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_says_what_it_does(name: str) -> None:
     found = command(name)
-    text = found.help or ""
+    text = inspect.cleandoc(found.help or "")
     first = text.splitlines()[0]
     assert first.endswith(".")
     assert len(first) <= 68, "the list of commands would cut it off"
@@ -45,6 +46,23 @@ def test_a_command_says_what_it_does(name: str) -> None:
     for parameter in found.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_is_understood(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = command(name)
+    examples = re.findall(rf"diskreplay {name}\b(.*)", inspect.cleandoc(found.help or ""))
+    assert examples
+    for example in examples:
+        arguments = shlex.split(example)
+        for word in arguments:
+            if not word.startswith("-") and "=" not in word and not Path(word).exists():
+                Path(word).parent.mkdir(parents=True, exist_ok=True)
+                Path(word).touch() if Path(word).suffix else Path(word).mkdir()
+        found.make_context(name, arguments)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -128,3 +146,15 @@ def test_the_outputs_on_the_page_are_what_the_commands_print(
     assert runs >= len(COMMANDS) - 1
     if request.config.getoption("--write"):
         page.write_text(text)
+
+
+def test_shells_complete_commands() -> None:
+    given = {"_DISKREPLAY_COMPLETE": "bash_complete", "COMP_WORDS": "diskreplay re"}
+    done = subprocess.run(
+        [sys.executable, "-m", "diskreplay_tools"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **given, "COMP_CWORD": "1"},
+    )
+    found = [line.split(",")[1] for line in done.stdout.splitlines()]
+    assert found == [name for name in COMMANDS if name.startswith("re")]

@@ -189,18 +189,6 @@ def test_an_interrupt_leaves_no_learner_behind(tmp_path: Path) -> None:
 # The command line
 
 
-def test_every_command_has_help_with_an_example_that_is_understood() -> None:
-    assert main.commands
-    for name, command in main.commands.items():
-        result = CliRunner().invoke(main, [name, "--help"])
-        assert result.exit_code == 0
-        example = re.search(rf"Example: diskreplay {name}(.*)", result.stdout)
-        assert example, f"{name} has no example"
-        command.make_context(name, example[1].split())
-        for parameter in command.params:
-            assert parameter.name == "help" or getattr(parameter, "help", "")
-
-
 def test_an_error_of_the_library_is_one_sentence(tmp_path: Path) -> None:
     group = Commands("group")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 import click
@@ -34,13 +35,20 @@ SECTIONS = {
 COMMANDS = {name: module for section in SECTIONS.values() for name, module in section.items()}
 
 
+def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Say a warning of the library as a sentence."""
+    click.echo(f"Warning: {message}", err=True)
+
+
 class Commands(click.Group):
     """A group in which an error is one sentence on stderr and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = say_warning
+                return super().invoke(ctx)
         except diskreplay.DiskReplayError as error:
             raise click.ClickException(str(error)) from error
         except BrokenPipeError:
@@ -58,7 +66,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by name."""
         if cmd_name not in COMMANDS:
-            return None
+            return super().get_command(ctx, cmd_name)
         module = importlib.import_module(f"diskreplay_tools.{COMMANDS[cmd_name]}")
         name = f"{cmd_name}_" if cmd_name in ("import", "copy") else cmd_name
         command: click.Command = getattr(module, name)

@@ -97,8 +97,7 @@ def bench(
     for some seconds, and removed. First comes what a full buffer will take, which is all with
     --estimate.
 
-    \b
-    Example: diskreplay bench /data --field state=uint8:84x84x4 --capacity 100000
+    Example: diskreplay bench runs --field state=uint8:84x84x4
     """
     if like is not None and fields:
         raise click.UsageError("--like takes the fields of a store: leave out --field")

@@ -282,7 +282,7 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         priority_mean and priority_max over the live transitions (None when there are none),
         max_priority, alpha, beta and frame.
         """
-        with self._view(), self._store.snapshot() as snapshot:
+        with self._view() as view, self._seen(view) as snapshot:
             ring = self._ring
             return {
                 "kind": self._store.identity["kind"],
@@ -309,7 +309,7 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         """
         with self._view() as view:
             ring = self._ring
-            with contextlib.nullcontext(view) if view else self._store.snapshot() as snapshot:
+            with self._seen(view) as snapshot:
                 faults = ring.faults(snapshot)
                 for what in (
                     lambda: self._sampler.check(ring.first, ring.count),
@@ -384,6 +384,10 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         return f"{type(self).__name__}(capacity={self._capacity}, {size}, path={str(self._path)!r})"
 
     # Inside
+
+    def _seen(self, view: Snapshot | None) -> contextlib.AbstractContextManager[Snapshot]:
+        """Give the snapshot that was taken over, or, for who writes alone, that of its commit."""
+        return contextlib.nullcontext(view) if view else self._store.snapshot()
 
     def _check_live(self, write_ids: Ints) -> None:
         first, count = self._ring.first, self._ring.count

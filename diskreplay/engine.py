@@ -43,7 +43,7 @@ def open_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Envir
     while True:
         try:
             env = lmdb.open(
-                str(path),
+                os.fsencode(path),
                 map_size=map_bytes,
                 readonly=not writing,
                 create=writing,

@@ -280,7 +280,7 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         left out by this buffer with on_damage="skip"); runs (a list of when, where and how many
         rows each wrote); and, where the buffer is prioritized, priority_min,
         priority_mean and priority_max over the live transitions (None when there are none),
-        max_priority, alpha, beta and frame.
+        max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta and frame.
         """
         with self._view() as view, self._seen(view) as snapshot:
             ring = self._ring

@@ -244,7 +244,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
             "priority_mean": float(priorities.mean(dtype=np.float64)) if found else None,
             "priority_max": float(priorities.max()) if found else None,
             "max_priority": sampler.max_priority,
-            "alpha": sampler.alpha,
+            **sampler.settings(),
             "beta": beta,
             "frame": frame,
         }

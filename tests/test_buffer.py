@@ -396,7 +396,8 @@ def test_stats_is_plain_and_complete(tmp_path: Path) -> None:
         "payload_bytes", "records_bytes", "priorities_bytes", "free_bytes", "durability",
         "commit_interval", "openers",
         "commits", "stale_updates", "damaged", "runs", "priority_min", "priority_mean",
-        "priority_max", "max_priority", "alpha", "beta", "frame",
+        "priority_max", "max_priority", "alpha", "beta", "frame", "beta_start",
+        "beta_end", "beta_frames", "epsilon",
     }  # fmt: skip
     assert (stats["size"], stats["count"], stats["commits"]) == (10, 12, 1)
     assert [opener["pid"] for opener in stats["openers"]] == [os.getpid()]

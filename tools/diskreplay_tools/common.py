@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+import diskreplay
 from diskreplay.directory import MANIFEST
 from diskreplay.locks import ALONE, Hold
 
@@ -76,6 +77,8 @@ def new_file(out: Path, *, force: bool) -> Iterator[Path]:
     try:
         yield hidden / out.name
         os.replace(hidden / out.name, out)
+    except diskreplay.DiskReplayError:
+        raise
     except OSError as error:
         raise click.ClickException(f"cannot write {out}: {error.strerror or error}") from None
     finally:

@@ -1,0 +1,214 @@
+"""The command `export` when it is killed or interrupted, beside a writer, and on a large store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stores
+from common import columns, run_python
+from test_cli_export import read, run
+
+from diskreplay import ReplayBuffer
+
+
+def test_an_interrupt_leaves_no_output(tmp_path: Path) -> None:
+    path, out = stores.uniform(tmp_path / "b"), tmp_path / "x.npz"
+    code = """
+import os, signal, sys
+from diskreplay_tools import exporting, cli
+tables = exporting.Source.tables
+def interrupted(*arguments):
+    for found in tables(*arguments):
+        yield found
+        os.kill(os.getpid(), signal.SIGINT)
+exporting.Source.tables = interrupted
+cli.main(sys.argv[1:])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "export", path, out],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.strip()) == (1, "Aborted!")
+    assert [place.name for place in tmp_path.iterdir()] == ["b"]
+
+
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+from diskreplay_tools import cli, exporting
+
+def begin():
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        try:
+            cli.main(["export", sys.argv[1], sys.argv[2], "--force"], standalone_mode=False)
+        finally:
+            os._exit(0)
+    return child
+
+out, rng, killed = Path(sys.argv[2]), random.Random(5), 0
+started = time.monotonic()
+os.waitpid(begin(), 0)
+takes = time.monotonic() - started
+new = out.read_bytes()
+for i in range(20):
+    # What is there before is nothing, or another whole file.
+    before = None if i % 2 else b"old"
+    out.unlink(missing_ok=True)
+    if before is not None:
+        out.write_bytes(before)
+    child = begin()
+    time.sleep(rng.uniform(0, takes))  # a moment, and not a wait
+    os.kill(child, signal.SIGKILL)
+    killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    after = out.read_bytes() if out.exists() else None
+    assert after in (before, new), (i, len(after or b""))
+    seen = [path.name for path in out.parent.iterdir() if not path.name.startswith(".")]
+    assert seen == [out.name] * (after is not None), seen
+print(killed, len(new))
+"""
+
+
+@pytest.mark.parametrize(("form", "rows"), [("npz", 40_000), ("jsonl", 8_000)])
+def test_a_kill_leaves_what_was_there_or_the_whole_file(
+    tmp_path: Path, form: str, rows: int
+) -> None:
+    path, out = tmp_path / "b", tmp_path / "out" / f"x.{form}"
+    out.parent.mkdir()
+    with ReplayBuffer(capacity=rows, path=path) as buffer:
+        buffer.extend(**columns(0, rows))
+    found = run_python(KILLER, path, out).stdout.split()
+    assert int(found[0]) >= 10
+    assert int(found[1]) > 800_000
+
+
+# Beside a writer
+
+WRITER = """
+import sys
+import numpy as np
+import diskreplay
+
+interval = float(sys.argv[2])
+with diskreplay.PrioritizedReplayBuffer(
+    int(sys.argv[3]), path=sys.argv[1], commit_interval=interval, durability="process"
+) as buffer:
+    count = buffer.count
+    while True:
+        n = np.arange(count, count + (1 if interval == 0 else 37))
+        states = np.repeat(n[:, None], 60, 1).astype(np.float32)
+        buffer.extend(states, n, n.astype(np.float32), states + 1, n % 2, n.astype(np.float32))
+        count += n.size
+        if count >= 1.5 * buffer.capacity and not len(sys.argv) > 4:
+            print(flush=True)
+            sys.argv.append("told")
+"""
+
+
+@pytest.mark.parametrize(("interval", "capacity"), [(0, 500), (0.01, 20_000)])
+def test_rows_are_whole_beside_a_writer_at_full_speed(
+    tmp_path: Path, interval: float, capacity: int
+) -> None:
+    path = tmp_path / "b"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, path, str(interval), str(capacity)], stdout=subprocess.PIPE
+    ) as writer:
+        try:
+            assert writer.stdout is not None
+            assert writer.stdout.read(1)
+            size = path.joinpath("data.mdb").stat().st_size
+            exported = 0
+            for i in range(12):
+                out = tmp_path / f"{i}.npz"
+                result = run("export", path, out)
+                found = read(out)
+                n = found["write_id"]
+                np.testing.assert_array_equal(found["state"], np.repeat(n[:, None], 60, 1))
+                np.testing.assert_array_equal(found["next_state"], found["state"] + 1)
+                np.testing.assert_array_equal(found["action"], n)
+                for name in ("reward", "priority"):
+                    np.testing.assert_array_equal(found[name], n)
+                assert (np.diff(n) > 0).all()
+                left_out = 0
+                if result.stderr:
+                    left_out = int(result.stderr.split()[2].replace(",", ""))
+                    assert "were evicted before they were read" in result.stderr
+                assert len(n) + left_out == capacity
+                exported += len(n)
+            assert writer.poll() is None
+            assert path.joinpath("data.mdb").stat().st_size < size + (30 << 20)
+        finally:
+            writer.kill()
+    assert exported
+
+
+def test_what_is_evicted_meanwhile_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    with ReplayBuffer(capacity=100, path=path, commit_interval=0) as buffer:
+        buffer.extend(**columns(0, 100))
+        code = """
+import sys, numpy as np, diskreplay
+from diskreplay_tools.exporting import Source
+buffer = diskreplay.open(sys.argv[1], access="read", window_bytes=0)
+source = Source(buffer)
+for _, table in source.tables(source.first, source.count, 10):
+    print(table["write_id"][0], len(table["write_id"]), flush=True)
+    sys.stdin.readline()
+print("left out", source.evicted)
+"""
+        with subprocess.Popen(
+            [sys.executable, "-c", code, path],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+        ) as reader:  # fmt: skip
+            assert reader.stdout is not None
+            assert reader.stdin is not None
+            assert reader.stdout.readline() == "0 10\n"
+            buffer.extend(**columns(100, 35))  # write ids 0 to 34 go
+            out, _ = reader.communicate("\n" * 20)
+    assert out.splitlines() == ["35 5", *(f"{n} 10" for n in range(40, 100, 10)), "left out 25"]
+
+
+def has_pyarrow() -> bool:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def test_memory_is_bounded_whatever_the_store_takes(tmp_path: Path) -> None:
+    path, rows, width = tmp_path / "b", 6000, 4096
+    state = np.zeros((500, width), np.float32)
+    with ReplayBuffer(rows, path=path, window_bytes=0) as buffer:
+        for _ in range(0, rows, 500):
+            buffer.extend(state, np.zeros(500), np.zeros(500), state, np.zeros(500))
+    code = """
+import contextlib, sys
+with contextlib.suppress(ImportError):
+    import pyarrow.parquet
+from diskreplay_tools import cli, exporting
+
+def anonymous():
+    with open("/proc/self/status") as status:
+        return sum(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+
+def watched(*arguments):
+    for found in tables(*arguments):
+        peaks.append(anonymous())
+        yield found
+
+tables, exporting.Source.tables = exporting.Source.tables, watched
+peaks = [anonymous()]
+cli.main(["export", *sys.argv[1:]], standalone_mode=False)
+peaks.append(anonymous())
+print((max(peaks) - peaks[0]) // 1024)
+"""
+    most = {"npz": 60, "parquet": 150} if has_pyarrow() else {"npz": 60}  # MiB, of 190
+    for form, mib in most.items():
+        found = run_python(code, path, tmp_path / f"out.{form}").stdout
+        assert int(found.split()[-1]) < mib

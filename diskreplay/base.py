@@ -273,9 +273,9 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         """Return what there is to know about the buffer, as a plain dict. Cost: O(size).
 
         kind, path, size, capacity, count, schema; disk_bytes (the data file now), payload_bytes
-        (what is live of it, without framing), records_bytes and priorities_bytes (pages that hold
-        them), free_bytes (pages that nothing is on, for later commits), memory_bytes (window and
-        side tables when full); durability and commit_interval; openers (a list of who has it
+        (of all live transitions, without framing), records_bytes and priorities_bytes (pages that
+        hold them), free_bytes (pages that nothing is on, for later commits), memory_bytes (window
+        and side tables when full); durability and commit_interval; openers (a list of who has it
         open: pid, host, since, access); commits, stale_updates (over all runs); damaged (records
         left out by this buffer with on_damage="skip"); runs (a list of when, where and how many
         rows each wrote); and, where the buffer is prioritized, priority_min,

@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import functools
 import json
@@ -25,6 +27,7 @@ from pathlib import Path
 
 from diskreplay.errors import (
     DamageError,
+    DiskReplayError,
     FormatVersionError,
     NotAStoreError,
     StorageError,
@@ -37,6 +40,7 @@ FORMAT = 1
 MANIFEST = "diskreplay.json"
 DATA = "data.mdb"
 KNOWN = "data.known"
+NEW = ".diskreplay-new-"
 
 _NOTE_BYTES = 4096  # more than it has
 _META_PAGES = 2
@@ -279,7 +283,7 @@ def building(path: Path, uuid: str) -> Iterator[Path]:
     path = path.resolve()  # a symbolic link cannot be renamed to
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=".diskreplay-new-", dir=path.parent))
+        place = Path(tempfile.mkdtemp(prefix=NEW, dir=path.parent))
     except OSError as error:
         raise StorageError(f"cannot make a store at {path}: {error.strerror}") from None
     try:
@@ -304,22 +308,63 @@ def building(path: Path, uuid: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def work_directory(parent: Path, prefix: str = NEW) -> Iterator[Path]:
+    """Give a hidden directory, which is gone at the end of the block with what is still in it."""
+    with tempfile.TemporaryDirectory(
+        prefix=prefix, dir=parent, ignore_cleanup_errors=True
+    ) as hidden:
+        yield Path(hidden)
+
+
+@contextlib.contextmanager
 def beside(target: Path) -> Iterator[Path]:
     """Give a path to make a store at; at the end of the block the store gets its name."""
+    check_outside(target)
+    failed = f"cannot make a store at {target}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=".diskreplay-new-", dir=target.parent))
-    except OSError as error:
-        raise StorageError(f"cannot make a store at {target}: {error.strerror}") from None
-    try:
-        yield hidden / "store"
-        try:
+        with work_directory(target.parent) as hidden:
+            try:
+                yield hidden / "store"
+            except StorageError as error:
+                raise StorageError(str(error).replace(str(hidden / "store"), str(target))) from None
             os.rename(hidden / "store", target)
             sync(target.parent)
-        except OSError as error:
-            raise StorageError(f"cannot make a store at {target}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+    except OSError as error:
+        if isinstance(error, DiskReplayError):
+            raise
+        raise StorageError(f"{failed}: {error.strerror}") from None
+
+
+def check_outside(target: Path) -> None:
+    """Raise StorageError for a path inside a store: what changes that one would take it along."""
+    for parent in target.resolve().parents:
+        if (parent / MANIFEST).is_file():
+            raise StorageError(f"{target} is inside the store {parent}: choose another directory")
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Give two directories each other's names, in one step where the system has one for it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    here, swap = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
+    if sys.platform == "darwin":
+        failed = libc.renamex_np(*names, swap)
+    else:
+        try:
+            failed = libc.renameat2(here, names[0], here, names[1], swap)
+        except AttributeError:
+            failed, _ = -1, ctypes.set_errno(errno.ENOSYS)
+    if failed:
+        code = ctypes.get_errno()
+        if code not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise OSError(code, os.strerror(code), str(other))
+        between = one.with_name(f"{one.name}-replaced")
+        os.rename(other, between)
+        os.rename(one, other)
+        os.rename(between, one)
+    sync(one.parent)
+    sync(other.parent)
 
 
 def sync(path: Path) -> None:

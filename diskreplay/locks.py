@@ -87,11 +87,13 @@ class Hold:
         self._key = (os.getpid(), status.st_dev, status.st_ino)
         self._files: list[IO[bytes]] = []
         self._entry: Path | None = None
+        self._is_held = False
         with _held_guard:
             if self._key in _held_here:
                 raise LockedError(
                     f"{path} is open in this process already: use that buffer, or close it first"
                 )
+            self._is_held = True
             _held_here.add(self._key)
         try:
             self._lock(path, OPENERS_LOCK, fcntl.LOCK_EX if access == ALONE else fcntl.LOCK_SH)
@@ -105,13 +107,23 @@ class Hold:
 
     def release(self) -> None:
         """Give the locks back. In a forked child, close the descriptors: the parent keeps them."""
+        if not self._is_held:
+            return
+        self._is_held = False
         with _held_guard:
             _held_here.discard(self._key)
-        if self._entry is not None and self._key[0] == os.getpid():
+        is_own = self._key[0] == os.getpid()
+        if self._entry is not None and is_own:
             with contextlib.suppress(OSError):
                 self._entry.unlink()
         for file in self._files:
+            if is_own:  # a child that was forked meanwhile may have it, too
+                fcntl.flock(file, fcntl.LOCK_UN)
             file.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_is_held", False):  # an interrupt came before anybody had it
+            self.release()
 
     def _lock(self, path: Path, name: str, kind: int) -> None:
         try:
@@ -127,6 +139,10 @@ class Hold:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except OSError:
             raise LockedError(_refusal(path, name, kind)) from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path / name)):
+                return
+        raise LockedError(f"{path} was replaced by another store meanwhile: open it again")
 
     def _register(self, directory: Path, access: str) -> None:
         """Say who has the store open. Where that cannot be written, nobody is told."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ _PART_BYTES = 4 << 20
 
 
 def merge(
-    paths: Sequence[PathLike],
+    paths: Iterable[PathLike],
     out: PathLike,
     *,
     order: str = "sequence",
@@ -61,9 +62,13 @@ def merge(
     progress:  called with transitions done and in all, now and then
     """
     target = checked_path(out).resolve()
-    if isinstance(paths, str) or not paths:
-        raise ArgumentError("merge() needs a list of stores, at least one")
-    if order not in ORDERS:
+    try:
+        paths = [] if isinstance(paths, str | bytes | os.PathLike) else [*map(checked_path, paths)]
+    except TypeError:
+        paths = []
+    if not paths:
+        raise ArgumentError("merge() needs a list of the paths of stores, at least one")
+    if not isinstance(order, str) or order not in ORDERS:
         raise ArgumentError(f"order must be one of {', '.join(ORDERS)} (found {order!r})")
     capacity = None if capacity is None else checked_capacity(capacity)
     if holds_store(target):

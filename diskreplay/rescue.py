@@ -86,8 +86,6 @@ def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -
     source, target = checked_path(path), checked_path(out).resolve()
     if holds_store(target):
         raise StorageError(f"{target} holds a store already: choose a new directory")
-    if source.resolve() in target.parents:
-        raise StorageError(f"{target} is inside the damaged store: choose another directory")
     faults = verify(source)
     with reading(source, Faults()) as (file, uuid):
         if file is None:

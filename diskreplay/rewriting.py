@@ -3,7 +3,8 @@
 ::
 
     PATH/
-      .diskreplay-new-*/store/   a whole store, built while PATH is held alone
+      .diskreplay-rewritten-*/store/
+                                 a whole store, built while PATH is held alone
       data.mdb  lock.mdb         replaced by those of the new store, by renaming
 
 Whoever looks sees the old data file or the new one, also after a kill. What a kill leaves behind is
@@ -15,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,8 @@ import numpy as np
 
 from diskreplay.arguments import checked_capacity, checked_path
 from diskreplay.codec import Codec
-from diskreplay.directory import DATA, make_known, sync
-from diskreplay.errors import DamageError, StorageError
+from diskreplay.directory import DATA, make_known, sync, work_directory
+from diskreplay.errors import DamageError, LockedError, StorageError
 from diskreplay.estimation import estimate, human
 from diskreplay.facts import Identity, State, identity_of, schema_of, state_of
 from diskreplay.locks import ALONE
@@ -38,7 +38,8 @@ from diskreplay.verification import Progress
 
 PathLike = str | os.PathLike[str]
 
-_NEW = ".diskreplay-new-"
+_NEW = ".diskreplay-rewritten-"
+LOCK = "lock.mdb"
 _CHUNK_BYTES = 1 << 20
 _COMMIT_BYTES = 16 << 20
 _OTHER_BYTES = 1 << 20  # facts, runs, and what the parts of the file leave free
@@ -74,8 +75,9 @@ def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
     in it for later. Nothing else changes: a run goes on as it would have. It reads and checks every
     record. A kill at any moment leaves the old store or the new one, whole.
 
-    Cost: reads and writes what is live, about 100 MB a second, and needs the disk space of a second
-    data file meanwhile. Memory: 4 bytes a slot, and 50 MB.
+    Cost: reads and writes what is live, about 3 seconds for a million transitions
+    of 500 bytes, and needs the disk space of a second
+    data file meanwhile. Memory: 8 bytes a slot in use where it is prioritized, and 50 MB.
 
     Raises LockedError, naming them, when others have the store open; DamageError when something in
     it is damaged (`repair` copies the rest); StorageError when the disk has too little room.
@@ -120,14 +122,18 @@ def _rewrite(path: Path, capacity: int | None, progress: Progress | None) -> Rew
                 found.sampler(target.capacity)  # or a buffer of that capacity could not be opened
             size = min(found.state.count - found.first, target.capacity)
             _check_room(path, found.schema, size, target)
-            with _hidden(path) as place:
-                found.write(place, target, progress or (lambda done, total: None))
-                try:
-                    _swap(place, path)
-                except OSError as error:
-                    raise StorageError(
-                        f"cannot put the new data file into {path}: {error.strerror}"
-                    ) from None
+            _check_owner(path)
+            try:
+                with work_directory(path, _NEW) as hidden:
+                    found.write(hidden / "store", target, progress or (lambda done, total: None))
+                    _swap(hidden / "store", path)
+            except OSError as error:
+                if isinstance(error, LockedError):
+                    raise
+                reason = str(error) if isinstance(error, StorageError) else error.strerror
+                raise StorageError(
+                    f"cannot write a new data file for {path}, which is as it was: {reason}"
+                ) from None
         dropped = found.state.count - found.first - size
         return Rewritten(size, dropped, before, store.disk_bytes())
     finally:
@@ -239,31 +245,29 @@ def _check_room(path: Path, schema: Schema | None, size: int, target: Identity) 
         )
 
 
-@contextlib.contextmanager
-def _hidden(path: Path) -> Iterator[Path]:
-    """Give a path inside the store to make another one at; at the end there is nothing left."""
-    try:
-        hidden = Path(tempfile.mkdtemp(prefix=_NEW, dir=path))
-    except OSError as error:
-        raise StorageError(f"cannot write to {path}: {error.strerror}") from None
-    try:
-        yield hidden / "store"
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+def _check_owner(path: Path) -> None:
+    """Raise StorageError when the new files could not belong to whom the old ones belong to."""
+    owner = os.stat(path / DATA).st_uid
+    if os.geteuid() not in (0, owner):
+        raise StorageError(
+            f"{path / DATA} belongs to user {owner}, and a new one would belong to user "
+            f"{os.geteuid()}: let its owner do that, or save() a copy"
+        )
 
 
 def _swap(place: Path, path: Path) -> None:
     """Put the data file of the store at `place` in the place of that of the store at `path`."""
-    status = os.stat(path / DATA)
-    for name in (DATA, "lock.mdb"):
-        os.chmod(place / name, status.st_mode & 0o777)
-        with contextlib.suppress(PermissionError):
+    for name in (DATA, LOCK):
+        status = os.stat(path / name)
+        with contextlib.suppress(PermissionError):  # a group that its owner is not in any more
+            os.chown(place / name, -1, status.st_gid)
+        if os.geteuid() == 0:
             os.chown(place / name, status.st_uid, status.st_gid)
+        os.chmod(place / name, status.st_mode & 0o777)
     sync(place / DATA)
     # A lock file tells which of two meta pages is the newer: it must not be that of another file.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path / "lock.mdb")
+    os.unlink(path / LOCK)
     os.rename(place / DATA, path / DATA)
-    os.rename(place / "lock.mdb", path / "lock.mdb")
+    os.rename(place / LOCK, path / LOCK)
     sync(path)
     make_known(path)

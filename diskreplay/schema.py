@@ -24,7 +24,7 @@ STANDARD_FIELDS = ("state", "action", "reward", "next_state", "done")
 # Parameters and results of the buffer's methods, which an extra field would shadow.
 RESERVED_NAMES = frozenset(
     ("states", "actions", "rewards", "next_states", "dones", "weights", "indices", "extra")
-    + ("priority", "priorities")
+    + ("priority", "priorities", "self")
 )
 MAX_TRANSITION_BYTES = 2**30
 _MAX_DIMENSIONS, _MAX_LENGTH = 32, 2**31 - 1  # of numpy's structured dtypes

@@ -35,6 +35,7 @@ from diskreplay.directory import (
     building,
     check_data_file,
     check_kinds,
+    check_outside,
     holds_store,
     read_uuid,
 )
@@ -227,11 +228,11 @@ class Store:
             )
         self.path = path
         check_kinds(path)
-        uuid = read_uuid(path)
         self._writing = access in ("exclusive", "shared")
         self._note = Note(path, lasting=durability != "process")
         self._hold = Hold(path, access)
         try:
+            uuid = read_uuid(path)
             check_data_file(path, trusted=not self._hold.is_first)
             self._data = str(path / DATA)
             status = os.stat(self._data)
@@ -304,6 +305,7 @@ class Store:
         """Write a compacted copy of what is committed to `target`, as a store of its own."""
         if holds_store(target):
             raise StorageError(f"{target} holds a store already: choose a new directory")
+        check_outside(target)
         uuid = str(uuids.uuid4())
         with building(target, uuid) as place, errors_of(target):
             self._env.copy(str(place), compact=True)

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import stores
 from click.testing import CliRunner, Result
 from common import columns, contents, numbers_of
 from diskreplay_tools.cli import main
+from kills import at_each_step
 from others import Other
 
 import diskreplay
@@ -190,8 +192,50 @@ def test_an_output_is_not_overwritten_unless_it_may_be(tmp_path: Path) -> None:
     flip_all.mkdir()
     (flip_all / "diskreplay.json").write_text("{}")
     kept = contents(b)
-    assert "damaged" in refused("copy", flip_all, b, "--force")
+    assert "openers.lock is missing" in refused("copy", flip_all, b, "--force")
     assert contents(b) == kept
+
+
+def test_a_kill_at_any_step_of_an_overwriting_leaves_one_store(tmp_path: Path) -> None:
+    a, out = stores.uniform(tmp_path / "a"), stores.empty(tmp_path / "out")
+    whole = {(): 0, tuple(numbers(a)): 0}
+    for _ in at_each_step(lambda: main(["copy", str(a), str(out), "--force"], "diskreplay")):
+        whole[tuple(numbers(out))] += 1
+        if numbers(out):
+            break
+        assert diskreplay.verify(out) == []
+    assert all(whole.values())
+
+
+def test_overwriting_from_inside_and_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = stores.uniform(tmp_path / "a"), stores.empty(tmp_path / "b")
+    (tmp_path / "link").symlink_to(b)
+    run("copy", a, tmp_path / "link", "--force")
+    assert (tmp_path / "link").is_symlink()
+    assert numbers(b) == numbers(a)
+    monkeypatch.chdir(b)
+    run("copy", "../a", "../b", "--force")
+    monkeypatch.chdir(tmp_path)
+    assert numbers(b) == numbers(a)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "link"]
+
+
+def test_a_store_inside_a_store_is_refused(tmp_path: Path) -> None:
+    a = stores.uniform(tmp_path / "a")
+    before = contents(tmp_path)
+    for arguments in (["copy", a], ["repair", a]):
+        assert "is inside the store" in refused(*arguments, a / "inner")
+    assert "is inside the store" in refused("merge", a, "-o", a / "inner")
+    assert contents(tmp_path) == before
+    shutil.copytree(a, tmp_path / "big")
+    shutil.copytree(a, tmp_path / "big" / "sub")
+    before = contents(tmp_path)
+    for arguments in (["copy"], ["repair"]):
+        given = [*arguments, tmp_path / "big" / "sub", tmp_path / "big", "--force"]
+        assert "is inside of" in refused(*given, status=2)
+    assert contents(tmp_path) == before
 
 
 def test_an_empty_directory_is_no_output_in_the_way(tmp_path: Path) -> None:
@@ -308,6 +352,8 @@ def test_bench(tmp_path: Path) -> None:
     assert "leave out --field" in refused(
         "bench", "--like", path, "--field", "state=f4:2", status=2
     )  # fmt: skip
+    assert "found nan" in refused("bench", "--seconds", "nan", status=2)
+    assert "cannot name a field" in refused("bench", "--field", "self=f4", "--estimate")
     assert "expected NAME=DTYPE:SHAPE" in refused("bench", "--field", "state", status=2)
     assert "is empty" in refused("bench", "--like", stores.empty(tmp_path / "e"))
     assert "Error" in refused("bench", "--field", "state=text:3", "--estimate")

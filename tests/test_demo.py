@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from common import run_python
 from diskreplay_tools import dqn
-from diskreplay_tools.cli import Commands, main
+from diskreplay_tools.cli import Commands
 from numpy.typing import NDArray
 
 import diskreplay

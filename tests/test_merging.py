@@ -95,7 +95,8 @@ def test_against_lists(
 
 def test_settings_extras_and_largest_priority(tmp_path: Path) -> None:
     for name, alpha in (("a", 0.3), ("b", 0.9)):
-        with PrioritizedReplayBuffer(50, path=tmp_path / name, alpha=alpha) as buffer:
+        path = tmp_path / name
+        with PrioritizedReplayBuffer(50, path=path, alpha=alpha, commit_interval=0) as buffer:
             more = {"logit": np.arange(20.0), "priorities": np.full(20, 5.0)}
             ids = buffer.extend(**columns(0, 20), **more)
             buffer.sample(4)
@@ -126,9 +127,13 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
     for wrong, arguments in (("order", {"order": "random"}), ("capacity", {"capacity": 0})):
         with pytest.raises(diskreplay.ArgumentError, match=wrong):
             diskreplay.merge([a], out, **arguments)  # type: ignore[arg-type]
-    for nothing in ([], "path"):
-        with pytest.raises(diskreplay.ArgumentError, match="list of stores"):
-            diskreplay.merge(nothing, out)
+    for nothing in ([], iter([]), "path", b"path", a, 5, None):
+        with pytest.raises(diskreplay.ArgumentError, match="list of the paths of stores"):
+            diskreplay.merge(nothing, out)  # type: ignore[arg-type]
+    with pytest.raises(diskreplay.ArgumentError, match="order"):
+        diskreplay.merge([a], out, order=np.array(["sequence"] * 2))  # type: ignore[arg-type]
+    with pytest.raises(diskreplay.StorageError, match="inside the store"):
+        diskreplay.merge([a], wide / "inner")
     assert contents(tmp_path) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "wide"]
 

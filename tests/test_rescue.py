@@ -375,7 +375,7 @@ def test_out_must_be_new(tmp_path: Path) -> None:
     for out in (store, uniform(tmp_path / "t")):
         with pytest.raises(diskreplay.StorageError, match="holds a store already"):
             repair(store, out)
-    with pytest.raises(diskreplay.StorageError, match="inside the damaged store"):
+    with pytest.raises(diskreplay.StorageError, match="inside the store"):
         repair(store, store / "deeper")
     (tmp_path / "u").mkdir()
     repair(store, tmp_path / "u")  # empty

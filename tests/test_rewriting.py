@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -14,13 +15,15 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import stores
-from common import columns, contents, numbers_of
+from common import columns, contents, numbers_of, run_python
 from hypothesis import example, given, settings
 from kills import at_each_step, at_random
 from others import Other
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.directory import exchange, is_known
+from diskreplay.locks import Hold
 
 
 def told(path: Path) -> tuple[Any, ...]:
@@ -230,13 +233,163 @@ def test_a_capacity_whose_priorities_do_not_fit_memory(tmp_path: Path) -> None:
 
 
 def test_a_disk_with_too_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = stores.uniform(tmp_path / "s")
-    before = contents(path)
-    usage = shutil.disk_usage(path)._replace(free=1000)
+    path = tmp_path / "s"
+    with ReplayBuffer(20_000, path=path) as buffer:
+        buffer.extend(**columns(0, 30_000))
+    before, size = contents(path), (path / "data.mdb").stat().st_size
+    usage = shutil.disk_usage(path)._replace(free=size)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(diskreplay.StorageError, match=r"needs .* for a second data file"):
         diskreplay.compact(path)
     assert contents(path) == before
+    usage = usage._replace(free=size + (1 << 20))
+    assert diskreplay.resize(path, 10**9).size == 20_000  # what is there counts, not the capacity
+
+
+def test_a_refusal_of_the_disk_leaves_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with ReplayBuffer(20_000, path=path) as buffer:
+        buffer.extend(**columns(0, 30_000))
+    code = """
+        import resource, signal, sys
+        import diskreplay
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+        try:
+            diskreplay.compact(sys.argv[1])
+        except diskreplay.StorageError as error:
+            print(error)
+    """
+    before = contents(path)
+    said = run_python(code, path).stdout
+    assert f"cannot write a new data file for {path}, which is as it was" in said
+    assert contents(path) == before
+
+
+def test_owners_and_modes_stay(tmp_path: Path) -> None:
+    path = stores.uniform(tmp_path / "s")
+    (path / "data.mdb").chmod(0o640)
+    (path / "lock.mdb").chmod(0o666)
+    if os.geteuid() == 0:
+        os.chown(path / "data.mdb", 1234, 2345)
+        os.chown(path / "lock.mdb", 1235, 2346)
+
+    def look() -> list[tuple[int, int, int]]:
+        found = [(path / name).stat() for name in ("data.mdb", "lock.mdb")]
+        return [(one.st_mode, one.st_uid, one.st_gid) for one in found]
+
+    before = look()
+    diskreplay.compact(path)
+    assert look() == before
+    assert is_known(path)  # or the next opening would walk over all pages
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
+def test_the_store_of_another_user_is_refused(tmp_path: Path) -> None:
+    path = stores.uniform(tmp_path / "s")
+    for place in (path, *path.rglob("*"), *list(path.parents)[:4]):
+        place.chmod(place.stat().st_mode | 0o777)
+    before = contents(path)
+    code = """
+        import os, sys
+        import numpy.random
+        import diskreplay
+        os.setuid(65534)
+        try:
+            diskreplay.compact(sys.argv[1])
+        except diskreplay.StorageError as error:
+            print(error)
+    """
+    assert "belongs to user 0" in run_python(code, path).stdout
+    assert contents(path) == before
+
+
+def test_the_pages_are_in_order_after_a_wrapped_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diskreplay.rewriting._COMMIT_BYTES", 100_000)
+    path, n = tmp_path / "s", 20_000
+    with ReplayBuffer(n, path=path) as buffer:
+        buffer.extend(**columns(0, n + n // 2))
+        payload = buffer.stats()["payload_bytes"]
+        full = buffer.stats()["records_bytes"]
+    done = diskreplay.compact(path)
+    with diskreplay.open(path) as buffer:
+        assert buffer.stats()["records_bytes"] <= 1.01 * full
+    assert done.after_bytes < 1.2 * full
+    assert payload < full
+
+
+def test_the_new_file_is_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stores.uniform(tmp_path / "s")
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noted_fsync(descriptor: int) -> None:
+        done.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def noted_rename(old: Any, new: Any) -> None:
+        done.append(f"rename to {Path(new).parent.name}/{Path(new).name}")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    diskreplay.compact(path)
+    at = done.index("rename to s/data.mdb")
+    assert done[at - 1] == "sync data.mdb"
+    assert "sync s" in done[at:]
+
+
+def test_a_child_that_was_forked_meanwhile_does_not_keep_the_store(tmp_path: Path) -> None:
+    path = stores.uniform(tmp_path / "s")
+    children = []
+
+    def fork(_: int, __: int) -> None:
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        children.append(child)
+
+    diskreplay.compact(path, progress=fork)
+    try:
+        diskreplay.open(path).close()
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert children
+
+
+def test_an_interrupted_opening_does_not_hold_the_store(tmp_path: Path) -> None:
+    path = stores.uniform(tmp_path / "s")
+    Hold(path, "alone")  # nobody has it, as when an interrupt comes before it is assigned
+    diskreplay.open(path).close()
+    hold = Hold(path, "read")
+    with pytest.raises(diskreplay.LockedError):
+        Hold(path, "read")
+    with pytest.raises(diskreplay.LockedError):  # which the one before did not give back
+        Hold(path, "read")
+    hold.release()
+
+
+def test_a_store_that_is_replaced_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = stores.uniform(tmp_path / "s"), stores.uniform(tmp_path / "t")
+    flock = fcntl.flock
+
+    def slow(*arguments: Any) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        exchange(other, path)
+        flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with pytest.raises(diskreplay.LockedError, match="replaced by another store meanwhile"):
+        diskreplay.open(path)
+    diskreplay.open(path).close()
 
 
 # Kills
@@ -266,7 +419,7 @@ def test_a_kill_at_each_step_leaves_one_or_the_other(capacity: int | None, tmp_p
         shutil.rmtree(path)
         shutil.copytree(kept, path)
     assert seen == set(whole)
-    assert not list(path.glob(".diskreplay-new-*"))
+    assert not list(path.glob(".diskreplay-rewritten-*"))
 
 
 def test_kills_at_random_moments(tmp_path: Path, long: bool) -> None:
@@ -289,7 +442,7 @@ def test_kills_at_random_moments(tmp_path: Path, long: bool) -> None:
         assert told(path) == whole
     assert kills
     diskreplay.compact(path)
-    assert not list(path.glob(".diskreplay-new-*"))
+    assert not list(path.glob(".diskreplay-rewritten-*"))
 
 
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +14,7 @@ from typing import Any
 import click
 
 import diskreplay
-from diskreplay.directory import MANIFEST
+from diskreplay.directory import MANIFEST, check_outside, exchange, work_directory
 from diskreplay.locks import ALONE, Hold
 
 Progress = Callable[[int, int], None]
@@ -67,28 +65,26 @@ def new_file(out: Path, *, force: bool) -> Iterator[Path]:
     When the block raises, or is killed, there is nothing at `out`, or what was there before.
     """
     refuse_existing(out, force=force)
+    out = out.resolve()
     if out.is_dir():
         raise click.ClickException(f"{out} is a directory: give the name of a file")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=".diskreplay-new-", dir=out.parent))
-    except OSError as error:
-        raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
-    try:
-        yield hidden / out.name
-        os.replace(hidden / out.name, out)
+        with work_directory(out.parent) as hidden:
+            yield hidden / out.name
+            os.replace(hidden / out.name, out)
     except diskreplay.DiskReplayError:
         raise
     except OSError as error:
         raise click.ClickException(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def refuse_same(path: Path, out: Path) -> None:
-    """Refuse an output that is the input."""
+    """Refuse an output that is the input, or that the input is inside of."""
     if out.resolve() == path.resolve():
         raise click.UsageError(f"{out} is the store itself: give a new directory")
+    if out.resolve() in path.resolve().parents:
+        raise click.UsageError(f"{path} is inside of {out}: give a new directory")
 
 
 def refuse_existing(out: Path, *, force: bool) -> None:
@@ -120,6 +116,7 @@ def new_store(out: Path, *, force: bool) -> Iterator[Path]:
     A store that is overwritten stays whole until then; nobody may have it open.
     """
     refuse_existing(out, force=force)
+    out = out.resolve()
     if not out.exists() or is_empty_directory(out):
         yield out
         return
@@ -127,14 +124,9 @@ def new_store(out: Path, *, force: bool) -> Iterator[Path]:
         raise click.ClickException(f"{out} is not a store, so --force does not overwrite it")
     hold = Hold(out, ALONE)
     try:
-        hidden = Path(tempfile.mkdtemp(prefix=".diskreplay-new-", dir=out.parent))
-        try:
+        check_outside(out)
+        with work_directory(out.parent) as hidden:
             yield hidden / "store"
-            os.rename(out, hidden / "old")
-            os.rename(hidden / "store", out)
-        finally:
-            if not out.exists() and (hidden / "old").exists():
-                os.rename(hidden / "old", out)
-            shutil.rmtree(hidden, ignore_errors=True)
+            exchange(hidden / "store", out)
     finally:
         hold.release()

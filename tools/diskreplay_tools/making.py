@@ -34,6 +34,7 @@ def copy_(path: Path, out: Path, force: bool) -> None:
     Example: diskreplay copy runs/a backup/a
     """
     refuse_same(path, out)
+    made = out.resolve()
     with diskreplay.open(path, access="read", window_bytes=0) as buffer:
         stats = buffer.stats()
         used = stats["disk_bytes"] - stats["free_bytes"]
@@ -43,11 +44,9 @@ def copy_(path: Path, out: Path, force: bool) -> None:
             growth(place, used, show),
         ):
             buffer.save(place)
-    with diskreplay.open(out, access="read", window_bytes=0) as copied:
+    with diskreplay.open(made, access="read", window_bytes=0) as copied:
         first, end = copied.count - len(copied), copied.count
-        click.echo(
-            f"{out}: {len(copied):,} transitions, write ids [{first:,}, {end:,})"
-        )
+        click.echo(f"{out}: {len(copied):,} transitions, write ids [{first:,}, {end:,})")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -99,6 +100,8 @@ def bench(
 
     Example: diskreplay bench runs --field state=uint8:84x84x4
     """
+    if math.isnan(seconds):
+        raise click.BadParameter("it must be a number (found nan)", param_hint="'--seconds'")
     if like is not None and fields:
         raise click.UsageError("--like takes the fields of a store: leave out --field")
     if like is not None:

@@ -1,6 +1,6 @@
 """A million transitions of two 60-float states; with --long in full, else a twentieth of it.
 
-Run it as `pytest tests/test_large.py --long -s` to see the seconds and the memory.
+Run it as `pytest tests/test_large.py --long -s -n0` to see the seconds and the memory.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from common import STATE, numbers_of
 
 import diskreplay
 
-CAPACITY = 20_000
+CAPACITY = 100_000
 NAMES = ("states", "actions", "rewards", "next_states", "dones")
 WRITER = """
 import sys, time
@@ -64,9 +64,13 @@ class Writer:
         while not (self.lines() and self.pushed() >= count):
             time.sleep(0.01)
 
-    def rate(self, begin: float, end: float) -> float:
-        """Pushes a second between two moments."""
-        took = [took for when, _, took in self.lines() if begin <= when <= end]
+    def rate(self, spans: list[tuple[float, float]]) -> float:
+        """Pushes a second within spans of time."""
+        took = [
+            took
+            for when, _, took in self.lines()
+            if any(begin <= when - took and when <= end for begin, end in spans)
+        ]
         return 4000 * len(took) / sum(took)
 
     def stop(self) -> None:
@@ -128,30 +132,35 @@ def export(writer: Writer, place: Path) -> None:
     out.unlink()
 
 
-COMMANDS: list[Callable[[Writer, Path], None]] = [inspect, verify, verify_deep, copy, export]
+COMMANDS: list[Callable[[Writer, Path], None]] = [inspect, verify, copy, export]
 
 
 def test_commands_beside_a_writer(tmp_path: Path, long: bool, capsys: Any) -> None:
     writer = Writer(tmp_path)
     try:
-        writer.wait_for(3 * CAPACITY)
+        writer.wait_for(3 * CAPACITY // 2)
         size = (writer.path / "data.mdb").stat().st_size
-        begin = time.monotonic()
-        writer.wait_for(writer.pushed() + (1_000_000 if long else 40_000))
-        middle = time.monotonic()
-        commands = itertools.cycle(COMMANDS) if long else COMMANDS
-        for command in commands:
+        beside, alone = [], []
+        began = time.monotonic()
+        for command in itertools.cycle(COMMANDS) if long else COMMANDS:
+            begin = time.monotonic()
             command(writer, tmp_path)
-            if long and time.monotonic() > middle + 60:
+            end = time.monotonic()
+            beside.append((begin, end))
+            while writer.lines()[-1][0] < 2 * end - begin:  # as long again, alone
+                time.sleep(0.01)
+            alone.append((end, time.monotonic()))
+            if long and time.monotonic() > began + 60:
                 break
-        end = time.monotonic()
-        alone, beside = writer.rate(begin, middle), writer.rate(middle, end)
         grown = (writer.path / "data.mdb").stat().st_size / size
+        rates = writer.rate(beside), writer.rate(alone)
         with capsys.disabled():
             print(
-                f"\n{end - middle:.0f} s beside commands: {beside:,.0f} pushes a second, "
-                f"{beside / alone:.2f} of the {alone:,.0f} alone; the data file grew {grown:.2f} x"
+                f"\n{time.monotonic() - began:.0f} s: {rates[0]:,.0f} pushes a second beside "
+                f"{len(beside)} commands, {rates[0] / rates[1]:.2f} of the {rates[1]:,.0f} between "
+                f"them; the data file grew {grown:.2f} x"
             )
+        verify_deep(writer, tmp_path)
         # A reader keeps the pages that a commit replaces meanwhile, until it is done.
         assert grown < 8
         assert diskreplay.verify(writer.path) == []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
-from common import columns
+from common import columns, numbers_of
 
+import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 
 PAGE = 4096
@@ -94,3 +96,18 @@ def stored(path: Path, database: str, key: str | int) -> bytes:
             value = txn.get(raw)
             assert value is not None
             return bytes(value)
+
+
+def told(path: Path) -> tuple[Any, ...]:
+    """All that a store holds: live write ids, transitions, priorities, random stream, facts."""
+    with diskreplay.open(path, access="read") as buffer:
+        buffer.check()
+        ids = np.arange(buffer.count - len(buffer), buffer.count)
+        numbers = numbers_of(buffer.get(ids)).tolist() if ids.size else []
+        prioritized = isinstance(buffer, PrioritizedReplayBuffer)
+        priorities = buffer.priorities(ids).tolist() if prioritized else []
+        stats = buffer.stats()
+        kept = ["count", "runs", "stale_updates", "commits", "durability"]
+        kept += ["alpha", "beta", "frame", "max_priority"] * prioritized
+        facts = {name: stats[name] for name in kept}
+        return ids.tolist(), numbers, priorities, facts, buffer._ring.state["generator"]

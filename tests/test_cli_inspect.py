@@ -311,6 +311,8 @@ def test_a_store_that_may_not_be_opened(tmp_path: Path) -> None:
         import os, sys
         import diskreplay_tools.inspecting
         from diskreplay_tools.cli import main
+        # What is imported late may be where another user may not look.
+        main(["inspect", sys.argv[1], "--json"], standalone_mode=False)
         os.setgid(65534); os.setuid(65534)
         main(["inspect", sys.argv[1]], prog_name="diskreplay")
     """

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import random
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 import stores
 from common import columns, contents, numbers_of
 from hypothesis import example, given, settings
-from kills import at_each_step
+from kills import at_each_step, at_random
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -160,3 +163,26 @@ def test_a_kill_at_each_step_leaves_a_whole_store_or_none(tmp_path: Path) -> Non
                 assert len(merged) == 600
             break
     assert kills > 10
+
+
+def test_kills_at_random_moments(tmp_path: Path, long: bool) -> None:
+    paths = [tmp_path / name for name in "ab"]
+    for i, path in enumerate(paths):
+        make(PrioritizedReplayBuffer, path, 100_000 * i, 20_000, 20_000)
+    before = {path: contents(path) for path in paths}
+    out = tmp_path / "out"
+    began = time.perf_counter()
+    diskreplay.merge(paths, out)
+    rng = random.Random(0)
+    took = time.perf_counter() - began
+    moments = [rng.uniform(0, 1.2 * took) for _ in range(20 if long else 6)]
+    kills = 0
+    whole = contents(out).keys()
+    for was_killed in at_random(lambda: diskreplay.merge(paths, tmp_path / "new"), moments):
+        kills += was_killed
+        assert all(before[path].items() <= contents(path).items() for path in paths)
+        if (tmp_path / "new").exists():
+            assert diskreplay.verify(tmp_path / "new") == []
+            assert contents(tmp_path / "new").keys() == whole
+            shutil.rmtree(tmp_path / "new")
+    assert kills

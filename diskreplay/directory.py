@@ -70,6 +70,13 @@ def holds_store(path: Path) -> bool:
     return bool(names)
 
 
+def is_of_store(name: str) -> bool:
+    """Return whether a name in a store's directory is one of a store's own."""
+    return name in (MANIFEST, DATA, KNOWN, "lock.mdb", OPENERS_LOCK, WRITER_LOCK, OPENERS) or (
+        name.startswith(".diskreplay-")
+    )
+
+
 def check_kinds(path: Path) -> None:
     """Raise DamageError for a link or a pipe in a store: it could change other files, or hang."""
     for name in (MANIFEST, DATA, KNOWN, "lock.mdb", OPENERS_LOCK, WRITER_LOCK, OPENERS):

@@ -31,6 +31,7 @@ OPENERS_LOCK = "openers.lock"
 WRITER_LOCK = "writer.lock"
 OPENERS = "openers"
 ALONE = "alone"
+_WORDS = ("exclusive", "shared", "read", ALONE)
 
 _KINDS = {"exclusive": fcntl.LOCK_EX, "shared": fcntl.LOCK_SH}
 _held_here: set[tuple[int, int, int]] = set()
@@ -58,7 +59,11 @@ def openers(path: Path) -> list[Opener]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                found.append(Opener(**json.loads(os.pread(descriptor, 1000, 0))))
+                opener = Opener(**json.loads(os.pread(descriptor, 1000, 0)))
+                types = list(map(type, opener))
+                if types != [int, str, float, str] or opener.access not in _WORDS:
+                    raise TypeError from None
+                found.append(opener._replace(host="".join(filter(str.isprintable, opener.host))))
             else:
                 entry.unlink()  # its opener was killed
     return found

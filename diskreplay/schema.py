@@ -68,6 +68,12 @@ class Field:
                 f"field {name!r} has {len(lengths)} dimensions, the longest of {max(lengths)} "
                 f"(expected at most {_MAX_DIMENSIONS}, each of at most {_MAX_LENGTH})"
             )
+        # Also where another length is 0: numpy counts the others all the same.
+        if found.itemsize * math.prod(filter(None, lengths)) > MAX_TRANSITION_BYTES:
+            raise SchemaError(
+                f"field {name!r} has the shape {lengths} (expected at most {MAX_TRANSITION_BYTES} "
+                "bytes): store large values elsewhere and their names here"
+            )
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "dtype", found)
         object.__setattr__(self, "shape", lengths)

@@ -225,6 +225,8 @@ class _Check:
                 self._check_chunk(slots, records)
                 slots, records, waiting = [], [], 0
         self._check_chunk(slots, records)
+        if self._progress is not None:
+            self._progress(done, done)
         for low, high in expected.missing():
             first = self._newest(low)
             self._faults.add(

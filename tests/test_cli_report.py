@@ -299,8 +299,8 @@ def test_a_refusal_is_one_sentence_and_leaves_everything(tmp_path: Path, case: s
         out.write_text("before")
         words = f"{out} exists: give another name, or --force to overwrite it"
     elif case == "inside":
-        out, status = path / "data.mdb", 2
-        words = f"{out} is inside of the store {path}"
+        out = path / "data.mdb"
+        words = f"{out} is inside the store {path}"
     elif case == "no store":
         path = tmp_path / "none"
         path.mkdir()

@@ -107,8 +107,12 @@ def test_compact_and_resize_and_clear(tmp_path: Path) -> None:
     assert re.fullmatch(rf"{path}: 300 transitions: the data file had .* kB, and has .* kB\n", said)
     assert (path / "data.mdb").stat().st_size <= before
     assert numbers(path) == kept
+    assert "Drop the oldest 180 transitions" in run(
+        "resize", path, "--capacity", 120, input="n\n", status=1
+    ).output  # fmt: skip
+    assert numbers(path) == kept
     assert "capacity 120; 120 transitions, 180 dropped" in run(
-        "resize", path, "--capacity", 120
+        "resize", path, "--capacity", 120, "--yes"
     ).stdout  # fmt: skip
     assert numbers(path) == kept[-120:]
     assert "Remove all 120 transitions" in run("clear", path, input="n\n", status=1).output
@@ -121,7 +125,7 @@ def test_who_has_the_store_is_named(tmp_path: Path, other: Other) -> None:
     path = stores.prioritized(tmp_path / "b")
     kept = numbers(path)
     other.open(1100)
-    for arguments in (["compact", path], ["resize", path, "--capacity", 5]):
+    for arguments in (["compact", path], ["resize", path, "--capacity", 5, "--yes"]):
         assert f"held by pid {other.process.pid} on" in refused(*arguments)
     assert f"held by pid {other.process.pid} on" in refused("clear", path, "--yes")
     another = stores.uniform(tmp_path / "another")

@@ -13,7 +13,7 @@ from diskreplay_tools.common import progress, store_argument
 @click.command()
 @store_argument
 def compact(path: Path) -> None:
-    """Give back the free pages of a store, and put the others in order.
+    """Give back a store's free pages, and put the others in order.
 
     A data file does not shrink by itself: what is evicted or cleared leaves pages that later
     commits use. Nothing else changes, and a run goes on as it would have. Nobody may have the
@@ -35,14 +35,20 @@ def compact(path: Path) -> None:
     required=True,
     help="Transitions that the store holds when full.",
 )
-def resize(path: Path, capacity: int) -> None:
-    """Give a store another capacity, and keep the newest transitions.
+@click.option("--yes", is_flag=True, help="Do not ask before transitions are dropped.")
+def resize(path: Path, capacity: int, yes: bool) -> None:
+    """Give a store another capacity; the newest transitions stay.
 
-    Write ids and priorities stay what they are, and the data file is as after compact. Nobody may
+    It asks before transitions are dropped. Write ids and priorities stay what they are, and the
+    data file is as after compact. Programs that open it must give the new capacity, too. Nobody may
     have the store open. A kill at any moment leaves the old store or the new one, whole.
 
     Example: diskreplay resize runs/a --capacity 500000
     """
+    with diskreplay.open(path, access="read", window_bytes=0) as buffer:
+        dropped = len(buffer) - capacity
+    if dropped > 0 and not yes:
+        click.confirm(f"Drop the oldest {dropped:,} transitions of {path}?", abort=True)
     with progress("resize") as show:
         done = diskreplay.resize(path, capacity, progress=show)
     click.echo(f"{path}: capacity {capacity:,}; {done}")

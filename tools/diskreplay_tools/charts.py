@@ -165,8 +165,10 @@ def bins_of(values: NDArray[Any], *, may_grow: bool = False) -> Bins:
     if np.unique(values[:1000]).size <= MOST_BINS:
         found, counts = np.unique(values, return_counts=True)
         if found.size <= MOST_BINS:
-            return Bins(counts.tolist(), values=[_shortest(value) for value in found])
+            return Bins(counts.tolist(), values=[_exact(value) for value in found])
     low, high = _shortest(values.min()), _shortest(values.max())
+    if low == high:  # whole numbers that no float tells apart
+        return Bins([values.size], edges=[low, float(np.nextafter(low, np.inf))])
     edges: list[float] = []
     if may_grow and low >= 0:
         least = _shortest(values[values > 0].min())
@@ -185,6 +187,12 @@ def bins_of(values: NDArray[Any], *, may_grow: bool = False) -> Bins:
 def _shortest(value: Any) -> float:
     """Return the number that is written with the fewest digits, of those that mean this one."""
     return float(str(value)) if value.dtype.kind == "f" else float(value)
+
+
+def _exact(value: Any) -> float:
+    """Return a number that is not rounded, also one that is no float."""
+    is_far = value.dtype.kind in "iu" and abs(int(value)) > 2**53
+    return int(value) if is_far else _shortest(value)
 
 
 def _even_edges(low: float, high: float) -> list[float]:

@@ -20,7 +20,7 @@ _PART = 4096  # transitions
 @json_option
 @click.pass_context
 def verify(context: click.Context, path: Path, deep: bool, as_json: bool) -> None:
-    """Say what is wrong with a store: its pages, then every checksum.
+    """Say what is wrong with a store: pages, then every checksum.
 
     All faults are told, one a line, and the exit status is 1 when there are any. Nothing is
     changed, and a writer may go on meanwhile. With --deep the store is also opened for reading:

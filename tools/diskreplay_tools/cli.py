@@ -35,9 +35,14 @@ SECTIONS = {
 COMMANDS = {name: module for section in SECTIONS.values() for name, module in section.items()}
 
 
+def printable(text: str) -> str:
+    """Return text without what would command a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Say a warning of the library as a sentence."""
-    click.echo(f"Warning: {message}", err=True)
+    click.echo(printable(f"Warning: {message}"), err=True)
 
 
 class Commands(click.Group):
@@ -50,7 +55,11 @@ class Commands(click.Group):
                 warnings.showwarning = say_warning
                 return super().invoke(ctx)
         except diskreplay.DiskReplayError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
+        except click.ClickException as error:
+            # What a file or a store says must not command the terminal.
+            vars(error)["message"] = printable(error.message)
+            raise
         except BrokenPipeError:
             raise  # click ends quietly when who reads has gone
         except OSError as error:

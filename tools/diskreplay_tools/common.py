@@ -12,9 +12,17 @@ from types import ModuleType
 from typing import Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 import diskreplay
-from diskreplay.directory import MANIFEST, check_outside, exchange, work_directory
+from diskreplay.directory import (
+    MANIFEST,
+    check_outside,
+    exchange,
+    is_of_store,
+    work_directory,
+)
 from diskreplay.locks import ALONE, Hold
 
 Progress = Callable[[int, int], None]
@@ -49,6 +57,7 @@ def progress(label: str, unit: str = "transitions") -> Iterator[Progress]:
                 bar: Any = click.progressbar(
                     length=max(total, 1),
                     label=label,
+                    width=20,  # so that all of it fits a line
                     file=stream,
                     item_show_func=lambda _: f"{bars[0].pos:,} {unit}" if bars else "",
                 )
@@ -64,10 +73,13 @@ def new_file(out: Path, *, force: bool) -> Iterator[Path]:
 
     When the block raises, or is killed, there is nothing at `out`, or what was there before.
     """
+    if str(out) == "-":
+        raise click.ClickException("it cannot be written to a pipe: give the name of a file")
     refuse_existing(out, force=force)
     out = out.resolve()
-    if out.is_dir():
-        raise click.ClickException(f"{out} is a directory: give the name of a file")
+    if out.exists() and not out.is_file():
+        raise click.ClickException(f"{out} is no regular file: give the name of a file")
+    check_outside(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with work_directory(out.parent) as hidden:
@@ -98,6 +110,20 @@ def is_empty_directory(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
+def spread_ids(first: int, count: int, n: int) -> NDArray[np.int64]:
+    """Return write ids of [first, count), one of each of n equal shares, or all when n is as many.
+
+    Which one is drawn, with a fixed seed: what comes at every tenth step would else be always seen,
+    or never.
+    """
+    size = count - first
+    if n >= size:
+        return np.arange(first, count)
+    ends = np.arange(n + 1) * size // n
+    places: NDArray[np.int64] = np.random.default_rng(0).integers(ends[:-1], ends[1:])
+    return first + places
+
+
 def needed(module: str, extra: str, what: str) -> ModuleType:
     """Return a module that not everybody has installed, or say how to install it."""
     try:
@@ -122,6 +148,13 @@ def new_store(out: Path, *, force: bool) -> Iterator[Path]:
         return
     if not (out / MANIFEST).is_file():
         raise click.ClickException(f"{out} is not a store, so --force does not overwrite it")
+    others = sorted(entry.name for entry in out.iterdir() if not is_of_store(entry.name))
+    if others:
+        names = ", ".join(others[:3]) + " ..." * (len(others) > 3)
+        raise click.ClickException(
+            f"{out} holds {names} beside the store, which --force would remove, too: move that, or "
+            "give another name"
+        )
     hold = Hold(out, ALONE)
     try:
         check_outside(out)

@@ -63,7 +63,7 @@ def export(
     span: str | None,
     force: bool,
 ) -> None:
-    """Write the transitions of a store to an npz, parquet or jsonl file.
+    """Write transitions to an npz, parquet or jsonl file.
 
     Columns are write_id, state, action, reward, next_state, done, further fields, and
     priority where there are priorities. npz and parquet files also say what import needs to make
@@ -74,8 +74,6 @@ def export(
     """
     form = form or _form_of(out)
     refuse_existing(out, force=force)
-    if path.resolve() in out.resolve().parents:
-        raise click.ClickException(f"{out} is inside the store: give another place")
     if form == "parquet":
         pyarrow()
     with diskreplay.open(path, access="read", window_bytes=0) as buffer:
@@ -103,6 +101,11 @@ def export(
                     rows += n
                     show(at - begin, end - begin)
             size = os.stat(place).st_size
+    if begin == end and source.count > source.first:
+        click.echo(
+            f"the range is empty: live are the write ids {source.first:,} to {source.count - 1:,}",
+            err=True,
+        )
     if source.evicted:
         click.echo(
             f"left out {source.evicted:,} transitions that were evicted before they were read",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 import diskreplay
 from diskreplay.directory import beside
@@ -65,15 +65,18 @@ def import_(
     dropped: tuple[str, ...],
     force: bool,
 ) -> None:
-    """Make a store at PATH of the transitions in an npz or parquet file.
+    """Make a store of the transitions in an npz or parquet file.
 
-    What export wrote becomes the same store: kind, capacity, settings, priorities. Of any other
+    What export wrote gets the transitions, priorities, kind, capacity and settings that it had;
+    write ids begin at 0, and annealing and random stream begin anew. Of any other
     file, columns with the names of the fields are these fields, --field names others, a column
     `priority` is the priorities, and the rest become extra fields. Dtypes are those of the file.
-    Write ids begin at 0. Of more rows than the capacity the last are kept.
+    Of more rows than the capacity the last are kept.
 
     Example: diskreplay import walks.npz runs/b --field state=observations
     """
+    if path.resolve() in source.resolve().parents:
+        raise click.UsageError(f"{source} is inside of {path}: give a new directory")
     with open_source(source) as found, new_store(path, force=force) as place:
         says = _checked(found)
         fields = mapped(found, pairs, dropped)
@@ -292,7 +295,8 @@ def _raise_largest(buffer: Buffer, says: Mapping[str, Any]) -> None:
     largest = number_of(says.get("max_priority"))
     if not isinstance(buffer, diskreplay.PrioritizedReplayBuffer) or not len(buffer):
         return
-    if type(largest) is float and math.isfinite(largest) and largest > buffer.max_priority:
+    most = float(np.finfo(np.float32).max)
+    if type(largest) is float and 0 <= largest <= most and largest > buffer.max_priority:
         newest = [buffer.count - 1]
         own = buffer.priorities(newest)
         buffer.update_priorities(newest, [largest])

@@ -112,7 +112,8 @@ def merge(
         refuse_same(path, out)
     with new_store(out, force=force) as place, progress("merge") as show:
         n = diskreplay.merge(paths, place, order=order, capacity=capacity, progress=show)
-    click.echo(f"{out}: {n:,} transitions of {len(paths)} stores")
+    stores = "store" if len(paths) == 1 else "stores"
+    click.echo(f"{out}: {n:,} transitions of {len(paths)} {stores}")
 
 
 @click.command()
@@ -123,8 +124,9 @@ def merge(
 def repair(context: click.Context, path: Path, out: Path, force: bool) -> None:
     """Copy what can be read of a damaged store to a new one.
 
-    The damaged store is not changed. The exit status is 1 when something could not be read; it is
-    told what.
+    The damaged store is not changed. In the new one, transitions before a lost one move up, so that
+    write ids have no gap; the newest keeps its own. The exit status is 1 when something could not
+    be read; it is told what.
 
     Example: diskreplay repair runs/a runs/a-repaired
     """

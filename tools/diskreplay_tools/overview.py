@@ -34,6 +34,7 @@ from diskreplay_tools.charts import (
     screen,
     table,
 )
+from diskreplay_tools.common import spread_ids
 from diskreplay_tools.showing import ATTEMPTS, Buffer, Look, json_lines, look, read_rows
 
 _SAMPLED = 10_000  # rows of which rewards and dones are read
@@ -125,7 +126,7 @@ def _evenly(found: Look, known: diskreplay.Schema | None) -> NDArray[np.int64]:
     size = found.count - found.first
     row = max(1, known.payload_bytes) if known is not None else 1
     n = min(size, _SAMPLED, max(1, _SAMPLED_BYTES // row))
-    return found.first + np.arange(n) * size // max(n, 1)
+    return spread_ids(found.first, found.count, n)
 
 
 def _sampled(column: NDArray[Any], *, may_grow: bool = False) -> _Sampled:

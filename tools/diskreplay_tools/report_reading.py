@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
+from diskreplay_tools.common import spread_ids
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -30,7 +31,7 @@ _MOST = 1e100  # what is beyond is drawn there: the span of an axis has to be a 
 
 @dataclass
 class Spread:
-    """Transitions spaced evenly over the live ones; vectors are cut to MAX_COMPONENTS."""
+    """Transitions spread evenly over the live ones; vectors are cut to MAX_COMPONENTS."""
 
     rewards: Array
     actions: Array
@@ -84,11 +85,11 @@ class Reader:
         return max(0, count - len(self.buffer)), count
 
     def spread(self) -> Spread:
-        """Read transitions that are spaced evenly over all that are live."""
+        """Read transitions that are spread evenly over all that are live."""
         first, count = self.live()
         n = self._most(SPREAD_ROWS)
         columns: list[list[Array]] = [[], [], []]
-        for _, batch in self.batches(first + np.arange(n) * (count - first) // max(1, n)):
+        for _, batch in self.batches(spread_ids(first, count, n)):
             for column, values in zip(
                 columns, (batch.rewards, batch.actions, batch.states), strict=True
             ):
@@ -105,8 +106,7 @@ class Reader:
         """
         first, count = self.live()
         begin = max(first, count - self._most(RECENT_ROWS))
-        # Nothing was evicted: the oldest is where the buffer, or what came after a clear, began.
-        fresh = begin == first and count - first < self.buffer.capacity
+        fresh = begin == 0  # else nobody can say whether the oldest begins an episode
         parts: list[tuple[Ints, Floats, Array, Array]] = []
         last: Array | None = None
         for write_ids, batch in self.batches(np.arange(begin, count)):
@@ -247,6 +247,8 @@ def thinned(values: Array) -> Array:
 
 def as_bytes(values: Array) -> Array:
     """Return one transition a row, as bytes: NaN is equal to itself."""
+    if values.dtype.kind in "fc":
+        values = values + 0  # negative zero is zero
     size = values.dtype.itemsize * math.prod(values.shape[1:])
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(len(values), size)
 

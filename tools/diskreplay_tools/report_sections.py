@@ -53,10 +53,10 @@ class Source:
         return page.plot(self.figures.draw(paint, height), alt, caption)
 
     def which(self, n: int) -> str:
-        """Say which transitions were read: n of them, evenly spaced, or all."""
+        """Say which transitions were read: n of them, spread evenly, or all."""
         if n >= self.size:
             return f"All {many(n, 'transition')}" if n > 1 else "The only transition"
-        return f"{n:,} of {many(self.size, 'transition')}, evenly spaced"
+        return f"{n:,} of {many(self.size, 'transition')}, spread evenly"
 
 
 # Priorities
@@ -195,6 +195,9 @@ def episodes_of(source: Source) -> Section:
     """Show the returns and the lengths of episodes."""
     if any(math.prod(source.schema[name].shape) != 1 for name in ("reward", "done")):
         words = "They are not drawn: reward or done is not one value."
+        return Section("Episodes", [page.paragraph(words)])
+    if "c" in (source.schema["reward"].dtype.kind, source.schema["done"].dtype.kind):
+        words = "They are not drawn: reward or done is complex."
         return Section("Episodes", [page.paragraph(words)])
     runs = sorted((first, end) for _, first, end in spans_of(source.stats))
     if any(later[0] < before[1] for before, later in itertools.pairwise(runs)):

@@ -59,11 +59,6 @@ def report(path: Path, out: Path, force: bool) -> None:
 
     Example: diskreplay report runs/a -o report.html
     """
-    if path.resolve() in (out.resolve(), *out.resolve().parents):
-        raise click.BadParameter(
-            f"{out} is inside of the store {path}: write the page somewhere else",
-            param_hint="'--out'",
-        )
     figures = Figures()
     with (
         new_file(out, force=force) as place,

@@ -17,7 +17,8 @@ Mask = NDArray[np.bool_]
 
 _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*", re.ASCII)
 _RANGE = re.compile(r"(-?\d{1,18})?:(-?\d{1,18})?", re.ASCII)
-_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,40}", re.ASCII)
+_NUMBER = re.compile(r"[^_]+")
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -52,6 +53,10 @@ class Condition(NamedTuple):
     def holds(self, values: NDArray[Any]) -> Mask:
         """Return where it holds, the number being rounded to the precision of the column."""
         number: Any = self.number
+        if values.dtype.kind in "iub":  # Python's whole numbers are compared exactly
+            info = np.iinfo(values.dtype if values.dtype.kind != "b" else np.uint8)
+            if isinstance(number, int) and not info.min <= number <= info.max:
+                number = float("inf") if number > 0 else float("-inf")
         if values.dtype.kind == "f":
             with np.errstate(over="ignore"):  # beyond the largest is infinite
                 number = values.dtype.type(number)
@@ -87,7 +92,7 @@ def _number(text: str, number: str) -> int | float:
     if number.lower() in ("true", "false"):
         return int(number.lower() == "true")
     try:
-        value = float(number)
+        value = float(number) if _NUMBER.fullmatch(number) else float("nan")
     except ValueError:
         value = float("nan")
     if np.isnan(value):
@@ -117,7 +122,7 @@ def span_of(text: str | None, first: int, count: int) -> tuple[int, int]:
             param_hint="--range",
         )
     low, high = (
-        default if end is None else int(end) + (count if end.startswith("-") else 0)
+        default if end is None else int(end) + (count if int(end) < 0 else 0)
         for end, default in zip(found.groups(), (first, count), strict=True)
     )
     begin = min(max(low, first), count)

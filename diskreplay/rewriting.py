@@ -63,8 +63,8 @@ class Rewritten:
     def __str__(self) -> str:
         dropped = f", {self.dropped:,} dropped" * (self.dropped > 0)
         return (
-            f"{self.size:,} transitions{dropped}: the data file had {human(self.before_bytes)}, "
-            f"and has {human(self.after_bytes)}"
+            f"{self.size:,} transitions{dropped}\n"
+            f"data file: {human(self.before_bytes)} before, {human(self.after_bytes)} now"
         )
 
 

@@ -104,7 +104,8 @@ def test_compact_and_resize_and_clear(tmp_path: Path) -> None:
     kept = numbers(path)
     before = (path / "data.mdb").stat().st_size
     said = run("compact", path).stdout
-    assert re.fullmatch(rf"{path}: 300 transitions: the data file had .* kB, and has .* kB\n", said)
+    lines = [f"{path}: 300 transitions", "data file: .* kB before, .* kB now", ""]
+    assert re.fullmatch("\n".join(lines), said)
     assert (path / "data.mdb").stat().st_size <= before
     assert numbers(path) == kept
     assert "Drop the oldest 180 transitions" in run(
@@ -293,7 +294,8 @@ def test_a_bar_on_a_terminal_and_none_in_a_pipe(name: str, tmp_path: Path) -> No
     assert re.search(rf"{name} .*\d+%", said)
     done = subprocess.run([*COMMAND, name, str(path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("\n") == 1
+    assert done.stdout.startswith(f"{path}: ")
+    assert "%" not in done.stdout
 
 
 def test_ctrl_c_leaves_nothing_half_done(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -117,7 +119,11 @@ def bench(
     capacity = capacity or 1_000_000
     found = diskreplay.estimate(schema, capacity, prioritized=not uniform)
     if not as_json:
-        click.echo(str(found))
+        lines = str(found).splitlines()
+        if sys.stdout.isatty():
+            width = shutil.get_terminal_size().columns
+            lines = [click.wrap_text(line, width, "", " " * 8) for line in lines]
+        click.echo("\n".join(lines))
     rates: dict[str, float] = {}
     if not estimate:
         make = diskreplay.ReplayBuffer if uniform else diskreplay.PrioritizedReplayBuffer

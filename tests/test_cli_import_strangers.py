@@ -215,21 +215,9 @@ def test_memory_is_bounded_whatever_the_file_holds(tmp_path: Path) -> None:
     values = {"state": wide, "next_state": wide, **{n: np.zeros(rows) for n in NAMES[1:3]}}
     file = npz(tmp_path / "x.npz", {**values, "done": np.zeros(rows)})
     code = """
-import sys
-from diskreplay_tools import cli, importing, sources
-
-def anonymous():
-    with open("/proc/self/status") as status:
-        return sum(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
-
-def watched(*arguments):
-    for found in tables(*arguments):
-        peaks.append(anonymous())
-        yield found
-
-tables, sources.Npz.tables = sources.Npz.tables, watched
-peaks = [anonymous()]
-cli.main(["import", *sys.argv[1:]], standalone_mode=False)
-print((max(peaks) - peaks[0]) // 1024)
-"""
+        import sys
+        from diskreplay_tools import importing, sources
+        from watched import peak_mib
+        print(peak_mib(sources.Npz, ["import", *sys.argv[1:]]))
+    """
     assert int(run_python(code, file, tmp_path / "b").stdout.split()[-1]) < 90  # MiB, of 190

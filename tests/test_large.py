@@ -1,12 +1,15 @@
 """A million transitions of two 60-float states; with --long in full, else a twentieth of it.
 
-Run it as `pytest tests/test_large.py --long -s -n0` to see the seconds and the memory.
+Run it as `pytest tests/test_large.py --long -s -n0` to see the seconds and the memory. What it
+prints stands in the README, with the place where the store is: the window, the page cache, a disk.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from cold import make_cold
 from common import run_python
 
 PUSH = """
@@ -71,7 +74,7 @@ def medians(**calls):
             call()
             times[name].append(time.perf_counter() - start)
     return "; ".join(f"{name} {np.median(t) * 1e6:.0f} us" for name, t in times.items())
-for window, name in [(2 << 30, "all in the window"), (0, "window off")]:
+for window, name in [(2 << 30, "all in the window"), (0, "window off, the store in memory")]:
     with diskreplay.open(path, window_bytes=window) as buffer:
         for first in range(0, n, 5000):
             buffer.get(np.arange(first, first + 5000))
@@ -83,7 +86,49 @@ for window, name in [(2 << 30, "all in the window"), (0, "window off")]:
 """
 
 
-def test_many_transitions_are_pushed_closed_and_reopened(tmp_path: Path, long: bool) -> None:
-    n = 1_000_000 if long else 50_000
-    for code in (PUSH, REOPEN, SAMPLE):
-        print(run_python(code, tmp_path / "b", n).stdout, end="")
+COLD = """
+import resource, sys, time
+import numpy as np, diskreplay
+path, n, which = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+def waited():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+start = time.perf_counter()
+buffer = diskreplay.open(path, window_bytes=0)
+opened = time.perf_counter() - start
+assert len(buffer) == n, len(buffer)
+times, before = [], waited()
+for _ in range(20):
+    start = time.perf_counter()
+    batch = buffer.sample(256)
+    if which == "sample_and_update":
+        buffer.update_priorities(batch.indices, np.abs(batch.rewards))
+    times.append(time.perf_counter() - start)
+pages = waited() - before
+assert pages > 500, f"the store was in memory: only {pages} pages came from the disk"
+print(f"from a cold disk: reopen {opened:.2f} s; 20 batches of 256, {which}: median "
+      f"{np.median(times) * 1e3:.1f} ms, the first {times[0] * 1e3:.1f} ms, "
+      f"{pages / 20:.0f} pages waited for in each")
+"""
+
+
+@pytest.fixture(scope="module")
+def rows(request: pytest.FixtureRequest) -> int:
+    return 1_000_000 if request.config.getoption("--long") else 50_000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, rows: int) -> Path:
+    path = tmp_path_factory.mktemp("large") / "b"
+    print(run_python(PUSH, path, rows).stdout, end="")
+    return path
+
+
+def test_many_transitions_are_pushed_closed_and_reopened(store: Path, rows: int) -> None:
+    for code in (REOPEN, SAMPLE):
+        print(run_python(code, store, rows).stdout, end="")
+
+
+@pytest.mark.parametrize("which", ["sample", "sample_and_update"])
+def test_batches_of_a_store_that_is_on_the_disk_only(store: Path, rows: int, which: str) -> None:
+    make_cold(store / "data.mdb")
+    print(run_python(COLD, store, rows, which).stdout, end="")

@@ -31,6 +31,7 @@ def in_child(function: Callable[[], Any], *, seconds: int = 20, most_mib: float 
         os.close(end)
         status = 1
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(seconds)
             sys.setrecursionlimit(1000)
             result: tuple[Any, str] = function(), ""

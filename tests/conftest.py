@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
+import bounds
 import pytest
 from hypothesis import settings
 from others import Other
@@ -20,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    bounds.adopt_orphans()
     settings.load_profile("long" if config.getoption("--long") else "default")
 
 
@@ -29,7 +31,15 @@ def long(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def sound_buffers() -> Iterator[None]:
+def bounded(long: bool) -> Iterator[None]:
+    """Have Ctrl-C reach the test, the test end, and no process outlive it."""
+    seconds = bounds.LONG_SECONDS if long else bounds.SECONDS
+    with bounds.interruptible(), bounds.no_process_left(), bounds.limited_time(seconds):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def sound_buffers(bounded: None) -> Iterator[None]:
     """Check every buffer that a test leaves open, and close it."""
     yield
     left = list(session._open_sessions)

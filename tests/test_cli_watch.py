@@ -156,3 +156,15 @@ def test_watch_may_stand_before_the_path(store: Path) -> None:
     watcher.send_signal(signal.SIGINT)
     assert watcher.communicate(timeout=60)[1] == b""
     assert watcher.returncode == 0
+
+
+def test_watching_in_the_background_ends_when_it_is_told_to(store: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `nohup` and scripts do
+    watcher = watching(store, "0.1")
+    assert watcher.stdout is not None
+    assert "size 350" in watcher.stdout.readline()
+    watcher.send_signal(signal.SIGINT)
+    assert "size 350" in watcher.stdout.readline()
+    watcher.terminate()
+    assert watcher.communicate(timeout=60)[1] == ""
+    assert watcher.returncode == -signal.SIGTERM

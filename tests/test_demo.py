@@ -171,8 +171,6 @@ def test_an_interrupt_leaves_no_learner_behind(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell without a terminal lets what it runs in the background ignore the interrupt.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as parent:
         assert parent.stdout is not None
         parent.stdout.readline()

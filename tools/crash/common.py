@@ -125,6 +125,8 @@ class Child:
         try:
             for pipe in self._pipes:
                 os.close(pipe)  # so that nobody writes on when the parent is gone
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # `nohup` has it ignored
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(seconds)
             run(tell)
             status = 0

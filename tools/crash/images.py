@@ -157,6 +157,7 @@ def run_apart(function: Callable[[], Any], seconds: int = 60) -> Outcome:
 
 def _run_child(function: Callable[[], Any], seconds: int, writing: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `nohup` has it ignored
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)
     # The engine tells of its failed assertions there, once for each.

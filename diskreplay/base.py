@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diskreplay.arguments import checked_path, whole_number, whole_numbers
-from diskreplay.batch import Batch, Experience
+from diskreplay.batch import Batch, Experience, batch_of, with_extra
 from diskreplay.batches import Batches, BatchT
 from diskreplay.contents import SamplerT
 from diskreplay.engine import DATABASES
@@ -218,7 +218,7 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
             self._check_live(write_ids)
             if self._ring.schema is None:
                 raise SampleError(f"{self._path} is empty: push transitions first")
-            return self._batch(self._ring.fetch(write_ids, view))
+            return batch_of(self._ring.fetch(write_ids, view), self._extra_names, write_ids)
 
     def __iter__(self) -> Iterator[Experience]:
         """Yield the live transitions, oldest first; what is evicted meanwhile is left out."""
@@ -231,12 +231,8 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
                 if at >= end:
                     return
                 rows = self._ring.fetch(np.arange(at, min(at + 256, end)), view)
-                names = self._ring.schema.extra_names if self._ring.schema else ()
-            for row in zip(*rows, strict=True):
-                experience = Experience(*row[:5])
-                if names:
-                    experience.extra = dict(zip(names, row[5:], strict=True))
-                yield experience
+                kind = with_extra(Experience, self._extra_names)
+            yield from map(kind._make, zip(*rows, strict=True))
             at += len(rows[0])
 
     def __len__(self) -> int:
@@ -432,11 +428,6 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         contents.advance()
         return drawn
 
-    def _batch(self, columns: Columns) -> Batch:
-        batch = Batch(*columns[:5])
-        batch.extra = self._extra(columns)
-        return batch
-
-    def _extra(self, columns: Columns) -> dict[str, Any]:
-        names = self._ring.schema.extra_names if self._ring.schema else ()
-        return dict(zip(names, columns[5:], strict=True))
+    @property
+    def _extra_names(self) -> tuple[str, ...]:
+        return self._ring.schema.extra_names if self._ring.schema else ()

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from diskreplay.arguments import checked_path, whole_number, whole_numbers
 from diskreplay.base import BaseBuffer
-from diskreplay.batch import Batch, PrioritizedBatch
+from diskreplay.batch import Batch, PrioritizedBatch, batch_of, with_extra
 from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.generator import new_generator
 from diskreplay.priorities import checked_priorities, importance_weights
@@ -89,8 +89,8 @@ class ReplayBuffer(BaseBuffer[UniformSampler, Batch]):
         return super().sample(batch_size)
 
     def _new_batch(self, batch_size: int, view: Snapshot | None) -> Batch:
-        _, _, columns = self._draw(batch_size, view)
-        return self._batch(columns)
+        write_ids, _, columns = self._draw(batch_size, view)
+        return batch_of(columns, self._extra_names, write_ids)
 
 
 class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
@@ -169,10 +169,8 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
         beta = self._sampler.beta
         write_ids, probabilities, columns = self._draw(batch_size, view)
         weights = importance_weights(probabilities, self._ring.size, beta)
-        states, actions, rewards, next_states, dones = columns[:5]
-        batch = PrioritizedBatch(states, actions, rewards, next_states, dones, weights, write_ids)
-        batch.extra = self._extra(columns)
-        return batch
+        kind = with_extra(PrioritizedBatch, self._extra_names)
+        return kind._make((*columns[:5], weights, write_ids, *columns[5:]))
 
     def update_priorities(self, indices: ArrayLike, priorities: ArrayLike) -> int:
         """Set the priorities of transitions by write id, and return how many were applied.

@@ -16,7 +16,7 @@ from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.buffer import open as open_buffer
 from diskreplay.directory import beside, holds_store
 from diskreplay.errors import ArgumentError, MismatchError, NotLiveError, StorageError
-from diskreplay.schema import fields_of
+from diskreplay.schema import STANDARD_FIELDS, fields_of
 from diskreplay.session import PathLike
 from diskreplay.store import Store
 from diskreplay.verification import Progress
@@ -99,6 +99,7 @@ class _Source:
         self.runs: list[dict[str, Any]] = stats["runs"]
         self.largest: float | None = stats.get("max_priority") if self.size else None
         self.taken = 0
+        self._names = buffer.schema.names if buffer.schema else ()
 
     def take(self, n: int) -> dict[str, Any]:
         """Return the next n transitions as arguments of `extend`."""
@@ -106,7 +107,8 @@ class _Source:
         self.taken += n
         try:
             batch = self.buffer.get(ids)
-            columns: dict[str, Any] = {**batch._asdict(), **batch.extra}
+            names = (f"{name}s" if name in STANDARD_FIELDS else name for name in self._names)
+            columns: dict[str, Any] = dict(zip(names, batch, strict=True))
             if isinstance(self.buffer, PrioritizedReplayBuffer):
                 columns["priorities"] = self.buffer.priorities(ids)
         except NotLiveError:

@@ -5,6 +5,7 @@ The first five fields are always state, action, reward, next_state and done; ext
 
 from __future__ import annotations
 
+import keyword
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ FieldLike: TypeAlias = "Field | DTypeLike | tuple[DTypeLike, Sequence[int]]"
 STANDARD_FIELDS = ("state", "action", "reward", "next_state", "done")
 # Parameters and results of the buffer's methods, which an extra field would shadow.
 RESERVED_NAMES = frozenset(
-    ("states", "actions", "rewards", "next_states", "dones", "weights", "indices", "extra")
+    ("states", "actions", "rewards", "next_states", "dones", "weights", "indices")
     + ("priority", "priorities", "self")
 )
 MAX_TRANSITION_BYTES = 2**30
@@ -50,6 +51,21 @@ class Field:
     shape: tuple[int, ...]
 
     def __init__(self, name: str, dtype: DTypeLike = np.float32, shape: Sequence[int] = ()) -> None:
+        if isinstance(name, str) and (name.startswith("_") or keyword.iskeyword(name)):
+            raise SchemaError(
+                f"{name!r} cannot name a field, since batches are named tuples: expected a name "
+                "that is no Python keyword and does not begin with an underscore"
+            )
+        self._set(name, dtype, shape)
+
+    @classmethod
+    def stored(cls, name: str, dtype: DTypeLike, shape: Sequence[int]) -> Field:
+        """Return a field of a store, which may have a name that a new field may not have."""
+        field = object.__new__(cls)
+        field._set(name, dtype, shape)
+        return field
+
+    def _set(self, name: str, dtype: DTypeLike, shape: Sequence[int]) -> None:
         if not isinstance(name, str) or not name.isidentifier():
             raise SchemaError(f"a field's name must be a Python identifier (found {name!r})")
         if name in RESERVED_NAMES:
@@ -281,7 +297,7 @@ class Schema:
             for _, dtype, _ in entries:
                 if dtype.lstrip("<|") not in _TYPES:
                     raise SchemaError(f"it has a field of type {dtype[:20]!r}")
-            return cls([Field(*entry) for entry in entries])
+            return cls([Field.stored(*entry) for entry in entries])
         except (TypeError, ValueError) as error:
             raise SchemaError(f"not a schema: {error}") from None
 

@@ -43,7 +43,7 @@ def expected(path: Path) -> dict[str, np.ndarray]:
     with diskreplay.open(path, access="read") as buffer:
         ids = np.arange(buffer.count - len(buffer), buffer.count)
         batch = buffer.get(ids)
-        found = {"write_id": ids, **dict(zip(NAMES, batch, strict=True)), **batch.extra}
+        found = {"write_id": ids, **dict(zip(buffer.schema.names, batch, strict=True))}
         if isinstance(buffer, PrioritizedReplayBuffer):
             found["priority"] = buffer.priorities(ids)
     return found

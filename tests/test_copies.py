@@ -112,7 +112,7 @@ def test_load_finds_extra_fields_by_name_and_refuses_other_ones(tmp_path: Path) 
     buffer.push(**row(0), y=9.0, x=8.0)
     buffer.load(tmp_path / "saved")
     [experience] = buffer
-    assert dict(experience.extra) == {"y": 2.0, "x": 1.0}
+    assert (experience.y, experience.x) == (2.0, 1.0)
     without = ReplayBuffer(10)
     without.push(**row(0))
     with pytest.raises(diskreplay.MismatchError, match="the fields are Schema"):

@@ -109,7 +109,7 @@ def test_settings_extras_and_largest_priority(tmp_path: Path) -> None:
         assert isinstance(merged, PrioritizedReplayBuffer)
         stats = merged.stats()
         assert (stats["alpha"], stats["max_priority"], stats["priority_max"]) == (0.3, 5.0, 2.0)
-        assert merged.get([0, 39]).extra["logit"].tolist() == [0, 19]
+        assert merged.get([0, 39]).logit.tolist() == [0, 19]
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_the_buffer_against_the_model(payload: int, monkeypatch: pytest.MonkeyPa
 
     def wide_numbers(batch: Any) -> Any:
         numbers = numbers_of(batch)
-        np.testing.assert_array_equal(batch.extra["pixels"], pixels(numbers))
+        np.testing.assert_array_equal(batch.pixels, pixels(numbers))
         return numbers
 
     for name, function in (

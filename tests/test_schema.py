@@ -70,7 +70,7 @@ def test_a_name_that_is_no_identifier_is_refused() -> None:
 
 def test_names_of_parameters_and_results_are_reserved() -> None:
     names = ["states", "actions", "rewards", "next_states", "dones", "weights", "indices"]
-    for name in (*names, "priority", "priorities", "extra"):
+    for name in (*names, "priority", "priorities"):
         with pytest.raises(SchemaError, match=f"'{name}' cannot name a field"):
             Field(name)
         with pytest.raises(SchemaError, match=f"'{name}' cannot name a field"):

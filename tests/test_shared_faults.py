@@ -137,8 +137,8 @@ def test_the_first_of_two_first_pushes_fixes_the_schema(tmp_path: Path, other: O
             buffer.push(**row(0), **mine)
             buffer._store.transaction = transaction  # type: ignore[method-assign]
             buffer.flush()
-            extra = buffer.get([0]).extra
-            assert (extra["x"], extra["y"]) == (1, 2)
+            batch = buffer.get([0])
+            assert (batch.x, batch.y) == (1, 2)
         else:
             with pytest.raises(diskreplay.SchemaError, match="y"):
                 buffer.push(**row(0), **mine)

@@ -28,7 +28,6 @@ from diskreplay_tools.selecting import (
     where_option,
 )
 from diskreplay_tools.tables import (
-    STANDARD,
     WRITERS,
     Buffer,
     Table,
@@ -158,12 +157,9 @@ class Source:
                 ids = ids[ids >= self.first + margin]
                 margin = 2 * margin or _MARGIN  # a writer that is faster is given way
             else:
-                return {
-                    "write_id": ids,
-                    **dict(zip(STANDARD, batch, strict=True)),
-                    **batch.extra,
-                    **priorities,
-                }
+                schema = self._buffer.schema
+                names = schema.names if schema else ()
+                return {"write_id": ids, **dict(zip(names, batch, strict=True)), **priorities}
         return None
 
     def _priorities(self, ids: Ints) -> Table:

@@ -22,7 +22,6 @@ Array = NDArray[Any]
 ATTEMPTS = 5  # at figures of one commit, beside a writer that commits all the time
 _PART = 1 << 20  # priorities read in a call
 _CHUNK_BYTES = 4 << 20  # rows read in a call
-_STANDARD = ("state", "action", "reward", "next_state", "done")
 _LEAST_SIDE = 8  # of a picture, in pixels
 _MOST_SHOWN = 64  # elements of an array, on the widest terminal
 
@@ -137,7 +136,7 @@ def read_rows(buffer: Buffer, write_ids: Ints, names: Sequence[str]) -> Rows:
             else:
                 waiting += [part[part.size // 2 :], part[: part.size // 2]]
         else:
-            columns = dict(zip(_STANDARD, batch, strict=True)) | dict(batch.extra)
+            columns = dict(zip(schema.names, batch, strict=True))
             ids.append(part)
             for name in names:
                 parts[name].append(columns[name])

@@ -55,10 +55,12 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
     ) -> int:
         """Add one transition and return its write id; the oldest goes when the buffer is full.
 
-        The first transition fixes the schema, unless it was given. Rewards must be finite and
-        `done` true or false; states, actions and extra fields are stored bit for bit, NaN and
-        infinity included, since sensors use them for "no reading". With access="shared" the commit
-        gives the write id, and -1 is returned. Cost: O(1), and now and then a commit.
+        The first transition fixes the schema, unless it was given. Rewards and dones are single
+        numbers; a step of a vector environment is several transitions, for `extend`. Rewards must
+        be finite and `done` true or false; states, actions and extra fields are stored bit for
+        bit, NaN and infinity included, since sensors use them for "no reading". With
+        access="shared" the commit gives the write id, and -1 is returned. Cost: O(1), and now and
+        then a commit.
 
         Raises SchemaError for values that do not fit the schema, PriorityError for a priority that
         is negative, NaN or infinite (or any, in a ReplayBuffer), ReadOnlyError, and StorageError

@@ -125,10 +125,10 @@ class Field:
         found = _as_array(self.name, value)
         shape = lead + self.shape
         if found.shape != shape:
-            way_out = ": give a plain number" if not shape and found.size == 1 else ""
+            ways_out = _ways_out(found, self.shape, len(lead))
             raise SchemaError(
                 f"field {self.name!r}: expected shape {shape} (found {found.shape}, "
-                f"{found.dtype}){way_out}"
+                f"{found.dtype}){': ' * bool(ways_out)}{', or '.join(ways_out)}"
             )
         if found.dtype == self.dtype:
             array = found
@@ -279,7 +279,13 @@ class Schema:
         self._check_names(values)
         arrays = {name: _as_array(name, value) for name, value in values.items()}
         lengths = {name: len(array) if array.ndim else None for name, array in arrays.items()}
-        if len(set(lengths.values())) > 1 or None in lengths.values():
+        if None in lengths.values():
+            single = ", ".join(name for name, length in lengths.items() if length is None)
+            raise SchemaError(
+                f"expected n values of each field (found one number as {single}): "
+                "push() takes a single transition"
+            )
+        if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise SchemaError(f"expected columns of one length (found {found})")
         lead = (lengths["state"] or 0,)
@@ -355,6 +361,16 @@ def infer_schema(values: Mapping[str, Any], given: Mapping[str, Field], *, lead:
 
 def _infer_field(name: str, value: Any, lead: int) -> Field:
     found = _as_array(name, value)
+    if name in ("reward", "done") and found.ndim > lead:
+        ways_out = [
+            *_ways_out(found, (), lead),
+            f"set its shape with schema=, where a {name} has one",
+        ]
+        raise SchemaError(
+            f"field {name!r}: expected one number a transition (found shape {found.shape}"
+            f"{', the first dimension of which counts the transitions' * lead}): "
+            f"{', or '.join(ways_out)}"
+        )
     dtype = found.dtype
     if dtype.kind == "f" or name in ("reward", "done"):
         dtype = np.dtype(np.float32)
@@ -376,6 +392,18 @@ def _as_array(name: str, value: Any) -> Array:
     if array.dtype.str[1:] not in _TYPES:
         raise SchemaError(_not_numbers(name, str(array.dtype)))
     return array
+
+
+def _ways_out(found: Array, shape: tuple[int, ...], lead: int) -> list[str]:
+    """Return what to do about a value of a wrong shape, where there is something to say."""
+    ways = []
+    if not lead and not shape and found.size == 1:
+        ways.append("give a plain number")
+    if lead and not shape and found.shape[:lead] and found.size == found.shape[0]:
+        ways.append(f"give shape {found.shape[:lead]}")
+    if not lead and found.ndim and found.shape[1:] == shape:
+        ways.append("call extend(), which takes the transitions of several environments at once")
+    return ways
 
 
 def _not_numbers(name: str, found: str) -> str:

@@ -169,7 +169,6 @@ def test_types_and_shapes_are_inferred_from_the_first_transition() -> None:
         ("reward", 1, "f4", ()),
         ("reward", True, "f4", ()),
         ("reward", np.float64(1), "f4", ()),
-        ("reward", [1, 2], "f4", (2,)),
         ("done", True, "f4", ()),
         ("done", np.uint8(1), "f4", ()),
         ("more", 0.5, "f4", ()),
@@ -407,7 +406,7 @@ def test_columns_are_converted_and_have_one_length() -> None:
     values = {name: [one] * 3 for name, one in row().items()}
     with pytest.raises(SchemaError, match=r"of one length \(found state 3, action 2, reward 3, "):
         schema.accept_columns({**values, "action": [1, 2]})
-    with pytest.raises(SchemaError, match=r"of one length \(found .*reward None"):
+    with pytest.raises(SchemaError, match=r"found one number as reward\): push\(\)"):
         schema.accept_columns({**values, "reward": 1.0})
     with pytest.raises(SchemaError, match=r"'state': expected shape \(3, 2\) \(found \(3, 1\)"):
         schema.accept_columns({**values, "state": [[1.0]] * 3})

@@ -47,9 +47,10 @@ def _batch(buffer: Any, rng: np.random.Generator) -> Ints:
     """Return the numbers of a batch, and get some of them again by write id."""
     batch = buffer.sample(int(rng.integers(1, min(64, len(buffer)) + 1)))
     numbers = numbers_of(batch)
-    if rng.random() < 0.1:
+    ids = getattr(batch, "indices", None)
+    if ids is not None and rng.random() < 0.1:
         try:
-            again = numbers_of(buffer.get(batch.indices))
+            again = numbers_of(buffer.get(ids))
         except diskreplay.NotLiveError:
             return numbers  # evicted meanwhile
         if not np.array_equal(again, numbers):

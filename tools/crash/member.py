@@ -1,0 +1,105 @@
+"""The processes of a company: they work with a store until an error of ours, and tell of it.
+
+What they tell beside what writers and readers do::
+
+    open       the inodes of the data file and of the lock file that the engine has mapped
+    refused    the kind and the text of an error of ours, after which the process ends
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import diskreplay
+from crash.common import Tell, WrongRead, numbers_of, tell_seen
+from crash.disturbing import MAPPED
+from crash.reader import read
+from crash.writer import Task, Writer
+
+Role = Callable[[Task, Tell], None]
+SHOW = signal.SIGUSR1  # who is sent it says on the standard error where it is
+
+
+def writing(task: Task, tell: Tell) -> None:
+    """Write until SIGTERM or an error of ours."""
+    _prepare()
+    writer = Writer(task, _with_inodes(task, tell))
+    if _goes_well(writer.run, tell) or not hasattr(writer, "buffer"):
+        return
+    with contextlib.suppress(diskreplay.DiskReplayError):
+        writer.buffer.close()
+
+
+def reading(task: Task, tell: Tell) -> None:
+    """Read until SIGTERM or an error of ours."""
+    _prepare()
+    _goes_well(lambda: read(task, _with_inodes(task, tell)), tell)
+
+
+def opening(task: Task, tell: Tell) -> None:
+    """Open, look and close again and again until SIGTERM, whatever errors of ours come."""
+    _prepare()
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    rng = np.random.default_rng([task.seed, task.author])
+    tell = _with_inodes(task, tell)
+    while not stopping:
+        access = str(rng.choice(["exclusive", "shared", "read"]))
+        if not _goes_well(partial(_look, task, access, rng, tell), tell):
+            time.sleep(rng.exponential(0.02))  # who calls again at once takes the others' time
+
+
+def _look(task: Task, access: str, rng: np.random.Generator, tell: Tell) -> None:
+    tell("opening")
+    with diskreplay.open(task.path, access=access) as buffer:
+        tell("open")
+        for _ in range(int(rng.integers(0, 4))):
+            try:
+                tell_seen(numbers_of(buffer.sample(8)), tell)
+            except WrongRead as error:
+                tell("wrong", str(error))
+        buffer.refresh()
+        buffer.stats()
+    tell("looked")
+
+
+def _prepare() -> None:
+    faulthandler.enable()
+    faulthandler.register(SHOW)
+
+
+def _goes_well(call: Callable[[], None], tell: Tell) -> bool:
+    try:
+        call()
+    except diskreplay.DiskReplayError as error:
+        tell("refused", type(error).__name__, str(error))
+        return False
+    return True
+
+
+def _with_inodes(task: Task, tell: Tell) -> Tell:
+    def telling(name: str, *what: Any) -> None:
+        if name == "open":
+            what = tuple(map(_mapped(Path(task.path).parent).get, MAPPED))
+        tell(name, *what)
+
+    return telling
+
+
+def _mapped(place: Path) -> dict[str, int]:
+    """Return the inodes of the files below a directory that are mapped, by the engine's name."""
+    found = {}
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        _, kind, _, _, inode, *name = line.split(maxsplit=5)
+        if kind.endswith("s") and name and name[0].startswith(str(place)):
+            found[MAPPED["w" in kind]] = int(inode)
+    return found

@@ -12,7 +12,7 @@ from diskreplay.base import BaseBuffer
 from diskreplay.batch import Batch, PrioritizedBatch, batch_of, with_extra
 from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.generator import new_generator
-from diskreplay.priorities import checked_priorities, importance_weights
+from diskreplay.priorities import checked_priorities, weights_of
 from diskreplay.samplers import PrioritizedSampler, UniformSampler
 from diskreplay.schema import SchemaLike
 from diskreplay.session import RUN_SETTINGS, PathLike
@@ -168,7 +168,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
     def _new_batch(self, batch_size: int, view: Snapshot | None) -> PrioritizedBatch:
         beta = self._sampler.beta
         write_ids, probabilities, columns = self._draw(batch_size, view)
-        weights = importance_weights(probabilities, self._ring.size, beta)
+        weights = weights_of(probabilities, self._ring.size, beta)
         kind = with_extra(PrioritizedBatch, self._extra_names)
         return kind._make((*columns[:5], weights, write_ids, *columns[5:]))
 

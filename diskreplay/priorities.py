@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diskreplay.arguments import MAX_COUNT
+from diskreplay.arguments import MAX_COUNT, as_array, real_number, real_numbers, whole_number
 from diskreplay.errors import ArgumentError, DamageError, PriorityError
 
 Ints = NDArray[np.int64]
@@ -28,12 +28,21 @@ def importance_weights(probabilities: ArrayLike, size: int, beta: float) -> NDAr
     >>> importance_weights(np.array([0.5, 0.25]), size=4, beta=1.0)
     array([0.5, 1. ], dtype=float32)
     """
-    shares = size * np.asarray(probabilities, np.float64)
+    given = real_numbers("probabilities", probabilities)
+    size = whole_number("size", size, at_least=0)
+    return weights_of(given, size, real_number("beta", beta, low=0.0, high=float("inf")))
+
+
+def weights_of(probabilities: Floats, size: int, beta: float) -> Priorities:
+    """Return what `importance_weights` does, of arguments of the right types."""
+    shares = size * probabilities
     if not shares.size:
         return np.zeros(shares.shape, np.float32)
     least = np.minimum.reduce(shares)
     if not least > 0.0:
-        raise ArgumentError(f"probabilities must be above zero (found {least / size})")
+        raise ArgumentError(
+            f"probabilities and size must be above zero (found {probabilities.min()} and {size})"
+        )
     # The smallest share has the largest weight; dividing first cannot overflow.
     weights: Floats = (shares / least) ** -beta
     return weights.astype(np.float32)
@@ -41,10 +50,7 @@ def importance_weights(probabilities: ArrayLike, size: int, beta: float) -> NDAr
 
 def checked_priorities(priorities: ArrayLike, n: int) -> Priorities:
     """Return n priorities as float32, or raise PriorityError."""
-    try:
-        found = np.asarray(priorities)
-    except (TypeError, ValueError) as error:
-        raise PriorityError(f"expected {n} priorities: {error}") from None
+    found = as_array(priorities, PriorityError, f"expected {n} priorities")
     if found.dtype.kind not in "biuf" or found.shape != (n,):
         raise PriorityError(
             f"expected {n} priorities, shape ({n},) (found shape {found.shape}, {found.dtype})"

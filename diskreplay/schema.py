@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import keyword
 import math
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from diskreplay.arguments import as_array, as_whole
 from diskreplay.errors import SchemaError
 
 Array: TypeAlias = NDArray[Any]
@@ -56,7 +56,7 @@ class Field:
                 f"{name!r} cannot name a field, since batches are named tuples: expected a name "
                 "that is no Python keyword and does not begin with an underscore"
             )
-        self._set(name, dtype, shape)
+        self._set(name, *_described(name, dtype, shape))
 
     @classmethod
     def stored(cls, name: str, dtype: DTypeLike, shape: Sequence[int]) -> Field:
@@ -72,7 +72,10 @@ class Field:
             raise SchemaError(f"{name!r} cannot name a field, it is a word of the buffer's methods")
         try:
             found = np.dtype(dtype).newbyteorder("=")
-            lengths = tuple(operator.index(length) for length in shape)
+            lengths = tuple(map(_length, shape))
+            if found.subdtype is not None:
+                found, inner = found.subdtype
+                found, lengths = found.newbyteorder("="), lengths + inner
         except (TypeError, ValueError) as error:
             raise SchemaError(f"field {name!r} has no usable dtype or shape: {error}") from None
         if found.str[1:] not in _TYPES:
@@ -385,10 +388,7 @@ def _as_array(name: str, value: Any) -> Array:
         raise SchemaError(f"field {name!r} is None{way_out if name == 'next_state' else ''}")
     if isinstance(value, Mapping):
         raise SchemaError(f"field {name!r} is a dictionary: give each of its entries as a field")
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise SchemaError(f"field {name!r} is not an array of numbers: {error}") from None
+    array = as_array(value, SchemaError, f"field {name!r} is not an array of numbers")
     if array.dtype.str[1:] not in _TYPES:
         raise SchemaError(_not_numbers(name, str(array.dtype)))
     return array
@@ -404,6 +404,35 @@ def _ways_out(found: Array, shape: tuple[int, ...], lead: int) -> list[str]:
     if not lead and found.ndim and found.shape[1:] == shape:
         ways.append("call extend(), which takes the transitions of several environments at once")
     return ways
+
+
+def _described(name: str, dtype: Any, shape: Any) -> tuple[Any, Any]:
+    """Return dtype and shape of a field, also where one object has both, as a space has."""
+    try:
+        if isinstance(dtype, type) or not (hasattr(dtype, "dtype") and hasattr(dtype, "shape")):
+            return dtype, shape
+        own, found, given = dtype.dtype, dtype.shape, tuple(shape)
+        fits = own is None or found is None or given in ((), tuple(found))
+    except Exception as error:
+        raise SchemaError(f"field {name!r} has no usable dtype or shape: {error}") from None
+    if own is None or found is None:
+        raise SchemaError(
+            f"field {name!r}: a {type(dtype).__name__} has not one dtype and one shape: give each "
+            "of its parts as a field"
+        )
+    if not fits:
+        raise SchemaError(
+            f"field {name!r}: expected the shape {tuple(found)} of the {type(dtype).__name__}, or "
+            f"none (found {given})"
+        )
+    return own, found
+
+
+def _length(value: Any) -> int:
+    length = as_whole(value)
+    if length is None:
+        raise TypeError(f"a length must be a whole number (found {value!r})")
+    return length
 
 
 def _not_numbers(name: str, found: str) -> str:

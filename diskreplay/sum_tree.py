@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diskreplay.arguments import checked_capacity
+from diskreplay.arguments import as_array, checked_capacity, real_numbers
 from diskreplay.errors import ArgumentError, DamageError, PriorityError, SampleError
 
 Floats = NDArray[np.float64]
@@ -108,10 +108,7 @@ class SumTree:
         >>> tree.total_priority
         1.5
         """
-        try:
-            masses = np.asarray(masses, np.float64)
-        except (TypeError, ValueError) as error:
-            raise PriorityError(f"a priority must be a number: {error}") from None
+        masses = real_numbers("priorities", masses, PriorityError)
         slots = self._checked_slots(slots)
         if slots.shape != masses.shape:
             raise ArgumentError(f"expected one mass a slot (found {masses.size} for {slots.size})")
@@ -159,10 +156,10 @@ class SumTree:
         total = self._levels[-1][0]
         if total <= 0.0:
             raise SampleError("nothing to draw: no slot of the tree has a mass above zero")
-        targets = np.array(values, np.float64).reshape(-1)
+        targets = real_numbers("values", values).reshape(-1)
         if np.isnan(targets).any():
             raise ArgumentError("cannot find NaN: expected values in [0, total_priority)")
-        np.maximum(targets, 0.0, out=targets)
+        targets = np.maximum(targets, 0.0)
         np.minimum(targets, np.nextafter(total, 0.0), out=targets)
         wide = self._levels[self._wide]
         sums = wide.cumsum()
@@ -255,10 +252,7 @@ class SumTree:
             raise DamageError("; ".join(faults))
 
     def _checked_slots(self, slots: ArrayLike) -> Ints:
-        try:
-            array = np.asarray(slots)
-        except (TypeError, ValueError) as error:
-            raise ArgumentError(f"slots must be whole numbers: {error}") from None
+        array = as_array(slots, ArgumentError, "slots must be whole numbers")
         if array.size == 0:
             return np.zeros(array.shape, np.int64)
         if array.dtype.kind not in "iu":

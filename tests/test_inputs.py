@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from common import columns, row
 
-from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, SchemaError
+import diskreplay
+from diskreplay import (
+    ArgumentError,
+    PrioritizedReplayBuffer,
+    PriorityError,
+    ReplayBuffer,
+    SchemaError,
+)
 
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
 
@@ -79,3 +86,284 @@ def test_one_transition_is_not_taken_as_several() -> None:
             buffer.extend(**{**columns(0, 3), "rewards": 1.0})
         buffer.push(**row(0))
     assert len(buffer) == 2
+
+
+# Objects that cannot be converted
+
+
+class Tensor:
+    """What a tensor that requires grad, or is on a device, does when numpy asks for its numbers."""
+
+    def __init__(self, error: type[Exception], message: str) -> None:
+        self._error = error, message
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        error, message = self._error
+        raise error(message)
+
+    __array__ = __float__ = __index__ = __int__ = _refuse
+
+
+TENSORS = [
+    Tensor(RuntimeError, "Can't call numpy() on Tensor that requires grad."),
+    Tensor(TypeError, "can't convert cuda:0 device type tensor to numpy."),
+    Tensor(KeyError, "tensor"),
+    Tensor(ZeroDivisionError, "a tensor of any other library"),
+]
+
+
+def some() -> PrioritizedReplayBuffer:
+    buffer = PrioritizedReplayBuffer(capacity=20, seed=0)
+    buffer.extend(**columns(0, 10), x=np.arange(10))
+    return buffer
+
+
+def calls(bad: Any) -> dict[str, Any]:
+    """All calls that take numbers of a user, each with a bad one as one of its arguments."""
+    buffer, tree = some(), diskreplay.SumTree(8)
+    tree.set([0, 1], [1.0, 2.0])
+    new, several = {**row(10), "x": 1}, {**columns(10, 1), "x": [1]}
+    return {
+        "push": [lambda n=n: buffer.push(**{**new, n: bad}) for n in new]
+        + [lambda: buffer.push(**new, priority=bad)],
+        "first push": [lambda n=n: ReplayBuffer(4).push(**{**row(0), n: bad}) for n in row(0)],
+        "extend": [lambda n=n: buffer.extend(**{**several, n: bad}) for n in several]
+        + [lambda n=n: buffer.extend(**{**several, n: [bad]}) for n in several]
+        + [lambda p=p: buffer.extend(**several, priorities=p) for p in (bad, [bad])],
+        "update": [
+            lambda: buffer.update_priorities([0], bad),
+            lambda: buffer.update_priorities([0], [bad]),
+            lambda: buffer.update_priorities(bad, [1.0]),
+            lambda: buffer.update_priorities([bad], [1.0]),
+        ],
+        "look up": [
+            call
+            for ids in (bad, [bad])
+            for call in (lambda i=ids: buffer.get(i), lambda i=ids: buffer.priorities(i))
+        ],
+        "counts": [
+            lambda: buffer.sample(bad),
+            lambda: buffer.is_ready(bad),
+            lambda: buffer.batches(bad),
+            lambda: buffer.batches(4, prefetch=bad),
+            lambda: diskreplay.estimate({**KINDS_OF_FIELDS}, bad),
+            *(
+                lambda name=name: PrioritizedReplayBuffer(**{"capacity": 4, name: bad})
+                for name in (
+                    "capacity", "alpha", "beta_start", "beta_end", "beta_frames", "epsilon",
+                    "seed", "commit_interval", "window_bytes",
+                )
+            ),
+        ],
+        "tree": [
+            lambda: diskreplay.SumTree(bad),
+            lambda: tree.add(bad),
+            lambda: tree.update(0, bad),
+            lambda: tree.update(bad, 1.0),
+            lambda: tree.get(bad),
+            *(lambda v=v: tree.set(v, [1.0]) for v in (bad, [bad])),
+            *(lambda v=v: tree.set([0], v) for v in (bad, [bad])),
+            *(lambda v=v: tree.find(v) for v in (bad, [bad])),
+            *(lambda v=v: tree.masses(v) for v in (bad, [bad])),
+        ],
+        "weights": [
+            lambda: diskreplay.importance_weights(bad, 4, 1.0),
+            lambda: diskreplay.importance_weights([bad], 4, 1.0),
+            lambda: diskreplay.importance_weights([0.5], bad, 1.0),
+            lambda: diskreplay.importance_weights([0.5], 4, bad),
+        ],
+        "schema": [lambda: diskreplay.Field("x", "f4", (bad,))],
+    }  # fmt: skip
+
+
+KINDS_OF_FIELDS = {
+    "state": ("f4", (3,)), "action": "i8", "reward": "f4", "next_state": ("f4", (3,)), "done": "f4"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", calls(None))
+@pytest.mark.parametrize("tensor", TENSORS)
+def test_an_object_that_cannot_be_converted_is_an_error_of_ours(what: str, tensor: Tensor) -> None:
+    for call in calls(tensor)[what]:
+        with pytest.raises(diskreplay.DiskReplayError):
+            call()
+
+
+def test_the_error_has_the_way_out() -> None:
+    buffer, tensor = some(), TENSORS[0]
+    before = buffer.stats()
+    for call, error in [
+        (lambda: buffer.push(**{**row(0), "state": tensor}, x=1), SchemaError),
+        (lambda: buffer.push(**row(0), x=1, priority=tensor), diskreplay.PriorityError),
+        (
+            lambda: buffer.extend(**columns(0, 1), x=[1], priorities=tensor),
+            diskreplay.PriorityError,
+        ),
+        (lambda: buffer.update_priorities([0], tensor), diskreplay.PriorityError),
+        (lambda: buffer.get(tensor), ArgumentError),
+        (lambda: buffer.priorities(tensor), ArgumentError),
+    ]:
+        with pytest.raises(error, match=r"requires grad.*: give tensor\.detach\(\)\.cpu\(\)"):
+            call()
+    assert buffer.stats() == before
+
+
+def test_tensors_of_torch_are_taken_or_refused_with_the_way_out() -> None:
+    torch = pytest.importorskip("torch")
+    buffer = some()
+    batch = buffer.sample(4)
+    errors = torch.ones(4, requires_grad=True) * 2
+    for bad in (errors, list(errors)):
+        with pytest.raises(PriorityError, match=r"give tensor\.detach\(\)\.cpu\(\)"):
+            buffer.update_priorities(batch.indices, bad)
+    indices = torch.from_numpy(batch.indices)
+    assert buffer.update_priorities(indices, errors.detach()) == 4
+    assert buffer.priorities(indices).tolist() == [2.0] * 4
+    with pytest.raises(SchemaError, match=r"'state' .* give tensor\.detach\(\)\.cpu\(\)"):
+        buffer.push(**{**row(0), "state": torch.ones(3, requires_grad=True)}, x=1)
+    buffer.push(**{**row(10), "state": torch.from_numpy(row(10)["state"])}, x=torch.tensor(10))
+    assert len(buffer.sample(torch.tensor(3)).states) == 3
+
+
+# Masked arrays
+
+
+def masked(values: Any) -> Any:
+    return np.ma.masked_array(values, np.zeros(np.shape(values), bool))
+
+
+@pytest.mark.parametrize("what", calls(None))
+def test_a_masked_array_is_refused_wherever_an_array_is_taken(what: str) -> None:
+    for bad in (masked([1.0]), masked([[1.0, 2.0, 3.0]]), np.ma.masked):
+        for call in calls(bad)[what]:
+            with pytest.raises(diskreplay.DiskReplayError):
+                call()
+
+
+def test_hidden_values_are_not_stored() -> None:
+    buffer = ReplayBuffer(capacity=20)
+    hidden = np.ma.masked_array([1.0, 999.0, 2.0], [False, True, False])
+    for state in (hidden, [hidden[0], hidden[1], hidden[2]], tuple(hidden)):
+        with pytest.raises(SchemaError, match=r"'state' .*a masked array would lose its mask"):
+            buffer.push(**{**row(0), "state": state})
+    for states in (np.ma.stack([hidden] * 2), [hidden] * 2, [[*hidden], [*hidden]]):
+        with pytest.raises(SchemaError, match=r"'state' .*a masked array would lose its mask"):
+            buffer.extend(**{**columns(0, 2), "states": states})
+    with pytest.raises(SchemaError, match=r"'reward' .*a masked array would lose its mask"):
+        buffer.push(**{**row(0), "reward": hidden[1]})
+    buffer.push(**{**row(0), "state": hidden.filled(0.0)})
+    assert buffer.sample(1).states.tolist() == [[1.0, 0.0, 2.0]]
+
+
+# Fields given as what has a dtype and a shape
+
+
+class Space:
+    """What a space of Gymnasium has, and a specification of dm_env or JAX."""
+
+    def __init__(self, dtype: Any, shape: Any) -> None:
+        self.dtype, self.shape = dtype, shape
+
+
+def test_a_field_may_be_given_as_a_space() -> None:
+    pixels = Space(np.dtype(np.uint8), (4, 84, 84))
+    for entry in (pixels, (pixels, ()), (pixels, (4, 84, 84)), np.zeros((4, 84, 84), np.uint8)):
+        fields = {
+            **KINDS_OF_FIELDS,
+            "state": entry,
+            "next_state": pixels,
+            "action": Space("i8", ()),
+        }
+        schema = diskreplay.Schema(fields)
+        assert schema["state"] == diskreplay.Field("state", "u1", (4, 84, 84))
+        assert schema["action"] == diskreplay.Field("action", "i8")
+        assert diskreplay.estimate(fields, 1_000_000).disk_bytes > 2 * 4 * 84 * 84 * 1_000_000
+    assert diskreplay.Field("x", pixels).shape == (4, 84, 84)
+    assert diskreplay.Field("x", np.dtype(("f4", (3,)))) == diskreplay.Field("x", "f4", (3,))
+    assert diskreplay.Field("x", np.dtype((">f4", 3)), (2,)) == diskreplay.Field("x", "f4", (2, 3))
+    assert diskreplay.Field("x", np.float32) == diskreplay.Field("x", "f4")
+    frame = np.zeros((4, 84, 84), np.uint8)
+    with ReplayBuffer(4, schema={"state": pixels}) as buffer:
+        buffer.push(frame, 0, 0.0, frame, False)
+        assert buffer.sample(1).states.dtype == np.uint8
+
+
+def test_a_space_without_a_dtype_or_a_shape_of_its_own_is_refused() -> None:
+    class Strange:
+        shape = ()
+
+        @property
+        def dtype(self) -> Any:
+            raise RuntimeError("no dtype today")
+
+    for entry in (Space(None, None), Space(None, (3,)), Space("f4", None)):
+        with pytest.raises(SchemaError, match="'state': a Space has not one dtype and one shape"):
+            diskreplay.estimate({**KINDS_OF_FIELDS, "state": entry}, 10)
+    with pytest.raises(SchemaError, match=r"expected the shape \(3,\) of the Space.*\(found \(2,"):
+        diskreplay.Field("x", Space("f4", (3,)), (2,))
+    for entry in (Strange(), Space("f4", 3), Space("f4", "ab"), Space("nonsense", ())):
+        with pytest.raises(SchemaError, match="field 'x' has no usable dtype or shape"):
+            diskreplay.Field("x", entry)
+    with pytest.raises(SchemaError, match="field 'x': expected numbers or bools"):
+        diskreplay.Field("x", Space(str, ()))
+
+
+def test_spaces_of_gymnasium_are_fields() -> None:
+    spaces = pytest.importorskip("gymnasium").spaces
+    box, discrete = spaces.Box(0, 255, (4, 8, 8), np.uint8), spaces.Discrete(4)
+    given = {"state": box, "action": discrete, "next_state": box, "mask": spaces.MultiBinary(5)}
+    for schema in (given, spaces.Dict(given)):
+        buffer = ReplayBuffer(4, schema=schema)
+        buffer.push(box.sample(), discrete.sample(), 0.0, box.sample(), False, mask=[0, 1, 0, 1, 1])
+        batch = buffer.sample(1)
+        assert (batch.states.dtype, batch.states.shape) == (np.uint8, (1, 4, 8, 8))
+        assert (batch.actions.dtype, batch.mask.dtype) == (np.int64, np.int8)
+    for space in (spaces.Dict(a=box), spaces.Tuple([box]), spaces.Sequence(box)):
+        with pytest.raises(SchemaError, match=r"'state': a .* has not one dtype and one shape"):
+            ReplayBuffer(4, schema={"state": space})
+
+
+# Counts
+
+
+def test_a_float_that_is_whole_is_a_count() -> None:
+    for thousand in (1e3, np.float64(1000), np.float32(1000), np.int32(1000), np.array(1000)):
+        buffer = PrioritizedReplayBuffer(
+            thousand, beta_frames=thousand, seed=thousand, window_bytes=thousand
+        )
+        assert buffer.capacity == 1000
+        assert buffer.stats()["beta_frames"] == 1000
+        assert type(buffer.stats()["capacity"]) is int
+        buffer.extend(**columns(0, 10))
+        assert not buffer.is_ready(thousand)
+        assert buffer.sample(np.float64(4)).states.shape == (4, 3)
+        with buffer.batches(4.0, prefetch=1.0) as batches:
+            assert next(batches).states.shape == (4, 3)
+        assert diskreplay.SumTree(thousand).capacity == 1000
+        assert diskreplay.estimate(KINDS_OF_FIELDS, thousand, window_bytes=thousand)
+        assert diskreplay.Field("x", "f4", (thousand, 2)).shape == (1000, 2)
+        assert diskreplay.importance_weights([0.5], thousand, 1.0) == 1.0
+
+
+def test_a_store_takes_whole_floats(tmp_path: Any) -> None:
+    with PrioritizedReplayBuffer(1e2, beta_frames=1e5, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 10))
+    with diskreplay.open(tmp_path / "b", window_bytes=1e6, seed=3.0) as buffer:
+        assert buffer.capacity == 100
+        assert buffer.stats()["beta_frames"] == 100_000
+    diskreplay.resize(tmp_path / "b", 5e1)
+    assert diskreplay.verify(tmp_path / "b") == []
+    diskreplay.merge([tmp_path / "b"], tmp_path / "c", capacity=2e1)
+    with diskreplay.open(tmp_path / "c") as buffer:
+        assert buffer.capacity == 20
+
+
+def test_what_is_no_count_is_none() -> None:
+    inf = float("inf")
+    for bad in (True, np.True_, 1.5, np.float32(1.5), inf, -inf, float("nan"), "3", None, [3], 3j):
+        for call in calls(bad)["counts"][:5]:
+            with pytest.raises(ArgumentError, match=r"must be a whole number of at least \d"):
+                call()
+    for bad in (2.0**70, 1e300):
+        with pytest.raises(ArgumentError, match="capacity must be a whole number of at most"):
+            ReplayBuffer(bad)

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "committer": set(),
     "priorities": {"arguments", "errors"},
     "sum_tree": {"arguments", "errors"},
-    "schema": {"errors"},
+    "schema": {"arguments", "errors"},
     "packing": set(),
     "codec": {"errors", "packing", "schema"},
     "batch": {"schema"},

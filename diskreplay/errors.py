@@ -21,8 +21,25 @@ Each is a `DiskReplayError` and the builtin that a caller expects::
 from __future__ import annotations
 
 
+def printable(text: object) -> str:
+    r"""Return text with escapes in the place of what would command a terminal, or break a line.
+
+    Names, paths and what is read from a store are the words of strangers.
+
+    >>> printable(f"runs{chr(27)}[2J")
+    'runs\\x1b[2J'
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class DiskReplayError(Exception):
-    """The root of all errors that diskreplay raises on purpose."""
+    """The root of all errors that diskreplay raises on purpose; their texts are printable."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ArgumentError(DiskReplayError, ValueError):

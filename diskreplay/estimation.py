@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diskreplay.arguments import ACCESS, checked_capacity, whole_number
 from diskreplay.codec import packing_of
-from diskreplay.errors import ArgumentError, SchemaError
+from diskreplay.errors import ArgumentError, SchemaError, printable
 from diskreplay.outbox import outbox_nbytes
 from diskreplay.packing import BLOCK_BYTES, PAGE_BYTES, Packing, slot_bytes, tree_bytes
 from diskreplay.priorities import BLOCK_SLOTS
@@ -164,9 +164,10 @@ def warn_of_disk(found: Estimate, path: Path, there: int) -> None:
     while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] == "diskreplay":
         level, frame = level + 1, frame.f_back
     warnings.warn(
-        f"{path} takes {human(found.disk_bytes)} of disk when all of its {found.capacity} "
-        f"transitions are there (found {human(usage.free)} free, and {human(there)} in use by it): "
-        "make room, or choose another path, or a smaller capacity with diskreplay.estimate()",
+        f"{printable(path)} takes {human(found.disk_bytes)} of disk when all of its "
+        f"{found.capacity} transitions are there (found {human(usage.free)} free, and "
+        f"{human(there)} in use by it): make room, or choose another path, or a smaller capacity "
+        "with diskreplay.estimate()",
         DiskSpaceWarning,
         stacklevel=level,
     )

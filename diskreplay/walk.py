@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from diskreplay.errors import printable
 from diskreplay.pages import (
     BIG,
     BRANCH,
@@ -47,7 +48,7 @@ class Faults:
         """Take note of one fault."""
         self.count += 1
         if self.count <= _FAULTS_KEPT:
-            self._kept.append(sentence)
+            self._kept.append(printable(sentence))
 
     def sentences(self) -> list[str]:
         """Return what was noted."""

@@ -64,7 +64,7 @@ MAY_IMPORT = {
         "session", "store", "window",
     },
     "pages": set(),
-    "walk": {"pages"},
+    "walk": {"errors", "pages"},
     "facts": {"arguments", "errors", "generator", "priorities", "samplers", "schema", "store"},
     "reading": {"directory", "engine", "errors", "locks", "pages", "walk"},
     "verification": {

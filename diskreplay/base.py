@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic
 
@@ -36,6 +36,20 @@ from diskreplay.store import Snapshot, Store
 Ints = NDArray[np.int64]
 
 _FAULTS_TOLD = 100
+
+
+def _only_row(columns: Iterable[Any]) -> list[Any]:
+    """Return the values of columns that have one row, [] for others."""
+    row = []
+    for column in columns:
+        kind = type(column)
+        if kind is np.ndarray and column.ndim and len(column) == 1 and column.dtype.kind != "O":
+            row.append(column[0] if column.ndim > 1 else column.item())
+        elif kind is list and len(column) == 1:
+            row.append(column[0])
+        else:
+            return []
+    return row
 
 
 class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
@@ -113,28 +127,37 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         >>> buffer.extend([[0.0], [1.0]], [0, 1], [1.0, 1.0], [[1.0], [2.0]], [False, True])
         array([0, 1])
         """
-        if doubled := extra.keys() & set(STANDARD_FIELDS):
+        if extra and (doubled := extra.keys() & set(STANDARD_FIELDS)):
             name = min(doubled)
             raise SchemaError(f"extend takes {name!r} as {name}s, n of them")
-        values = {
-            "state": states, "action": actions, "reward": rewards,
-            "next_state": next_states, "done": dones, **extra,
-        }  # fmt: skip
-        self._refuse_nesting()
+        standard: tuple[ArrayLike, ...] = (states, actions, rewards, next_states, dones)
+        if self._adopted is not None and not extra:
+            row = _only_row(standard if priorities is None else (*standard, priorities))
+            if row:  # it costs less to look at values than at columns
+                try:
+                    return np.array([self.push(*row)])
+                except SchemaError:
+                    pass  # the error below is about columns
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            self._refuse_nesting()
         with self._lock:
             contents = self._writable()
-            schema = contents.schema_for(values, lead=1)
-            columns = schema.accept_columns(values)
+            schema = contents.ring.schema
+            if schema is None:
+                named = dict(zip(STANDARD_FIELDS, standard, strict=True))
+                schema = contents.schema_for(named | extra, lead=1)
+            columns = schema.accept_arrays(standard, extra)
             n = len(columns[0])
-            given = contents.sampler.accept(priorities, n)
+            given = None if priorities is None else contents.sampler.accept(priorities, n)
             if n == 0:
                 return np.zeros(0, np.int64)
             if not self._is_disk_looked_at:
                 self._look_at_disk(schema)
-            self._make_room(n)
+            if self._commit_failed or not contents.has_room(n):
+                self._commit()
             if schema is not self._adopted and (adopted := self._adopt(schema)) is not schema:
-                columns = adopted.accept_columns(values)  # another process was first
-            if not contents.fits(n, schema):
+                columns = adopted.accept_arrays(standard, extra)  # another process was first
+            if not contents.fits(n):
                 self._commit()
                 self._store.check_place()
                 return contents.commit_columns(columns, given)

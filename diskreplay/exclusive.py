@@ -66,9 +66,9 @@ class Exclusive(Contents[SamplerT]):
         """Return whether n more rows may wait for the next commit."""
         return self.ring.has_room(n)
 
-    def fits(self, n: int, schema: Schema) -> bool:
+    def fits(self, n: int) -> bool:
         """Return whether n rows can wait at all."""
-        return n <= self.ring.window_rows(schema)
+        return n <= self.ring.window_rows
 
     def push(self, row: list[Any], given: Priorities | None) -> int:
         """Add a row and return its write id."""
@@ -80,9 +80,11 @@ class Exclusive(Contents[SamplerT]):
 
     def extend(self, columns: Columns, given: Priorities | None) -> Ints:
         """Add rows that fit, and return their write ids."""
-        write_ids = self.ring.hold_rows(columns)
-        self.sampler.hold(int(write_ids[0]), write_ids.size, given)
-        self.ring.publish(write_ids.size)
+        first, n = self.ring.count, len(columns[0])
+        self.ring.hold_rows(columns)
+        self.sampler.hold(first, n, given)
+        write_ids = np.arange(first, first + n)
+        self.ring.publish(n)
         return write_ids
 
     def commit_columns(self, columns: Columns, given: Priorities | None) -> Ints:

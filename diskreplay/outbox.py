@@ -68,6 +68,10 @@ class Outbox:
         """Return whether n more rows can be held."""
         return not self._rows or self.pushed - self.sent + n <= self._rows
 
+    def fits(self, n: int) -> bool:
+        """Return whether n rows can be held at all, once there is a schema."""
+        return n <= self._rows
+
     def push(self, row: list[Any], given: Priorities | None) -> None:
         """Hold one row."""
         self._window.write_row(self.pushed, row)
@@ -76,10 +80,14 @@ class Outbox:
 
     def extend(self, columns: list[Array], given: Priorities | None) -> None:
         """Hold rows, for which there is room."""
-        numbers = np.arange(self.pushed, self.pushed + len(columns[0]))
+        n, at = len(columns[0]), self.pushed % self._rows
         self._window.write(self.pushed, columns)
-        self._given[numbers % self._rows] = NEW if given is None else given
-        self.pushed += numbers.size
+        if at + n <= self._rows:
+            self._given[at : at + n] = NEW if given is None else given
+        else:
+            places = np.arange(at, at + n) % self._rows
+            self._given[places] = NEW if given is None else given
+        self.pushed += n
 
     def update(self, write_ids: Ints, priorities: Priorities) -> None:
         """Hold new priorities."""

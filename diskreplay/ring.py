@@ -31,7 +31,7 @@ from diskreplay.packing import ALONE
 from diskreplay.schema import Array, Field, Schema, infer_schema
 from diskreplay.store import Snapshot, Store, Transaction
 from diskreplay.version import __version__
-from diskreplay.window import Window, window_rows
+from diskreplay.window import Window
 
 Ints = NDArray[np.int64]
 Columns = list[Array]
@@ -154,18 +154,18 @@ class Ring:
         waiting = self.count - self.committed
         return not waiting or waiting + n <= self._limit
 
-    def window_rows(self, schema: Schema) -> int:
-        """Return how many rows the window holds, or will hold with this schema."""
-        return window_rows(schema, self.capacity, self._window_bytes)
+    @property
+    def window_rows(self) -> int:
+        """The number of rows that the window holds, once there is a schema."""
+        return self._window.rows
 
     def hold_row(self, row: list[Any]) -> None:
         """Hold the row of the next write id, as the schema accepted it, until `publish`."""
         self._window.write_row(self.count, row)
 
-    def hold_rows(self, columns: Columns) -> Ints:
+    def hold_rows(self, columns: Columns) -> None:
         """Hold the rows of the next write ids, which fit the window, until `publish`."""
         self._window.write(self.count, columns)
-        return np.arange(self.count, self.count + len(columns[0]))
 
     def hold_committed(self, first: int, columns: Columns) -> None:
         """Hold rows that a commit gave the write ids from `first` on, to save their reading."""

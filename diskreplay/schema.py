@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from diskreplay.arguments import as_array, as_whole
 from diskreplay.errors import SchemaError
+from diskreplay.sight import Sight, are_dones, are_finite
 
 Array: TypeAlias = NDArray[Any]
 FieldLike: TypeAlias = "Field | DTypeLike | tuple[DTypeLike, Sequence[int]]"
@@ -33,9 +34,6 @@ _MAX_FIELDS = 2**16 - 3  # a msgpack array of 16 bits, with the checksum and the
 _TYPES = frozenset(
     ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16")
 )
-_WHOLE_NUMBERS = frozenset((int, np.int64, np.int32, np.uint8))
-_NUMBERS = _WHOLE_NUMBERS | {bool, float, np.bool_, np.float32, np.float64}
-_DONES = frozenset((0, 1))  # and what is equal to one of them
 
 
 @dataclass(frozen=True, init=False)
@@ -107,6 +105,11 @@ class Field:
         """The bytes of one value, without framing."""
         return self.dtype.itemsize * math.prod(self.shape)
 
+    @cached_property
+    def narrower(self) -> frozenset[np.dtype[Any]]:
+        """The dtypes of which every value is one of this field's, too."""
+        return frozenset(d for d in map(np.dtype, _TYPES) if np.can_cast(d, self.dtype, "safe"))
+
     def __str__(self) -> str:
         return f"{self.name}: {self.type}"
 
@@ -116,7 +119,7 @@ class Field:
         Numbers and arrays of the right type pass untouched; everything else is converted by
         `convert`. What is returned assigns to a row of the column without a further check.
         """
-        return _Sight([self]).accepted([value])[0]
+        return Sight([self]).accepted([value])[0]
 
     def convert(self, value: Any, lead: tuple[int, ...]) -> Array:
         """Return `value` as an array of this field's dtype and of shape `lead + shape`.
@@ -135,6 +138,8 @@ class Field:
             )
         if found.dtype == self.dtype:
             array = found
+        elif found.dtype in self.narrower:
+            array = found.astype(self.dtype)
         else:
             if found.size and _rank(found.dtype) > _rank(self.dtype) and not self._is_bools(found):
                 raise SchemaError(
@@ -147,13 +152,13 @@ class Field:
                     f"field {self.name!r}: values do not fit {self.dtype} "
                     f"(found {found.min()} to {found.max()})"
                 )
-        if self.name == "reward" and not np.isfinite(array).all():
+        if self.name == "reward" and not are_finite(array):
             raise SchemaError(
                 "field 'reward': expected finite numbers "
                 f"(found {array[~np.isfinite(array)].flat[0]}): "
                 "one such reward spoils every value learnt from it"
             )
-        if self.name == "done" and not np.isin(array, (0, 1)).all():
+        if self.name == "done" and not are_dones(array):
             wrong = array[~np.isin(array, (0, 1))].flat[0]
             raise SchemaError(f"field 'done': expected True or False, 1 or 0 (found {wrong})")
         return array
@@ -171,46 +176,6 @@ class Field:
     def _is_bools(self, found: Array) -> bool:
         only_bools = self.dtype.kind == "b" or self.name == "done"
         return only_bools and found.dtype.kind != "c" and bool(np.isin(found, (0, 1)).all())
-
-
-class _Sight:
-    """Which values of a row need no conversion, seen with as little work as possible."""
-
-    def __init__(self, fields: Iterable[Field]) -> None:
-        self._arrays: list[tuple[int, Field, np.dtype[Any], Any]] = []
-        self._numbers: list[tuple[int, Field, frozenset[type], float, float]] = []
-        self._dones: list[tuple[int, Field]] = []
-        for i, field in enumerate(fields):
-            if field.shape:
-                # Rewards and dones are limited in value, too: no array has the shape None.
-                shape = None if field.name in ("reward", "done") else field.shape
-                self._arrays.append((i, field, field.dtype, shape))
-            elif field.name == "done":
-                self._dones.append((i, field))
-            elif field.dtype.kind == "f":
-                most = 6e4 if field.dtype.itemsize == 2 else 2.0**53  # up to there a float is exact
-                self._numbers.append((i, field, _NUMBERS, -most, most))
-            elif field.dtype.kind in "iu":
-                span = np.iinfo(field.dtype)
-                self._numbers.append((i, field, _WHOLE_NUMBERS, int(span.min), int(span.max)))
-            else:
-                self._numbers.append((i, field, frozenset(), 0, 0))
-
-    def accepted(self, row: list[Any]) -> list[Any]:
-        """Return the row with each value as it is, or else as its field converts it."""
-        for i, field, dtype, shape in self._arrays:
-            value = row[i]
-            if type(value) is not np.ndarray or value.shape != shape or value.dtype != dtype:
-                row[i] = field.convert(value, ())
-        for i, field, kinds, low, high in self._numbers:
-            value = row[i]
-            if type(value) not in kinds or not low <= value <= high:
-                row[i] = field.convert(value, ())
-        for i, field in self._dones:
-            value = row[i]
-            if type(value) not in _NUMBERS or value not in _DONES:
-                row[i] = field.convert(value, ())
-        return row
 
 
 class Schema:
@@ -233,7 +198,7 @@ class Schema:
         self.names = tuple(field.name for field in self.fields)
         self.extra_names = tuple(extras)
         self._name_set = frozenset(self.names)
-        self._sight = _Sight(self.fields)
+        self._sight = Sight(self.fields)
         if self.payload_bytes > MAX_TRANSITION_BYTES:
             raise SchemaError(
                 f"a transition of this schema takes {self.payload_bytes} bytes (expected at most "
@@ -269,8 +234,7 @@ class Schema:
         """Return what `accept_row` does, given the values of the standard fields in their order."""
         row = [*standard]
         if extra or self.extra_names:
-            self._check_names({**dict.fromkeys(STANDARD_FIELDS), **extra})
-            row += [extra[name] for name in self.extra_names]
+            row += self._extras(extra)
         return self._sight.accepted(row)
 
     def accept_columns(self, values: Mapping[str, Any]) -> list[Array]:
@@ -280,8 +244,24 @@ class Schema:
         values that do not fit.
         """
         self._check_names(values)
-        arrays = {name: _as_array(name, value) for name, value in values.items()}
-        lengths = {name: len(array) if array.ndim else None for name, array in arrays.items()}
+        return self._accept_all([values[name] for name in self.names])
+
+    def accept_arrays(self, standard: Iterable[Any], extra: Mapping[str, Any]) -> list[Array]:
+        """Return what `accept_columns` does, given the columns of the standard fields in order."""
+        columns = [*standard]
+        if extra or self.extra_names:
+            columns += self._extras(extra)
+        return self._accept_all(columns)
+
+    def _extras(self, extra: Mapping[str, Any]) -> list[Any]:
+        self._check_names({**dict.fromkeys(STANDARD_FIELDS), **extra})
+        return [extra[name] for name in self.extra_names]
+
+    def _accept_all(self, given: list[Any]) -> list[Array]:
+        if (accepted := self._sight.accepted_columns(given)) is not None:
+            return accepted
+        columns = list(map(_as_array, self.names, given))
+        lengths = {n: len(c) if c.ndim else None for n, c in zip(self.names, columns, strict=True)}
         if None in lengths.values():
             single = ", ".join(name for name, length in lengths.items() if length is None)
             raise SchemaError(
@@ -291,8 +271,8 @@ class Schema:
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise SchemaError(f"expected columns of one length (found {found})")
-        lead = (lengths["state"] or 0,)
-        return [field.convert(arrays[field.name], lead) for field in self.fields]
+        lead = (len(columns[0]),)
+        return [f.convert(array, lead) for f, array in zip(self.fields, columns, strict=True)]
 
     def to_plain(self) -> list[list[Any]]:
         """Return the schema as lists, strings and numbers; `from_plain` is the way back."""

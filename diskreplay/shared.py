@@ -14,7 +14,6 @@ from diskreplay.priorities import BLOCK_SLOTS, Priorities
 from diskreplay.ring import COMMIT_BYTES, Columns
 from diskreplay.schema import Schema
 from diskreplay.store import Snapshot
-from diskreplay.window import window_rows
 
 Ints = NDArray[np.int64]
 
@@ -108,9 +107,9 @@ class Shared(Contents[SamplerT]):
         """Return whether n more rows may wait for the next commit."""
         return self._outbox.has_room(n)
 
-    def fits(self, n: int, schema: Schema) -> bool:
+    def fits(self, n: int) -> bool:
         """Return whether n rows can wait at all."""
-        return n <= window_rows(schema, self.ring.capacity, COMMIT_BYTES)
+        return self._outbox.fits(n)
 
     def push(self, row: list[Any], given: Priorities | None) -> int:
         """Add a row; its write id is given by the commit."""
@@ -120,7 +119,9 @@ class Shared(Contents[SamplerT]):
     def extend(self, columns: Columns, given: Priorities | None) -> Ints:
         """Add rows that fit; their write ids are given by the commit."""
         self._outbox.extend(columns, given)
-        return np.full(len(columns[0]), -1)
+        write_ids = np.empty(len(columns[0]), np.int64)
+        write_ids.fill(-1)
+        return write_ids
 
     def commit_columns(self, columns: Columns, given: Priorities | None) -> Ints:
         """Add and commit rows that do not fit. Nothing may be uncommitted before."""

@@ -92,16 +92,17 @@ class Window:
 
     def write(self, first: int, columns: Sequence[Array]) -> None:
         """Hold rows of consecutive write ids, at most as many as there are places."""
-        n, at = len(columns[0]), 0
-        while at < n:
-            row = (first + at) % self.rows
-            size = min(n - at, self.rows - row)
-            part = slice(row, row + size)
-            self._owners[part] = 0  # an interrupt on the way leaves rows of nobody, not mixed ones
-            for values, column in self._with(columns):
-                column[part] = values[at : at + size]
-            self._owners[part] = np.arange(first + at + 1, first + at + size + 1)
-            at += size
+        n, row = len(columns[0]), first % self.rows
+        if row + n > self.rows:
+            at = self.rows - row
+            self.write(first, [values[:at] for values in columns])
+            self.write(first + at, [values[at:] for values in columns])
+            return
+        part = slice(row, row + n)
+        self._owners[part] = 0  # an interrupt on the way leaves rows of nobody, not mixed ones
+        for column, values in zip(self._columns, columns, strict=True):
+            column[part] = values
+        self._owners[part] = np.arange(first + 1, first + n + 1)
 
     def write_below(self, write_ids: Ints, columns: Sequence[Array], limit: int) -> None:
         """Hold rows, but take no place from a write id of `limit` or above.

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from bench.driver import Leg
 from bench.rows import Task
+from bench.timing import FEW
 
 MIB = 1 << 20
 WINDOW = "diskreplay, all in the window"
@@ -24,6 +25,7 @@ COPY = "copy in memory"
 MAPPED = "np.memmap by column"
 ADVISED = "np.memmap by column and MADV_RANDOM"
 LAPS = 5
+FEW_ROWS = 1600  # fewer than a commit takes
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Size:
     pushes: int = 20_000  # of a round
     slow_pushes: int = 2000  # the same for peers that take more than 100 us
     extended: int = 50_000
+    few: int = 50_000
     paced_seconds: int = 30
     limit_bytes: int = 256 * MIB
     beyond_rows: int = 0  # of the store that is larger than the limit; 0 is four times as large
@@ -48,7 +51,7 @@ class Size:
 
 TINY = Size(
     rows=3000, many_rows=6000, reverb_rows=1000, frames=200, seconds=0.02, own_seconds=0.02,
-    pushes=300, slow_pushes=100, extended=2000, paced_seconds=1, beyond_rows=3000,
+    pushes=300, slow_pushes=100, extended=2000, few=1000, paced_seconds=1, beyond_rows=3000,
     disk_bytes=1 * MIB,
 )  # fmt: skip
 
@@ -202,6 +205,24 @@ def extend(size: Size, place: Path) -> Group:
     return Group(legs, rows)
 
 
+def few(size: Size, place: Path) -> Group:
+    """Extends of a few transitions, as vector environments give them, against as many pushes."""
+    legs: dict[str, Leg] = {}
+    rows: list[Row] = []
+    for kind in ("uniform", "prioritized"):
+        for access in ("exclusive", "shared"):
+            task = Task(
+                rows=size.few, prioritized=kind == "prioritized", access=access, count=FEW_ROWS
+            )
+            leg = f"{access}, {kind}"
+            legs[leg] = Leg("diskreplay", "few", at(task, place, access))
+            for portion, most in zip(FEW, (2.0, 1.0, 0.4), strict=True):
+                pair = Figure(leg, f"extend by {portion}"), Figure(leg, "push")
+                what = f"extend by {portion}, a row, against a push: {leg}"
+                rows.append(Row(what, *pair, "us", "<=", most))
+    return Group(legs, rows)
+
+
 def open_(size: Size, place: Path) -> Group:
     """Open a store and draw the first batch, against reading the records."""
     legs: dict[str, Leg] = {}
@@ -297,6 +318,6 @@ def at(task: Task, place: Path, name: str = "", **changes: Any) -> Task:
 
 
 GROUPS: dict[str, Callable[[Size, Path], Group]] = {
-    "step": step, "sample": sample, "push": push, "stall": stall, "extend": extend, "open": open_,
-    "beyond": beyond, "pixels": pixels, "disk": disk, "memory": memory,
+    "step": step, "sample": sample, "push": push, "stall": stall, "extend": extend, "few": few,
+    "open": open_, "beyond": beyond, "pixels": pixels, "disk": disk, "memory": memory,
 }  # fmt: skip

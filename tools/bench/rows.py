@@ -38,6 +38,7 @@ class Task:
     window_bytes: int = 2 << 30
     durability: str = "system"
     per_second: int = 1000  # pushes, where they are paced
+    access: str = "exclusive"
     every: int = 0  # one step after so many of those pushes; 0 is none
 
     @property

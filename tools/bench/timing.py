@@ -19,6 +19,8 @@ Figures = dict[str, float]
 Rounds = Generator[Figures, None, None]
 Floats = NDArray[np.float32]
 
+FEW = (1, 4, 16)  # environments that step together
+
 clock = time.perf_counter_ns
 
 
@@ -85,6 +87,37 @@ def pushes(
         start = clock()
         push_all(ready)
         yield {"push": (clock() - start) / task.count}
+
+
+def few(
+    task: Task,
+    push: Callable[..., object],
+    extend: Callable[..., object],
+    finish: Callable[[], object],
+) -> Rounds:
+    """Time `task.count` transitions by pushes, and by extends of a few, without their commits."""
+    first = task.rows
+    yield {}
+    while True:
+        figures = {}
+        rows = singles(task, first, task.count)
+        finish()
+        start = clock()
+        for row in rows:
+            push(*row)
+        figures["push"] = (clock() - start) / len(rows)
+        states, actions, rewards, next_states, dones = columns(task, first, task.count)
+        whole = [states, actions, rewards, next_states, dones > 0]
+        for portion in FEW:
+            cuts = range(0, task.count - portion + 1, portion)
+            ready = [[column[at : at + portion] for column in whole] for at in cuts]
+            finish()
+            start = clock()
+            for part in ready:
+                extend(*part)
+            figures[f"extend by {portion}"] = (clock() - start) / (portion * len(ready))
+        first += task.count
+        yield figures
 
 
 def extends(

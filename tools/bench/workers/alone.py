@@ -27,7 +27,7 @@ def opened(task: Task, *, warm: bool = True) -> Any:
     """
     settings: dict[str, Any] = {
         "seed": task.seed, "path": task.path, "durability": task.durability,
-        "window_bytes": task.window_bytes,
+        "window_bytes": task.window_bytes, "access": task.access,
     }  # fmt: skip
     if task.prioritized:
         buffer: Any = diskreplay.PrioritizedReplayBuffer(

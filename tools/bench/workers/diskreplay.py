@@ -9,6 +9,7 @@ from bench.kernel import forget_pages
 from bench.rows import Array, Row, Task
 from bench.serving import serve
 from bench.timing import Rounds, extends, pushes, samples, steps
+from bench.timing import few as few_rows
 from bench.workers.alone import ALONE, opened
 
 
@@ -60,6 +61,12 @@ def extend(task: Task) -> Rounds:
         yield from extends(task, list, extend_all)
 
 
+def few(task: Task) -> Rounds:
+    """Push, and extend by a few; the time of commits is left out."""
+    with opened(task) as buffer:
+        yield from few_rows(task, buffer.push, buffer.extend, buffer.flush)
+
+
 def fill(task: Task) -> Rounds:
     """Make a full store for other benchmarks."""
     opened(task, warm=False).close()
@@ -69,6 +76,6 @@ def fill(task: Task) -> Rounds:
 if __name__ == "__main__":
     BENCHES: dict[str, Any] = {
         "step": step, "sample": sample, "cold_sample": cold_sample, "push": push,
-        "extend": extend, "fill": fill, **ALONE,
+        "extend": extend, "few": few, "fill": fill, **ALONE,
     }  # fmt: skip
     serve(BENCHES, ("diskreplay", "lmdb"))

@@ -1,0 +1,217 @@
+"""`extend` in small portions: what it takes, refuses and stores is what `push` does, row by row."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, SchemaError
+
+Columns = dict[str, NDArray[Any]]
+KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
+NAMES = ("state", "action", "reward", "next_state", "done")
+
+
+def some(n: int, seed: int = 0) -> Columns:
+    """n transitions as a vector environment gives them: 496 bytes each as they are stored."""
+    rng = np.random.default_rng([seed, n])
+    return {
+        "states": rng.random((n, 60), np.float32),
+        "actions": rng.integers(0, 4, n),
+        "rewards": rng.standard_normal(n, np.float32),
+        "next_states": rng.random((n, 60), np.float32),
+        "dones": rng.random(n) < 0.5,
+    }
+
+
+FORMS: dict[str, Callable[[Columns], dict[str, Any]]] = {
+    "arrays": dict,
+    "dones as floats": lambda c: c | {"dones": c["dones"].astype(np.float32)},
+    "dones as whole numbers": lambda c: c | {"dones": c["dones"].astype(np.int64)},
+    "rewards of double precision": lambda c: c | {"rewards": c["rewards"].astype(np.float64)},
+    "everything of another type": lambda c: {
+        "states": c["states"].astype(np.float16),
+        "actions": c["actions"].astype(np.int8),
+        "rewards": c["rewards"].astype(np.float64),
+        "next_states": c["next_states"].astype(">f4"),
+        "dones": c["dones"].astype(np.uint8),
+    },
+    "lists": lambda c: {name: column.tolist() for name, column in c.items()},
+    "lists of arrays": lambda c: {name: list(column) for name, column in c.items()},
+    "tuples": lambda c: {name: tuple(column) for name, column in c.items()},
+    "views": lambda c: {name: np.repeat(column, 2, axis=0)[::2] for name, column in c.items()},
+}
+
+
+def push_all(buffer: Any, given: dict[str, Any]) -> None:
+    for row in zip(*given.values(), strict=True):
+        buffer.push(*row)
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 64, 65, 130])
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_are_those_of_pushes(form: str, n: int) -> None:
+    given = FORMS[form](some(n))
+    with ReplayBuffer(1000, window_bytes=0) as buffer, ReplayBuffer(1000) as twin:
+        for one in (buffer, twin):
+            one.push(*(column[0] for column in some(1).values()))
+        for lap in range(3):
+            push_all(twin, given)
+            expected = np.arange(1 + lap * n, 1 + (lap + 1) * n)
+            ids = buffer.extend(**given)
+            np.testing.assert_array_equal(ids, expected)
+            assert ids.dtype == np.int64
+        assert buffer.schema == twin.schema
+        everything = np.arange(3 * n + 1)
+        for found, wanted in zip(buffer.get(everything), twin.get(everything), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+            assert found.dtype == wanted.dtype
+        buffer.check()
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("access", ["exclusive", "shared"])
+@pytest.mark.parametrize("given", [None, np.float32, list])
+def test_priorities_are_those_of_pushes(n: int, access: str, given: Any, tmp_path: Path) -> None:
+    priorities = None if given is None else [i + 0.5 for i in range(n)]
+    with PrioritizedReplayBuffer(100, path=tmp_path / "b", access=access) as buffer:
+        for lap in range(40):  # around the places of the window and of the ring
+            taken = given if given in (None, list) else np.array(priorities, given)
+            ids = buffer.extend(**some(n, lap), priorities=priorities if given is list else taken)
+            assert ids.tolist() == (
+                [-1] * n if access == "shared" else list(range(lap * n, lap * n + n))
+            )
+            if lap % 7 == 0:
+                buffer.flush()
+        buffer.flush()
+        live = np.arange(max(0, 40 * n - 100), 40 * n)
+        expected = [1.0 if priorities is None else priorities[i % n] for i in live]
+        assert buffer.priorities(live).tolist() == expected
+        rewards = np.concatenate([some(n, lap)["rewards"] for lap in range(40)])
+        np.testing.assert_array_equal(buffer.get(live).rewards, rewards[live])
+        buffer.check()
+
+
+def broken(name: str, at: int, value: Any) -> Callable[[Columns], dict[str, Any]]:
+    def spoil(columns: Columns) -> dict[str, Any]:
+        spoilt = columns[name].astype(np.float32)
+        spoilt[at] = value
+        return columns | {name: spoilt}
+
+    return spoil
+
+
+REFUSED: dict[str, tuple[Callable[[Columns], dict[str, Any]], str]] = {
+    "NaN at last": (broken("rewards", -1, np.nan), r"'reward'.*finite numbers \(found nan\)"),
+    "an infinite reward": (broken("rewards", 0, -np.inf), r"finite numbers \(found -inf\)"),
+    "a done of 2": (broken("dones", -1, 2), r"'done'.*1 or 0 \(found 2.0\)"),
+    "a done of a half": (broken("dones", 0, 0.5), r"'done'.*\(found 0.5\)"),
+    "a done of NaN": (broken("dones", -1, np.nan), r"'done'.*\(found nan\)"),
+    "a reward beyond float32": (
+        lambda c: c | {"rewards": np.full(len(c["rewards"]), 1e300)},
+        r"'reward': a number is beyond float32",
+    ),
+    "floats as actions": (
+        lambda c: c | {"actions": c["actions"] * 1.0},
+        r"'action': expected int64 \(found float64\)",
+    ),
+    "objects": (
+        lambda c: c | {"actions": c["actions"].astype(object)},
+        r"'action': expected numbers or bools of a fixed shape \(found object\)",
+    ),
+    "names": (lambda c: c | {"actions": c["actions"].astype(str)}, r"'action': expected numbers"),
+    "one state for all": (
+        lambda c: c | {"states": c["states"][0]}, r"one length|expected shape \(\d+, 60\)"
+    ),
+    "states too wide": (
+        lambda c: c | {"states": np.repeat(c["states"], 2, axis=1)},
+        r"'state': expected shape \(\d+, 60\) \(found \(\d+, 120\)",
+    ),
+    "rewards as a table": (
+        lambda c: c | {"rewards": c["rewards"][:, None]},
+        r"'reward': expected shape \(\d+,\) \(found \(\d+, 1\)",
+    ),
+    "numbers alone": (
+        lambda c: {name: np.array(column[0]) for name, column in c.items()} | {"states": 1.0},
+        r"expected n values of each field",
+    ),
+    "no actions": (lambda c: c | {"actions": None}, r"'action' is None"),
+    "fewer rewards": (
+        lambda c: {name: c[name][: 0 if name == "rewards" else None] for name in c},
+        r"expected columns of one length",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [1, 2, 100])
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_does_not_fit_is_refused_whole(what: str, n: int) -> None:
+    spoil, message = REFUSED[what]
+    with ReplayBuffer(1000) as buffer:
+        buffer.extend(**some(2))
+        with pytest.raises(SchemaError, match=message):
+            buffer.extend(**spoil(some(n)))
+        assert buffer.count == 2
+        np.testing.assert_array_equal(buffer.get([0, 1]).states, some(2)["states"])
+
+
+def test_infinite_rewards_do_not_hide_each_other() -> None:
+    with ReplayBuffer(10) as buffer:
+        buffer.extend(**some(2))
+        for pair in ([np.inf, -np.inf], [-np.inf, np.inf], [np.nan, np.inf]):
+            with pytest.raises(SchemaError, match="finite"):
+                buffer.extend(**some(2) | {"rewards": np.array(pair, np.float32)})
+
+
+def test_states_that_are_single_numbers_are_not_taken_for_columns() -> None:
+    with ReplayBuffer(10) as buffer:
+        buffer.push(1.0, 0, 1.0, 2.0, False)
+        with pytest.raises(SchemaError, match="push\\(\\) takes a single transition"):
+            buffer.extend(*map(np.float32, (1, 0, 1, 2)), np.float32(0))
+        with pytest.raises(SchemaError, match="push\\(\\) takes a single transition"):
+            buffer.extend(*(np.array(x, t) for x, t in zip((1, 0, 1, 2, 0), "fqfff", strict=True)))
+        assert buffer.extend(np.ones(1, "f"), np.ones(1, "q"), [1.0], [2.0], [True]).tolist() == [1]
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How many functions a piece of work calls, those that are compiled among them."""
+    seen = 0
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal seen
+        seen += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return seen
+
+
+@pytest.mark.parametrize("form", ["arrays", "dones as floats"])
+@pytest.mark.parametrize("access", ["exclusive", "shared"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_rows_are_little_work(kind: Any, access: str, form: str, tmp_path: Path) -> None:
+    # `python -m bench run --only few` tells the times; here the functions that are called count.
+    with kind(1000, path=tmp_path / "b", access=access, commit_interval=1e9) as buffer:
+        row = [column[0] for column in some(1).values()]
+        row[1:3] = int(row[1]), float(row[2])
+        buffer.push(*row)
+        pushes = calls_of(lambda: buffer.push(*row))
+        calls = {}
+        for n in (1, 4, 16):
+            given = FORMS[form](some(n))
+            buffer.extend(**given)
+            calls[n] = calls_of(lambda given=given: buffer.extend(**given))  # type: ignore[misc]
+    assert calls[1] <= 3 * pushes
+    assert calls[4] < 4 * pushes
+    assert calls[16] <= 0.4 * 16 * pushes

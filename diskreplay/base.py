@@ -28,6 +28,7 @@ from diskreplay.exclusive import Exclusive
 from diskreplay.locks import openers
 from diskreplay.packing import PAGE_BYTES
 from diskreplay.ring import Columns
+from diskreplay.runs import with_live
 from diskreplay.schema import STANDARD_FIELDS, Schema
 from diskreplay.session import RUN_SETTINGS, PathLike, Session
 from diskreplay.shared import Shared
@@ -299,9 +300,10 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         and side tables when full); durability and commit_interval; openers (a list of who has it
         open: pid, host, since, access); commits, stale_updates (over all runs); damaged (records
         left out by this buffer with on_damage="skip"); runs (a list of when, where and how many
-        rows each wrote); and, where the buffer is prioritized, priority_min,
-        priority_mean and priority_max over the live transitions (None when there are none),
-        max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta and frame.
+        rows each wrote, and at least and at most how many of them are live); and, where the buffer
+        is prioritized, priority_min, priority_mean and priority_max over the live transitions (None
+        when there are none), max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta
+        and frame.
         """
         with self._view() as view, self._seen(view) as snapshot:
             ring = self._ring
@@ -319,7 +321,7 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
                 "commits": ring.commits,
                 "stale_updates": self._contents.stale_updates,
                 "damaged": len(self._contents.damaged),
-                "runs": snapshot.runs(),
+                "runs": with_live(snapshot.runs(), ring.first, ring.count),
                 **self._more_stats(),
             }
 

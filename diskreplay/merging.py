@@ -210,8 +210,12 @@ def _put_runs(place: Path, sources: Sequence[_Source], positions: Sequence[Ints]
 
 def _runs_of(source: _Source, places: Ints) -> Iterator[dict[str, Any]]:
     for run in source.runs:
-        begin = max(run["first"] - source.first, 0)
-        end = min(run["end"] - source.first, places.size)
-        if begin < end:
-            first, last = int(places[begin]), int(places[end - 1])
-            yield {**run, "first": first, "end": last + 1, "rows": min(run["rows"], end - begin)}
+        if not isinstance(run, dict) or run["live"] is None:
+            continue  # verify tells it; the transitions are what they are
+        least, most = run["live"]
+        if most:
+            begin = max(run["first"] - source.first, 0)
+            end = min(run["end"] - source.first, places.size)
+            span = {"first": int(places[begin]), "end": int(places[end - 1]) + 1, "rows": most}
+            kept = {name: run[name] for name in run if name not in ("live", "rows_least")}
+            yield kept | span | ({"rows_least": least} if least < most else {})

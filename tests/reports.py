@@ -37,11 +37,13 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self.words += [" "] * (tag != "span")
         if tag not in VOID:
             self._open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self._open.pop() == tag
+        self.words += [" "] * (tag != "span")
 
     def handle_data(self, data: str) -> None:
         if self._open and self._open[-1] != "style":
@@ -50,7 +52,7 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         """What is read, with single spaces."""
-        return " ".join(" ".join(self.words).split())
+        return " ".join("".join(self.words).split())
 
     def of(self, *names: str) -> list[dict[str, str]]:
         """The attributes of all tags of some names."""

@@ -38,7 +38,7 @@ def test_the_figures_are_those_of_the_buffer(store: Path) -> None:
     found = facts(store)
     del stats["openers"]
     assert {name: found[name] for name in stats} == {
-        **stats, "runs": [{**run, "live": 350} for run in stats["runs"]]
+        **stats, "runs": [{**run, "live": [350, 350]} for run in stats["runs"]]
     }  # fmt: skip
     assert found["first"] == 1000
     assert found["openers"] == []
@@ -185,7 +185,7 @@ def test_a_store_that_was_cleared(store: Path) -> None:
     found = facts(store)
     assert (found["size"], found["first"], found["count"]) == (0, 1350, 1350)
     assert found["priority_mean"] is None
-    assert "wrote 1,350, 0 of them live" in shown(store)
+    assert "wrote 1,350, none of them live" in shown(store)
     assert "was evicted, or cleared: none is live" in error("inspect", store, "--at", 1349)
 
 
@@ -244,7 +244,35 @@ def test_runs_are_told_and_which_of_their_rows_are_live(tmp_path: Path) -> None:
     assert [int(n) for n in re.findall(r"wrote 10, (\d+) of them live", text)] == [5]
     assert text.count("wrote 10, all of them live") == 2
     assert f"diskreplay {diskreplay.__version__}, python " in text
-    assert [run["live"] for run in facts(tmp_path / "b")["runs"]] == [0, 0, 5, 10, 10]
+    assert [run["live"] for run in facts(tmp_path / "b")["runs"]] == [
+        [0, 0], [0, 0], [5, 5], [10, 10], [10, 10]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "live", "told"),
+    [
+        (0, (0, 0), "wrote none"),
+        (1, (1, 1), "wrote 1, which is live"),
+        (1, (0, 0), "wrote 1, which is gone"),
+        (1, (0, 1), "wrote 1, which may be live"),
+        (5, (0, 0), "wrote 5, none of them live"),
+        (5, (1, 1), "wrote 5, 1 of them live"),
+        (5, (5, 5), "wrote 5, all of them live"),
+        (5000, (0, 1200), "wrote 5,000, at most 1,200 of them live"),
+        (5000, (10, 5000), "wrote 5,000, 10 to 5,000 of them live"),
+    ],
+)
+def test_what_a_run_wrote_is_a_sentence(rows: int, live: tuple[int, int], told: str) -> None:
+    run = {"first": 0, "end": 9999, "rows": rows, "live": live, "started": 0.0}
+    lines = list(overview._run_lines([run], Screen(100, blocks=True)))
+    assert lines[1].splitlines()[0].endswith(f"  {told}")
+
+
+def test_what_a_merge_left_unknown_is_told(tmp_path: Path) -> None:
+    run = {"first": 0, "end": 9999, "rows": 40, "rows_least": 20, "live": (20, 40), "started": 0.0}
+    [_, line] = overview._run_lines([run], Screen(100, blocks=True))
+    assert "wrote 20 to 40, 20 to 40 of them live" in line
 
 
 def test_a_run_that_tells_lies_is_no_error(store: Path) -> None:

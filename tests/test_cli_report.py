@@ -180,8 +180,10 @@ def test_what_a_stranger_wrote_is_text(hostile_page: Page, pixel_page: Page) -> 
     assert "onerror=alert" in hostile_page.text  # as what it is
     assert "\x07" not in hostile_page.source
     assert HOSTILE[1:60] in hostile_page.text
-    names = [tag for tag, _ in hostile_page.tags]
-    assert names == [tag for tag, _ in pixel_page.tags]
+    names, others = (
+        [tag for tag, _ in page.tags if tag != "span"] for page in (hostile_page, pixel_page)
+    )
+    assert names == others
 
 
 def test_odd_runs_of_a_stranger_are_told(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 from browser import BINARIES, BINARY, Browser
-from reports import hostile, report
+from reports import hostile, pixels, report
+from stores import change, stored
+
+from diskreplay.store import seal, unseal
 
 pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.skipif(
@@ -16,6 +19,24 @@ OUTSIDE = """
 [...document.querySelectorAll("body *")]
     .filter(e => e.getBoundingClientRect().right > innerWidth + 0.5)
     .map(e => e.tagName + " " + e.textContent.slice(0, 40))
+"""
+
+
+# Numbers that stand on more than one line.
+BROKEN = """
+(() => {
+    const found = [], range = document.createRange();
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        for (const match of texts.currentNode.data.matchAll(/\\d[\\d,.:-]*\\d/g)) {
+            range.setStart(texts.currentNode, match.index);
+            range.setEnd(texts.currentNode, match.index + match[0].length);
+            const lines = new Set([...range.getClientRects()].map(r => Math.round(r.top)));
+            if (lines.size > 1) found.push(match[0]);
+        }
+    }
+    return found;
+})()
 """
 
 
@@ -39,6 +60,30 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, page: Path, width: i
     browser.show(page, width=width)
     assert browser.value("innerWidth") == width
     assert browser.value("document.documentElement.scrollWidth") <= width
+    assert browser.value(OUTSIDE) == []
+
+
+@pytest.fixture(scope="module")
+def runs_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report on a store that runs wrote in turn, with numbers as long as they get."""
+    place = tmp_path_factory.mktemp("runs")
+    path = pixels(place / "b", 20)
+    first = unseal(stored(path, "runs", 0), 0, "run")
+    for number, rows in enumerate((0, 80_480_123, 143_062_456)):
+        run = {**first, "first": 0, "end": 306_284_999, "rows": rows, "host": "trainer-17"}
+        change(path, "runs", number, seal(number, run))
+    assert "80,480,123" in report(path, place / "report.html").text
+    return place / "report.html"
+
+
+@pytest.mark.parametrize("width", [320, 390, 641, 720, 899, 900, 1024, 1280])
+def test_no_number_is_broken(browser: Browser, runs_page: Path, width: int) -> None:
+    browser.show(runs_page, width=width)
+    assert browser.value("document.querySelectorAll('.wide td').length") == 21
+    assert browser.value(BROKEN) == []
+    if width >= 900:  # else each row is a list of its own
+        heads = "[...document.querySelectorAll('thead th')].map(e => e.getClientRects()[0].height)"
+        assert max(browser.value(heads)) < 40  # one line
     assert browser.value(OUTSIDE) == []
 
 

@@ -14,6 +14,7 @@ import diskreplay
 PACKAGE = Path(diskreplay.__file__).parent
 MAY_IMPORT = {
     "version": set(),
+    "wording": set(),
     "forks": set(),
     "errors": set(),
     "arguments": {"errors"},
@@ -56,9 +57,10 @@ MAY_IMPORT = {
         "arguments", "committer", "contents", "errors", "estimation", "exclusive", "forks",
         "generator", "ring", "schema", "shared", "store",
     },
+    "runs": set(),
     "base": {
         "arguments", "batch", "batches", "contents", "engine", "errors", "exclusive", "locks",
-        "packing", "ring", "schema", "session", "shared", "store",
+        "packing", "ring", "runs", "schema", "session", "shared", "store",
     },
     "buffer": {
         "arguments", "base", "batch", "errors", "generator", "priorities", "samplers", "schema",

@@ -113,6 +113,17 @@ def number(value: Any, digits: int = 4) -> str:
     return _trimmed(f"{value:,.{decimals}f}")
 
 
+def known(least: int, most: int) -> str:
+    """Return a number of which it is known that it is at least and at most so large.
+
+    >>> known(5, 5), known(0, 5), known(1200, 5000)
+    ('5', 'at most 5', '1,200 to 5,000')
+    """
+    if least == most:
+        return f"{most:,}"
+    return f"{least:,} to {most:,}" if least else f"at most {most:,}"
+
+
 def percent(part: float, whole: float) -> str:
     """Return a share in percent, which is 0 or 100 only where that is true."""
     share = 100 * part / whole if whole else 0.0

@@ -28,6 +28,7 @@ from diskreplay_tools.charts import (
     heading,
     histogram,
     item,
+    known,
     number,
     percent,
     say,
@@ -62,7 +63,7 @@ def facts_of(found: Look) -> dict[str, Any]:
         **stats,
         "first": found.first,
         "openers": [who for who in stats["openers"] if (who["pid"], who["host"]) != here],
-        "runs": [{**run, "live": _live_rows(run, found)} for run in _runs(stats)],
+        "runs": _runs(stats),
     }
 
 
@@ -160,17 +161,6 @@ def _runs(stats: dict[str, Any]) -> list[dict[str, Any]]:
     return [run for run in stats["runs"] if isinstance(run, dict)]
 
 
-def _live_rows(run: dict[str, Any], found: Look) -> int | None:
-    """Return how many rows of a run are live; None where others wrote between them."""
-    first, end, rows = (run.get(name) for name in ("first", "end", "rows"))
-    if not (type(first) is type(end) is type(rows) is int):
-        return None
-    live = max(0, min(end, found.count) - max(first, found.first))
-    if live == 0:
-        return 0
-    return live if rows == end - first else rows if live == end - first else None
-
-
 def _overview(facts: dict[str, Any], path: Path, on: Screen) -> Iterator[str]:
     """Yield all but the distributions, line by line."""
     size, capacity, count = facts["size"], facts["capacity"], facts["count"]
@@ -244,15 +234,26 @@ def _run_lines(runs: list[dict[str, Any]], on: Screen) -> Iterator[str]:
     few = "" if len(runs) <= _RUNS_SHOWN else f": the last {_RUNS_SHOWN} of {len(runs):,}"
     yield heading("Runs", few if runs else ": nothing was written yet")
     for run in runs[-_RUNS_SHOWN:]:
-        rows, live = run.get("rows"), run["live"]
-        what = f"wrote {number(rows)}" if type(rows) is int else "wrote some"
-        if live is not None:
-            what += f", {live:,} of them live" if live != rows else ", all of them live"
         versions = run.get("versions")
         named = versions.items() if isinstance(versions, dict) else ()
         with_ = ", ".join(f"{clean(name)} {clean(version)}" for name, version in named)
         by = f"pid {clean(run.get('pid'))} on {clean(run.get('host'))}"
-        yield item(f"{moment(run.get('started'))}  {what}", f"{by}: {with_}", on)
+        yield item(f"{moment(run.get('started'))}  {_what_it_wrote(run)}", f"{by}: {with_}", on)
+
+
+def _what_it_wrote(run: dict[str, Any]) -> str:
+    """Say how many transitions a run wrote, and how many of them are live, as far as is known."""
+    if run["live"] is None:
+        return "says nothing that makes sense of what it wrote"
+    wrote = known(run.get("rows_least", run["rows"]), run["rows"])
+    if not run["rows"]:
+        return "wrote none"
+    live, (least, most) = known(*run["live"]), run["live"]
+    if run["rows"] == 1:
+        return f"wrote 1, which {'is live' if least else 'may be live' if most else 'is gone'}"
+    if least == most in (0, run.get("rows_least", run["rows"])):
+        live = "all" if most else "none"
+    return f"wrote {wrote}, {live} of them live"
 
 
 def moment(seconds: Any) -> str:

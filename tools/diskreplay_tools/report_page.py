@@ -6,6 +6,7 @@ What is `Html` is escaped. Every function takes plain text, whoever wrote it, an
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NewType
@@ -15,6 +16,7 @@ from diskreplay_tools.report_figures import Picture
 Html = NewType("Html", str)
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
+_NUMBER = re.compile(r"(?<!\d)(\d[\d,.:-]{0,28}\d)(?![\d,.:-]*\d)", re.ASCII)
 
 # Should a text ever slip through unescaped: no script may run and nothing may be loaded.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
@@ -84,11 +86,15 @@ tr { border-bottom: 1px solid var(--line); }
 thead th { color: var(--quiet); font-weight: 500; font-size: 0.85rem; }
 tbody th { font-weight: 400; color: var(--quiet); width: 11em; }
 td { font-variant-numeric: tabular-nums; }
+.n { white-space: nowrap; }
 .sheet {
   display: grid; gap: 12px 10px; margin: 8px 0 20px; padding: 0; list-style: none;
   grid-template-columns: repeat(auto-fill, minmax(104px, 1fr));
 }
-@media (min-width: 900px) { .sheet { grid-template-columns: repeat(6, 1fr); } }
+@media (min-width: 900px) {
+  .sheet { grid-template-columns: repeat(6, 1fr); }
+  thead th { white-space: nowrap; }
+}
 .sheet img {
   display: block; width: 100%; height: auto; border-radius: 4px; image-rendering: pixelated;
   border: 1px solid var(--line);
@@ -101,10 +107,14 @@ footer { padding-top: 24px; padding-bottom: 32px; }
   .tiles { grid-template-columns: 1fr 1fr; }
   .plot { padding: 10px 8px; }
   tbody th { width: 7.5em; }
+}
+@media (max-width: 899px) {
   .wide thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; }
   .wide tr { display: block; padding: 8px 0; }
-  .wide td { display: grid; grid-template-columns: 7.5em 1fr; padding: 2px 0; }
-  .wide td::before { content: attr(data-label); color: var(--quiet); }
+  .wide td { display: block; padding: 2px 0 2px 7.5em; }
+  .wide td::before {
+    content: attr(data-label); color: var(--quiet); float: left; margin-left: -7.5em;
+  }
 }
 """
 
@@ -126,14 +136,25 @@ def text(value: object) -> str:
     return html.escape(plain)
 
 
+def words_of(value: object) -> str:
+    """Return text for the body of the page, in which no number is broken at the end of a line.
+
+    A number that is longer than any of ours is broken, since it might be wider than the screen.
+    """
+    parts = _NUMBER.split(str(value))  # every other one is a number
+    return "".join(
+        f'<span class="n">{part}</span>' if i % 2 else text(part) for i, part in enumerate(parts)
+    )
+
+
 def paragraph(words: str, *, quiet: bool = False) -> Html:
     """Return a paragraph."""
-    return Html(f"<p{' class=quiet' * quiet}>{text(words)}</p>")
+    return Html(f"<p{' class=quiet' * quiet}>{words_of(words)}</p>")
 
 
 def warning(words: str) -> Html:
     """Return a paragraph that is not overlooked."""
-    return Html(f'<p class="warning"><strong>Attention:</strong> {text(words)}</p>')
+    return Html(f'<p class="warning"><strong>Attention:</strong> {words_of(words)}</p>')
 
 
 def tiles(facts: Sequence[tuple[str, str, str]]) -> Html:
@@ -141,7 +162,8 @@ def tiles(facts: Sequence[tuple[str, str, str]]) -> Html:
     return Html(
         '<dl class="tiles">'
         + "".join(
-            f"<div><dt>{text(name)}</dt><dd>{text(value)}<small>{text(more)}</small></dd></div>"
+            f"<div><dt>{text(name)}</dt>"
+            f"<dd>{words_of(value)}<small>{words_of(more)}</small></dd></div>"
             for name, value, more in facts
         )
         + "</dl>"
@@ -151,18 +173,19 @@ def tiles(facts: Sequence[tuple[str, str, str]]) -> Html:
 def facts_table(caption: str, facts: Sequence[tuple[str, str]]) -> Html:
     """Return a table of names and values under a small heading."""
     rows = "".join(
-        f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in facts
+        f'<tr><th scope="row">{text(name)}</th><td>{words_of(value)}</td></tr>'
+        for name, value in facts
     )
-    return Html(f"<div><h3>{text(caption)}</h3><table><tbody>{rows}</tbody></table></div>")
+    return Html(f"<div><h3>{words_of(caption)}</h3><table><tbody>{rows}</tbody></table></div>")
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
-    """Return a table with a head; on a phone each row becomes a list of its own."""
+    """Return a table with a head; on a narrow screen each row becomes a list of its own."""
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in names)
     body = "".join(
         "<tr>"
         + "".join(
-            f'<td data-label="{text(name)}">{text(cell)}</td>'
+            f'<td data-label="{text(name)}">{words_of(cell)}</td>'
             for name, cell in zip(names, row, strict=True)
         )
         + "</tr>"
@@ -177,7 +200,7 @@ def plot(picture: Picture, alt: str, caption: str) -> Html:
         '<figure class="plot"><picture>'
         f'<source media="(prefers-color-scheme: dark)" srcset="{picture.dark}">'
         f'<img src="{picture.light}" alt="{text(alt)}"></picture>'
-        f"<figcaption>{text(caption)}</figcaption></figure>"
+        f"<figcaption>{words_of(caption)}</figcaption></figure>"
     )
 
 
@@ -196,7 +219,7 @@ def sheet(heading: str, frames: Sequence[tuple[str, str, str, str]]) -> Html:
     """Return frames in a grid: a data: URI, its alternative text, and two lines below it."""
     items = "".join(
         f'<li><figure><img src="{uri}" alt="{text(alt)}">'
-        f"<figcaption><b>{text(first)}</b><br>{text(second)}</figcaption></figure></li>"
+        f"<figcaption><b>{words_of(first)}</b><br>{words_of(second)}</figcaption></figure></li>"
         for uri, alt, first, second in frames
     )
     return Html(f'<h3>{text(heading)}</h3><ul class="sheet">{items}</ul>')
@@ -233,7 +256,7 @@ def page(
 <main>
 {body}
 </main>
-<footer><p>{text(foot)}</p></footer>
+<footer><p>{words_of(foot)}</p></footer>
 </body>
 </html>
 """

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
 import diskreplay
 from diskreplay_tools.common import spread_ids
@@ -22,6 +23,7 @@ RECENT_ROWS = 100_000
 SHEET_FRAMES = 12  # at either end of the priorities
 READ_BYTES = 128 << 20  # of payload, at most, for the spread and for the recent transitions each
 PRIORITIES = 1_000_000
+MOST_CUT_OFF = 20  # one of so many transitions at most is the last of what was cut off
 MAX_COMPONENTS = 64  # of a vector; of a longer one as many are taken, evenly spaced
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 1024
@@ -41,14 +43,19 @@ class Spread:
 
 @dataclass
 class Episodes:
-    """Whole episodes among the newest transitions, oldest first."""
+    """Whole episodes among the newest transitions, oldest first; none where they cannot be told.
+
+    why_not:  "turns", a state is the next_state of a transition further up, which another one
+              stands behind; "apart", too few are that of the one before; "still", states do not
+              change. Then there are no episodes
+    """
 
     rows: int = 0
     ends: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     lengths: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     returns: Floats = field(default_factory=lambda: np.zeros(0))
     cut_off: int = 0  # of them, ended by a state that does not follow the one before
-    follow: bool = False  # a transition begins, as a rule, where the one before it ended
+    why_not: str = ""
 
 
 @dataclass
@@ -99,31 +106,28 @@ class Reader:
         )
         return Spread(rewards, actions, states, len(rewards))
 
-    def episodes(self, runs: list[tuple[int, int]]) -> Episodes:
+    def episodes(self, starts: Sequence[int]) -> Episodes:
         """Read the newest transitions, and cut them into episodes.
 
-        runs:  the first write id of each run, and the one after its last
+        starts:  the first write id of each run
         """
         first, count = self.live()
         begin = max(first, count - self._most(RECENT_ROWS))
-        fresh = begin == 0  # else nobody can say whether the oldest begins an episode
-        parts: list[tuple[Ints, Floats, Array, Array]] = []
-        last: Array | None = None
+        parts: list[tuple[Ints, Floats, Array, Ints, Ints]] = []
         for write_ids, batch in self.batches(np.arange(begin, count)):
-            states, next_states = as_bytes(batch.states), as_bytes(batch.next_states)
-            before = next_states[:1] if last is None else last
-            follows = (states == np.concatenate([before, next_states[:-1]])).all(axis=1)
-            last = next_states[-1:].copy()
             n = len(write_ids)
             rewards = batch.rewards.reshape(n).astype(np.float64)
-            parts.append((write_ids, rewards, batch.dones.reshape(n) != 0, follows))
+            ended = batch.dones.reshape(n) != 0
+            states, next_states = digests(batch.states), digests(batch.next_states)
+            parts.append((write_ids, rewards, ended, states, next_states))
         if not parts:
             return Episodes()
-        write_ids, rewards, dones, follows = (
+        write_ids, rewards, dones, states, next_states = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
-        starts = [start for start, _ in runs] + [begin] * fresh
-        return episodes_of(write_ids, rewards, dones, follows, np.array(starts, np.int64))
+        # Of later ones nobody can say whether the oldest begins an episode.
+        begun = np.array([*starts, 0], np.int64)
+        return episodes_of(write_ids, rewards, dones, states, next_states, begun)
 
     def priorities(self) -> Priorities | None:
         """Look at the priorities of all live transitions, and keep up to PRIORITIES of them."""
@@ -204,38 +208,81 @@ class Reader:
 
 
 def episodes_of(
-    write_ids: Ints, rewards: Floats, dones: Array, follows: Array, starts: Ints
+    write_ids: Ints,
+    rewards: Floats,
+    dones: Array,
+    states: Ints,
+    next_states: Ints,
+    starts: Ints,
 ) -> Episodes:
     """Cut transitions, in the order they were written, into those episodes that are whole.
 
-    An episode ends where `done` is true. Where states follow one another as a rule, one that does
-    not begins an episode too. So does a run, but what the run before it left unfinished is no whole
-    episode, nor is what stands before or after transitions that are missing.
+    Only where they form one stream, since a store does not say which environment a transition is
+    of: a state is the next_state of the one before it, except after `done`, at the begin of a run,
+    and where, in one of twenty at most, an episode was cut off. There nothing may go on later with
+    what was cut off. Transitions whose state stays what it is tell nothing of that.
 
-    follows:  whether the state is the next_state of the transition before it
-    starts:   write ids with which a run, or the buffer, began
+    An episode ends where `done` is true, or where it was cut off. A run begins one, too; but what
+    the run before it left unfinished is no whole episode, nor is what stands before or after
+    transitions that are missing.
+
+    states, next_states:  a number for each, equal where they are
+    starts:               write ids with which a run, or the buffer, began
     """
     gap = np.diff(write_ids) != 1
     new_run = np.isin(write_ids[1:], starts)
     ended = dones[:-1]
     inner = ~(gap | new_run | ended)
-    follow = bool(inner.any() and follows[1:][inner].mean() >= 0.5)
-    broken = inner & ~follows[1:] & follow
-    begins = np.concatenate([np.isin(write_ids[:1], starts), ~gap & (ended | new_run | broken)])
-    bounds = np.flatnonzero(np.concatenate([[True], gap | ended | new_run | broken]))
-    ends = np.concatenate([ended | broken, dones[-1:]])  # whether one ends with this row
+    follows = next_states[:-1] == states[1:]
+    cut = inner & ~follows
+    bounds = np.flatnonzero(np.concatenate([[True], gap | ended | new_run | cut]))
     stops = np.append(bounds[1:], len(write_ids))
-    whole = begins[bounds] & ends[stops - 1]
+    shown = np.count_nonzero(inner & follows & (states[:-1] != next_states[:-1]))
+    why_not = ""
+    lasts = stops - 1
+    was_cut, is_new = np.append(cut, False)[lasts], np.insert(new_run, 0, False)[bounds]
+    if _goes_on_later(states[bounds], next_states[lasts], was_cut, is_new):
+        why_not = "turns"
+    elif cut.sum() * MOST_CUT_OFF > shown + cut.sum():
+        why_not = "apart"
+    elif inner.any() and not shown:
+        why_not = "still"
+    if why_not:
+        return Episodes(rows=len(write_ids), why_not=why_not)
+    begins = np.concatenate([np.isin(write_ids[:1], starts), ~gap & (ended | new_run | cut)])
+    ends = np.concatenate([ended | cut, dones[-1:]])  # whether one ends with this row
+    whole = begins[bounds] & ends[lasts]
     with np.errstate(over="ignore"):
         returns = np.add.reduceat(rewards, bounds)
     return Episodes(
         rows=len(write_ids),
-        ends=write_ids[stops - 1][whole],
+        ends=write_ids[lasts][whole],
         lengths=(stops - bounds)[whole],
         returns=returns[whole],
-        cut_off=int((~dones[stops - 1] & whole).sum()),
-        follow=follow,
+        cut_off=int((~dones[lasts] & whole).sum()),
     )
+
+
+def _goes_on_later(firsts: Ints, lasts: Ints, was_cut: Array, is_new: Array) -> bool:
+    """Return whether a stretch that was cut off ends with what a later one of its run begins with.
+
+    firsts, lasts:  the state that each stretch begins with, and the next_state that it ends with
+    is_new:         whether a stretch is the first of its run
+    """
+    seen: set[int] = set()
+    columns = (column[::-1].tolist() for column in (firsts, lasts, was_cut, is_new))
+    for first, last, cut, new in zip(*columns, strict=True):
+        if cut and last in seen:
+            return True
+        seen.add(first)
+        if new:
+            seen.clear()
+    return False
+
+
+def digests(values: Array) -> Ints:
+    """Return a number for each transition, equal where values are, bit for bit; -0.0 is 0.0."""
+    return np.array([xxh3_64_intdigest(row) for row in as_bytes(values)], np.uint64).view(np.int64)
 
 
 def thinned(values: Array) -> Array:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 import diskreplay
+from diskreplay.runs import spans_of
+from diskreplay.wording import count_of
 from diskreplay_tools import report_figures as draw
 from diskreplay_tools import report_page as page
 from diskreplay_tools.charts import number
@@ -26,8 +28,6 @@ from diskreplay_tools.report_reading import (
     limited,
 )
 
-MOST_RUNS = 20  # in the table, the newest
-MOST_SPANS = 12  # in the figure
 MULTIPLES = 12  # components of a vector that get a histogram each
 FEW_VALUES = 8  # whole numbers of which each is told
 _DARK = 32  # of 255: below it frames would be black
@@ -55,8 +55,8 @@ class Source:
     def which(self, n: int) -> str:
         """Say which transitions were read: n of them, spread evenly, or all."""
         if n >= self.size:
-            return f"All {many(n, 'transition')}" if n > 1 else "The only transition"
-        return f"{n:,} of {many(self.size, 'transition')}, spread evenly"
+            return f"All {count_of(n, 'transition')}" if n > 1 else "The only transition"
+        return f"{n:,} of {count_of(self.size, 'transition')}, spread evenly"
 
 
 # Priorities
@@ -199,22 +199,25 @@ def episodes_of(source: Source) -> Section:
     if "c" in (source.schema["reward"].dtype.kind, source.schema["done"].dtype.kind):
         words = "They are not drawn: reward or done is complex."
         return Section("Episodes", [page.paragraph(words)])
-    runs = sorted((first, end) for _, first, end in spans_of(source.stats))
-    if any(later[0] < before[1] for before, later in itertools.pairwise(runs)):
+    spans = sorted(spans_of(source.stats["runs"]), key=lambda span: span.first)
+    if any(later.first < before.end for before, later in itertools.pairwise(spans)):
         words = (
-            "They are not drawn: several runs wrote at the same time, or a merge interleaved them, "
-            "so that the transitions of an episode do not stand one after the other."
+            "They cannot be told: several runs wrote at the same time, or a merge interleaved "
+            "them, so that the transitions of an episode do not stand one after the other."
         )
         return Section("Episodes", [page.paragraph(words)])
-    found = source.reader.episodes(runs)
-    newest = f"the newest {found.rows:,} of {many(source.size, 'transition')}"
-    read = newest if found.rows < source.size else f"all {many(found.rows, 'transition')}"
+    found = source.reader.episodes([span.first for span in spans])
+    newest = f"the newest {found.rows:,} of {count_of(source.size, 'transition')}"
+    read = newest if found.rows < source.size else f"all {count_of(found.rows, 'transition')}"
+    if found.why_not:
+        words = f"They cannot be told from {read}: {WHY_NOT[found.why_not]} {RULE}"
+        return Section("Episodes", [page.paragraph(words)])
     n, average = len(found.ends), draw.average_of(len(found.ends))
     if not n:
         return Section("Episodes", [page.paragraph(f"There is no whole episode in {read}.")])
     parts = []
     for name, values in (("return", limited(found.returns)), ("length", limited(found.lengths))):
-        words = f"{name.capitalize()} of {many(n, 'whole episode')}: {spread_in_words(values)}"
+        words = f"{name.capitalize()} of {count_of(n, 'whole episode')}: {spread_in_words(values)}"
         if n > 20:
             words += f" The last 20 have a mean of {number(values[-20:].mean())}."
         words += f" The line is a moving average of {average}." if average > 1 else ""
@@ -224,22 +227,32 @@ def episodes_of(source: Source) -> Section:
     return Section("Episodes", [page.columns(parts), how])
 
 
+RULE = (
+    "A store does not say which episode a transition is of. Episodes are shown where each "
+    "transition begins with the next_state of the one before it, bit for bit, but after done, at "
+    "the begin of a run, and where an episode was cut off, at one transition in twenty at most."
+)
+WHY_NOT = {
+    "turns": (
+        "transitions go on with those that stand further down, as where several environments were "
+        "stepped in turn, a transition spans several steps, or an episode was cut off in a state "
+        "that others begin with."
+    ),
+    "apart": "too many transitions do not begin with the next_state of the one before them.",
+    "still": "states do not change, so that nothing shows which transition follows which.",
+}
+
+
 def how_cut(found: Episodes, read: str) -> str:
     """Say what was taken for an episode."""
-    words = f"From {read}, in the order they were written. An episode ends where done is true. "
-    if found.follow:
-        words += (
-            "The store does not say which were cut off, as by a time limit; where a state is not "
-            "the next_state of the transition before it, that is taken for such an end: "
-            f"{many(found.cut_off, 'episode')} of {len(found.ends):,}. "
-        )
-    else:
-        words += (
-            "The store does not say which were cut off, as by a time limit, and transitions do not "
-            "begin here where the one before them ended: an episode that was cut off is counted "
-            "with the one after it, and environments that took turns are counted as one. "
-        )
-    return words + "A run is taken to begin an episode; what it left unfinished is left out."
+    words = f"From {read}, in the order they were written. An episode ends where done is true, "
+    words += (
+        "and is taken to have been cut off, as by a time limit, where a state is not the "
+        f"next_state of the transition before it: {count_of(found.cut_off, 'episode')} of "
+        f"{len(found.ends):,}. A run is taken to begin an episode; what it left unfinished is left "
+        "out. "
+    )
+    return words + RULE
 
 
 # Observations
@@ -281,85 +294,6 @@ def observations_of(source: Source) -> Section:
     return Section("Observations", parts)
 
 
-# Age and runs
-
-
-def runs_of(stats: dict[str, Any], figures: Figures) -> Section:
-    """Show which run wrote what is live, and when."""
-    first, count = stats["count"] - stats["size"], stats["count"]
-    spans = spans_of(stats)
-    live = [(n, max(a, first), min(b, count)) for n, a, b in spans if min(b, count) > max(a, first)]
-    parts = []
-    if live:
-        began = {n: when(stats["runs"][n].get("started")) for n, _, _ in live}
-        oldest, newest = min(live, key=lambda s: s[1])[0], max(live, key=lambda s: s[2])[0]
-        words = f"Live are the write ids {first:,} to {count - 1:,}. "
-        if oldest == newest:
-            words += f"Run {newest} wrote them; it began {began[newest]}."
-        else:
-            words += (
-                f"The oldest was written by run {oldest}, which began {began[oldest]}, the newest "
-                f"by run {newest}, which began {began[newest]}."
-            )
-        gone = f" {many(first, 'older transition')} {'is' if first == 1 else 'are'} gone."
-        words += gone * (first > 0)
-        some = live[-MOST_SPANS:]
-        paint, height = draw.timeline(
-            [(a, b) for _, a, b in some], [f"run {n}, {began[n]}" for n, _, _ in some]
-        )
-        if len(live) > len(some):
-            words += (
-                f" Shown are the newest {len(some)} of {len(live):,} runs with live transitions."
-            )
-        if any(
-            a < b for (_, _, b), (_, a, _) in itertools.pairwise(sorted(live, key=lambda s: s[1]))
-        ):
-            words += " Where runs overlap they took turns, and either may have written one."
-        picture = figures.draw(paint, height)
-        parts.append(page.columns([page.plot(picture, "Live write ids by run", words)]))
-    runs = [(n, run) for n, run in enumerate(stats["runs"]) if isinstance(run, dict)]
-    if not runs:
-        return Section("Age and runs", [page.paragraph("No run has written anything so far.")])
-    if len(runs) > MOST_RUNS:
-        parts.append(page.paragraph(f"The last {MOST_RUNS} of {len(runs):,} runs:"))
-    lives = {n: b - a for n, a, b in live}
-    rows = [run_row(n, run, lives.get(n, 0)) for n, run in runs[-MOST_RUNS:]]
-    head = ("run", "began", "write ids", "written", "live", "process", "versions")
-    return Section("Age and runs", [*parts, page.table(head, rows)])
-
-
-def run_row(n: int, run: dict[str, Any], live: int) -> list[str]:
-    """Return the row of a run in the table. What is stored of it may be anything."""
-    first, end, rows = (run.get(name) for name in ("first", "end", "rows"))
-    ids = wrote = "unknown"
-    shared = False
-    if type(first) is type(end) is type(rows) is int:
-        ids = f"{first:,} to {end - 1:,}" if end > first else "none"
-        wrote, shared = f"{rows:,}", rows != end - first
-    versions = run.get("versions")
-    named = list(versions.items())[:8] if isinstance(versions, dict) else []
-    return [
-        str(n),
-        when(run.get("started")),
-        ids,
-        wrote,
-        f"{'at most ' * (shared and live > 0)}{live:,}",
-        f"pid {short_text(run.get('pid'))} on {short_text(run.get('host'))}",
-        ", ".join(f"{short_text(name)} {short_text(version)}" for name, version in named),
-    ]
-
-
-def spans_of(stats: dict[str, Any]) -> list[tuple[int, int, int]]:
-    """Return the number of each run that wrote, its first write id and the one after its last."""
-    found = []
-    for n, run in enumerate(stats["runs"]):
-        if isinstance(run, dict):
-            first, end = run.get("first"), run.get("end")
-            if type(first) is type(end) is int and 0 <= first < end <= 2**62:
-                found.append((n, first, end))
-    return found
-
-
 # Words
 
 
@@ -369,15 +303,6 @@ def when(seconds: Any) -> str:
         return time.strftime("%Y-%m-%d %H:%M", time.localtime(float(seconds)))
     except (TypeError, ValueError, OverflowError, OSError):
         return "at a time unknown"
-
-
-def many(n: int, what: str) -> str:
-    """Return a number of things.
-
-    >>> many(1, "run"), many(2000, "run")
-    ('1 run', '2,000 runs')
-    """
-    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def percent(part: float, total: float) -> str:

@@ -12,22 +12,22 @@ import click
 
 import diskreplay
 from diskreplay.estimation import human
+from diskreplay.wording import count_of
 from diskreplay_tools import report_page as page
 from diskreplay_tools.charts import number
 from diskreplay_tools.common import force_option, new_file, progress, store_argument
 from diskreplay_tools.report_figures import Figures
 from diskreplay_tools.report_page import Html, Section
 from diskreplay_tools.report_reading import Reader
+from diskreplay_tools.report_runs import runs_of
 from diskreplay_tools.report_sections import (
     Source,
     actions_of,
     episodes_of,
-    many,
     observations_of,
     percent,
     priorities_of,
     rewards_of,
-    runs_of,
     short_text,
     when,
 )
@@ -167,7 +167,7 @@ def fields_of(schema: diskreplay.Schema | None) -> Html:
         for each in schema.fields[:MOST_FIELDS]
     ]
     if len(schema.fields) > MOST_FIELDS:
-        rows.append(("more", f"{len(schema.fields) - MOST_FIELDS:,} fields"))
+        rows.append(("more", count_of(len(schema.fields) - MOST_FIELDS, "field")))
     return page.facts_table(f"Fields, {human(schema.payload_bytes)} a transition", rows)
 
 
@@ -175,14 +175,16 @@ def why_empty(stats: dict[str, Any]) -> str:
     """Say what an empty buffer has seen."""
     if not stats["count"]:
         return "The buffer is empty: no transition was written so far."
-    return f"The buffer is empty: the {many(stats['count'], 'transition')} written were cleared."
+    return (
+        f"The buffer is empty: the {count_of(stats['count'], 'transition')} written were cleared."
+    )
 
 
 def about_damaged(damaged: set[int]) -> str:
     """Say which transitions were left out, and what can be done."""
     are = "are" if len(damaged) > 1 else "is"
     return (
-        f"{many(len(damaged), 'transition')} could not be read and {are} left out (write id "
+        f"{count_of(len(damaged), 'transition')} could not be read and {are} left out (write id "
         f"{min(damaged):,}{' the first' * (len(damaged) > 1)}): what is stored is not what was "
         "written. “diskreplay verify” finds all faults of a store, and “diskreplay repair” copies "
         "what can be read."

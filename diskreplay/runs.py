@@ -1,0 +1,91 @@
+"""Runs: how many of the transitions that a run wrote are live, and which run wrote one of them.
+
+The description of a run says that it wrote `rows` transitions, with write ids in [first, end).
+Where several processes wrote together, those of others lie between them, and nothing says whose is
+which. So what is known is often a range. A run of a merged store has `rows_least`, too: how many of
+its transitions came along may have been a range already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_MOST = 2**62
+
+
+class Span(NamedTuple):
+    """What a run wrote: at least `least` and at most `most` transitions, in [first, end)."""
+
+    number: int
+    first: int
+    end: int
+    least: int
+    most: int
+
+
+def spans_of(runs: Sequence[Any]) -> list[Span]:
+    """Return the span of each run that wrote anything, but for descriptions that make no sense."""
+    spans = (_span(number, run) for number, run in enumerate(runs))
+    return [span for span in spans if span is not None and span.most]
+
+
+def writer_of(runs: Sequence[Any], write_id: int) -> int | None:
+    """Return the number of the run that wrote a live transition; None where several can have."""
+    if any(_span(number, run) is None for number, run in enumerate(runs)):
+        return None
+    found = [span for span in spans_of(runs) if span.first <= write_id < span.end]
+    found = [span for span in found if span.least == span.end - span.first] or found
+    return found[0].number if len(found) == 1 else None
+
+
+def with_live(runs: Sequence[Any], first: int, count: int) -> list[Any]:
+    """Return descriptions of runs with `live`: at least and at most so many rows of it are live.
+
+    The two are equal where nobody else wrote among the rows, and in some cases more. `live` is None
+    where a description makes no sense. Cost: O(n log n) for n runs, and O(k) for each of k that
+    wrote together.
+
+    first, count:  the live write ids are [first, count)
+    """
+    is_known = all(_span(number, run) is not None for number, run in enumerate(runs))
+    spans = [span for span in spans_of(runs) if span.first < count and first < span.end]
+    spans.sort(key=lambda span: span.first)
+    columns = np.array(spans, np.int64).reshape(-1, len(Span._fields)).T
+    _, firsts, ends, least, most = columns
+    reach = np.maximum.accumulate(ends)
+    live: dict[int, tuple[int, int]] = {}
+    for at, span in enumerate(spans):
+        begin, end = max(span.first, first), min(span.end, count)
+        there = end - begin
+        near = slice(np.searchsorted(reach, begin, "right"), np.searchsorted(firsts, end))
+        overlap = np.minimum(ends[near], end) - np.maximum(firsts[near], begin)
+        overlap = np.maximum(overlap, 0)
+        others = np.arange(len(spans))[near] != at
+        elsewhere = ends[near] - firsts[near] - overlap  # write ids that are not live rows of this
+        of_others = np.maximum(least[near] - elsewhere, 0)[others].sum()
+        high = max(0, min(span.most, there - int(of_others)))
+        low = span.least - (span.end - span.first - there)
+        if is_known:  # else somebody unknown may have written the others
+            low = max(low, there - int(np.minimum(most[near], overlap)[others].sum()))
+        live[span.number] = (min(max(low, 0), high), high)
+    return [
+        {**run, "live": live.get(number, (0, 0)) if _span(number, run) is not None else None}
+        if isinstance(run, dict)
+        else run
+        for number, run in enumerate(runs)
+    ]
+
+
+def _span(number: int, run: Any) -> Span | None:
+    if not isinstance(run, dict):
+        return None
+    first, end, most = (run.get(name) for name in ("first", "end", "rows"))
+    least = run.get("rows_least", most)
+    if not (type(first) is type(end) is type(least) is type(most) is int):
+        return None
+    if not (0 <= first <= end <= _MOST and 0 <= least <= most <= end - first):
+        return None
+    return Span(number, first, end, least, most)

@@ -7,7 +7,9 @@ import warnings
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from common import columns
+from diskreplay_tools.cli import main
 from untrusted import fact, put_fact
 
 import diskreplay
@@ -70,3 +72,29 @@ def test_a_store_of_an_odd_name_works_and_its_errors_are_printable(
     (path / "data.mdb").write_bytes(b"no")
     faults = [str(fault) for fault in diskreplay.verify(path)]
     assert all(fault.isprintable() for fault in faults)
+
+
+COMMANDS = [
+    "inspect STORE", "inspect STORE --json", "inspect STORE --at 3", "schema STORE", "verify STORE",
+    "verify STORE --json", "copy STORE OUT/copy", "repair STORE OUT/repaired",
+    "merge STORE OUT/copy OUT/merged", "export STORE OUT/x.npz", "export STORE OUT/x.jsonl",
+    "import OUT/x.npz OUT/imported", "compact STORE", "resize STORE 60", "inspect OUT/none",
+    "copy STORE OUT/copy", "export STORE OUT/x.npz", "verify OUT", "import OUT/x.npz STORE",
+    "clear STORE --yes", "gone-STORE",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_no_command_sends_the_name_of_a_store_to_the_terminal_raw(
+    name: str, tmp_path: Path
+) -> None:
+    top = tmp_path / name
+    with ReplayBuffer(50, path=top / "store") as buffer:
+        buffer.extend(**columns(0, 20))
+    for command in COMMANDS:
+        store, out = str(top / "store"), str(top)
+        words = [word.replace("STORE", store).replace("OUT", out) for word in command.split()]
+        done = CliRunner().invoke(main, words, terminal_width=200)
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        lines = (done.output + done.stderr).split("\n")
+        assert all(line.isprintable() for line in lines), (command, lines)

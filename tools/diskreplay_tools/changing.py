@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 import diskreplay
+from diskreplay_tools.charts import tell
 from diskreplay_tools.common import progress, store_argument
 
 
@@ -24,7 +25,7 @@ def compact(path: Path) -> None:
     """
     with progress("compact") as show:
         done = diskreplay.compact(path, progress=show)
-    click.echo(f"{path}: {done}")
+    tell(f"{path}: {done}")
 
 
 @click.command()
@@ -51,7 +52,7 @@ def resize(path: Path, capacity: int, yes: bool) -> None:
         click.confirm(f"Drop the oldest {dropped:,} transitions of {path}?", abort=True)
     with progress("resize") as show:
         done = diskreplay.resize(path, capacity, progress=show)
-    click.echo(f"{path}: capacity {capacity:,}; {done}")
+    tell(f"{path}: capacity {capacity:,}; {done}")
 
 
 @click.command()
@@ -70,4 +71,4 @@ def clear(path: Path, yes: bool) -> None:
             click.confirm(f"Remove all {len(buffer):,} transitions of {path}?", abort=True)
         n = len(buffer)
         buffer.clear()
-    click.echo(f"{path}: {n:,} transitions removed")
+    tell(f"{path}: {n:,} transitions removed")

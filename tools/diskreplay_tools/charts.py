@@ -15,6 +15,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay.errors import printable
+
 MOST_BINS = 10
 LOG_RATIO = 100.0  # of the largest value to the smallest: from there on bins grow by factors
 
@@ -48,15 +50,20 @@ def screen() -> Screen:
     return Screen(max(_NARROWEST, min(width, _WIDEST)), blocks)
 
 
-def say(text: str) -> None:
+def say(text: str, *, err: bool = False) -> None:
     """Print text, with escapes in the place of what the output's encoding cannot say."""
     encoding = _encoding()
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
-def clean(text: object) -> str:
-    """Return text from a store without what would command a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
+def tell(text: str, *, err: bool = False) -> None:
+    """Print plain lines: whatever is quoted in them does not command the terminal."""
+    say(printable_lines(text), err=err)
+
+
+def printable_lines(text: str) -> str:
+    """Return text of several lines with escapes in the place of what would command a terminal."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def heading(text: str, rest: str = "", on: Screen | None = None) -> str:

@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 import diskreplay
+from diskreplay_tools.charts import tell
 from diskreplay_tools.common import json_option, progress, store_argument
 
 _PART = 4096  # transitions
@@ -36,9 +37,9 @@ def verify(context: click.Context, path: Path, deep: bool, as_json: bool) -> Non
         click.echo(json.dumps({"path": str(path), "deep": deep, "faults": faults}))
     else:
         for fault in faults:
-            click.echo(fault)
+            tell(fault)
         found = f"{len(faults)} faults" if len(faults) != 1 else "1 fault"
-        click.echo(f"{path}: {found if faults else 'sound'}")
+        tell(f"{path}: {found if faults else 'sound'}")
     if faults:
         context.exit(1)
 

@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 import diskreplay
+from diskreplay.errors import printable
+from diskreplay_tools.charts import printable_lines, tell
 
 # By section of the help. A command is loaded when it is asked for: some need what is slow to load.
 SECTIONS = {
@@ -35,14 +37,9 @@ SECTIONS = {
 COMMANDS = {name: module for section in SECTIONS.values() for name, module in section.items()}
 
 
-def printable(text: str) -> str:
-    """Return text without what would command a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
-
-
 def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Say a warning of the library as a sentence."""
-    click.echo(printable(f"Warning: {message}"), err=True)
+    tell(f"Warning: {message}", err=True)
 
 
 class Commands(click.Group):
@@ -55,16 +52,17 @@ class Commands(click.Group):
                 warnings.showwarning = say_warning
                 return super().invoke(ctx)
         except diskreplay.DiskReplayError as error:
-            raise click.ClickException(printable(str(error))) from error
+            raise click.ClickException(str(error)) from error
         except click.ClickException as error:
             # What a file or a store says must not command the terminal.
-            vars(error)["message"] = printable(error.message)
+            vars(error)["message"] = printable_lines(error.message)
             raise
         except BrokenPipeError:
             raise  # click ends quietly when who reads has gone
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from error
+            said = printable(f"{where}{error.strerror or error}")
+            raise click.ClickException(said) from error
         except MemoryError as error:
             raise click.ClickException("there is not enough memory for that") from error
 

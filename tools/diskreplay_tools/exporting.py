@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import diskreplay
 from diskreplay.estimation import human
+from diskreplay_tools.charts import tell
 from diskreplay_tools.common import (
     force_option,
     new_file,
@@ -101,16 +102,16 @@ def export(
                     show(at - begin, end - begin)
             size = os.stat(place).st_size
     if begin == end and source.count > source.first:
-        click.echo(
+        tell(
             f"the range is empty: live are the write ids {source.first:,} to {source.count - 1:,}",
             err=True,
         )
     if source.evicted:
-        click.echo(
+        tell(
             f"left out {source.evicted:,} transitions that were evicted before they were read",
             err=True,
         )
-    click.echo(f"{out}: {rows:,} transitions of {path}, {human(size)}")
+    tell(f"{out}: {rows:,} transitions of {path}, {human(size)}")
 
 
 def _form_of(out: Path) -> str:

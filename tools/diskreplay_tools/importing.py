@@ -14,6 +14,7 @@ import numpy as np
 
 import diskreplay
 from diskreplay.directory import beside
+from diskreplay_tools.charts import tell
 from diskreplay_tools.common import force_option, new_store, out_argument, progress
 from diskreplay_tools.sources import Source, check_row, open_source
 from diskreplay_tools.tables import (
@@ -83,7 +84,7 @@ def import_(
         has_priorities = _PRIORITY in fields
         kind = kind or says.get("kind") or ("prioritized" if has_priorities else "uniform")
         if kind == "uniform" and fields.pop(_PRIORITY, None):
-            click.echo("the priorities are left out: a uniform buffer has none", err=True)
+            tell("the priorities are left out: a uniform buffer has none", err=True)
         rows = next(iter(fields.values())).rows if fields else 0
         capacity = capacity or says.get("capacity") or max(1, rows)
         with (
@@ -94,10 +95,8 @@ def import_(
             _raise_largest(buffer, says)
             size = len(buffer)
     if rows > size:
-        click.echo(
-            f"left out the first {rows - size:,} rows: the capacity is {capacity:,}", err=True
-        )
-    click.echo(f"{path}: {size:,} transitions of {source}, {kind}, capacity {capacity:,}")
+        tell(f"left out the first {rows - size:,} rows: the capacity is {capacity:,}", err=True)
+    tell(f"{path}: {size:,} transitions of {source}, {kind}, capacity {capacity:,}")
 
 
 # What the file says of the store
@@ -260,7 +259,7 @@ def _new_buffer(
             **_settings(says, kind),
         )
     for warning in told:
-        click.echo(f"warning: {str(warning.message).replace(str(place), str(path))}", err=True)
+        tell(f"warning: {str(warning.message).replace(str(place), str(path))}", err=True)
     return buffer
 
 

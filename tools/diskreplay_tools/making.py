@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import diskreplay
+from diskreplay_tools.charts import tell
 from diskreplay_tools.common import (
     Progress,
     force_option,
@@ -46,7 +47,7 @@ def copy_(path: Path, out: Path, force: bool) -> None:
             buffer.save(place)
     with diskreplay.open(made, access="read", window_bytes=0) as copied:
         first, end = copied.count - len(copied), copied.count
-        click.echo(f"{out}: {len(copied):,} transitions, write ids [{first:,}, {end:,})")
+        tell(f"{out}: {len(copied):,} transitions, write ids [{first:,}, {end:,})")
 
 
 @contextlib.contextmanager
@@ -113,7 +114,7 @@ def merge(
     with new_store(out, force=force) as place, progress("merge") as show:
         n = diskreplay.merge(paths, place, order=order, capacity=capacity, progress=show)
     stores = "store" if len(paths) == 1 else "stores"
-    click.echo(f"{out}: {n:,} transitions of {len(paths)} {stores}")
+    tell(f"{out}: {n:,} transitions of {len(paths)} {stores}")
 
 
 @click.command()
@@ -134,7 +135,7 @@ def repair(context: click.Context, path: Path, out: Path, force: bool) -> None:
     with new_store(out, force=force) as place, progress("repair") as show:
         result = diskreplay.repair(path, place, progress=show)
     for fault in result.faults:
-        click.echo(f"  {fault}", err=True)
-    click.echo(f"{out}: {result}")
+        tell(f"  {fault}", err=True)
+    tell(f"{out}: {result}")
     if result.lost or result.priorities_lost or result.state_lost:
         context.exit(1)

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
+from diskreplay.errors import printable
 from diskreplay.estimation import human
 from diskreplay_tools.charts import (
     Bins,
     Screen,
     bins_of,
-    clean,
     entry,
     gauge,
     heading,
@@ -164,7 +164,7 @@ def _runs(stats: dict[str, Any]) -> list[dict[str, Any]]:
 def _overview(facts: dict[str, Any], path: Path, on: Screen) -> Iterator[str]:
     """Yield all but the distributions, line by line."""
     size, capacity, count = facts["size"], facts["capacity"], facts["count"]
-    shown = clean(click.format_filename(path))
+    shown = printable(click.format_filename(path))
     yield heading(shown)
     fill = percent(size, capacity)
     yield f"  {facts['kind']}: {size:,} of {capacity:,} transitions"
@@ -198,7 +198,7 @@ def _overview(facts: dict[str, Any], path: Path, on: Screen) -> Iterator[str]:
     yield heading("Open now", "" if facts["openers"] else ": by nobody")
     for who in facts["openers"]:
         since = f"since {moment(who['since'])}"
-        yield item(f"pid {who['pid']} on {clean(who['host'])}", f"{who['access']}, {since}", on)
+        yield item(f"pid {who['pid']} on {printable(who['host'])}", f"{who['access']}, {since}", on)
 
 
 def _field_lines(plain: Sequence[Any] | None, on: Screen) -> Iterator[str]:
@@ -236,6 +236,7 @@ def _run_lines(runs: list[dict[str, Any]], on: Screen) -> Iterator[str]:
     for run in runs[-_RUNS_SHOWN:]:
         versions = run.get("versions")
         named = versions.items() if isinstance(versions, dict) else ()
+<<<<<<< HEAD
         with_ = ", ".join(f"{clean(name)} {clean(version)}" for name, version in named)
         by = f"pid {clean(run.get('pid'))} on {clean(run.get('host'))}"
         yield item(f"{moment(run.get('started'))}  {_what_it_wrote(run)}", f"{by}: {with_}", on)
@@ -254,6 +255,11 @@ def _what_it_wrote(run: dict[str, Any]) -> str:
     if least == most in (0, run.get("rows_least", run["rows"])):
         live = "all" if most else "none"
     return f"wrote {wrote}, {live} of them live"
+=======
+        with_ = ", ".join(f"{printable(name)} {printable(version)}" for name, version in named)
+        by = f"pid {printable(run.get('pid'))} on {printable(run.get('host'))}"
+        yield item(f"{moment(run.get('started'))}  {what}", f"{by}: {with_}", on)
+>>>>>>> 7be3925 (Print no name of a store raw, and escape what strangers say in one place)
 
 
 def moment(seconds: Any) -> str:

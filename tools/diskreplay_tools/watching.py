@@ -16,10 +16,10 @@ from typing import Any
 import click
 
 import diskreplay
+from diskreplay.errors import printable
 from diskreplay.estimation import human
 from diskreplay_tools.charts import (
     Screen,
-    clean,
     gauge,
     heading,
     number,
@@ -121,7 +121,7 @@ def _block(
     """Yield the lines of the view that is drawn in place."""
     on = screen()
     size, capacity = stats["size"], stats["capacity"]
-    yield f"{heading(clean(click.format_filename(path)))}  {time.strftime('%H:%M:%S')}"
+    yield f"{heading(printable(click.format_filename(path)))}  {time.strftime('%H:%M:%S')}"
     fill = percent(size, capacity)
     yield f"  {stats['kind']}: {size:,} of {capacity:,} transitions"
     yield f"  {gauge(size / capacity, min(on.width, 80) - 6 - len(fill), on)}  {fill}"
@@ -155,7 +155,7 @@ def _opener_lines(openers: list[dict[str, Any]], on: Screen) -> Iterator[str]:
         yield "  open        by nobody else"
     label = "open"
     for who in openers:
-        yield f"  {label:<10}  pid {who['pid']} on {clean(who['host'])}, {who['access']}"
+        yield f"  {label:<10}  pid {who['pid']} on {printable(who['host'])}, {who['access']}"
         label = ""
 
 

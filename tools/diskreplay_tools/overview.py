@@ -236,9 +236,8 @@ def _run_lines(runs: list[dict[str, Any]], on: Screen) -> Iterator[str]:
     for run in runs[-_RUNS_SHOWN:]:
         versions = run.get("versions")
         named = versions.items() if isinstance(versions, dict) else ()
-<<<<<<< HEAD
-        with_ = ", ".join(f"{clean(name)} {clean(version)}" for name, version in named)
-        by = f"pid {clean(run.get('pid'))} on {clean(run.get('host'))}"
+        with_ = ", ".join(f"{printable(name)} {printable(version)}" for name, version in named)
+        by = f"pid {printable(run.get('pid'))} on {printable(run.get('host'))}"
         yield item(f"{moment(run.get('started'))}  {_what_it_wrote(run)}", f"{by}: {with_}", on)
 
 
@@ -255,11 +254,6 @@ def _what_it_wrote(run: dict[str, Any]) -> str:
     if least == most in (0, run.get("rows_least", run["rows"])):
         live = "all" if most else "none"
     return f"wrote {wrote}, {live} of them live"
-=======
-        with_ = ", ".join(f"{printable(name)} {printable(version)}" for name, version in named)
-        by = f"pid {printable(run.get('pid'))} on {printable(run.get('host'))}"
-        yield item(f"{moment(run.get('started'))}  {what}", f"{by}: {with_}", on)
->>>>>>> 7be3925 (Print no name of a store raw, and escape what strangers say in one place)
 
 
 def moment(seconds: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,11 @@ import numpy as np
 
 import diskreplay
 from diskreplay.directory import beside
+<<<<<<< HEAD
 from diskreplay_tools.charts import tell
+=======
+from diskreplay.schema import infer_schema
+>>>>>>> e216a62 (Import columns as the types that push would give them, since the same loop failed on an imported store)
 from diskreplay_tools.common import force_option, new_store, out_argument, progress
 from diskreplay_tools.sources import Source, check_row, open_source
 from diskreplay_tools.tables import (
@@ -29,6 +34,7 @@ from diskreplay_tools.tables import (
 )
 
 _PRIORITY, _WRITE_ID = "priority", "write_id"
+_NUMBERS = ("reward", "done")
 
 
 @click.command("import")
@@ -50,8 +56,9 @@ _PRIORITY, _WRITE_ID = "priority", "write_id"
     "--field",
     "pairs",
     multiple=True,
-    metavar="FIELD=COLUMN",
-    help="Which column a field is, as state=observations; again for more.",
+    metavar="FIELD=COLUMN[:DTYPE]",
+    help="Which column a field is, as state=observations or state=observations:float64; again for "
+    "more.",
 )
 @click.option(
     "--drop", "dropped", multiple=True, metavar="COLUMN", help="Leave a column out; again for more."
@@ -71,8 +78,9 @@ def import_(
     What export wrote gets the transitions, priorities, kind, capacity and settings that it had;
     write ids begin at 0, and annealing and random stream begin anew. Of any other
     file, columns with the names of the fields are these fields, --field names others, a column
-    `priority` is the priorities, and the rest become extra fields. Dtypes are those of the file.
-    Of more rows than the capacity the last are kept.
+    `priority` is the priorities, and the rest become extra fields. They get the types that push
+    would give them: floats, rewards and dones float32, whole-number actions int64; a DTYPE keeps
+    another one. Of more rows than the capacity the last are kept.
 
     Example: diskreplay import walks.npz runs/b --field state=observations
     """
@@ -80,16 +88,17 @@ def import_(
         raise click.UsageError(f"{source} is inside of {path}: give a new directory")
     with open_source(source) as found, new_store(path, force=force) as place:
         says = _checked(found)
-        fields = mapped(found, pairs, dropped)
+        fields, dtypes = mapped(found, pairs, dropped)
         has_priorities = _PRIORITY in fields
         kind = kind or says.get("kind") or ("prioritized" if has_priorities else "uniform")
         if kind == "uniform" and fields.pop(_PRIORITY, None):
             tell("the priorities are left out: a uniform buffer has none", err=True)
         rows = next(iter(fields.values())).rows if fields else 0
         capacity = capacity or says.get("capacity") or max(1, rows)
+        schema = _schema(found, fields, dtypes)
         with (
             beside(place) as hidden,
-            _new_buffer(hidden, kind, capacity, fields, says, path) as buffer,
+            _new_buffer(hidden, kind, capacity, schema, says, path) as buffer,
         ):
             _fill(buffer, found, fields)
             _raise_largest(buffer, says)
@@ -136,16 +145,25 @@ def _settings(says: Mapping[str, Any], kind: str) -> dict[str, Any]:
 # Which column is which field
 
 
-def mapped(found: Source, pairs: Sequence[str], dropped: Sequence[str]) -> dict[str, Column]:
-    """Return columns by the names of the fields that they become, `priority` among them."""
+def mapped(
+    found: Source, pairs: Sequence[str], dropped: Sequence[str]
+) -> tuple[dict[str, Column], dict[str, np.dtype[Any]]]:
+    """Return columns by the names of the fields that they become, `priority` among them.
+
+    Then the dtypes that were asked for, by field.
+    """
     there = found.columns
     fields: dict[str, Column] = {}
+    dtypes: dict[str, np.dtype[Any]] = {}
     for pair in pairs:
         field, equals, chosen = (part.strip() for part in pair.partition("="))
         if not (field and equals and chosen):
             raise click.BadParameter(
                 f"expected FIELD=COLUMN (found {pair!r})", param_hint="--field"
             )
+        name, colon, dtype = chosen.rpartition(":")
+        if colon and chosen not in there:
+            chosen, dtypes[field] = name, _dtype(field, dtype)
         if field in fields:
             raise click.BadParameter(f"{field!r} is given twice", param_hint="--field")
         fields[field] = _column(found, chosen, "--field")
@@ -163,7 +181,7 @@ def mapped(found: Source, pairs: Sequence[str], dropped: Sequence[str]) -> dict[
     standard = {name: fields[name] for name in STANDARD if name in fields}
     is_empty = not any(column.rows for column in there.values())
     if is_empty and found.metadata is not None and fields.keys() <= {_PRIORITY}:
-        return fields  # of a store that nothing was ever pushed to
+        return fields, {}  # of a store that nothing was ever pushed to
     for name in STANDARD:
         if name not in fields:
             more = (
@@ -178,7 +196,14 @@ def mapped(found: Source, pairs: Sequence[str], dropped: Sequence[str]) -> dict[
     for name, column in fields.items():
         _check_field(found, name, column)
     _check_lengths(found, fields)
-    return {**standard, **fields}
+    return {**standard, **fields}, dtypes
+
+
+def _dtype(name: str, word: str) -> np.dtype[Any]:
+    try:
+        return diskreplay.Field(name, word).dtype
+    except diskreplay.SchemaError as error:
+        raise click.BadParameter(str(error), param_hint="--field") from None
 
 
 def _column(found: Source, name: str, option: str) -> Column:
@@ -233,19 +258,33 @@ def _check_lengths(found: Source, fields: Mapping[str, Column]) -> None:
 # The store
 
 
+def _schema(
+    found: Source, fields: Mapping[str, Column], dtypes: Mapping[str, np.dtype[Any]]
+) -> diskreplay.Schema | None:
+    """Return the types of an export, or those that `push` would infer from any other file."""
+    columns = {name: column for name, column in fields.items() if name != _PRIORITY}
+    if not columns:
+        return None
+    given = {}
+    for name, column in columns.items():
+        if name in dtypes or found.metadata is not None:
+            given[name] = diskreplay.Field(name, dtypes.get(name, column.dtype), column.shape)
+        elif name in _NUMBERS:
+            # Many files have a table of one column; an environment gives plain numbers.
+            shape = () if math.prod(column.shape) == 1 else column.shape
+            given[name] = diskreplay.Field(name, np.float32, shape)
+    empty = {name: np.zeros((0, *c.shape), c.dtype) for name, c in columns.items()}
+    return infer_schema(empty, given, lead=1)
+
+
 def _new_buffer(
     place: Path,
     kind: str,
     capacity: int,
-    fields: Mapping[str, Column],
+    schema: diskreplay.Schema | None,
     says: Mapping[str, Any],
     path: Path,
 ) -> Buffer:
-    made = [
-        diskreplay.Field(name, column.dtype, column.shape)
-        for name, column in fields.items()
-        if name != _PRIORITY
-    ]
     make: Any = diskreplay.ReplayBuffer
     if kind == "prioritized":
         make = diskreplay.PrioritizedReplayBuffer
@@ -254,7 +293,7 @@ def _new_buffer(
         buffer: Buffer = make(
             capacity,
             path=place,
-            schema=diskreplay.Schema(made) if made else None,
+            schema=schema,
             window_bytes=0,
             **_settings(says, kind),
         )
@@ -266,20 +305,25 @@ def _new_buffer(
 def _fill(buffer: Buffer, found: Source, fields: Mapping[str, Column]) -> None:
     """Push the last rows, as many as there is room for."""
     columns = list(fields.values())
-    rows = columns[0].rows if buffer.schema is not None else 0
+    schema = buffer.schema
+    rows = columns[0].rows if schema is not None else 0
     at = skip = max(0, rows - buffer.capacity)
     with progress("import") as show:
         for table in found.tables(columns, skip, rows_in_chunk(columns)) if rows else ():
             values = {name: table[column.name] for name, column in fields.items()}
             n = len(values["state"])
+            for name in _NUMBERS:
+                if schema is not None and not schema[name].shape:
+                    values[name] = values[name].reshape(n)
             arguments = {f"{name}s": values.pop(name) for name in STANDARD}
             if _PRIORITY in values:
                 arguments["priorities"] = values.pop(_PRIORITY)
             try:
                 buffer.extend(**arguments, **values)
             except (diskreplay.SchemaError, diskreplay.PriorityError) as error:
+                told = str(error).replace("schema= can", "--field FIELD=COLUMN:DTYPE can")
                 raise click.ClickException(
-                    f"{found.path}, rows {at:,} to {at + n - 1:,}: {error}"
+                    f"{found.path}, rows {at:,} to {at + n - 1:,}: {told}"
                 ) from None
             at += n
             show(at - skip, rows - skip)

@@ -15,11 +15,8 @@ import numpy as np
 
 import diskreplay
 from diskreplay.directory import beside
-<<<<<<< HEAD
-from diskreplay_tools.charts import tell
-=======
 from diskreplay.schema import infer_schema
->>>>>>> e216a62 (Import columns as the types that push would give them, since the same loop failed on an imported store)
+from diskreplay_tools.charts import tell
 from diskreplay_tools.common import force_option, new_store, out_argument, progress
 from diskreplay_tools.sources import Source, check_row, open_source
 from diskreplay_tools.tables import (

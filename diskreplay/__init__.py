@@ -1,6 +1,6 @@
 """diskreplay: an experience-replay buffer that lives on disk."""
 
-from diskreplay.batch import Batch, Experience, PrioritizedBatch
+from diskreplay.batch import Batch, Draw, Experience, PrioritizedBatch
 from diskreplay.batches import Batches
 from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer, open
 from diskreplay.errors import (
@@ -37,6 +37,7 @@ __all__ = [
     "DamageError",
     "DiskReplayError",
     "DiskSpaceWarning",
+    "Draw",
     "Estimate",
     "Experience",
     "Field",

@@ -76,12 +76,12 @@ def real_numbers(
     return array.astype(np.float64, copy=False)
 
 
-def whole_numbers(name: str, values: Any) -> NDArray[np.int64]:
-    """Return `values` as int64 of shape (n,), or raise ArgumentError."""
+def whole_numbers(name: str, values: Any, *, any_shape: bool = False) -> NDArray[np.int64]:
+    """Return `values` as int64 of shape (n,), or of their own, or raise ArgumentError."""
     array = as_array(values, ArgumentError, f"{name} must be whole numbers")
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+    if (array.ndim != 1 and not any_shape) or (array.size and array.dtype.kind not in "iu"):
         raise ArgumentError(
-            f"{name} must be whole numbers of shape (n,) "
+            f"{name} must be whole numbers{'' if any_shape else ' of shape (n,)'} "
             f"(found {array.dtype} of shape {array.shape})"
         )
     return array.astype(np.int64)

@@ -1,36 +1,32 @@
-"""BaseBuffer: what both buffers do with transitions: push, extend, get, save, load, stats."""
+"""BaseBuffer: what both buffers do with transitions: push, extend, save, load, stats."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diskreplay.arguments import checked_path, whole_number, whole_numbers
-from diskreplay.batch import Batch, Experience, batch_of, with_extra
-from diskreplay.batches import Batches, BatchT
+from diskreplay.arguments import checked_path
+from diskreplay.batches import BatchT
 from diskreplay.contents import SamplerT
 from diskreplay.engine import DATABASES
 from diskreplay.errors import (
     DamageError,
     MismatchError,
-    NotLiveError,
     ReadOnlyError,
-    SampleError,
     SchemaError,
 )
 from diskreplay.exclusive import Exclusive
 from diskreplay.locks import openers
 from diskreplay.packing import PAGE_BYTES
-from diskreplay.ring import Columns
+from diskreplay.reader import Reader
 from diskreplay.runs import with_live
-from diskreplay.schema import STANDARD_FIELDS, Schema
-from diskreplay.session import RUN_SETTINGS, PathLike, Session
+from diskreplay.schema import STANDARD_FIELDS
+from diskreplay.session import RUN_SETTINGS, PathLike
 from diskreplay.shared import Shared
 from diskreplay.store import Snapshot, Store
 
@@ -53,8 +49,8 @@ def _only_row(columns: Iterable[Any]) -> list[Any]:
     return row
 
 
-class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
-    """A session with the methods that do not depend on how batches are drawn."""
+class BaseBuffer(Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
+    """A reader with the methods that write, copy and look at the whole."""
 
     # Writing
 
@@ -196,100 +192,7 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         with self._view():
             pass
 
-    # Reading
-
-    def sample(self, batch_size: int) -> BatchT:
-        """Draw a batch."""
-        with self._view() as view:
-            batch = self._new_batch(batch_size, view)
-            self._settle()
-            return batch
-
-    def batches(self, batch_size: int, prefetch: int = 0) -> Batches[BatchT]:
-        """Return an endless iterator of what `sample` returns; use it in a `with` block.
-
-        With prefetch=0 each batch is drawn when it is asked for. With prefetch=n a thread keeps up
-        to n batches ready, in memory: the same batches in the same order, as long as nothing is
-        pushed or updated. A batch that was drawn ahead stays as it was drawn, with the contents,
-        priorities, weights and beta of then, so a push or an update takes effect n batches later at
-        the latest. Commits, `frame` and `beta` count a batch when it is given (with access="shared"
-        when it is drawn), so that a run that goes on is given what the killed one would have been.
-        `clear` and `load` drop what was drawn before. Raises what `sample` raises, where the batch
-        would come, and ClosedError when the buffer is closed.
-
-        >>> buffer = PrioritizedReplayBuffer(capacity=100)
-        >>> ids = buffer.extend([[0.0]] * 9, [0] * 9, [1.0] * 9, [[0.0]] * 9, [False] * 9)
-        >>> with buffer.batches(4, prefetch=2) as batches:
-        ...     for step, batch in zip(range(10), batches):
-        ...         applied = buffer.update_priorities(batch.indices, [0.5] * 4)
-        >>> buffer.frame
-        10
-        """
-        n = whole_number("batch_size", batch_size, at_least=1)
-        ready = whole_number("prefetch", prefetch, at_least=0)
-        self._refuse_nesting()
-        with self._lock:
-            self._check_open()
-            return Batches(self, n, ready)
-
-    def get(self, indices: ArrayLike) -> Batch:
-        """Return transitions by write id, in the order given.
-
-        Raises NotLiveError, naming the first, when a write id was evicted, cleared or never given.
-
-        indices:  int (n,), write ids as `push`, `extend` or `sample` returned them
-        """
-        write_ids = whole_numbers("indices", indices)
-        with self._view() as view:
-            self._check_live(write_ids)
-            if self._ring.schema is None:
-                raise SampleError(f"{self._path} is empty: push transitions first")
-            return batch_of(self._ring.fetch(write_ids, view), self._extra_names, write_ids)
-
-    def __iter__(self) -> Iterator[Experience]:
-        """Yield the live transitions, oldest first; what is evicted meanwhile is left out."""
-        with self._view():
-            at, end = self._ring.first, self._ring.count
-        while at < end:
-            with self._view() as view:
-                at = max(at, self._ring.first)
-                end = min(end, self._ring.count)  # in a forked child it is what is committed
-                if at >= end:
-                    return
-                rows = self._ring.fetch(np.arange(at, min(at + 256, end)), view)
-                kind = with_extra(Experience, self._extra_names)
-            yield from map(kind._make, zip(*rows, strict=True))
-            at += len(rows[0])
-
-    def __len__(self) -> int:
-        with self._view():
-            return self._ring.size
-
-    def is_ready(self, n: int) -> bool:
-        """Return whether the buffer holds at least n transitions."""
-        return len(self) >= whole_number("n", n, at_least=0)
-
-    @property
-    def capacity(self) -> int:
-        """The number of transitions that the buffer holds when full."""
-        return self._capacity
-
-    @property
-    def count(self) -> int:
-        """The number of transitions ever written, which is the next write id."""
-        with self._view():
-            return self._ring.count
-
-    @property
-    def path(self) -> Path:
-        """The directory of the store."""
-        return self._path
-
-    @property
-    def schema(self) -> Schema | None:
-        """The fields of a transition; None before the first push, unless given."""
-        with self._view():
-            return self._ring.schema
+    # Looking at it
 
     def stats(self) -> dict[str, Any]:
         """Return what there is to know about the buffer, as a plain dict. Cost: O(size).
@@ -412,18 +315,6 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
         """Give the snapshot that was taken over, or, for who writes alone, that of its commit."""
         return contextlib.nullcontext(view) if view else self._store.snapshot()
 
-    def _check_live(self, write_ids: Ints) -> None:
-        first, count = self._ring.first, self._ring.count
-        dead = write_ids[(write_ids < first) | (write_ids >= count)]
-        if dead.size:
-            raise NotLiveError(
-                f"write id {dead[0]} is not live in {self._path}: "
-                f"expected ids in [{first}, {count})"
-            )
-
-    def _new_batch(self, batch_size: int, view: Snapshot | None) -> BatchT:
-        raise NotImplementedError
-
     def _more_stats(self) -> dict[str, Any]:
         return {}
 
@@ -439,22 +330,3 @@ class BaseBuffer(Session[SamplerT], Generic[SamplerT, BatchT]):
             "priorities_bytes": used["priorities"],
             "free_bytes": max(0, disk_bytes - sum(used.values()) - 3 * PAGE_BYTES),
         }
-
-    def _draw(self, batch_size: int, view: Snapshot | None) -> tuple[Ints, Any, Columns]:
-        """Return write ids, what the sampler says of them, and their columns."""
-        contents = self._contents
-        n = whole_number("batch_size", batch_size, at_least=1)
-        if n > contents.ring.size:
-            raise SampleError(
-                f"cannot draw {n} transitions: {self._path} holds {contents.ring.size}; "
-                f"wait until is_ready({n})"
-            )
-        if contents.keeps_draws:
-            self._touch()
-        drawn = contents.draw(n, view, skip_damaged=self._skips_damaged)
-        contents.advance()
-        return drawn
-
-    @property
-    def _extra_names(self) -> tuple[str, ...]:
-        return self._ring.schema.extra_names if self._ring.schema else ()

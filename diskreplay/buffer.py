@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diskreplay.arguments import checked_path, whole_number, whole_numbers
+from diskreplay.arguments import checked_path, real_number, whole_number, whole_numbers
 from diskreplay.base import BaseBuffer
 from diskreplay.batch import Batch, PrioritizedBatch, batch_of, with_extra
 from diskreplay.errors import ArgumentError, DamageError
@@ -155,18 +155,28 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
             settings=sampler.settings(),
         )
 
-    def sample(self, batch_size: int) -> PrioritizedBatch:
+    def sample(self, batch_size: int, beta: float | None = None) -> PrioritizedBatch:
         """Draw transitions in proportion to their masses, one from each equal share of the total.
 
         Returns a PrioritizedBatch: as ReplayBuffer.sample, then `weights`, float32 (n,), the
         importance weights divided by the largest of the batch, and `indices`, int64 (n,), the write
         ids for `update_priorities`. Advances the annealing of beta by one. Raises SampleError when
         the buffer holds fewer than `batch_size`, and DamageError for a damaged record.
-        """
-        return super().sample(batch_size)
 
-    def _new_batch(self, batch_size: int, view: Snapshot | None) -> PrioritizedBatch:
-        beta = self._sampler.beta
+        beta:  the exponent of the weights of this batch, in [0, 1], instead of the annealed one
+        """
+        if beta is not None:
+            beta = real_number("beta", beta, low=0.0, high=1.0)
+        with self._view() as view:
+            batch = self._new_batch(batch_size, view, beta)
+            self._settle()
+            return batch
+
+    def _new_batch(
+        self, batch_size: int, view: Snapshot | None, beta: float | None = None
+    ) -> PrioritizedBatch:
+        if beta is None:
+            beta = self._sampler.beta
         write_ids, probabilities, columns = self._draw(batch_size, view)
         weights = weights_of(probabilities, self._ring.size, beta)
         kind = with_extra(PrioritizedBatch, self._extra_names)
@@ -193,7 +203,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
             return applied
 
     def priorities(self, indices: ArrayLike) -> NDArray[np.float32]:
-        """Return the raw priorities of transitions by write id, float32 (n,), in the order given.
+        """Return the raw priorities of transitions by write id, float32 of the shape of `indices`.
 
         Raises NotLiveError, naming the first, when a write id was evicted, cleared or never given.
 
@@ -203,10 +213,12 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
         >>> buffer.priorities([0])
         array([2.5], dtype=float32)
         """
-        write_ids = whole_numbers("indices", indices)
+        ids = whole_numbers("indices", indices, any_shape=True)
+        write_ids = ids.reshape(-1)
         with self._view():
             self._check_live(write_ids)
-            return self._sampler.priorities(write_ids, self._ring.first, self._ring.count)
+            found = self._sampler.priorities(write_ids, self._ring.first, self._ring.count)
+        return found.reshape(ids.shape)
 
     @property
     def beta(self) -> float:

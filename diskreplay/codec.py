@@ -121,7 +121,13 @@ class Codec:
         view["checksum"] = _digests(view)
         return records
 
-    def decode(self, records: Sequence[Any], write_ids: Array, slots: Array) -> list[Array]:
+    def decode(
+        self,
+        records: Sequence[Any],
+        write_ids: Array,
+        slots: Array,
+        fields: Sequence[int] | None = None,
+    ) -> list[Array]:
         """Return records as columns, each a fresh array, after checking every record.
 
         Raises DamageError naming write id and slot of the first record that is not, byte for byte,
@@ -130,14 +136,15 @@ class Codec:
         records:    n buffers; an empty one stands for a record that is missing
         write_ids:  int64 (n,), what each record must say it is
         slots:      int64 (n,), for the message
+        fields:     the places of those to return, by default of all
         """
         view, sound = self._verify(records, write_ids)
         if not sound.all():
             first = int(np.argmin(sound))
             raise DamageError(self._fault(records[first], write_ids[first], slots[first]))
         columns = []
-        for index, field in enumerate(self.schema.fields):
-            column = view[_column(index)]
+        for index in range(len(self.schema.fields)) if fields is None else fields:
+            field, column = self.schema.fields[index], view[_column(index)]
             if _is_bool_scalar(field):
                 columns.append(column != _FALSE)
             else:

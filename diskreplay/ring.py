@@ -17,7 +17,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lmdb
@@ -253,22 +253,32 @@ class Ring:
 
     # Reading
 
-    def fetch(self, write_ids: Ints, snapshot: Snapshot | None = None) -> Columns:
-        """Return the rows of live write ids as columns, from the window or else from the store."""
-        columns, held = self._window.take(write_ids)
+    def fetch(
+        self,
+        write_ids: Ints,
+        snapshot: Snapshot | None = None,
+        fields: Sequence[int] | None = None,
+    ) -> Columns:
+        """Return the rows of live write ids as columns, from the window or else from the store.
+
+        Only rows with all their fields are held for a later call.
+        """
+        columns, held = self._window.take(write_ids, fields)
         if not held.all():
             missing = np.flatnonzero(~held)
             wanted = write_ids[missing]
             slots = wanted % self.capacity
             with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
                 try:
-                    found = self._codec.decode(view.records(slots, self._packing), wanted, slots)
+                    records = view.records(slots, self._packing)
+                    found = self._codec.decode(records, wanted, slots, fields)
                 except DamageError as error:
                     raise DamageError(
                         f"{error}, in {self.store.path}: on_damage='skip' draws batches without "
                         "it, and diskreplay.repair() copies the others"
                     ) from None
-            self._window.write_below(wanted, found, self.committed)
+            if fields is None:
+                self._window.write_below(wanted, found, self.committed)
             if not columns:
                 return found
             for column, values in zip(columns, found, strict=True):

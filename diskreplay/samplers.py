@@ -155,6 +155,11 @@ class PrioritizedSampler:
         slots, masses = self._tree.find(values)
         return newest_ids(slots, count, self.capacity), masses / total
 
+    def total_mass(self, first: int, count: int) -> float:
+        """Return the sum of the masses."""
+        self._settle(first, count)
+        return self._tree.total_priority
+
     def advance(self, draws: int) -> None:
         """Count draws: beta follows them."""
         self.frame += draws

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diskreplay.errors import PriorityError, SampleError
-from diskreplay.priorities import Floats, Ints, Priorities
+from diskreplay.priorities import Ints, Priorities
 
 
 class UniformSampler:
@@ -43,20 +43,25 @@ class UniformSampler:
 
     def draw(
         self, n: int, first: int, count: int, generator: np.random.Generator
-    ) -> tuple[Ints, Floats | None]:
-        """Return n write ids and, from a prioritized sampler, their probabilities.
+    ) -> tuple[Ints, float]:
+        """Return n write ids, and the probability of each.
 
         Raises SampleError when there are not as many that may be drawn.
         """
         out = self._left_out[self._left_out >= first]
-        if n > count - first - out.size:
+        left = count - first - out.size
+        if n > left:
             raise SampleError(
                 f"cannot draw {n} transitions: {count - first} are held, and {out.size} of their "
                 "records are damaged"
             )
-        chosen = generator.choice(count - first - out.size, n, replace=False)
+        chosen = generator.choice(left, n, replace=False)
         passed = np.searchsorted(out - first - np.arange(out.size), chosen, side="right")
-        return first + chosen + passed, None
+        return first + chosen + passed, 1.0 / left
+
+    def total_mass(self, first: int, count: int) -> float:
+        """Return the number of those that may be drawn: each has a mass of one."""
+        return float(count - first - np.count_nonzero(self._left_out >= first))
 
     def advance(self, draws: int) -> None:
         """Count draws."""

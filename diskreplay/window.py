@@ -127,24 +127,27 @@ class Window:
         """Hold no row of this write id or a later one: a refused call may have left some."""
         self._owners[self._owners > write_id] = 0
 
-    def take(self, write_ids: Ints) -> tuple[list[Array], NDArray[np.bool_]]:
-        """Return fresh columns for the write ids, and which of them are held.
+    def take(
+        self, write_ids: Ints, fields: Sequence[int] | None = None
+    ) -> tuple[list[Array], NDArray[np.bool_]]:
+        """Return fresh columns of some or all fields, and which of the write ids are held.
 
         The values of those that are not held are arbitrary, for the caller to fill in. There are no
         columns where none of them is held.
         """
         places = write_ids % self.rows
+        chosen = range(len(self._columns)) if fields is None else fields
         # A window that is smaller than the batch holds little of it, if anything.
-        if self._row_bytes > _SMALL_ROW or self.rows < write_ids.size:
+        if fields is not None or self._row_bytes > _SMALL_ROW or self.rows < write_ids.size:
             held = self._owners[places] == write_ids + 1
             if not held.any() and held.size:
                 return [], held
-            return [column[places] for column in self._columns], held
+            return [self._columns[index][places] for index in chosen], held
         whole = self._rows.view(f"V{self._row_bytes}").take(places).view(self._rows.dtype)
         held = whole[_OWNER] == write_ids + 1
         if not held.any() and held.size:
             return [], held
-        return [whole[_name(index)].copy() for index in range(len(self._columns))], held
+        return [whole[_name(index)].copy() for index in chosen], held
 
     def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, list[Array]]]:
         """Yield (write id of the first row, columns) over held rows [first, end), without copying.

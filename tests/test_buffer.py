@@ -433,7 +433,7 @@ def test_arrays_of_no_shape_are_refused() -> None:
     ragged: Any = [[1], [1, 2]]
     for call in (
         lambda: buffer.get(ragged),
-        lambda: buffer.get(0),
+        lambda: buffer.update_priorities(0, 1),
         lambda: buffer.update_priorities(ragged, [1, 1]),
         lambda: buffer.update_priorities([1, 1], ragged),
         lambda: buffer.extend(**columns(3, 2), priorities=ragged),

@@ -112,6 +112,29 @@ class BufferAgainstModel(RuleBasedStateMachine):
         relative = mass ** -(self.arguments["alpha"] * self.beta_at(self.frame - 1))
         np.testing.assert_allclose(batch.weights, relative / relative.max(), rtol=1e-4)
 
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def draw(self, data: st.DataObject) -> None:
+        indices, found = self.buffer.draw(data.draw(st.integers(1, len(self.rows))))
+        self.frame += 1
+        masses = {i: (p + 1e-6) ** self.arguments["alpha"] for i, _, p in self.rows}
+        expected = np.array([masses[i] for i in indices.tolist()]) / sum(masses.values())
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        assert self.buffer.total_mass == pytest.approx(sum(masses.values()))
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def look_up(self, data: st.DataObject) -> None:
+        rows = data.draw(st.lists(st.sampled_from(self.rows), min_size=4, max_size=4))
+        ids = np.array([write_id for write_id, _, _ in rows]).reshape(2, 2)
+        fields = data.draw(st.lists(st.sampled_from(["reward", "state", "done"]), min_size=1))
+        found = self.buffer.get(ids, fields=fields)
+        whole = self.buffer.get(ids.reshape(-1))
+        assert numbers_of(whole).tolist() == [number for _, number, _ in rows]
+        for name in fields:
+            np.testing.assert_array_equal(found[name][1, 1], getattr(whole, f"{name}s")[3])
+        assert self.buffer.priorities(ids).reshape(-1).tolist() == [p for _, _, p in rows]
+
     def beta_at(self, frame: int) -> float:
         return 0.4 + 0.6 * min(1.0, frame / 100_000)
 
@@ -165,6 +188,7 @@ class BufferAgainstModel(RuleBasedStateMachine):
             assert numbers_of(batch).tolist() == [number for _, number, _ in self.rows]
         assert buffer.max_priority == (1.0 if self.largest is None else self.largest)
         assert buffer.frame == self.frame
+        assert buffer.first == (self.rows[0][0] if self.rows else buffer.count)
         stats = buffer.stats()
         if self.rows:
             found = [p for _, _, p in self.rows]

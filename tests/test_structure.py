@@ -58,9 +58,12 @@ MAY_IMPORT = {
         "generator", "ring", "schema", "shared", "store",
     },
     "runs": set(),
+    "reader": {
+        "arguments", "batch", "batches", "contents", "errors", "ring", "schema", "session", "store",
+    },
     "base": {
-        "arguments", "batch", "batches", "contents", "engine", "errors", "exclusive", "locks",
-        "packing", "ring", "runs", "schema", "session", "shared", "store",
+        "arguments", "batches", "contents", "engine", "errors", "exclusive", "locks", "packing",
+        "reader", "runs", "schema", "session", "shared", "store",
     },
     "buffer": {
         "arguments", "base", "batch", "errors", "generator", "priorities", "samplers", "schema",

@@ -152,15 +152,14 @@ class Source:
                 # What belongs to a write id never changes but for its priority, so that one call
                 # after the other cannot give those of two transitions.
                 priorities = self._priorities(ids)
-                batch = self._buffer.get(ids)
+                schema = self._buffer.schema
+                columns = self._buffer.get(ids, fields=schema.names) if schema else {}
             except diskreplay.NotLiveError:
                 self.first, _ = self._live()
                 ids = ids[ids >= self.first + margin]
                 margin = 2 * margin or _MARGIN  # a writer that is faster is given way
             else:
-                schema = self._buffer.schema
-                names = schema.names if schema else ()
-                return {"write_id": ids, **dict(zip(names, batch, strict=True)), **priorities}
+                return {"write_id": ids, **columns, **priorities}
         return None
 
     def _priorities(self, ids: Ints) -> Table:

@@ -124,7 +124,7 @@ def read_rows(buffer: Buffer, write_ids: Ints, names: Sequence[str]) -> Rows:
     while waiting:
         part = waiting.pop()
         try:
-            batch = buffer.get(part)
+            columns = buffer.get(part, fields=names)
         except diskreplay.NotLiveError:
             live = _still_live(buffer, part)
             found.evicted += part.size - live.size
@@ -136,7 +136,6 @@ def read_rows(buffer: Buffer, write_ids: Ints, names: Sequence[str]) -> Rows:
             else:
                 waiting += [part[part.size // 2 :], part[: part.size // 2]]
         else:
-            columns = dict(zip(schema.names, batch, strict=True))
             ids.append(part)
             for name in names:
                 parts[name].append(columns[name])

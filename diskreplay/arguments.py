@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.errors import ArgumentError, DiskReplayError
+from diskreplay.errors import ArgumentError, DiskReplayError, StorageError
 
 ACCESS = ("exclusive", "shared", "read")
 MAX_COUNT = 2**62  # of what is counted, write ids above all: int64, with room to calculate
@@ -26,11 +26,20 @@ def checked_path(value: Any) -> Path:
     """Return `value` as an absolute path, or raise ArgumentError."""
     try:
         name = os.fspath(value)
+        os.fsencode(name)
     except TypeError:
         name = b""
+    except UnicodeEncodeError as error:
+        raise ArgumentError(f"a path cannot have this name: {error}: choose another") from None
     if not isinstance(name, str) or "\0" in name or not name:
         raise ArgumentError(f"a path must be a string or a pathlib.Path (found {value!r})")
-    return Path(name).absolute()
+    try:
+        return Path(name).absolute()
+    except OSError as error:
+        raise StorageError(
+            f"{name!r} is relative to the working directory, which cannot be found "
+            f"({error.strerror}): give an absolute path"
+        ) from None
 
 
 def as_array(values: Any, error: type[DiskReplayError], expected: str) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from diskreplay.ahead import Lane
 from diskreplay.errors import ClosedError
+from diskreplay.refusals import started
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -134,8 +135,7 @@ class Batches(Generic[BatchT]):
                 name="diskreplay",
                 daemon=True,
             )
-            thread.start()
-            lane.thread = thread  # not before it can be joined
+            lane.thread = started(thread)  # not before it can be joined
 
     def _given(self, lane: Lane) -> BatchT:
         """Give the oldest batch away, which changes what a commit says of the random stream."""

@@ -13,6 +13,7 @@ from diskreplay.batch import Batch, PrioritizedBatch, batch_of, with_extra
 from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.generator import new_generator
 from diskreplay.priorities import checked_priorities, weights_of
+from diskreplay.refusals import ours
 from diskreplay.samplers import PrioritizedSampler, UniformSampler
 from diskreplay.schema import SchemaLike
 from diskreplay.session import RUN_SETTINGS, PathLike
@@ -260,6 +261,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
         }
 
 
+@ours
 def open(
     path: PathLike, *, seed: int | None = None, **overrides: Any
 ) -> ReplayBuffer | PrioritizedReplayBuffer:

@@ -6,6 +6,8 @@ import threading
 import weakref
 from collections.abc import Callable
 
+from diskreplay.refusals import started
+
 
 class Committer:
     """Calls `commit` within `interval` seconds of `wake`.
@@ -26,8 +28,7 @@ class Committer:
         """Say that there is something to commit."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="diskreplay", daemon=True)
-            thread.start()
-            self._thread = thread  # not before it can be joined
+            self._thread = started(thread)  # not before it can be joined
         self._changed.set()
 
     def stop(self) -> None:

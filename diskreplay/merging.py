@@ -16,6 +16,7 @@ from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.buffer import open as open_buffer
 from diskreplay.directory import beside, holds_store
 from diskreplay.errors import ArgumentError, MismatchError, NotLiveError, StorageError
+from diskreplay.refusals import ours, real_path
 from diskreplay.schema import STANDARD_FIELDS, fields_of
 from diskreplay.session import PathLike
 from diskreplay.store import Store
@@ -28,6 +29,7 @@ ORDERS = ("sequence", "interleaved")
 _PART_BYTES = 4 << 20
 
 
+@ours
 def merge(
     paths: Iterable[PathLike],
     out: PathLike,
@@ -61,7 +63,7 @@ def merge(
     capacity:  of the new store, by default as many as there are; of more, the last are kept
     progress:  called with transitions done and in all, now and then
     """
-    target = checked_path(out).resolve()
+    target = real_path(checked_path(out))
     try:
         paths = [] if isinstance(paths, str | bytes | os.PathLike) else [*map(checked_path, paths)]
     except TypeError:

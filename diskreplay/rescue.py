@@ -16,6 +16,7 @@ from diskreplay.errors import DamageError, StorageError
 from diskreplay.exclusive import Exclusive
 from diskreplay.generator import generator_from_plain
 from diskreplay.reading import PathLike, pinned, reading
+from diskreplay.refusals import ours, real_path
 from diskreplay.salvage import Salvage
 from diskreplay.verification import Progress, verify
 from diskreplay.walk import Faults
@@ -60,6 +61,7 @@ class Repair:
         )
 
 
+@ours
 def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -> Repair:
     """Copy what can be read of a store to a new store at `out`, and say what was left behind.
 
@@ -83,7 +85,7 @@ def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -
 
     progress:  called with transitions written and in all, now and then
     """
-    source, target = checked_path(path), checked_path(out).resolve()
+    source, target = checked_path(path), real_path(checked_path(out))
     if holds_store(target):
         raise StorageError(f"{target} holds a store already: choose a new directory")
     faults = verify(source)

@@ -31,6 +31,7 @@ from diskreplay.estimation import estimate, human
 from diskreplay.facts import Identity, State, identity_of, schema_of, state_of
 from diskreplay.locks import ALONE
 from diskreplay.priorities import BLOCK_SLOTS, Blocks, Priorities, block_of, block_span, ring_spans
+from diskreplay.refusals import ours
 from diskreplay.samplers import PrioritizedSampler
 from diskreplay.schema import Schema
 from diskreplay.store import Snapshot, Store
@@ -68,6 +69,7 @@ class Rewritten:
         )
 
 
+@ours
 def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
     """Write the data file of a store anew, without free pages and with its pages in order.
 
@@ -93,6 +95,7 @@ def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
     return _rewrite(checked_path(path), None, progress)
 
 
+@ours
 def resize(path: PathLike, capacity: int, *, progress: Progress | None = None) -> Rewritten:
     """Give a store another capacity; of more transitions than that, the newest are kept.
 

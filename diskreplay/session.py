@@ -11,7 +11,6 @@ import contextlib
 import multiprocessing
 import multiprocessing.util
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -44,6 +43,7 @@ from diskreplay.estimation import estimate, warn_of_disk
 from diskreplay.exclusive import Exclusive
 from diskreplay.forks import forget, watch
 from diskreplay.generator import generator_to_plain, new_generator
+from diskreplay.refusals import ours, remove_tree
 from diskreplay.ring import Ring, new_state
 from diskreplay.schema import STANDARD_FIELDS, Field, Schema, SchemaLike, fields_of
 from diskreplay.shared import Shared
@@ -65,6 +65,7 @@ class Session(Generic[SamplerT]):
 
     _contents: Contents[SamplerT] | Exclusive[SamplerT] | Shared[SamplerT]
 
+    @ours
     def __init__(
         self,
         kind: str,
@@ -113,7 +114,7 @@ class Session(Generic[SamplerT]):
             except BaseException:
                 forget(self)
                 if self._temporary:
-                    shutil.rmtree(self._path, ignore_errors=True)
+                    remove_tree(self._path)
                 raise
             self._closed = False
         _open_sessions.add(self)
@@ -155,6 +156,7 @@ class Session(Generic[SamplerT]):
             self._store.close(sync=False)
             raise
 
+    @ours
     def close(self) -> None:
         """Commit and give the store back; a temporary buffer is removed. Twice is once."""
         self._refuse_nesting()
@@ -180,7 +182,7 @@ class Session(Generic[SamplerT]):
             finally:
                 forget(self)
                 if self._temporary:
-                    shutil.rmtree(self._path, ignore_errors=True)
+                    remove_tree(self._path)
 
     def _close_at_last(self) -> None:
         """Close when nobody is left to try again: the store is given back in any case."""

@@ -25,6 +25,7 @@ from diskreplay.packing import ALONE, Packing
 from diskreplay.pages import INTEGER_KEYS, NO_PAGE, Tree
 from diskreplay.priorities import BLOCK_SLOTS
 from diskreplay.reading import PathLike, pinned, reading
+from diskreplay.refusals import ours
 from diskreplay.schema import Schema
 from diskreplay.store import unseal
 from diskreplay.walk import Faults, Walk
@@ -42,6 +43,7 @@ EMPTY = Tree(0, 0, 0, 0, 0, 0, 0, NO_PAGE)
 _CHUNK_BYTES = 1 << 20
 
 
+@ours
 def verify(path: PathLike, *, progress: Progress | None = None) -> list[str]:
     """Return what is wrong with a store, one sentence a fault; [] when it is sound.
 

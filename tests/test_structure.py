@@ -17,9 +17,10 @@ MAY_IMPORT = {
     "wording": set(),
     "forks": set(),
     "errors": set(),
+    "refusals": {"errors"},
     "arguments": {"errors"},
     "generator": {"errors"},
-    "committer": set(),
+    "committer": {"refusals"},
     "priorities": {"arguments", "errors"},
     "sum_tree": {"arguments", "errors"},
     "sight": set(),
@@ -44,7 +45,7 @@ MAY_IMPORT = {
         "arguments", "codec", "errors", "packing", "schema", "store", "version", "window",
     },
     "ahead": set(),
-    "batches": {"ahead", "errors"},
+    "batches": {"ahead", "errors", "refusals"},
     "contents": {"ahead", "arguments", "errors", "generator", "ring", "samplers", "store"},
     "exclusive": {
         "ahead", "contents", "errors", "generator", "priorities", "ring", "samplers", "schema",
@@ -55,7 +56,7 @@ MAY_IMPORT = {
     },
     "session": {
         "arguments", "committer", "contents", "errors", "estimation", "exclusive", "forks",
-        "generator", "ring", "schema", "shared", "store",
+        "generator", "refusals", "ring", "schema", "shared", "store",
     },
     "runs": set(),
     "reader": {
@@ -66,8 +67,8 @@ MAY_IMPORT = {
         "reader", "runs", "schema", "session", "shared", "store",
     },
     "buffer": {
-        "arguments", "base", "batch", "errors", "generator", "priorities", "samplers", "schema",
-        "session", "store", "window",
+        "arguments", "base", "batch", "errors", "generator", "priorities", "refusals", "samplers",
+        "schema", "session", "store", "window",
     },
     "pages": set(),
     "walk": {"errors", "pages"},
@@ -75,19 +76,20 @@ MAY_IMPORT = {
     "reading": {"directory", "engine", "errors", "locks", "pages", "walk"},
     "verification": {
         "arguments", "codec", "directory", "errors", "facts", "packing", "pages", "priorities",
-        "reading", "schema", "store", "walk",
+        "reading", "refusals", "schema", "store", "walk",
     },
     "salvage": {"arguments", "codec", "errors", "facts", "pages", "priorities", "store", "walk"},
     "rescue": {
         "arguments", "buffer", "directory", "errors", "exclusive", "generator", "reading",
-        "salvage", "verification", "walk",
+        "refusals", "salvage", "verification", "walk",
     },
     "rewriting": {
         "arguments", "codec", "directory", "errors", "estimation", "facts", "locks", "priorities",
-        "samplers", "schema", "store", "verification",
+        "refusals", "samplers", "schema", "store", "verification",
     },
     "merging": {
-        "arguments", "buffer", "directory", "errors", "schema", "session", "store", "verification",
+        "arguments", "buffer", "directory", "errors", "refusals", "schema", "session", "store",
+        "verification",
     },
     "__init__": {
         "batch", "batches", "buffer", "errors", "estimation", "merging", "priorities", "rescue",

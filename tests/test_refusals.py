@@ -1,0 +1,106 @@
+"""Refusals of the operating system are errors of ours with a way out, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from common import run_python
+
+import diskreplay
+from diskreplay import ArgumentError, ReplayBuffer
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+def calls_with(path: str | Path) -> list[Callable[[], Any]]:
+    """All that a path can be given to."""
+    with ReplayBuffer(10) as buffer:
+        buffer.push([0.0], 0, 0.0, [0.0], False)
+        return [
+            lambda: ReplayBuffer(10, path=path),
+            lambda: diskreplay.open(path),
+            lambda: diskreplay.verify(path),
+            lambda: diskreplay.compact(path),
+            lambda: diskreplay.resize(path, 5),
+            lambda: diskreplay.repair(path, "elsewhere"),
+            lambda: diskreplay.merge([path], "elsewhere"),
+        ]
+
+
+def test_a_relative_path_in_a_removed_directory_is_refused(tmp_path: Path) -> None:
+    code = """
+        import os, sys, diskreplay
+        from test_refusals import calls_with
+        os.makedirs(sys.argv[1])
+        os.chdir(sys.argv[1])
+        os.rmdir(sys.argv[1])
+        for call in calls_with("runs/a"):
+            try:
+                call()
+            except diskreplay.StorageError as error:
+                assert "give an absolute path" in str(error), error
+            else:
+                raise AssertionError(call)
+    """
+    run_python(code, tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", ""])
+def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    for call in calls_with(name):
+        with pytest.raises(ArgumentError):
+            call()
+
+
+def test_without_a_place_for_temporary_files_a_path_is_asked_for(tmp_path: Path) -> None:
+    code = """
+        import sys, tempfile, diskreplay
+        tempfile.tempdir = sys.argv[1]
+        try:
+            diskreplay.ReplayBuffer(10)
+        except diskreplay.StorageError as error:
+            assert sys.argv[1] in str(error) and "Choose a path that exists" in str(error), error
+        else:
+            raise AssertionError("it was taken")
+    """
+    run_python(code, tmp_path / "none")
+
+
+@needs_root
+def test_without_threads_a_push_changes_nothing_and_goes_on_later() -> None:
+    code = """
+        import os, resource, diskreplay
+        from common import columns, row
+        diskreplay.ReplayBuffer(10).close()  # imports all that may not be found later
+        os.setuid(65534)
+        buffer = diskreplay.ReplayBuffer(10, commit_interval=60)
+        most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, most))
+        iterator = iter(buffer.batches(1, prefetch=1))
+        for call in (lambda: buffer.push(**row(0)), lambda: buffer.extend(**columns(0, 3))):
+            try:
+                call()
+            except diskreplay.StorageError as error:
+                assert "a thread cannot be started" in str(error) and "ulimit -u" in str(error)
+            else:
+                raise AssertionError("it was taken")
+            assert len(buffer) == buffer.count == 0
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+        assert buffer.push(**row(0)) == 0
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, most))
+        try:
+            next(iterator)
+        except diskreplay.StorageError:
+            pass
+        else:
+            raise AssertionError("it was given")
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+        assert next(iterator).rewards.shape == (1,)
+        buffer.check()
+        buffer.close()
+    """
+    run_python(code)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Iterable
 from typing import Any, Generic
 
 import numpy as np
@@ -23,11 +21,13 @@ from diskreplay.errors import (
 from diskreplay.exclusive import Exclusive
 from diskreplay.locks import openers
 from diskreplay.packing import PAGE_BYTES
+from diskreplay.pickling import Pickled
 from diskreplay.reader import Reader
 from diskreplay.runs import with_live
 from diskreplay.schema import STANDARD_FIELDS
 from diskreplay.session import RUN_SETTINGS, PathLike
 from diskreplay.shared import Shared
+from diskreplay.sight import only_row
 from diskreplay.store import Snapshot, Store
 
 Ints = NDArray[np.int64]
@@ -35,21 +35,7 @@ Ints = NDArray[np.int64]
 _FAULTS_TOLD = 100
 
 
-def _only_row(columns: Iterable[Any]) -> list[Any]:
-    """Return the values of columns that have one row, [] for others."""
-    row = []
-    for column in columns:
-        kind = type(column)
-        if kind is np.ndarray and column.ndim and len(column) == 1 and column.dtype.kind != "O":
-            row.append(column[0] if column.ndim > 1 else column.item())
-        elif kind is list and len(column) == 1:
-            row.append(column[0])
-        else:
-            return []
-    return row
-
-
-class BaseBuffer(Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
+class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
     """A reader with the methods that write, copy and look at the whole."""
 
     # Writing
@@ -129,7 +115,7 @@ class BaseBuffer(Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
             raise SchemaError(f"extend takes {name!r} as {name}s, n of them")
         standard: tuple[ArrayLike, ...] = (states, actions, rewards, next_states, dones)
         if self._adopted is not None and not extra:
-            row = _only_row(standard if priorities is None else (*standard, priorities))
+            row = only_row(standard if priorities is None else (*standard, priorities))
             if row:  # it costs less to look at values than at columns
                 try:
                     return np.array([self.push(*row)])
@@ -293,17 +279,6 @@ class BaseBuffer(Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
                 contents.load(store)
             finally:
                 store.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the arguments that open the same store for reading, in another process."""
-        arguments: dict[str, Any] = {
-            "path": str(self._path),
-            "access": "read",
-            "window_bytes": self._window_bytes,
-            "on_damage": "skip" if self._skips_damaged else "raise",
-        }
-        arguments |= self._settings
-        return functools.partial(type(self), **arguments), (self._capacity,)
 
     def __repr__(self) -> str:
         size = "closed" if self._closed else f"size={self._ring.size}"

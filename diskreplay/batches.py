@@ -9,7 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from diskreplay.ahead import Lane
-from diskreplay.errors import ClosedError
+from diskreplay.errors import ArgumentError, ClosedError
 from diskreplay.refusals import started
 
 if TYPE_CHECKING:
@@ -66,6 +66,15 @@ class Batches(Generic[BatchT]):
 
     def __iter__(self) -> Self:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy as batches of the same size, but none that a thread draws ahead."""
+        if self._lane is not None:
+            raise ArgumentError(
+                "batches that are drawn ahead can be neither pickled nor copied: call batches() "
+                "again, where another process needs some on the buffer that is pickled"
+            )
+        return type(self), (self._buffer, self._batch_size, 0)
 
     def __next__(self) -> BatchT:
         """Return the next batch. Raises what `sample` raises, and ClosedError after `close`."""

@@ -50,6 +50,12 @@ class ReplayBuffer(BaseBuffer[UniformSampler, Batch]):
     window_bytes:     memory for rows that need no reading from disk, in bytes
     on_damage:        what `sample` does about a damaged record: "raise" DamageError, or "skip" it:
                       draw again, never that one, and count it in `stats()["damaged"]`
+    if_exists:        what to do where there is a store: "resume" goes on with it and logs a line;
+                      "fail" raises MismatchError, so that of several processes exactly one makes
+                      the store; "replace" puts a new empty one in its place, in one step, which
+                      need not have the same capacity, kind or fields, and raises LockedError while
+                      anyone, this process too, has the old one open. What is no store is never
+                      touched
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class ReplayBuffer(BaseBuffer[UniformSampler, Batch]):
         commit_interval: float = 1.0,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         on_damage: str = "raise",
+        if_exists: str = "resume",
     ) -> None:
         super().__init__(
             "uniform",
@@ -77,6 +84,7 @@ class ReplayBuffer(BaseBuffer[UniformSampler, Batch]):
             commit_interval=commit_interval,
             window_bytes=window_bytes,
             on_damage=on_damage,
+            if_exists=if_exists,
             settings={},
         )
 
@@ -132,6 +140,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
         commit_interval: float = 1.0,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         on_damage: str = "raise",
+        if_exists: str = "resume",
     ) -> None:
         sampler = PrioritizedSampler(
             capacity,
@@ -153,6 +162,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
             commit_interval=commit_interval,
             window_bytes=window_bytes,
             on_damage=on_damage,
+            if_exists=if_exists,
             settings=sampler.settings(),
         )
 

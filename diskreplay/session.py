@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import multiprocessing
 import multiprocessing.util
 import os
@@ -38,16 +39,19 @@ from diskreplay.errors import (
     MismatchError,
     ReadOnlyError,
     StorageError,
+    printable,
 )
 from diskreplay.estimation import estimate, warn_of_disk
 from diskreplay.exclusive import Exclusive
 from diskreplay.forks import forget, watch
 from diskreplay.generator import generator_to_plain, new_generator
 from diskreplay.refusals import ours, remove_tree
+from diskreplay.replacing import replacing
 from diskreplay.ring import Ring, new_state
 from diskreplay.schema import STANDARD_FIELDS, Field, Schema, SchemaLike, fields_of
 from diskreplay.shared import Shared
 from diskreplay.store import DURABILITIES, Snapshot, Store
+from diskreplay.wording import count_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,6 +60,8 @@ PathLike = str | os.PathLike[str]
 
 _PATIENCE = 0.05  # seconds
 RUN_SETTINGS = ("durability", "commit_interval")
+_log = logging.getLogger("diskreplay")
+_log.addHandler(logging.NullHandler())  # what is done with it is the program's to say
 _child = -1  # the process that has been told to close at its end
 _open_sessions: weakref.WeakSet[Session[Any]] = weakref.WeakSet()
 
@@ -80,6 +86,7 @@ class Session(Generic[SamplerT]):
         commit_interval: float,
         window_bytes: int,
         on_damage: str,
+        if_exists: str,
         settings: Mapping[str, Any],
     ) -> None:
         self._closed = True  # until all of it stands
@@ -94,7 +101,8 @@ class Session(Generic[SamplerT]):
         self._window_bytes = window_bytes
         if seed is not None:
             seed = whole_number("seed", seed, at_least=0)
-        self._check_words(path, access, durability, on_damage)
+        self._check_words(path, access, durability, on_damage, if_exists)
+        self._if_exists = if_exists
         self._access = access
         self._skips_damaged = on_damage == "skip"
         expected = {} if schema is None else fields_of(schema)
@@ -129,6 +137,7 @@ class Session(Generic[SamplerT]):
         expected: Mapping[str, Field],
         schema: SchemaLike | None,
     ) -> None:
+        is_new = False
         if self._access != "read":
             whole = all(name in expected for name in STANDARD_FIELDS)
             meta = {"schema": Schema(expected.values()).to_plain()} if whole else {}
@@ -139,7 +148,7 @@ class Session(Generic[SamplerT]):
                 "stale_updates": 0,
             }
             meta["state"] = new_state(facts)  # type: ignore[assignment]
-            Store.create(self._path, {"kind": kind, "capacity": self._capacity}, meta)
+            is_new = self._create({"kind": kind, "capacity": self._capacity}, meta)
         if self._temporary:
             durability = "process"  # it does not outlive the process anyway
         self._store = Store(self._path, access=self._access, durability=durability)
@@ -152,9 +161,26 @@ class Session(Generic[SamplerT]):
             self._contents = has(self._store, ring, sampler, generator, self._settings)
             if ring.schema is not None and not self._is_disk_looked_at:
                 self._look_at_disk(ring.schema)
+            if not is_new and self._contents.writes:
+                held, number = count_of(ring.size, "transition"), ring.state["runs"]
+                _log.info("%s holds %s, this is run %d", printable(self._path), held, number)
         except BaseException:
             self._store.close(sync=False)
             raise
+
+    def _create(self, identity: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
+        """Make the store, and return whether it is a new one."""
+        if Store.create(self._path, identity, meta):
+            return True
+        if self._if_exists == "fail":
+            raise MismatchError(
+                f"{self._path} holds a store already (expected none, with if_exists='fail'): go on "
+                "with it by if_exists='resume', or choose a new path"
+            )
+        if self._if_exists == "replace":
+            with replacing(self._path) as place:
+                Store.create(place, identity, meta)
+        return self._if_exists == "replace"
 
     @ours
     def close(self) -> None:
@@ -255,17 +281,22 @@ class Session(Generic[SamplerT]):
         )
 
     def _check_words(
-        self, path: PathLike | None, access: str, durability: str, on_damage: str
+        self, path: PathLike | None, access: str, durability: str, on_damage: str, if_exists: str
     ) -> None:
         for name, word, words in (
             ("access", access, ACCESS),
             ("durability", durability, DURABILITIES),
             ("on_damage", on_damage, ("raise", "skip")),
+            ("if_exists", if_exists, ("resume", "fail", "replace")),
         ):
             if word not in words:
                 raise ArgumentError(f"{name} must be one of {', '.join(words)} (found {word!r})")
         if path is None and access != "exclusive":
             raise ArgumentError(f"access={access!r} needs the path of a store")
+        if access == "read" and if_exists != "resume":
+            raise ArgumentError(
+                f"if_exists={if_exists!r} is for who writes (found access='read'): leave it out"
+            )
 
     def _adopt(self, schema: Schema) -> Schema:
         """Have this schema from now on, or that of another process that was faster."""
@@ -389,6 +420,13 @@ class Session(Generic[SamplerT]):
             return None
         finally:
             self._lock.release()
+
+
+def is_open_here(path: Path) -> bool:
+    """Return whether a buffer of this process has the store at `path` open."""
+    return any(
+        session._path == path and not session._is_inherited for session in list(_open_sessions)
+    )
 
 
 def _close_at_the_end_of_children() -> None:

@@ -129,3 +129,17 @@ class Sight:
             if not are_allowed(columns[i]):
                 self._fields[i].convert(columns[i], lead)  # raises the error
         return columns
+
+
+def only_row(columns: Iterable[Any]) -> list[Any]:
+    """Return the values of columns that have one row, [] for others."""
+    row = []
+    for column in columns:
+        kind = type(column)
+        if kind is np.ndarray and column.ndim and len(column) == 1 and column.dtype.kind != "O":
+            row.append(column[0] if column.ndim > 1 else column.item())
+        elif kind is list and len(column) == 1:
+            row.append(column[0])
+        else:
+            return []
+    return row

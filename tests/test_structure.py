@@ -56,15 +56,17 @@ MAY_IMPORT = {
     },
     "session": {
         "arguments", "committer", "contents", "errors", "estimation", "exclusive", "forks",
-        "generator", "refusals", "ring", "schema", "shared", "store",
+        "generator", "refusals", "replacing", "ring", "schema", "shared", "store", "wording",
     },
+    "replacing": {"directory", "errors", "locks", "refusals"},
+    "pickling": {"errors", "session"},
     "runs": set(),
     "reader": {
         "arguments", "batch", "batches", "contents", "errors", "ring", "schema", "session", "store",
     },
     "base": {
         "arguments", "batches", "contents", "engine", "errors", "exclusive", "locks", "packing",
-        "reader", "runs", "schema", "session", "shared", "store",
+        "pickling", "reader", "runs", "schema", "session", "shared", "sight", "store",
     },
     "buffer": {
         "arguments", "base", "batch", "errors", "generator", "priorities", "refusals", "samplers",

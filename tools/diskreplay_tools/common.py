@@ -16,14 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
-from diskreplay.directory import (
-    MANIFEST,
-    check_outside,
-    exchange,
-    is_of_store,
-    work_directory,
-)
-from diskreplay.locks import ALONE, Hold
+from diskreplay.directory import check_outside, work_directory
+from diskreplay.replacing import replacing
 
 Progress = Callable[[int, int], None]
 
@@ -146,20 +140,8 @@ def new_store(out: Path, *, force: bool) -> Iterator[Path]:
     if not out.exists() or is_empty_directory(out):
         yield out
         return
-    if not (out / MANIFEST).is_file():
-        raise click.ClickException(f"{out} is not a store, so --force does not overwrite it")
-    others = sorted(entry.name for entry in out.iterdir() if not is_of_store(entry.name))
-    if others:
-        names = ", ".join(others[:3]) + " ..." * (len(others) > 3)
-        raise click.ClickException(
-            f"{out} holds {names} beside the store, which --force would remove, too: move that, or "
-            "give another name"
-        )
-    hold = Hold(out, ALONE)
     try:
-        check_outside(out)
-        with work_directory(out.parent) as hidden:
-            yield hidden / "store"
-            exchange(hidden / "store", out)
-    finally:
-        hold.release()
+        with replacing(out) as place:
+            yield place
+    except diskreplay.NotAStoreError as error:
+        raise click.ClickException(str(error)) from None

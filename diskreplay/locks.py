@@ -55,7 +55,8 @@ def openers(path: Path) -> list[Opener]:
     """Return who has the store at `path` open now."""
     found = []
     for entry in sorted((path / OPENERS).glob("*")):
-        with contextlib.suppress(OSError, ValueError, TypeError), _opened(entry) as descriptor:
+        hostile = OSError, ValueError, TypeError, RecursionError
+        with contextlib.suppress(*hostile), _opened(entry) as descriptor:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

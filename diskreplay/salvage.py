@@ -174,7 +174,7 @@ class Salvage:
         unpacker.feed(raw)
         try:
             unpacker.skip()
-        except (ValueError, msgpack.UnpackException):
+        except (ValueError, RecursionError, msgpack.UnpackException):
             raise DamageError(f"there is no {name}") from None
         return unseal(raw[: unpacker.tell()], name, name)
 

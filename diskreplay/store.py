@@ -363,7 +363,7 @@ def unseal(raw: Any, key: str | int, what: str) -> Any:
     """Return the content that `seal` was given; raise DamageError when the bytes are others."""
     raw = bytes(raw)
     if raw[:2] == _SEAL and raw[2:10] == xxh3_64_intdigest(raw[10:]).to_bytes(8, "big"):
-        with contextlib.suppress(ValueError, msgpack.UnpackException):
+        with contextlib.suppress(ValueError, RecursionError, msgpack.UnpackException):
             _, found, content = msgpack.unpackb(raw)
             if found == key and type(found) is type(key):
                 return content

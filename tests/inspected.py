@@ -6,15 +6,16 @@ import json
 import sys
 from typing import Any
 
-from click.testing import CliRunner, Result
+from click.testing import Result
 from diskreplay_tools.cli import main
+from runner import runner
 
 COMMAND = [sys.executable, "-W", "error", "-m", "diskreplay_tools", "inspect"]
 WIDTHS = (40, 80, 120)
 
 
 def run(*arguments: object, columns: int = 80, charset: str = "utf-8") -> Result:
-    return CliRunner(charset=charset).invoke(
+    return runner(charset=charset).invoke(
         main, [str(argument) for argument in arguments], env={"COLUMNS": str(columns)}
     )
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from click.testing import CliRunner
 from diskreplay_tools.cli import main
+from runner import runner
 from stores import change, stored
 
 from diskreplay import PrioritizedReplayBuffer
@@ -80,7 +80,7 @@ def content_of(uri: str) -> bytes:
 
 def report(path: Path, out: Path, *options: str) -> Page:
     """Make a page of a store, by the command."""
-    result = CliRunner().invoke(main, ["report", str(path), "-o", str(out), *options])
+    result = runner().invoke(main, ["report", str(path), "-o", str(out), *options])
     assert result.exit_code == 0, result.output
     return Page(out.read_text(encoding="utf-8"))
 

@@ -8,7 +8,6 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from diskreplay_tools.charts import (
     MOST_BINS,
     Bins,
@@ -27,6 +26,7 @@ from diskreplay_tools.charts import (
     table,
 )
 from numpy.typing import NDArray
+from runner import runner
 
 BLOCKS, ASCII = Screen(80, blocks=True), Screen(80, blocks=False)
 
@@ -208,7 +208,7 @@ def test_what_the_output_cannot_say_is_escaped(encoding: str) -> None:
     def command() -> None:
         say("a█é\udcff")
 
-    result = CliRunner(charset=encoding).invoke(command, catch_exceptions=False)
+    result = runner(charset=encoding).invoke(command, catch_exceptions=False)
     expected = {
         "ascii": b"a\\u2588\\xe9\\udcff\n",
         "latin-1": b"a\\u2588\xe9\\udcff\n",

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import stores
-from click.testing import CliRunner, Result
+from click.testing import Result
 from common import columns
 from diskreplay_tools.cli import main
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runner import runner
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
@@ -27,7 +28,7 @@ NAMES = ("state", "action", "reward", "next_state", "done")
 
 
 def run(*arguments: object, status: int = 0) -> Result:
-    result = CliRunner().invoke(main, list(map(str, arguments)))
+    result = runner().invoke(main, list(map(str, arguments)))
     assert result.exit_code == status, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import stores
-from click.testing import CliRunner
 from common import run_python
 from diskreplay_tools.cli import main
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runner import runner
 from test_cli_export import NAMES, many, run
 from test_cli_import import FORMS, arrow, npz, plain, refused
 
@@ -33,7 +33,7 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "sprung"),)
 
     file = tmp_path / "x.npz"
-    np.savez(file, allow_pickle=True, **{**plain(), "reward": np.array([Trap()] * 6)})
+    np.savez(file, **{**plain(), "reward": np.array([Trap()] * 6)})
     assert "only pickle can read" in refused(tmp_path / "new", file)
     assert not (tmp_path / "sprung").exists()
 
@@ -155,7 +155,7 @@ def test_a_spoilt_file_is_a_sentence_or_a_store(
         for _ in range(rng.randint(1, 4)):
             content[rng.randrange(len(content))] = rng.randrange(256)
     (place / "x").write_bytes(content)
-    result = CliRunner().invoke(main, ["import", str(place / "x"), str(place / "new")])
+    result = runner().invoke(main, ["import", str(place / "x"), str(place / "new")])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     if result.exit_code:
         assert result.stderr.startswith("Error: ")

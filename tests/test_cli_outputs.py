@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import stores
-from click.testing import CliRunner
 from common import columns, contents
 from diskreplay_tools.cli import main
+from runner import runner
 
 import diskreplay
 
 
 def refused(*arguments: object, status: int = 1) -> str:
-    done = CliRunner().invoke(main, list(map(str, arguments)))
+    done = runner().invoke(main, list(map(str, arguments)))
     assert done.exit_code == status, (done.output, done.exception)
     return done.stderr
 
@@ -76,7 +76,7 @@ def test_an_opener_that_lies(facts: dict[str, Any], tmp_path: Path) -> None:
         file.write(json.dumps(facts))
         file.flush()
         fcntl.flock(file, fcntl.LOCK_EX)
-        done = CliRunner().invoke(main, ["inspect", str(path)], color=True)
+        done = runner().invoke(main, ["inspect", str(path)], color=True)
     assert done.exit_code == 0
     assert "\x1b[2J" not in done.output
     assert "\x1b]" not in done.output
@@ -89,7 +89,7 @@ def test_whole_numbers_that_no_float_tells_apart(tmp_path: Path) -> None:
     more = {"id": np.arange(20).astype(np.uint64) + np.uint64(2**63)}
     with diskreplay.ReplayBuffer(20, path=tmp_path / "s", schema=schema) as buffer:
         buffer.extend(**rows, **more)
-    done = CliRunner().invoke(main, ["inspect", str(tmp_path / "s")])
+    done = runner().invoke(main, ["inspect", str(tmp_path / "s")])
     assert done.exit_code == 0, done.exception
     assert "1.15" in done.output
     for condition, n in (
@@ -98,7 +98,7 @@ def test_whole_numbers_that_no_float_tells_apart(tmp_path: Path) -> None:
     ):  # fmt: skip
         out = str(tmp_path / "out.jsonl")
         given = ["export", str(tmp_path / "s"), out, "--force", "--where", condition]
-        done = CliRunner().invoke(main, given)
+        done = runner().invoke(main, given)
         if n is None:
             assert done.exit_code == 2
         else:

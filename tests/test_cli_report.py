@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from common import columns, run_python
 from diskreplay_tools.cli import main
 from numpy.typing import NDArray
 from reports import HOSTILE, SIDE, Page, content_of, hostile, image, pixels, report
+from runner import runner
 from stores import change
 
 import diskreplay
@@ -312,9 +312,9 @@ def test_a_refusal_is_one_sentence_and_leaves_everything(tmp_path: Path, case: s
         words = "diskreplay.repair()"
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
     force = ["--force"] if case == "inside" else []
-    result = CliRunner().invoke(main, ["report", str(path), "-o", str(out), *force])
+    result = runner().invoke(main, ["report", str(path), "-o", str(out), *force])
     assert result.exit_code == status
-    assert words in result.output.replace("\n", " ")
+    assert words in result.stderr.replace("\n", " ")
     after = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
     ours = {file for file in before if file.suffix in (".html", ".mdb") and "lock" not in file.name}
     assert {file: after.get(file) for file in ours} == {file: before[file] for file in ours}

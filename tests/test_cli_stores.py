@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import stores
-from click.testing import CliRunner, Result
+from click.testing import Result
 from common import columns, contents, numbers_of
 from diskreplay_tools.cli import main
 from kills import at_each_step
 from others import Other
+from runner import runner
 
 import diskreplay
 
@@ -28,7 +29,7 @@ COMMAND = [sys.executable, "-m", "diskreplay_tools"]
 
 
 def run(*arguments: object, status: int = 0, **more: Any) -> Result:
-    done = CliRunner().invoke(main, list(map(str, arguments)), **more)
+    done = runner().invoke(main, list(map(str, arguments)), **more)
     assert done.exit_code == status, (done.output, done.exception)
     if status == 1:
         assert "Traceback" not in done.output

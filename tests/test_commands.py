@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
 from diskreplay_tools.cli import COMMANDS, main
+from runner import runner
 from test_docs import ROOT, Block, blocks_of
 
 PAGE = "docs/commands.md"
@@ -70,15 +70,15 @@ def test_the_example_is_understood(
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("columns", [80, 120])
 def test_the_help_fits_the_terminal(name: str, columns: int) -> None:
-    done = CliRunner().invoke(main, [name, "--help"], terminal_width=columns)
+    done = runner().invoke(main, [name, "--help"], terminal_width=columns)
     assert done.exit_code == 0
     assert max(map(len, done.output.splitlines())) <= columns
-    again = CliRunner().invoke(main, [name, "-h"], terminal_width=columns)
+    again = runner().invoke(main, [name, "-h"], terminal_width=columns)
     assert again.output == done.output
 
 
 def test_the_list_of_commands_is_whole() -> None:
-    done = CliRunner().invoke(main, ["--help"], terminal_width=78)  # of 80 columns
+    done = runner().invoke(main, ["--help"], terminal_width=78)  # of 80 columns
     listed = re.findall(r"^  (\w+)  +\S.*[^.]\.$", done.output, re.M)
     assert listed == list(COMMANDS)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from common import run_python
 from diskreplay_tools import dqn
 from diskreplay_tools.cli import Commands
 from numpy.typing import NDArray
+from runner import runner
 
 import diskreplay
 
@@ -194,9 +194,9 @@ def test_an_error_of_the_library_is_one_sentence(tmp_path: Path) -> None:
     def look() -> None:
         diskreplay.open(tmp_path / "nothing")
 
-    result = CliRunner().invoke(group, ["look"])
+    result = runner().invoke(group, ["look"])
     assert result.exit_code == 1
-    assert re.fullmatch(rf"Error: [^\n]*{re.escape(str(tmp_path))}[^\n]*\n", result.output)
+    assert re.fullmatch(rf"Error: [^\n]*{re.escape(str(tmp_path))}[^\n]*\n", result.stderr)
 
 
 def test_usage_errors_and_the_version() -> None:

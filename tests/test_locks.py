@@ -98,6 +98,16 @@ def test_a_pipe_among_the_openers_is_not_waited_for(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_text() == "mine"
 
 
+def test_an_entry_nested_too_deeply_among_the_openers_is_not_taken(tmp_path: Path) -> None:
+    ReplayBuffer(10, path=tmp_path / "b").close()
+    with (tmp_path / "b" / "openers" / "x").open("w") as entry:
+        entry.write("[" * 1000)
+        entry.flush()
+        fcntl.flock(entry, fcntl.LOCK_EX)
+        with ReplayBuffer(10, path=tmp_path / "b"):
+            assert len(openers(tmp_path / "b")) == 1
+
+
 def test_an_opener_that_is_taken_for_dead_registers_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import lmdb
 import numpy as np
 import pytest
+from common import run_python
 from xxhash import xxh3_64_intdigest
 
 import diskreplay
@@ -127,6 +128,44 @@ def test_a_sealed_bomb_is_damage_and_not_a_crash() -> None:
             unseal(raw, "state", "it")
 
 
+def test_nesting_that_the_interpreter_cannot_follow_is_damage(tmp_path: Path) -> None:
+    code = """
+        import os, sys
+        os.environ["MSGPACK_PUREPYTHON"] = "1"  # as where there is no wheel of it
+        import msgpack, diskreplay
+        from diskreplay.store import unseal
+        from xxhash import xxh3_64_intdigest
+
+        assert msgpack.Unpacker.__module__ == "msgpack.fallback"
+        name = msgpack.packb("identity")
+        nested = name + b"\\x91" * 450 + b"\\xc0"
+        path = sys.argv[1]
+        with diskreplay.ReplayBuffer(10, path=path) as buffer:
+            buffer.push([0.0], 1, 0.0, [0.0], False)
+        data = bytearray(open(path + "/data.mdb", "rb").read())
+        at = data.rindex(name)
+        while at >= 0:
+            data[at : at + len(nested)] = nested
+            at = data.rfind(name, 0, at)
+        with open(path + "/data.mdb", "wb") as file:
+            file.write(data)
+        sys.setrecursionlimit(400)
+        raw = b"\\x93\\xcf" + xxh3_64_intdigest(nested).to_bytes(8, "big") + nested
+        calls = {
+            "unseal": lambda: unseal(raw, "identity", "the identity"),
+            "repair": lambda: diskreplay.repair(path, path + "2"),
+            "open": lambda: diskreplay.open(path),
+        }
+        for what, call in calls.items():
+            try:
+                call()
+            except diskreplay.DamageError:
+                continue
+            raise AssertionError(f"{what} took it")
+    """
+    run_python(code, tmp_path / "b")
+
+
 @pytest.mark.parametrize("name", ["identity", "state", "schema"])
 @pytest.mark.parametrize("content", [None, 5, [], {}, {"kind": 3}, {"count": -1}, "x" * 1000])
 def test_facts_of_other_types_are_damage(name: str, content: Any, tmp_path: Path) -> None:
@@ -187,7 +226,7 @@ def test_a_priority_block_that_holds_none_is_damage(content: Any, tmp_path: Path
 
 def test_a_missing_priority_block_is_damage(tmp_path: Path) -> None:
     with diskreplay.PrioritizedReplayBuffer(2500, path=tmp_path / "b") as buffer:
-        buffer.extend(*np.zeros((5, 2100, 1)))
+        buffer.extend(*np.zeros((5, 2100)))
     env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
     database = env.open_db(b"priorities", integerkey=True, create=False)
     with env.begin(write=True, db=database) as txn:

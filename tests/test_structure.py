@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ast
 import pkgutil
+import sys
 from pathlib import Path
 
 import pytest
 from common import run_python
 
 import diskreplay
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PACKAGE = Path(diskreplay.__file__).parent
 MAY_IMPORT = {
@@ -191,6 +197,18 @@ def test_no_module_pickles_or_asserts_or_touches_the_global_random_state(name: s
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
             is_random = node.value.attr == "random" and ast.unparse(node.value.value) == "np"
             assert not is_random or node.attr in {"Generator", "PCG64"}
+
+
+def test_what_is_tested_as_the_lowest_is_what_is_declared() -> None:
+    root = PACKAGE.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    # The oldest matplotlib warns beside the newest of what it needs itself.
+    names = [name for extra in ("demo", "parquet", "test") for name in extras[extra]]
+    declared = {name.partition(";")[0] for name in [*project["dependencies"], *names]}
+    lines = (root / ".ci" / "lowest.txt").read_text().splitlines()
+    tested = {line.replace("==", ">=") for line in lines if not line.startswith("#")}
+    assert declared == tested
 
 
 def test_files_stay_small() -> None:

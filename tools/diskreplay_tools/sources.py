@@ -248,7 +248,9 @@ class Parquet:
         if not (types.is_integer(type_) or types.is_floating(type_) or types.is_boolean(type_)):
             fault = f"expected numbers or lists of them (found {str(field.type)[:100]})"
             return Column(field.name, np.dtype(np.uint8), (), rows, fault)
-        column = Column(field.name, np.dtype(type_.to_pandas_dtype()), (), rows)
+        # Its own conversion imports pandas in older releases.
+        name = f"float{type_.bit_width}" if types.is_floating(type_) else str(type_)
+        column = Column(field.name, np.dtype(name), (), rows)
         declared = _declared(field)
         if declared is not None:
             dtype, size = stored_as(declared)

@@ -121,7 +121,9 @@ def as_whole(value: Any) -> int | None:
         return int(value) if is_whole else None
 
 
-def real_number(name: str, value: Any, *, low: float, high: float, above: bool = False) -> float:
+def real_number(
+    name: str, value: Any, *, low: float, high: float, above: bool = False, why: str = ""
+) -> float:
     """Return `value` as a float in [low, high], or in (low, high] with `above`, or raise."""
     no_number = isinstance(value, bool | str | bytes) or _is_masked(value)
     try:
@@ -130,5 +132,5 @@ def real_number(name: str, value: Any, *, low: float, high: float, above: bool =
         number = float("nan")
     if no_number or not low <= number <= high or (above and number == low):
         interval = f"{'(' if above else '['}{low:g}, {high:g}{']' if high < float('inf') else ')'}"
-        raise ArgumentError(f"{name} must be a number in {interval} (found {value!r})")
+        raise ArgumentError(f"{name} must be a number in {interval} (found {value!r}){why}")
     return number

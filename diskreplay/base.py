@@ -188,11 +188,10 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
         hold them), free_bytes (pages that nothing is on, for later commits), memory_bytes (window
         and side tables when full); durability and commit_interval; openers (a list of who has it
         open: pid, host, since, access); commits, stale_updates (over all runs); damaged (records
-        left out by this buffer with on_damage="skip"); runs (a list of when, where and how many
-        rows each wrote, and at least and at most how many of them are live); and, where the buffer
-        is prioritized, priority_min, priority_mean and priority_max over the live transitions (None
-        when there are none), max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta
-        and frame.
+        left out by this buffer with on_damage="skip"); runs (when, where and how many rows each
+        wrote, and how many of them are live, at least and at most); and, where the buffer is
+        prioritized, priority_min, priority_mean, priority_max (None where nothing is live),
+        max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta and frame.
         """
         with self._view() as view, self._seen(view) as snapshot:
             ring = self._ring

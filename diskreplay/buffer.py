@@ -115,11 +115,13 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
     >>> buffer.update_priorities(indices, np.abs(rewards) + 0.01)
     32
 
-    alpha:         0 draws uniformly, 1 in full proportion; may change on reopening
+    alpha:         0 draws uniformly, 1 in full proportion, as far as the paper goes; to draw the
+                   largest more often than that, give powers of priorities; may change on reopening
     beta_start, beta_end, beta_frames:
                    the exponent of the importance weights goes from start to end, linearly, over
                    this many calls of `sample`
-    epsilon:       added to each priority, so that none is never drawn
+    epsilon:       added to each priority, so that one of 0 is drawn, too; above 0, since a mass of
+                   0 is that of a slot without a transition
     The other arguments are those of ReplayBuffer.
     """
 

@@ -28,6 +28,7 @@ from xxhash import xxh3_64_intdigest
 from diskreplay.errors import DamageError
 from diskreplay.packing import Packing, packing_for
 from diskreplay.schema import Array, Field, Schema
+from diskreplay.wording import count_of
 
 Records = NDArray[np.void]
 
@@ -187,7 +188,8 @@ class Codec:
         if not len(record):
             return f"{name}: it is missing"
         if len(record) != self.record_bytes:
-            return f"{name}: it has {len(record)} bytes (expected {self.record_bytes})"
+            found = count_of(len(record), "byte")
+            return f"{name}: it has {found} (expected {self.record_bytes:,})"
         view = np.frombuffer(bytes(record), self._layout)
         if view["checksum"] != _digests(view):
             return f"{name}: its checksum does not match its bytes"

@@ -52,20 +52,32 @@ def holds_store(path: Path) -> bool:
 
     Raises NotAStoreError when something else is in the way.
     """
+    return _is_store(path, "choose a new directory")
+
+
+def check_store(path: Path) -> None:
+    """Raise NotAStoreError where there is no store to read."""
+    way_out = "give the path of a store"
+    if not _is_store(path, way_out):
+        raise NotAStoreError(
+            f"{path} holds no store: {way_out}; ReplayBuffer(capacity, path=...) makes one"
+        )
+
+
+def _is_store(path: Path, way_out: str) -> bool:
     try:
         names = sorted(entry.name for entry in path.iterdir())
     except FileNotFoundError:
         return False
     except NotADirectoryError:
-        raise NotAStoreError(
-            f"{path} is a file or inside one, not a store: choose another path"
-        ) from None
+        raise NotAStoreError(f"{path} is a file or inside one, not a store: {way_out}") from None
     except OSError as error:
         raise StorageError(f"cannot look into {path}: {error.strerror}") from None
     if names and MANIFEST not in names:
+        shown = [name for name in names if not name.startswith(".diskreplay-")] or names
         raise NotAStoreError(
             f"{path} is not a diskreplay store: expected {MANIFEST} in it (found "
-            f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}): choose a new directory"
+            f"{', '.join(shown[:3])}{' ...' if len(shown) > 3 else ''}): {way_out}"
         )
     return bool(names)
 

@@ -18,6 +18,7 @@ from diskreplay.ring import COMMIT_BYTES
 from diskreplay.samplers import side_table_nbytes
 from diskreplay.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
 from diskreplay.window import DEFAULT_WINDOW_BYTES, window_nbytes
+from diskreplay.wording import count_of
 
 _OTHER_PAGES = 40  # meta pages, facts, runs, lists of free pages
 # A commit writes to new pages. Those that it replaced are used again by the second one after it;
@@ -73,7 +74,7 @@ class Estimate:
         payload = self.capacity * self.payload_bytes
         ratio = f"; {self.disk_bytes / payload:.2f} times the payload" if payload else ""
         return (
-            f"{self.capacity:,} transitions of {self.payload_bytes:,} bytes "
+            f"{count_of(self.capacity, 'transition')} of {count_of(self.payload_bytes, 'byte')} "
             f"({self.record_bytes:,} as a record{shared})\n"
             f"disk    {human(self.disk_bytes)}: records {human(self.records_disk_bytes)}"
             f"{priorities * (self.priorities_disk_bytes > 0)}, "
@@ -176,11 +177,11 @@ def warn_of_disk(found: Estimate, path: Path, there: int) -> None:
 def human(n: float) -> str:
     """Return a number of bytes with three digits and a decimal unit.
 
-    >>> human(999), human(4_120_000), human(6.06e8)
-    ('999 bytes', '4.12 MB', '606 MB')
+    >>> human(1), human(999), human(4_120_000), human(6.06e8)
+    ('1 byte', '999 bytes', '4.12 MB', '606 MB')
     """
     if n < 1000:
-        return f"{n:.0f} bytes"
+        return count_of(round(n), "byte")
     for unit in ("kB", "MB", "GB", "TB", "PB"):
         n /= 1000
         if n < 999.5 or unit == "PB":

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from diskreplay.arguments import MAX_COUNT, as_array, real_number, real_numbers, whole_number
 from diskreplay.errors import ArgumentError, DamageError, PriorityError
+from diskreplay.wording import count_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -76,7 +77,9 @@ def block_of(number: int, content: bytes, capacity: int) -> Priorities:
     span = block_span(number, capacity)
     expected = max(0, span.stop - span.start) * _BLOCK_DTYPE.itemsize
     if not expected or len(content) != expected:
-        raise DamageError(f"priority block {number} has {len(content)} bytes (expected {expected})")
+        raise DamageError(
+            f"priority block {number} has {count_of(len(content), 'byte')} (expected {expected:,})"
+        )
     block = np.frombuffer(content, _BLOCK_DTYPE)
     if not ((block >= 0.0) & (block <= MAX_PRIORITY)).all():
         raise DamageError(f"priority block {number} holds what is not a priority")

@@ -18,6 +18,7 @@ from diskreplay.ring import Columns
 from diskreplay.schema import Array, Schema
 from diskreplay.session import Session
 from diskreplay.store import Snapshot
+from diskreplay.wording import count_of
 
 Ints = NDArray[np.int64]
 
@@ -200,8 +201,8 @@ class Reader(Session[SamplerT], Generic[SamplerT, BatchT]):
         n = whole_number(name, n, at_least=1)
         if n > self._ring.size:
             raise SampleError(
-                f"cannot draw {n} transitions: {self._path} holds {self._ring.size}; "
-                f"wait until is_ready({n})"
+                f"cannot draw {count_of(n, 'transition')}: {self._path} holds "
+                f"{self._ring.size}; wait until is_ready({n})"
             )
         if self._contents.keeps_draws:
             self._touch()

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from diskreplay.directory import DATA, check_kinds, holds_store, read_uuid
+from diskreplay.directory import DATA, check_kinds, check_store, read_uuid
 from diskreplay.engine import errors_of, open_env
-from diskreplay.errors import DamageError, NotAStoreError, StorageError
+from diskreplay.errors import DamageError, StorageError
 from diskreplay.locks import Hold
 from diskreplay.pages import DataFile, Meta
 from diskreplay.walk import Faults
@@ -26,8 +26,7 @@ def reading(path: Path, faults: Faults) -> Iterator[tuple[DataFile | None, str |
 
     Raises as `repair` does.
     """
-    if not holds_store(path):
-        raise NotAStoreError(f"{path} holds no store")
+    check_store(path)
     uuid = None
     try:
         check_kinds(path)

@@ -47,15 +47,15 @@ class Repair:
 
     def __str__(self) -> str:
         if not self.faults:
-            return f"copied all transitions of a sound store: {self.copied}"
+            return f"copied all transitions of a sound store: {self.copied:,}"
         ranges = [(first, end - 1) for first, end in self.lost_ids[:5]]
         where = [f"{first}" if first == last else f"{first} to {last}" for first, last in ranges]
         ids = f" (write ids {', '.join(where)}{', ...' * (len(self.lost_ids) > 5)})" * (
             self.lost > 0
         )
         return (
-            f"transitions copied: {self.copied}; lost: {self.lost}{ids}; "
-            f"with a lost priority: {self.priorities_lost}; "
+            f"transitions copied: {self.copied:,}; lost: {self.lost:,}{ids}; "
+            f"with a lost priority: {self.priorities_lost:,}; "
             f"{'random stream and annealing: lost; ' * self.state_lost}"
             f"faults of the store: {len(self.faults)}"
         )

@@ -36,6 +36,7 @@ from diskreplay.samplers import PrioritizedSampler
 from diskreplay.schema import Schema
 from diskreplay.store import Snapshot, Store
 from diskreplay.verification import Progress
+from diskreplay.wording import count_of
 
 PathLike = str | os.PathLike[str]
 
@@ -64,7 +65,7 @@ class Rewritten:
     def __str__(self) -> str:
         dropped = f", {self.dropped:,} dropped" * (self.dropped > 0)
         return (
-            f"{self.size:,} transitions{dropped}\n"
+            f"{count_of(self.size, 'transition')}{dropped}\n"
             f"data file: {human(self.before_bytes)} before, {human(self.after_bytes)} now"
         )
 

@@ -31,11 +31,14 @@ from diskreplay.priorities import (
 )
 from diskreplay.sum_tree import SumTree
 from diskreplay.uniform import UniformSampler
+from diskreplay.wording import count_of
 
 __all__ = ["PrioritizedSampler", "UniformSampler"]
 
 _PART = 1 << 18  # slots that are worked on in one step, since each step takes memory
 _WAITING_KEPT = 1 << 14  # places for new priorities that are never given back
+_WHY_ALPHA = ": 1 is full proportion; to draw the largest more often, give powers of priorities"
+_WHY_EPSILON = ": with 0 a transition of priority 0 would never be drawn; give a small one"
 
 
 def side_table_nbytes(capacity: int) -> int:
@@ -65,11 +68,13 @@ class PrioritizedSampler:
         epsilon: float,
     ) -> None:
         self.capacity = checked_capacity(capacity)
-        self.alpha = real_number("alpha", alpha, low=0.0, high=1.0)
+        self.alpha = real_number("alpha", alpha, low=0.0, high=1.0, why=_WHY_ALPHA)
         self.beta_start = real_number("beta_start", beta_start, low=0.0, high=1.0)
         self.beta_end = real_number("beta_end", beta_end, low=0.0, high=1.0)
         self.beta_frames = whole_number("beta_frames", beta_frames, at_least=1, at_most=2**53)
-        self.epsilon = real_number("epsilon", epsilon, low=0.0, high=MAX_PRIORITY, above=True)
+        self.epsilon = real_number(
+            "epsilon", epsilon, low=0.0, high=MAX_PRIORITY, above=True, why=_WHY_EPSILON
+        )
         self.frame = 0
         self._largest: float | None = None
         self._left_out: set[int] = set()  # slots
@@ -287,11 +292,13 @@ class PrioritizedSampler:
             in_use += int(np.count_nonzero(expected))
         if wrong:
             raise DamageError(
-                f"{len(wrong)} slots have a mass in the tree that is not that of their priority "
-                f"(the first: {min(wrong)})"
+                "the tree has other masses than those of the priorities of "
+                f"{count_of(len(wrong), 'slot')} (the first: {min(wrong)})"
             )
         if surplus := self._tree.in_use - in_use:
-            raise DamageError(f"{surplus} slots have a mass in the tree, and hold no transition")
+            raise DamageError(
+                f"the tree has masses of {count_of(surplus, 'slot')} without a transition"
+            )
 
     def _spans(self, first: int, count: int) -> Iterator[slice]:
         return ring_spans(first, count, self.capacity, _PART)

@@ -36,6 +36,7 @@ from diskreplay.directory import (
     check_data_file,
     check_kinds,
     check_outside,
+    check_store,
     holds_store,
     read_uuid,
 )
@@ -48,7 +49,7 @@ from diskreplay.engine import (
     open_env,
     put_records,
 )
-from diskreplay.errors import DamageError, NotAStoreError, StorageError
+from diskreplay.errors import DamageError, StorageError
 from diskreplay.locks import Hold
 from diskreplay.packing import ALONE, Packing
 from diskreplay.warming import Warmer
@@ -222,10 +223,7 @@ class Store:
         return True
 
     def __init__(self, path: Path, *, access: str = "read", durability: str = "system") -> None:
-        if not holds_store(path):
-            raise NotAStoreError(
-                f"{path} holds no store: ReplayBuffer(capacity, path=...) makes one"
-            )
+        check_store(path)
         self.path = path
         check_kinds(path)
         self._writing = access in ("exclusive", "shared")

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from diskreplay.errors import PriorityError, SampleError
 from diskreplay.priorities import Ints, Priorities
+from diskreplay.wording import count_of
 
 
 class UniformSampler:
@@ -52,8 +53,8 @@ class UniformSampler:
         left = count - first - out.size
         if n > left:
             raise SampleError(
-                f"cannot draw {n} transitions: {count - first} are held, and {out.size} of their "
-                "records are damaged"
+                f"cannot draw {count_of(n, 'transition')} of {count - first}, of which damaged: "
+                f"{out.size}"
             )
         chosen = generator.choice(left, n, replace=False)
         passed = np.searchsorted(out - first - np.arange(out.size), chosen, side="right")

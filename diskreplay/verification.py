@@ -29,6 +29,7 @@ from diskreplay.refusals import ours
 from diskreplay.schema import Schema
 from diskreplay.store import unseal
 from diskreplay.walk import Faults, Walk
+from diskreplay.wording import count_of
 
 Progress = Callable[[int, int], object]
 
@@ -248,7 +249,7 @@ class _Check:
         elif packing.per_value > 1 and len(value) != slots * size:
             self._faults.add(
                 f"the value of {_words('slot', first, first + slots)} is damaged: it has "
-                f"{len(value)} bytes (expected {slots * size})"
+                f"{count_of(len(value), 'byte')} (expected {slots * size:,})"
             )
         return slots > 0
 
@@ -267,8 +268,8 @@ class _Check:
         if schema.payload_bytes > max(map(len, records)):
             for slot, record in zip(slots, records, strict=True):
                 self._faults.add(
-                    f"the record in slot {slot} is damaged: it has {len(record)} bytes (expected "
-                    f"more than {schema.payload_bytes})"
+                    f"the record in slot {slot} is damaged: it has {count_of(len(record), 'byte')} "
+                    f"(expected more than {schema.payload_bytes:,})"
                 )
             return
         if self._codec is None:

@@ -29,6 +29,7 @@ from diskreplay.pages import (
     order_of,
     tree_at,
 )
+from diskreplay.wording import count_of
 
 FREE, MAIN = b"free pages", b"main"
 _MAX_DEPTH = 32
@@ -53,7 +54,7 @@ class Faults:
     def sentences(self) -> list[str]:
         """Return what was noted."""
         more = self.count - len(self._kept)
-        return [*self._kept, *([f"and {more} more faults"] if more else [])]
+        return [*self._kept, *([f"and {count_of(more, 'more fault')}"] if more else [])]
 
 
 class Walk:
@@ -187,7 +188,7 @@ class Walk:
         unused = np.flatnonzero(~(self.reached | self.free)[2:]) + 2
         if unused.size:
             self.faults.add(
-                f"{unused.size} pages are neither in use nor free (the first: {unused[0]})"
+                f"neither in use nor free: {count_of(unused.size, 'page')} (the first: {unused[0]})"
             )
 
     def _take(self, what: str, number: int, depth: int, deepest: int) -> tuple[bytes, bool] | None:
@@ -271,7 +272,7 @@ class Walk:
         """Return what stands below a branch page, the last child first."""
         least = 1 if what == FREE.decode() else 2  # the engine asserts it
         if len(nodes) < least:
-            self.faults.add(f"{what}: page {number} is damaged: it has {len(nodes)} branches")
+            self.faults.add(f"{what}: page {number} is damaged: its branches are {len(nodes)}")
         found: list[tuple[int, int, _Key, _Key]] = []
         ends = [low, *(order_of(node.key, flags) for node in nodes[1:]), high]
         for index, node in enumerate(nodes):

@@ -110,7 +110,7 @@ def test_an_extend_larger_than_the_window_is_one_commit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_uniform_or_not_asking_for_too_much_is_refused(kind: Any) -> None:
     buffer = kind(capacity=10)
-    with pytest.raises(diskreplay.SampleError, match=r"cannot draw 1 transitions: .* holds 0"):
+    with pytest.raises(diskreplay.SampleError, match=r"cannot draw 1 transition: .* holds 0"):
         buffer.sample(1)
     buffer.extend(**columns(0, 3))
     with pytest.raises(diskreplay.SampleError, match=r"cannot draw 4 .* is_ready\(4\)"):

@@ -139,7 +139,7 @@ def test_rows_are_whole_beside_a_writer_at_full_speed(
                 left_out = 0
                 if result.stderr:
                     left_out = int(result.stderr.split()[2].replace(",", ""))
-                    assert "were evicted before they were read" in result.stderr
+                    assert "evicted before they were read" in result.stderr
                 assert len(n) + left_out == capacity
                 exported += len(n)
             assert writer.poll() is None

@@ -51,7 +51,7 @@ def test_the_figures_are_those_of_the_buffer(store: Path) -> None:
         f"pid {os.getpid()} on ",
         "state      float32[3]  12 bytes",
         "alpha        0.6",
-        "beta         0.4, after 1 calls of sample (frame)",
+        "beta         0.4, after 1 call of sample (frame)",
         "new priority 116.3, the largest so far",
         "system, a commit after 1 s",
         "Open now: by nobody",
@@ -194,7 +194,7 @@ def test_a_store_of_one_transition(tmp_path: Path) -> None:
         for number in range(3):
             buffer.push(**row(number), priority=3e38)
     text = shown(tmp_path / "b")
-    assert "1 of 1 transitions" in text
+    assert "1 of 1 transition" in text
     assert "100.0 %" in text
     assert "3e+38" in text
     found = facts(tmp_path / "b", "--top", 5)
@@ -309,7 +309,7 @@ def test_damaged_records_are_left_out_and_told(tmp_path: Path) -> None:
     assert sum(found["histograms"]["reward"]["counts"]) == 98
     assert found["histograms"]["priority"]["of"] == 100
     text = shown(tmp_path / "b")
-    assert "2 of 100 records that were read are damaged: diskreplay verify" in text
+    assert "2 of 100 records read are damaged: diskreplay verify" in text
 
     top = facts(tmp_path / "b", "--top", 3)["transitions"]
     assert [(t["write_id"], t["damaged"]) for t in top] == [(99, False), (98, True), (97, False)]

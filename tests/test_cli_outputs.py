@@ -102,7 +102,7 @@ def test_whole_numbers_that_no_float_tells_apart(tmp_path: Path) -> None:
         if n is None:
             assert done.exit_code == 2
         else:
-            assert f": {n} transitions" in done.stdout, condition
+            assert f": {n} transition" in done.stdout, condition
 
 
 def test_a_field_whose_shape_numpy_has_no_room_for() -> None:

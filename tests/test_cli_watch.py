@@ -42,7 +42,7 @@ def test_watching_in_a_pipe_is_a_line_a_look_until_it_is_interrupted(tmp_path: P
         watcher = watching(tmp_path / "b", "0.1")
         assert watcher.stdout is not None
         first = watcher.stdout.readline()
-        assert "size 10  written 10  pushes/s -  samples/s -  disk " in first
+        assert "size 10  written 10  pushes/s -  batches/s -  disk " in first
         writer.extend(10, 20)
         writer.sample(8)
         writer.flush()
@@ -50,7 +50,7 @@ def test_watching_in_a_pipe_is_a_line_a_look_until_it_is_interrupted(tmp_path: P
         while "written 30" not in line:
             line = watcher.stdout.readline()
             assert line
-        while re.search(r"pushes/s [\d.]+  samples/s [\d.]+  ", line) is None:
+        while re.search(r"pushes/s [\d.]+  batches/s [\d.]+  ", line) is None:
             line = watcher.stdout.readline()
             assert line
         watcher.send_signal(signal.SIGINT)
@@ -132,13 +132,13 @@ def test_watching_on_a_terminal_draws_in_place(tmp_path: Path) -> None:
 def test_rates_are_of_the_last_seconds() -> None:
     rates = Rates()
     stats = {"count": 100, "commits": 1}
-    assert rates.add(0.0, stats) == {"pushes": None, "samples": None, "commits": None}
+    assert rates.add(0.0, stats) == {"pushes": None, "batches": None, "commits": None}
     assert rates.add(2.0, {**stats, "count": 120}) == {
-        "pushes": 10.0, "samples": None, "commits": 0.0
+        "pushes": 10.0, "batches": None, "commits": 0.0
     }  # fmt: skip
     for at in range(4, 40, 2):
         found = rates.add(float(at), {**stats, "count": 120, "frame": at * 3})
-    assert found == {"pushes": 0.0, "samples": 3.0, "commits": 0.0}
+    assert found == {"pushes": 0.0, "batches": 3.0, "commits": 0.0}
     assert rates.add(40.0, {"count": 5, "frame": 1, "commits": 1})["pushes"] is None
 
 

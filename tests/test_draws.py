@@ -83,7 +83,7 @@ def test_probabilities_are_the_shares_of_the_mass() -> None:
 def test_a_draw_of_too_many_or_of_no_number_is_refused(kind: Any) -> None:
     with (
         kind(10) as buffer,
-        pytest.raises(SampleError, match=r"cannot draw 1 transitions: .*holds 0"),
+        pytest.raises(SampleError, match=r"cannot draw 1 transition: .*holds 0"),
     ):
         buffer.draw(1)
     with filled(kind) as buffer:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 import diskreplay
+from diskreplay.wording import count_of
 from diskreplay_tools.charts import tell
 from diskreplay_tools.common import progress, store_argument
 
@@ -49,7 +50,7 @@ def resize(path: Path, capacity: int, yes: bool) -> None:
     with diskreplay.open(path, access="read", window_bytes=0) as buffer:
         dropped = len(buffer) - capacity
     if dropped > 0 and not yes:
-        click.confirm(f"Drop the oldest {dropped:,} transitions of {path}?", abort=True)
+        click.confirm(f"Drop the oldest {count_of(dropped, 'transition')} of {path}?", abort=True)
     with progress("resize") as show:
         done = diskreplay.resize(path, capacity, progress=show)
     tell(f"{path}: capacity {capacity:,}; {done}")
@@ -68,7 +69,9 @@ def clear(path: Path, yes: bool) -> None:
     """
     with diskreplay.open(path) as buffer:
         if not yes:
-            click.confirm(f"Remove all {len(buffer):,} transitions of {path}?", abort=True)
+            click.confirm(
+                f"Remove all {count_of(len(buffer), 'transition')} of {path}?", abort=True
+            )
         n = len(buffer)
         buffer.clear()
-    tell(f"{path}: {n:,} transitions removed")
+    tell(f"{path}: {count_of(n, 'transition')} removed")

@@ -9,38 +9,49 @@ import click
 import numpy as np
 
 import diskreplay
+from diskreplay.wording import count_of
 from diskreplay_tools.charts import tell
-from diskreplay_tools.common import json_option, progress, store_argument
+from diskreplay_tools.common import json_option, progress, stores_argument
 
 _PART = 4096  # transitions
 
 
 @click.command()
-@store_argument
+@stores_argument
 @click.option("--deep", is_flag=True, help="Also look at what a buffer makes of it.")
 @json_option
 @click.pass_context
-def verify(context: click.Context, path: Path, deep: bool, as_json: bool) -> None:
-    """Say what is wrong with a store: pages, then every checksum.
+def verify(context: click.Context, paths: tuple[Path, ...], deep: bool, as_json: bool) -> None:
+    """Say what is wrong with stores: pages, then every checksum.
 
-    All faults are told, one a line, and the exit status is 1 when there are any. Nothing is
-    changed, and a writer may go on meanwhile. With --deep the store is also opened for reading:
-    the tree of priorities is compared with them, and every value with what its field may hold.
+    All faults are told, one a line below the path, and the exit status is 1 when there are any, or
+    a store cannot be looked at. Nothing is changed, and writers may go on meanwhile. With --deep a
+    store is also opened for reading: the tree of priorities is compared with them, and every value
+    with what its field may hold. With --json there is a line for each store.
 
-    Example: diskreplay verify --deep runs/a
+    Example: diskreplay verify --deep runs/a runs/b
     """
-    with progress("verify", "records") as show:
-        faults = diskreplay.verify(path, progress=show)
-    if deep and not faults:
-        faults = look_deeper(path)
-    if as_json:
-        click.echo(json.dumps({"path": str(path), "deep": deep, "faults": faults}))
-    else:
+    is_sound = True
+    for path in paths:
+        try:
+            with progress("verify", "records") as show:
+                faults = diskreplay.verify(path, progress=show)
+            if deep and not faults:
+                faults = look_deeper(path)
+        except diskreplay.DiskReplayError as error:
+            if len(paths) == 1:
+                raise
+            tell(f"Error: {error}", err=True)
+            is_sound = False
+            continue
+        is_sound = is_sound and not faults
+        if as_json:
+            click.echo(json.dumps({"path": str(path), "deep": deep, "faults": faults}))
+            continue
+        tell(f"{path}: {count_of(len(faults), 'fault') if faults else 'sound'}")
         for fault in faults:
-            tell(fault)
-        found = f"{len(faults)} faults" if len(faults) != 1 else "1 fault"
-        tell(f"{path}: {found if faults else 'sound'}")
-    if faults:
+            tell(f"  {fault}")
+    if not is_sound:
         context.exit(1)
 
 

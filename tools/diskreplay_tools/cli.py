@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import warnings
 from typing import Any
@@ -65,6 +66,19 @@ class Commands(click.Group):
             raise click.ClickException(said) from error
         except MemoryError as error:
             raise click.ClickException("there is not enough memory for that") from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is named first; of a mistyped one, say which it may be."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0].lower(), COMMANDS)
+            if not near or "Did you mean" in error.message:  # a later click may say it itself
+                raise
+            meant = f"Did you mean {' or '.join(map(repr, near))}?"
+            raise click.UsageError(f"{error.message} {meant}", ctx) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the help."""

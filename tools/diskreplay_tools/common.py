@@ -24,6 +24,13 @@ Progress = Callable[[int, int], None]
 store_argument = click.argument(
     "path", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
+stores_argument = click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    metavar="PATH...",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
 force_option = click.option("--force", is_flag=True, help="Overwrite what is there.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 

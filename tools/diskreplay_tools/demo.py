@@ -18,6 +18,8 @@ from typing import Any
 
 import click
 
+from diskreplay.wording import count_of
+
 AVERAGED = 20  # episodes
 
 
@@ -69,7 +71,7 @@ def demo(seed: int, path: Path | None, steps: int, no_kill: bool) -> None:
     directory = new_directory(path)
     command = [sys.executable, "-m", "diskreplay_tools.dqn", str(directory)]
     command += ["--seed", str(seed), "--steps", str(steps)]
-    click.echo(f"CartPole-v1, {steps:,} steps, seed {seed}, in {directory}")
+    click.echo(f"CartPole-v1, {count_of(steps, 'step')}, seed {seed}, in {directory}")
     began = time.monotonic()
     if no_kill:
         run = watch(command, "learning", steps, kill=False, when_open=show_start)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import diskreplay
 from diskreplay.estimation import human
+from diskreplay.wording import count_of
 from diskreplay_tools.charts import tell
 from diskreplay_tools.common import (
     force_option,
@@ -108,10 +109,10 @@ def export(
         )
     if source.evicted:
         tell(
-            f"left out {source.evicted:,} transitions that were evicted before they were read",
+            f"left out {count_of(source.evicted, 'transition')}, evicted before they were read",
             err=True,
         )
-    tell(f"{out}: {rows:,} transitions of {path}, {human(size)}")
+    tell(f"{out}: {count_of(rows, 'transition')} of {path}, {human(size)}")
 
 
 def _form_of(out: Path) -> str:

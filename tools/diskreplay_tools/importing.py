@@ -16,6 +16,7 @@ import numpy as np
 import diskreplay
 from diskreplay.directory import beside
 from diskreplay.schema import infer_schema
+from diskreplay.wording import count_of
 from diskreplay_tools.charts import tell
 from diskreplay_tools.common import force_option, new_store, out_argument, progress
 from diskreplay_tools.sources import Source, check_row, open_source
@@ -101,8 +102,11 @@ def import_(
             _raise_largest(buffer, says)
             size = len(buffer)
     if rows > size:
-        tell(f"left out the first {rows - size:,} rows: the capacity is {capacity:,}", err=True)
-    tell(f"{path}: {size:,} transitions of {source}, {kind}, capacity {capacity:,}")
+        tell(
+            f"left out the first {count_of(rows - size, 'row')}: the capacity is {capacity:,}",
+            err=True,
+        )
+    tell(f"{path}: {count_of(size, 'transition')} of {source}, {kind}, capacity {capacity:,}")
 
 
 # What the file says of the store

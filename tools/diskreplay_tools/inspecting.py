@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
+from diskreplay.wording import count_of
 from diskreplay_tools import overview, watching
 from diskreplay_tools.charts import say, screen
 from diskreplay_tools.common import json_option, store_argument
@@ -134,8 +135,8 @@ def schema(path: Path, as_json: bool) -> None:
     width, digits = max(map(len, lines)), max(map(len, sizes))
     say("{")
     for line, size in zip(lines, sizes, strict=True):
-        say(f"{line:<{width}}  # {size:>{digits}} bytes")
-    say(f"}}  # {found.payload_bytes:,} bytes a transition, {record_bytes:,} as a record")
+        say(f"{line:<{width}}  # {size:>{digits}} byte{'s' * (size != '1')}")
+    say(f"}}  # {count_of(found.payload_bytes, 'byte')} a transition, {record_bytes:,} as a record")
 
 
 def _as_given(each: diskreplay.Field) -> str:
@@ -174,7 +175,7 @@ def _show_transitions(buffer: Buffer, path: Path, view: str, n: int, *, as_json:
     on = screen()
     say(textwrap.fill(_title(view, len(wanted) - rows.evicted, found), on.width))
     if rows.evicted:
-        say(f"{rows.evicted:,} more were evicted while they were read")
+        say(f"{count_of(rows.evicted, 'more transition')} evicted before being read")
     if buffer.schema is not None:
         for each in shown:
             say("")
@@ -221,4 +222,4 @@ def _title(view: str, n: int, found: Look) -> str:
         "--last": "the newest",
         "--at": "one",
     }[view]
-    return f"{n:,} of {size:,} transitions" + (f": {what}" if view != "--at" else "")
+    return f"{n:,} of {count_of(size, 'transition')}" + (f": {what}" if view != "--at" else "")

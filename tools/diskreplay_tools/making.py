@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import diskreplay
+from diskreplay.wording import count_of
 from diskreplay_tools.charts import tell
 from diskreplay_tools.common import (
     Progress,
@@ -19,6 +20,7 @@ from diskreplay_tools.common import (
     progress,
     refuse_same,
     store_argument,
+    stores_argument,
 )
 
 
@@ -47,7 +49,7 @@ def copy_(path: Path, out: Path, force: bool) -> None:
             buffer.save(place)
     with diskreplay.open(made, access="read", window_bytes=0) as copied:
         first, end = copied.count - len(copied), copied.count
-        tell(f"{out}: {len(copied):,} transitions, write ids [{first:,}, {end:,})")
+        tell(f"{out}: {count_of(len(copied), 'transition')}, write ids [{first:,}, {end:,})")
 
 
 @contextlib.contextmanager
@@ -73,13 +75,7 @@ def growth(place: Path, total: int, show: Progress) -> Iterator[None]:
 
 
 @click.command()
-@click.argument(
-    "paths",
-    nargs=-1,
-    required=True,
-    metavar="PATH...",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-)
+@stores_argument
 @click.option(
     "-o",
     "--out",
@@ -113,8 +109,7 @@ def merge(
         refuse_same(path, out)
     with new_store(out, force=force) as place, progress("merge") as show:
         n = diskreplay.merge(paths, place, order=order, capacity=capacity, progress=show)
-    stores = "store" if len(paths) == 1 else "stores"
-    tell(f"{out}: {n:,} transitions of {len(paths)} {stores}")
+    tell(f"{out}: {count_of(n, 'transition')} of {count_of(len(paths), 'store')}")
 
 
 @click.command()

@@ -40,9 +40,14 @@ class FieldType(click.ParamType):  # type: ignore[type-arg]
         try:
             if not (name and dtype):
                 raise ValueError
-            return name, (dtype, tuple(map(int, shape.split("x"))) if shape else ())
+            lengths = tuple(map(int, shape.split("x"))) if shape else ()
         except ValueError:
             self.fail(f"{value!r}: expected NAME=DTYPE:SHAPE, as state=uint8:84x84x4", param, ctx)
+        try:
+            diskreplay.Field(name, dtype, lengths)  # so that the error is of the field given
+        except diskreplay.SchemaError as error:
+            self.fail(str(error), param, ctx)
+        return name, (dtype, lengths)
 
 
 @click.command()

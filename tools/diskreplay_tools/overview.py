@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 import diskreplay
 from diskreplay.errors import printable
 from diskreplay.estimation import human
+from diskreplay.wording import count_of
 from diskreplay_tools.charts import (
     Bins,
     Screen,
@@ -115,8 +116,9 @@ def show(buffer: Buffer, path: Path, *, as_json: bool) -> None:
         say("")
         say(
             textwrap.fill(
-                f"{len(rows.damaged):,} of {wanted.size:,} records that were read are damaged: "
-                "diskreplay verify finds all of them",
+                f"{len(rows.damaged):,} of {count_of(wanted.size, 'record')} read "
+                f"{'is' if len(rows.damaged) == 1 else 'are'} damaged: diskreplay verify finds "
+                "all of them",
                 on.width,
             )
         )
@@ -167,7 +169,7 @@ def _overview(facts: dict[str, Any], path: Path, on: Screen) -> Iterator[str]:
     shown = printable(click.format_filename(path))
     yield heading(shown)
     fill = percent(size, capacity)
-    yield f"  {facts['kind']}: {size:,} of {capacity:,} transitions"
+    yield f"  {facts['kind']}: {size:,} of {count_of(capacity, 'transition')}"
     yield f"  {gauge(size / capacity, min(on.width, 80) - 6 - len(fill), on)}  {fill}"
     yield ""
     yield heading("Contents")
@@ -184,8 +186,8 @@ def _overview(facts: dict[str, Any], path: Path, on: Screen) -> Iterator[str]:
     yield heading("Settings")
     if facts["kind"] == "prioritized":
         yield entry("alpha", number(facts["alpha"]), on)
-        frame = f"{facts['frame']:,}"
-        yield entry("beta", f"{number(facts['beta'])}, after {frame} calls of sample (frame)", on)
+        calls = f"{count_of(facts['frame'], 'call')} of sample (frame)"
+        yield entry("beta", f"{number(facts['beta'])}, after {calls}", on)
         yield entry("new priority", f"{number(facts['max_priority'])}, the largest so far", on)
     interval = facts["commit_interval"]
     commits = f"a commit after {number(interval)} s" if interval else "a commit in each call"
@@ -207,10 +209,10 @@ def _field_lines(plain: Sequence[Any] | None, on: Screen) -> Iterator[str]:
         return
     fields = diskreplay.Schema.from_plain(plain).fields
     total = sum(each.payload_bytes for each in fields)
-    yield entry("transition", f"{total:,} bytes in {len(fields)} fields", on)
+    yield entry("transition", f"{count_of(total, 'byte')} in {count_of(len(fields), 'field')}", on)
     width = max(max(len(each.name) for each in fields), 10)
     kinds = max(len(each.type) for each in fields)
-    sizes = [f"{each.payload_bytes:,} bytes" for each in fields]
+    sizes = [count_of(each.payload_bytes, "byte") for each in fields]
     digits = max(map(len, sizes))
     for each, size in zip(fields, sizes, strict=True):
         line = f"    {each.name:<{width}} {each.type:<{kinds}}"
@@ -269,7 +271,9 @@ _NAMES = {"priority": "Priorities", "reward": "Rewards", "done": "Done"}
 
 def _distribution(name: str, one: _Sampled, of: str, on: Screen) -> Iterator[str]:
     if one.bins is None:
-        why = f"{one.not_finite:,} values, none finite" if one.not_finite else "no numbers in order"
+        why = "no numbers in order"
+        if one.not_finite:
+            why = f"{count_of(one.not_finite, 'value')}, none finite"
         yield heading(_NAMES[name], f"{of}: {why}", on)
         return
     few = one.bins.values is not None and len(one.bins.values) == 1
@@ -281,13 +285,10 @@ def _distribution(name: str, one: _Sampled, of: str, on: Screen) -> Iterator[str
 
 
 def _age_lines(ages: list[dict[str, Any]], facts: dict[str, Any], on: Screen) -> Iterator[str]:
-    if not ages:
-        return
+    if not ages or "mean_priority" not in ages[0]:
+        return  # nothing but the range of the write ids, which is told above
     yield ""
     oldest = f"0 to {ages[-1]['to']:,} write ids behind the newest"
-    if "mean_priority" not in ages[0]:
-        yield heading("Age", f": {oldest}", on)
-        return
     yield heading("Age", f": {oldest}; their mean priorities", on)
     width = max(len(f"{row['to']:,}") for row in ages)
     labels = [f"{row['from']:>{width},} to {row['to']:>{width},}" for row in ages]

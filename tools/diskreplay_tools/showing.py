@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
+from diskreplay.wording import count_of
 from diskreplay_tools.charts import Screen, number, picture
 
 Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
@@ -259,7 +260,7 @@ def _summary(flat: Array) -> str:
     if flat.dtype.kind == "b":
         return f"{int(flat.sum()):,} of {flat.size:,} true"
     if flat.dtype.kind == "c":
-        return f"{flat.size:,} numbers"
+        return count_of(flat.size, "number")
     numbers = flat.astype(np.float64)
     finite = numbers[np.isfinite(numbers)]
     parts = []

@@ -18,6 +18,7 @@ import click
 import diskreplay
 from diskreplay.errors import printable
 from diskreplay.estimation import human
+from diskreplay.wording import count_of
 from diskreplay_tools.charts import (
     Screen,
     gauge,
@@ -34,7 +35,7 @@ SECONDS = 2.0
 _AVERAGED = 10.0  # seconds: writers commit once in a while, so shorter spans tell little
 _KEPT = 200  # rates
 
-_COUNTS = {"pushes": "count", "samples": "frame", "commits": "commits"}
+_COUNTS = {"pushes": "count", "batches": "frame", "commits": "commits"}
 
 
 class Rates:
@@ -105,7 +106,7 @@ def _line(stats: dict[str, Any], rates: dict[str, float | None]) -> str:
         f"size {stats['size']:,}",
         f"written {stats['count']:,}",
         f"pushes/s {_rate(rates['pushes'])}",
-        f"samples/s {_rate(rates['samples'])}",
+        f"batches/s {_rate(rates['batches'])}",
         f"disk {human(stats['disk_bytes'])}",
     ]
     return "  ".join(parts)
@@ -123,7 +124,7 @@ def _block(
     size, capacity = stats["size"], stats["capacity"]
     yield f"{heading(printable(click.format_filename(path)))}  {time.strftime('%H:%M:%S')}"
     fill = percent(size, capacity)
-    yield f"  {stats['kind']}: {size:,} of {capacity:,} transitions"
+    yield f"  {stats['kind']}: {size:,} of {count_of(capacity, 'transition')}"
     yield f"  {gauge(size / capacity, min(on.width, 80) - 6 - len(fill), on)}  {fill}"
     yield ""
     yield from _counters(stats, rates)
@@ -142,7 +143,7 @@ def _block(
 def _counters(stats: dict[str, Any], rates: dict[str, float | None]) -> Iterator[str]:
     rows = [("written", stats["count"], "pushes"), ("commits", stats["commits"], "commits")]
     if "frame" in stats:
-        rows.insert(1, ("frame", stats["frame"], "samples"))
+        rows.insert(1, ("frame", stats["frame"], "batches"))
     counts = [f"{value:,}" for _, value, _ in rows]
     texts = [_rate(rates[name]) for _, _, name in rows]
     width, digits = max(map(len, counts)), max(map(len, texts))

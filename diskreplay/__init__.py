@@ -28,6 +28,7 @@ from diskreplay.schema import Field, Schema
 from diskreplay.sum_tree import SumTree
 from diskreplay.verification import verify
 from diskreplay.version import __version__
+from diskreplay.waiting import WaitingWarning
 
 __all__ = [
     "ArgumentError",
@@ -58,6 +59,7 @@ __all__ = [
     "SchemaError",
     "StorageError",
     "SumTree",
+    "WaitingWarning",
     "__version__",
     "compact",
     "estimate",

@@ -187,8 +187,8 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
         (of all live transitions, without framing), records_bytes and priorities_bytes (pages that
         hold them), free_bytes (pages that nothing is on, for later commits), memory_bytes (window
         and side tables when full); durability and commit_interval; openers (a list of who has it
-        open: pid, host, since, access); commits, stale_updates (over all runs); damaged (records
-        left out by this buffer with on_damage="skip"); runs (when, where and how many rows each
+        open: pid, host, since, access, stopped); commits, stale_updates (over all runs); damaged
+        (left out by this buffer with on_damage="skip"); runs (when, where and how many rows each
         wrote, and how many of them are live, at least and at most); and, where the buffer is
         prioritized, priority_min, priority_mean, priority_max (None where nothing is live),
         max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta and frame.
@@ -205,7 +205,7 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
                 **self._disk(snapshot),
                 "memory_bytes": self._contents.nbytes,
                 **{name: self._settings[name] for name in RUN_SETTINGS},
-                "openers": [opener._asdict() for opener in openers(self._path)],
+                "openers": [opener.to_plain() for opener in openers(self._path)],
                 "commits": ring.commits,
                 "stale_updates": self._contents.stale_updates,
                 "damaged": len(self._contents.damaged),

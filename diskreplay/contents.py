@@ -79,8 +79,8 @@ class Contents(Generic[SamplerT]):
 
     @contextlib.contextmanager
     def _view(self) -> Iterator[Snapshot | None]:
+        self.store.check_place()
         with self.store.snapshot() as snapshot:
-            self.store.check_place()
             self._follow(snapshot)
             yield snapshot
 

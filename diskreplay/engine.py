@@ -25,6 +25,7 @@ INTEGER_KEYS = ("transitions", "priorities", "runs")
 DATABASES = (*INTEGER_KEYS, "meta")
 _MAP_BYTES = 1 << 42  # address space, not disk: a store never meets its end
 _MAX_READERS = 1024
+_MODE = 0o666  # less what the umask takes away
 _LOCK_BYTES, _READER_BYTES = 128, 64  # of lock.mdb, see lmdb's mdb.c
 _ADVICE = {
     **dict.fromkeys(
@@ -32,7 +33,6 @@ _ADVICE = {
     ),
     errno.EFBIG: "raise the limit of the size of files, and call again",
     errno.EROFS: "read it with access='read', or copy it to where one may write",
-    errno.EACCES: "a reader, too, must be allowed to write to lock.mdb: change the permissions",
 }
 
 
@@ -51,6 +51,7 @@ def open_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Envir
                 max_dbs=8,
                 max_readers=_MAX_READERS,
                 max_spare_txns=0,
+                mode=_MODE,
                 **flags,
             )
         except lmdb.MemoryError:
@@ -68,7 +69,7 @@ def _reserve(lock_file: Path) -> None:
     The engine maps a file with holes: a full disk ends the process when it touches one.
     """
     try:
-        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o664)
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, _MODE)
     except OSError:
         return  # the engine finds a word for it
     try:
@@ -218,6 +219,11 @@ def errors_of(path: Path) -> Iterator[None]:
 
 def _explain(error: BaseException, path: Path) -> str:
     """Return what an error of the engine means, and the way out."""
+    if os.strerror(errno.EACCES) in str(error):
+        return (
+            f"user {os.geteuid()} may not {_forbidden(path)}: {os.strerror(errno.EACCES)}: change "
+            "the permissions of its files"
+        )
     code = next((code for code in _ADVICE if os.strerror(code) in str(error)), None)
     if code is None:
         return f"the storage engine refused: {error}"
@@ -225,3 +231,17 @@ def _explain(error: BaseException, path: Path) -> str:
     with contextlib.suppress(OSError):
         free = f"{shutil.disk_usage(path).free >> 20} MiB"
     return f"the disk refused: {os.strerror(code)} ({free} free): {_ADVICE[code]}"
+
+
+def _forbidden(path: Path) -> str:
+    """Return what this user may not do with a store."""
+    effective = os.access in os.supports_effective_ids
+
+    def may(name: str, mode: int) -> bool:
+        return os.access(path / name, mode, effective_ids=effective)
+
+    if not (path / "lock.mdb").exists():
+        return "make lock.mdb, which readers, too, need"
+    if not may("lock.mdb", os.R_OK | os.W_OK):
+        return "write to lock.mdb, which readers, too, have to"
+    return f"{'write to' if may('data.mdb', os.R_OK) else 'read'} data.mdb"

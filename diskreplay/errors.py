@@ -20,6 +20,9 @@ Each is a `DiskReplayError` and the builtin that a caller expects::
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 def printable(text: object) -> str:
     r"""Return text with escapes in the place of what would command a terminal, or break a line.
@@ -92,3 +95,11 @@ class FormatVersionError(DiskReplayError, RuntimeError):
 
 class ClosedError(DiskReplayError, RuntimeError):
     """A method was called on a closed buffer."""
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the caller outside of this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] == "diskreplay":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(printable(message), category, stacklevel=level)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from diskreplay.arguments import ACCESS, checked_capacity, whole_number
 from diskreplay.codec import packing_of
-from diskreplay.errors import ArgumentError, SchemaError, printable
+from diskreplay.errors import ArgumentError, SchemaError, printable, warn_caller
 from diskreplay.outbox import outbox_nbytes
 from diskreplay.packing import BLOCK_BYTES, PAGE_BYTES, Packing, slot_bytes, tree_bytes
 from diskreplay.priorities import BLOCK_SLOTS
@@ -161,16 +159,12 @@ def warn_of_disk(found: Estimate, path: Path, there: int) -> None:
         return
     if usage.total <= 0 or usage.free + there >= found.disk_bytes:
         return
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] == "diskreplay":
-        level, frame = level + 1, frame.f_back
-    warnings.warn(
+    warn_caller(
         f"{printable(path)} takes {human(found.disk_bytes)} of disk when all of its "
         f"{found.capacity} transitions are there (found {human(usage.free)} free, and "
         f"{human(there)} in use by it): make room, or choose another path, or a smaller capacity "
         "with diskreplay.estimate()",
         DiskSpaceWarning,
-        stacklevel=level,
     )
 
 

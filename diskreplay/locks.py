@@ -17,22 +17,22 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
-import stat
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
 
 from diskreplay.errors import DamageError, LockedError, NotAStoreError, StorageError
+from diskreplay.store_directory import LOCK, OPENERS, OPENERS_LOCK, WRITER_LOCK, StoreDirectory
 
-OPENERS_LOCK = "openers.lock"
-WRITER_LOCK = "writer.lock"
-OPENERS = "openers"
 ALONE = "alone"
 _WORDS = ("exclusive", "shared", "read", ALONE)
 
+_ENTRY = re.compile(r"[0-9]+-[0-9a-f]{8}")  # the names that `Hold` gives; no others are removed
+_HOSTILE = OSError, ValueError, TypeError, RecursionError, DamageError
 _KINDS = {"exclusive": fcntl.LOCK_EX, "shared": fcntl.LOCK_SH}
 _held_here: set[tuple[int, int, int]] = set()
 _held_guard = threading.Lock()
@@ -46,38 +46,57 @@ class Opener(NamedTuple):
     since: float
     access: str
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it cannot go on until somebody lets it: what it holds, it holds until then."""
+        return self.host == socket.gethostname() and is_stopped(self.pid)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return what there is to say of it, by name."""
+        return {**self._asdict(), "stopped": self.is_stopped}
+
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(self.since))
         return f"pid {self.pid} on {self.host}, since {since}"
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a process of this machine is stopped, as SIGSTOP and debuggers do it."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1]
+    except OSError:
+        return False
+    return state in (b"T", b"t")
+
+
 def openers(path: Path) -> list[Opener]:
     """Return who has the store at `path` open now."""
-    found = []
-    for entry in sorted((path / OPENERS).glob("*")):
-        hostile = OSError, ValueError, TypeError, RecursionError
-        with contextlib.suppress(*hostile), _opened(entry) as descriptor:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                opener = Opener(**json.loads(os.pread(descriptor, 1000, 0)))
-                types = list(map(type, opener))
-                if types != [int, str, float, str] or opener.access not in _WORDS:
-                    raise TypeError from None
-                found.append(opener._replace(host="".join(filter(str.isprintable, opener.host))))
-            else:
-                entry.unlink()  # its opener was killed
+    found: list[Opener] = []
+    with (
+        contextlib.suppress(OSError),
+        StoreDirectory(path) as directory,
+        directory.inside(OPENERS) as entries,
+    ):
+        for name in filter(_ENTRY.fullmatch, entries.names()):
+            with contextlib.suppress(*_HOSTILE):
+                found += _alive(entries, name)
     return found
 
 
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[int]:
-    """Open a file to read, and nothing else: a pipe would be waited for."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+def _alive(entries: StoreDirectory, name: str) -> list[Opener]:
+    """Return who holds an entry; one that nobody holds is of a killed process, and goes."""
+    descriptor = entries.open(name)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{file} is not a file")
-        yield descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            opener = Opener(**json.loads(os.pread(descriptor, 1000, 0)))
+            types = list(map(type, opener))
+            if types != [int, str, float, str] or opener.access not in _WORDS:
+                raise TypeError from None
+            return [opener._replace(host="".join(filter(str.isprintable, opener.host)))]
+        entries.unlink(name)
+        return []
     finally:
         os.close(descriptor)
 
@@ -91,8 +110,10 @@ class Hold:
         except OSError as error:
             raise NotAStoreError(f"cannot open {path}: {error.strerror}") from None
         self._key = (os.getpid(), status.st_dev, status.st_ino)
-        self._files: list[IO[bytes]] = []
-        self._entry: Path | None = None
+        self.files: dict[str, tuple[int, int]] = {}  # device and inode of the lock files it holds
+        self._path = path
+        self._descriptors: list[int] = []
+        self._entry = ""
         self._is_held = False
         with _held_guard:
             if self._key in _held_here:
@@ -102,11 +123,17 @@ class Hold:
             self._is_held = True
             _held_here.add(self._key)
         try:
-            self._lock(path, OPENERS_LOCK, fcntl.LOCK_EX if access == ALONE else fcntl.LOCK_SH)
-            if access in _KINDS:
-                self._lock(path, WRITER_LOCK, _KINDS[access])
-            self.is_first = not openers(path)
-            self._register(path / OPENERS, access)
+            try:
+                directory = StoreDirectory(path)
+            except OSError as error:
+                raise StorageError(f"cannot look into {path}: {error.strerror}") from None
+            with directory:
+                kind = fcntl.LOCK_EX if access == ALONE else fcntl.LOCK_SH
+                self._lock(directory, OPENERS_LOCK, kind)
+                if access in _KINDS:
+                    self._lock(directory, WRITER_LOCK, _KINDS[access])
+                self._check_company(directory)
+                self._register(directory, access)
         except BaseException:
             self.release()
             raise
@@ -119,51 +146,80 @@ class Hold:
         with _held_guard:
             _held_here.discard(self._key)
         is_own = self._key[0] == os.getpid()
-        if self._entry is not None and is_own:
-            with contextlib.suppress(OSError):
-                self._entry.unlink()
-        for file in self._files:
+        if self._entry and is_own:
+            with (
+                contextlib.suppress(OSError),
+                StoreDirectory(self._path) as directory,
+                directory.inside(OPENERS) as entries,
+            ):
+                entries.unlink(self._entry)
+        for descriptor in self._descriptors:
             if is_own:  # a child that was forked meanwhile may have it, too
-                fcntl.flock(file, fcntl.LOCK_UN)
-            file.close()
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
 
     def __del__(self) -> None:
         if getattr(self, "_is_held", False):  # an interrupt came before anybody had it
             self.release()
 
-    def _lock(self, path: Path, name: str, kind: int) -> None:
+    def _lock(self, directory: StoreDirectory, name: str, kind: int) -> None:
+        file = directory.path / name
         try:
-            file = (path / name).open("rb")
+            descriptor = directory.open(name)
         except FileNotFoundError:
-            raise DamageError(
-                f"{path / name} is missing: make an empty file of that name"
-            ) from None
+            raise DamageError(f"{file} is missing: make an empty file of that name") from None
         except OSError as error:
-            raise StorageError(f"cannot open {path / name}: {error.strerror}") from None
-        self._files.append(file)
+            raise StorageError(f"cannot open {file}: {error.strerror}") from None
+        self._descriptors.append(descriptor)
         try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except OSError:
-            raise LockedError(_refusal(path, name, kind)) from None
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path / name)):
-                return
-        raise LockedError(f"{path} was replaced by another store meanwhile: open it again")
-
-    def _register(self, directory: Path, access: str) -> None:
-        """Say who has the store open. Where that cannot be written, nobody is told."""
-        entry = directory / f"{os.getpid()}-{os.urandom(4).hex()}"
+            raise LockedError(_refusal(directory.path, name, kind)) from None
+        status = os.fstat(descriptor)
+        self.files[name] = status.st_dev, status.st_ino
         with contextlib.suppress(OSError):
-            directory.mkdir(exist_ok=True)
+            if os.path.samestat(status, os.lstat(file)):
+                return
+        raise LockedError(
+            f"{directory.path} was replaced by another store meanwhile: open it again"
+        )
+
+    def _check_company(self, directory: StoreDirectory) -> None:
+        """Raise StorageError where a new lock file of the engine would be one beside another.
+
+        Those who have the store open work with the one that was removed, and know nothing of
+        readers and writers that use another.
+        """
+        try:
+            directory.status(LOCK)
+        except FileNotFoundError:
+            found = openers(directory.path)
+            if found:
+                raise StorageError(
+                    f"{directory.path / LOCK} was removed while the store is held by "
+                    f"{_names(found)}: close it there, then it is made anew"
+                ) from None
+        except OSError as error:
+            raise StorageError(
+                f"cannot look at {directory.path / LOCK}: {error.strerror}"
+            ) from None
+
+    def _register(self, directory: StoreDirectory, access: str) -> None:
+        """Say who has the store open. Where that cannot be written, nobody is told."""
+        with contextlib.suppress(OSError):
+            with contextlib.suppress(FileExistsError):
+                directory.make_directory(OPENERS)
+            name = f"{os.getpid()}-{os.urandom(4).hex()}"
             opener = Opener(os.getpid(), socket.gethostname(), time.time(), access)
-            while True:
-                file = entry.open("xb", buffering=0)
-                self._files.append(file)
-                self._entry = entry
-                fcntl.flock(file, fcntl.LOCK_EX)
-                if os.fstat(file.fileno()).st_nlink:  # else it was taken for one that was killed
-                    break
-            file.write(json.dumps(opener._asdict()).encode())
+            with directory.inside(OPENERS) as entries:
+                while True:
+                    descriptor = entries.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+                    self._descriptors.append(descriptor)
+                    self._entry = name
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                    if os.fstat(descriptor).st_nlink:  # else it was taken for one that was killed
+                        break
+            os.write(descriptor, json.dumps(opener._asdict()).encode())
 
 
 def _refusal(path: Path, lock: str, kind: int) -> str:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from diskreplay.arguments import checked_capacity, checked_path
 from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.buffer import open as open_buffer
-from diskreplay.directory import beside, holds_store
+from diskreplay.creation import beside
+from diskreplay.directory import holds_store
 from diskreplay.errors import ArgumentError, MismatchError, NotLiveError, StorageError
 from diskreplay.refusals import ours, real_path
 from diskreplay.schema import STANDARD_FIELDS, fields_of

@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from diskreplay.directory import DATA, check_kinds, check_store, read_uuid
+from diskreplay.directory import check_kinds, check_store, read_uuid
 from diskreplay.engine import errors_of, open_env
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.locks import Hold
 from diskreplay.pages import DataFile, Meta
+from diskreplay.store_directory import DATA, StoreDirectory
 from diskreplay.walk import Faults
 
 PathLike = str | os.PathLike[str]
@@ -44,7 +45,7 @@ def reading(path: Path, faults: Faults) -> Iterator[tuple[DataFile | None, str |
     except DamageError as error:
         faults.add(str(error))
     try:
-        file = _data_file(path / DATA, faults)
+        file = _data_file(path, faults)
         try:
             yield file, uuid
         finally:
@@ -87,19 +88,20 @@ def pinned(path: Path, file: DataFile) -> Iterator[tuple[Meta | None, list[str]]
                 del txn  # it holds its place among the readers until it is gone
     finally:
         env.close()
-    yield metas[0], ["lock.mdb does not belong to it: another file was put in its place"]
+    yield (
+        (metas[0] if metas else None),
+        ["lock.mdb does not belong to it: another file was put in its place"],
+    )
 
 
 def _data_file(path: Path, faults: Faults) -> DataFile | None:
     try:
-        file = DataFile(path)
+        with StoreDirectory(path) as directory:
+            return DataFile(directory.open(DATA))
     except FileNotFoundError:
         faults.add(f"{DATA} is missing beside its manifest")
-        return None
+    except DamageError as error:
+        faults.add(str(error))
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from None
-    if file.is_regular:
-        return file
-    file.close()
-    faults.add(f"{DATA} is not a file")
+        raise StorageError(f"cannot read {path / DATA}: {error.strerror}") from None
     return None

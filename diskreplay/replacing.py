@@ -6,16 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from diskreplay.directory import (
-    MANIFEST,
-    check_outside,
-    exchange,
-    is_of_store,
-    work_directory,
-)
+from diskreplay.creation import check_outside, exchange, work_directory
+from diskreplay.directory import is_of_store
 from diskreplay.errors import NotAStoreError, StorageError
 from diskreplay.locks import ALONE, Hold
 from diskreplay.refusals import real_path, refusals
+from diskreplay.store_directory import MANIFEST
 
 
 @contextlib.contextmanager

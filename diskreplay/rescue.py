@@ -11,7 +11,8 @@ import numpy as np
 
 from diskreplay.arguments import checked_path
 from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer
-from diskreplay.directory import beside, holds_store
+from diskreplay.creation import beside
+from diskreplay.directory import holds_store
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.exclusive import Exclusive
 from diskreplay.generator import generator_from_plain

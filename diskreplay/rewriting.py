@@ -25,23 +25,24 @@ import numpy as np
 
 from diskreplay.arguments import checked_capacity, checked_path
 from diskreplay.codec import Codec
-from diskreplay.directory import DATA, make_known, sync, work_directory
+from diskreplay.creation import sync, work_directory
 from diskreplay.errors import DamageError, LockedError, StorageError
 from diskreplay.estimation import estimate, human
 from diskreplay.facts import Identity, State, identity_of, schema_of, state_of
 from diskreplay.locks import ALONE
+from diskreplay.notes import make_known
 from diskreplay.priorities import BLOCK_SLOTS, Blocks, Priorities, block_of, block_span, ring_spans
 from diskreplay.refusals import ours
 from diskreplay.samplers import PrioritizedSampler
 from diskreplay.schema import Schema
 from diskreplay.store import Snapshot, Store
+from diskreplay.store_directory import DATA, HIDDEN, LOCK, StoreDirectory
 from diskreplay.verification import Progress
 from diskreplay.wording import count_of
 
 PathLike = str | os.PathLike[str]
 
-_NEW = ".diskreplay-rewritten-"
-LOCK = "lock.mdb"
+_NEW = f"{HIDDEN}rewritten-"
 _CHUNK_BYTES = 1 << 20
 _COMMIT_BYTES = 16 << 20
 _OTHER_BYTES = 1 << 20  # facts, runs, and what the parts of the file leave free
@@ -116,8 +117,7 @@ def resize(path: PathLike, capacity: int, *, progress: Progress | None = None) -
 def _rewrite(path: Path, capacity: int | None, progress: Progress | None) -> Rewritten:
     store = Store(path, access=ALONE)
     try:
-        for left in path.glob(f"{_NEW}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        _sweep(path)
         before = store.disk_bytes()
         with store.snapshot() as snapshot:
             found = _Contents(snapshot, store.identity)
@@ -259,19 +259,28 @@ def _check_owner(path: Path) -> None:
         )
 
 
+def _sweep(path: Path) -> None:
+    """Remove the directories that killed rewritings have left; a link of such a name stays."""
+    with contextlib.suppress(OSError), StoreDirectory(path) as directory:
+        for name in directory.names():
+            if name.startswith(_NEW):
+                directory.remove_tree(name)
+
+
 def _swap(place: Path, path: Path) -> None:
     """Put the data file of the store at `place` in the place of that of the store at `path`."""
-    for name in (DATA, LOCK):
-        status = os.stat(path / name)
-        with contextlib.suppress(PermissionError):  # a group that its owner is not in any more
-            os.chown(place / name, -1, status.st_gid)
-        if os.geteuid() == 0:
-            os.chown(place / name, status.st_uid, status.st_gid)
-        os.chmod(place / name, status.st_mode & 0o777)
-    sync(place / DATA)
-    # A lock file tells which of two meta pages is the newer: it must not be that of another file.
-    os.unlink(path / LOCK)
-    os.rename(place / DATA, path / DATA)
-    os.rename(place / LOCK, path / LOCK)
-    sync(path)
+    with StoreDirectory(path) as old, StoreDirectory(place) as new:
+        for name in (DATA, LOCK):
+            status = old.status(name)
+            with contextlib.suppress(PermissionError):  # a group that its owner is not in any more
+                new.own(name, -1, status.st_gid)
+            if os.geteuid() == 0:
+                new.own(name, status.st_uid, status.st_gid)
+            new.permit(name, status.st_mode & 0o777)
+        sync(place / DATA)
+        # A lock file tells which of two meta pages is the newer: it must not be that of another.
+        old.unlink(LOCK)
+        new.move(DATA, old)
+        new.move(LOCK, old)
+        sync(path)
     make_known(path)

@@ -96,6 +96,11 @@ class Ring:
             raise DamageError(f"the state of {path} has no counts in it")
         if state["start"] > state["count"]:
             raise DamageError(f"the state of {path} starts after its end")
+        if state["count"] < self.committed or state["commits"] < self.commits:
+            raise StorageError(
+                f"{path} has {state['count']} transitions in {state['commits']} commits (there "
+                f"were {self.committed} in {self.commits}): its files are others now: open it again"
+            )
         needed = self._packing.live_groups(
             max(state["start"], state["count"] - self.capacity), state["count"], self.capacity
         )

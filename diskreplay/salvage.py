@@ -29,7 +29,7 @@ from diskreplay.facts import (
 )
 from diskreplay.pages import HEADER, INTEGER_KEYS, DataFile, Meta
 from diskreplay.priorities import BLOCK_SLOTS
-from diskreplay.store import unseal
+from diskreplay.seals import unseal
 from diskreplay.walk import Walk
 
 Ints = NDArray[np.int64]

@@ -392,9 +392,11 @@ class Session(Generic[SamplerT]):
             self._take_back_dropped()
         if self._changed_at is None:
             return
-        if not anywhere:
-            self._store.check_place()
-        self._writable().commit()
+        self._store.has_to_be_there = not anywhere
+        try:
+            self._writable().commit()
+        finally:
+            self._store.has_to_be_there = True
         self._is_committed()
 
     def _is_committed(self) -> None:

@@ -17,29 +17,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import os
 import uuid as uuids
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import lmdb
-import msgpack  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
-from xxhash import xxh3_64_intdigest
 
-from diskreplay.directory import (
-    DATA,
-    Note,
-    building,
-    check_data_file,
-    check_kinds,
-    check_outside,
-    check_store,
-    holds_store,
-    read_uuid,
-)
+from diskreplay.creation import building, check_outside
+from diskreplay.directory import check_kinds, check_store, holds_store, read_uuid
 from diskreplay.engine import (
     Records,
     errors_of,
@@ -51,7 +39,12 @@ from diskreplay.engine import (
 )
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.locks import Hold
+from diskreplay.notes import Note
+from diskreplay.opened_files import OpenedFiles
 from diskreplay.packing import ALONE, Packing
+from diskreplay.seals import seal, unseal
+from diskreplay.soundness import check_data_file
+from diskreplay.store_directory import DATA, LOCK
 from diskreplay.warming import Warmer
 
 Ints = NDArray[np.int64]
@@ -62,7 +55,7 @@ _SYNC_FLAGS = {
     "process": {"sync": False, "metasync": False},
 }
 DURABILITIES = tuple(_SYNC_FLAGS)
-_SEAL = b"\x93\xcf"
+_TRIES = 20
 
 
 class Snapshot:
@@ -227,17 +220,20 @@ class Store:
         self.path = path
         check_kinds(path)
         self._writing = access in ("exclusive", "shared")
-        self._note = Note(path, lasting=durability != "process")
+        self._follows = access in ("shared", "read")
+        self.has_to_be_there = True  # where it is not, nothing is committed
         self._hold = Hold(path, access)
         try:
             uuid = read_uuid(path)
-            check_data_file(path, trusted=not self._hold.is_first)
-            self._data = str(path / DATA)
-            status = os.stat(self._data)
-            self._file = status.st_dev, status.st_ino
-            with errors_of(path):
-                self._env = open_env(path, self._writing, _SYNC_FLAGS[durability])
-                self._warmer = Warmer(self._env, path / DATA)
+            check_data_file(path)
+            self._files = OpenedFiles(path, self._hold.files)
+            self._note = Note(path, self._files.data, lasting=durability != "process")
+            # Who writes waits for those who are at it; who reads must not.
+            turn = self._files.commit_lock() if self._writing else contextlib.nullcontext()
+            with errors_of(path), turn:
+                with self._files.engine_opens():
+                    self._env = open_env(path, self._writing, _SYNC_FLAGS[durability])
+                self._warmer = Warmer(self._env, self._files.data)
                 self._databases = open_databases(self._env, create=False)
             with self.snapshot() as snapshot:
                 self.identity: dict[str, Any] = _mapping(snapshot.meta("identity"), path)
@@ -254,10 +250,13 @@ class Store:
     def snapshot(self) -> Iterator[Snapshot]:
         """Look at what is committed now. Cost: about a microsecond."""
         with errors_of(self.path):
-            txn = self._begin()
+            txn = self._begin_newest() if self._follows else self._begin()
             snapshot = Snapshot(self, txn)
             try:
                 yield snapshot
+            except DamageError:
+                self.check_place()  # what is read while it is replaced looks like damage
+                raise
             finally:
                 # A finished transaction holds its reader slot until the object is gone, and a
                 # traceback could keep it.
@@ -268,25 +267,42 @@ class Store:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Commit at the end what the block puts, all of it, or nothing when it raises."""
-        with errors_of(self.path):
+        with errors_of(self.path), self._files.commit_lock():
+            if self.has_to_be_there:
+                self.check_place()
             # The slot of a killed reader would keep every page that is replaced from now on.
             self._env.reader_check()
+            newest = self._files.newest_transaction()
             with self._note.change(), self._begin(write=True) as txn:
+                if txn.id() != newest + 1:
+                    raise self._replaced(LOCK, "Close the store everywhere, then open it again")
                 yield Transaction(self, txn)
 
     def check_place(self) -> None:
-        """Raise StorageError when the data file is not at its path: commits would be lost."""
-        try:
-            status = os.stat(self._data)
-            if (status.st_dev, status.st_ino) == self._file:
-                return
-            found = "is another file now"
-        except OSError as error:
-            found = f"cannot be reached ({error.strerror})"
-        raise StorageError(
-            f"{self._data} {found}: was it removed while it was open? "
-            "save() writes what the buffer holds to another place"
+        """Raise StorageError when a file of the store is not at its path: commits would be lost."""
+        self._files.check()
+
+    def _replaced(self, name: str, way_out: str) -> StorageError:
+        """Return the error of a data file and a lock file that tell of different transactions."""
+        return StorageError(
+            f"{self.path / name} is not the one that others work with: was it replaced while it "
+            f"was open? {way_out}"
         )
+
+    def _begin_newest(self) -> Any:
+        """Begin to read what the data file has, too, as its newest commit, or the one before.
+
+        A lock file that tells of an older one is not that of the writers, who know nothing of this
+        reader. The data file is an older one on an overlay file system that somebody wrote to.
+        """
+        for _ in range(_TRIES):  # a commit may come in between
+            txn = self._begin()
+            behind = self._env.info()["last_txnid"] - txn.id()
+            if 0 <= behind < 2:
+                return txn
+            txn.abort()
+            del txn
+        raise self._replaced(DATA if behind < 0 else LOCK, "Open the store again")
 
     def _begin(self, *, write: bool = False) -> Any:
         begin = functools.partial(self._env.begin, write=write, buffers=not write)
@@ -334,7 +350,10 @@ class Store:
                         env.sync(True)
                     env.close()
         finally:
-            self._note.close()
+            if hasattr(self, "_note"):
+                self._note.close()
+            if hasattr(self, "_files"):
+                self._files.close()
             self._hold.release()
 
     def settle(self) -> None:
@@ -349,25 +368,6 @@ class Store:
 def without_blank(part: Any) -> Any:
     """Return what stands in the place of a record in a value, b"" when nothing was written."""
     return part if bytes(part).strip(b"\0") else b""
-
-
-def seal(key: str | int, content: Any) -> bytes:
-    """Return the bytes of [checksum, key, content]."""
-    body: bytes = msgpack.packb(key) + msgpack.packb(content)
-    return _SEAL + xxh3_64_intdigest(body).to_bytes(8, "big") + body
-
-
-def unseal(raw: Any, key: str | int, what: str) -> Any:
-    """Return the content that `seal` was given; raise DamageError when the bytes are others."""
-    raw = bytes(raw)
-    if raw[:2] == _SEAL and raw[2:10] == xxh3_64_intdigest(raw[10:]).to_bytes(8, "big"):
-        with contextlib.suppress(ValueError, RecursionError, msgpack.UnpackException):
-            _, found, content = msgpack.unpackb(raw)
-            if found == key and type(found) is type(key):
-                return content
-    if not raw:
-        raise DamageError(f"{what} is missing")
-    raise DamageError(f"{what} is damaged: its bytes are not those that were written")
 
 
 def _write_new(place: Path, meta: Mapping[str, Any]) -> None:

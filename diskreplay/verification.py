@@ -9,7 +9,6 @@ import numpy as np
 
 from diskreplay.arguments import MAX_COUNT, checked_path
 from diskreplay.codec import Codec, packing_of
-from diskreplay.directory import DATA
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.facts import (
     Identity,
@@ -27,7 +26,8 @@ from diskreplay.priorities import BLOCK_SLOTS
 from diskreplay.reading import PathLike, pinned, reading
 from diskreplay.refusals import ours
 from diskreplay.schema import Schema
-from diskreplay.store import unseal
+from diskreplay.seals import unseal
+from diskreplay.store_directory import DATA
 from diskreplay.walk import Faults, Walk
 from diskreplay.wording import count_of
 

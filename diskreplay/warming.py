@@ -21,7 +21,6 @@ import os
 import resource
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
@@ -65,7 +64,8 @@ class _Share:
 class Warmer:
     """Has pages of one environment read. Its threads are made when they are first needed."""
 
-    def __init__(self, env: lmdb.Environment, data: Path) -> None:
+    def __init__(self, env: lmdb.Environment, data: int) -> None:
+        """Take an environment and a descriptor of its data file, which stays the caller's."""
         self.helpers: list[threading.Thread] = []
         self._env = env
         self._file = _File(data)
@@ -132,7 +132,6 @@ class Warmer:
             if helper is not threading.current_thread():  # the collector ends a store anywhere
                 helper.join()
         self.helpers = []
-        self._file.close()
 
     def _share_out(self, database: Any, numbers: Ints) -> None:
         """Have helpers read the values of numbers, and wait for them."""
@@ -186,9 +185,8 @@ def _read(txn: Any, share: _Share) -> None:
 class _File:
     """The data file, for reading what stands in a row in it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor = -1
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._mapped = range(0)  # the addresses of the engine's map of it
 
     def read(self, txn: Any, database: Any, numbers: Ints) -> bool:
@@ -211,12 +209,6 @@ class _File:
         begin = min(first, last) - self._mapped.start
         return self._read(begin, begin + abs(last - first) + length)
 
-    def close(self) -> None:
-        """Give the descriptor back."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
     def _find(self, address: int) -> bool:
         """Return whether it is known where in memory the file begins."""
         if address not in self._mapped:
@@ -231,8 +223,6 @@ class _File:
 
     def _read(self, begin: int, end: int) -> bool:
         try:
-            if self._descriptor < 0:
-                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             piece = bytearray(min(_PIECE_BYTES, end - begin))
             for at in range(begin, end, _PIECE_BYTES):
                 os.preadv(self._descriptor, [memoryview(piece)[: end - at]], at)

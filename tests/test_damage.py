@@ -14,8 +14,8 @@ from common import columns, numbers_of, run_python
 from others import Other
 
 import diskreplay
-from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, directory
-from diskreplay.directory import is_known
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, notes
+from diskreplay.notes import is_known
 
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
 
@@ -126,14 +126,14 @@ def test_a_file_with_damaged_pages_is_refused_before_the_engine_dies_of_it(tmp_p
 
 def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) -> None:
     code = """
-        import sys, diskreplay, diskreplay.directory
+        import sys, diskreplay, diskreplay.soundness
         from common import columns
-        walk = diskreplay.directory.structural_faults
+        walk = diskreplay.soundness.structural_faults
         walks = []
-        def counted(file):
-            walks.append(file)
-            return walk(file)
-        diskreplay.directory.structural_faults = counted
+        def counted(data, meta):
+            walks.append(data)
+            return walk(data, meta)
+        diskreplay.soundness.structural_faults = counted
         buffer = diskreplay.open(sys.argv[1])
         assert len(buffer) == 1000
         buffer.extend(**columns(1000, 10))
@@ -175,11 +175,13 @@ def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) ->
         buffer.extend(**columns(0, 20))
         os.utime(tmp_path / "b" / "data.mdb")
         reader = """
-            import sys, diskreplay, diskreplay.directory
-            diskreplay.directory.structural_faults = None  # would be called
+            import sys, diskreplay, diskreplay.soundness
+            walk, walks = diskreplay.soundness.structural_faults, []
+            diskreplay.soundness.structural_faults = lambda *what: walks.append(what) or walk(*what)
             diskreplay.open(sys.argv[1], access="read").sample(10)
+            print(len(walks))
         """
-        run_python(reader, tmp_path / "b")
+        assert int(run_python(reader, tmp_path / "b").stdout) == 1  # company is no reason to trust
     assert walks(tmp_path / "saved") == 0
 
 
@@ -255,5 +257,5 @@ def test_with_durability_process_a_file_is_known_until_the_machine_starts_again(
             buffer.extend(**columns(0, 50))
         assert is_known(path)
         with monkeypatch.context() as patch:
-            patch.setattr(directory, "_boot", lambda: b"another")
+            patch.setattr(notes, "_boot", lambda: b"another")
             assert is_known(path) is lasts

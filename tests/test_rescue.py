@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -67,7 +68,7 @@ def rows_of(buffer: ReplayBuffer | PrioritizedReplayBuffer) -> list[int]:
 
 def free_pages(store: Path) -> list[int]:
     """The pages of a sound store that are free."""
-    file = DataFile(store / "data.mdb")
+    file = DataFile(os.open(store / "data.mdb", os.O_RDONLY))
     try:
         walk = Walk(file, file.metas()[0][0])
         walk.collect_free()
@@ -313,7 +314,7 @@ def test_records_on_several_pages_are_found_without_their_tree(tmp_path: Path) -
     """They begin anywhere in a value, so also those are found whose value begins in a lost page."""
     store = packed_pages(tmp_path / "s")
     live, free = live_records(store), free_pages(store)
-    file = DataFile(store / "data.mdb")
+    file = DataFile(os.open(store / "data.mdb", os.O_RDONLY))
     walk = Walk(file, file.metas()[0][0])
     walk.collect_free()
     tree = walk.trees()[b"transitions"]

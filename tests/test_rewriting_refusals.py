@@ -18,8 +18,9 @@ from stores import told
 
 import diskreplay
 from diskreplay import ReplayBuffer
-from diskreplay.directory import exchange, is_known
+from diskreplay.creation import exchange
 from diskreplay.locks import Hold
+from diskreplay.notes import is_known
 
 
 @pytest.mark.parametrize("access", ["exclusive", "shared", "read"])
@@ -174,9 +175,10 @@ def test_the_new_file_is_on_the_disk_before_it_gets_its_name(
         done.append("sync " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
         fsync(descriptor)
 
-    def noted_rename(old: Any, new: Any) -> None:
-        done.append(f"rename to {Path(new).parent.name}/{Path(new).name}")
-        rename(old, new)
+    def noted_rename(old: Any, new: Any, **inside: int) -> None:
+        at = os.readlink(f"/proc/self/fd/{inside['dst_dir_fd']}") if inside else Path(new).parent
+        done.append(f"rename to {Path(at).name}/{Path(new).name}")
+        rename(old, new, **inside)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "rename", noted_rename)

@@ -219,7 +219,7 @@ def test_a_branch_that_leads_elsewhere_is_found(
     """A key that is off by one hides a record, and neither the engine nor its verifier says so."""
     data = make(tmp_path / "s") / "data.mdb"
     content = data.read_bytes()
-    file = DataFile(data)
+    file = DataFile(os.open(data, os.O_RDONLY))
     walk = Walk(file, file.metas()[0][0])
     walk.collect_free()
     root = walk.trees()[b"transitions"].root

@@ -34,7 +34,7 @@ import diskreplay
 from crash.damage import DAMAGES, Victim, touches_held, victims
 from crash.images import Buffer, Outcome, changed, columns, facts, live_ids, run_apart, verify
 from crash.table import table
-from diskreplay import directory
+from diskreplay.notes import make_known
 
 HEADS = (
     "damage", "rounds", "held", "found", "harmless", "held there", "missed", "verify died",
@@ -133,7 +133,7 @@ def run_round(victim: Victim, damaged: bytes, *, silent: bool) -> tuple[Outcome,
     def look(function: Callable[[], Any]) -> Outcome:
         file.write_bytes(damaged)
         if silent and len(damaged) == len(victim.data):
-            getattr(directory, "make_known", lambda _: None)(victim.path)
+            make_known(victim.path)
         outcome = run_apart(function, _SECONDS)
         (victim.path / "lock.mdb").unlink(missing_ok=True)
         return outcome

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
-from diskreplay.directory import check_data_file
+from diskreplay.soundness import check_data_file
 
 Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
-from diskreplay.directory import check_outside, work_directory
+from diskreplay.creation import check_outside, work_directory
 from diskreplay.replacing import replacing
 
 Progress = Callable[[int, int], None]

@@ -14,7 +14,7 @@ import click
 import numpy as np
 
 import diskreplay
-from diskreplay.directory import beside
+from diskreplay.creation import beside
 from diskreplay.schema import infer_schema
 from diskreplay.wording import count_of
 from diskreplay_tools.charts import tell

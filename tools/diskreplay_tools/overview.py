@@ -201,6 +201,8 @@ def _overview(facts: dict[str, Any], path: Path, on: Screen) -> Iterator[str]:
     for who in facts["openers"]:
         since = f"since {moment(who['since'])}"
         yield item(f"pid {who['pid']} on {printable(who['host'])}", f"{who['access']}, {since}", on)
+        if who["stopped"]:
+            yield f"    it is stopped: kill -CONT {who['pid']} lets it go on"
 
 
 def _field_lines(plain: Sequence[Any] | None, on: Screen) -> Iterator[str]:

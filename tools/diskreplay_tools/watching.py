@@ -156,7 +156,8 @@ def _opener_lines(openers: list[dict[str, Any]], on: Screen) -> Iterator[str]:
         yield "  open        by nobody else"
     label = "open"
     for who in openers:
-        yield f"  {label:<10}  pid {who['pid']} on {printable(who['host'])}, {who['access']}"
+        access = f"{who['access']}{', stopped' * who['stopped']}"
+        yield f"  {label:<10}  pid {who['pid']} on {printable(who['host'])}, {access}"
         label = ""
 
 

@@ -1,0 +1,32 @@
+"""Seals: the bytes of everything in a store that is not a record, with a checksum and its key."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+from xxhash import xxh3_64_intdigest
+
+from diskreplay.errors import DamageError
+
+_SEAL = b"\x93\xcf"
+
+
+def seal(key: str | int, content: Any) -> bytes:
+    """Return the bytes of [checksum, key, content]."""
+    body: bytes = msgpack.packb(key) + msgpack.packb(content)
+    return _SEAL + xxh3_64_intdigest(body).to_bytes(8, "big") + body
+
+
+def unseal(raw: Any, key: str | int, what: str) -> Any:
+    """Return the content that `seal` was given; raise DamageError when the bytes are others."""
+    raw = bytes(raw)
+    if raw[:2] == _SEAL and raw[2:10] == xxh3_64_intdigest(raw[10:]).to_bytes(8, "big"):
+        with contextlib.suppress(ValueError, RecursionError, msgpack.UnpackException):
+            _, found, content = msgpack.unpackb(raw)
+            if found == key and type(found) is type(key):
+                return content
+    if not raw:
+        raise DamageError(f"{what} is missing")
+    raise DamageError(f"{what} is damaged: its bytes are not those that were written")

@@ -227,11 +227,10 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedSampler, PrioritizedBatch]):
         array([2.5], dtype=float32)
         """
         ids = whole_numbers("indices", indices, any_shape=True)
-        write_ids = ids.reshape(-1)
         with self._view():
-            self._check_live(write_ids)
-            found = self._sampler.priorities(write_ids, self._ring.first, self._ring.count)
-        return found.reshape(ids.shape)
+            self._check_live(ids)
+            found = self._sampler.priorities(ids.reshape(-1), self._ring.first, self._ring.count)
+        return found if ids.ndim == 1 else found.reshape(ids.shape)
 
     @property
     def beta(self) -> float:

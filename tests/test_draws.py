@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from common import columns, numbers_of, run_python
+from common import columns, numbers_of, row, run_python
 from test_batches import fill
 from test_damage import spoil
 
@@ -73,6 +73,9 @@ def test_probabilities_are_the_shares_of_the_mass() -> None:
         twin = filled(PrioritizedReplayBuffer, beta_start=0.8).sample(50)
         weights = diskreplay.importance_weights(probabilities, len(buffer), 0.8)
         assert weights.tobytes() == twin.weights.tobytes()
+        buffer.push(**row(80), x=80, priority=1000.0)  # evicts write id 20, of priority 6
+        more = (1000.0 + 1e-6) ** 0.6 - (6 + 1e-6) ** 0.6
+        assert buffer.total_mass == pytest.approx(masses.sum() + more, rel=1e-12)
     with filled(ReplayBuffer) as buffer:
         assert buffer.draw(60).probabilities.tolist() == [1 / 60] * 60
         assert sorted(buffer.draw(60).indices.tolist()) == list(range(20, 80))

@@ -234,7 +234,7 @@ def masked(values: Any) -> Any:
 
 @pytest.mark.parametrize("what", calls(None))
 def test_a_masked_array_is_refused_wherever_an_array_is_taken(what: str) -> None:
-    for bad in (masked([1.0]), masked([[1.0, 2.0, 3.0]]), np.ma.masked):
+    for bad in (masked([1.0]), masked([[1.0, 2.0, 3.0]]), masked(4), np.ma.masked):
         for call in calls(bad)[what]:
             with pytest.raises(diskreplay.DiskReplayError):
                 call()

@@ -23,7 +23,7 @@ from diskreplay.estimation import DiskSpaceWarning, Estimate, estimate
 from diskreplay.merging import merge
 from diskreplay.priorities import importance_weights
 from diskreplay.rescue import Repair, repair
-from diskreplay.rewriting import Rewritten, compact, resize
+from diskreplay.rewriting import Rewritten, compact, convert, resize
 from diskreplay.schema import Field, Schema
 from diskreplay.sum_tree import SumTree
 from diskreplay.verification import verify
@@ -62,6 +62,7 @@ __all__ = [
     "WaitingWarning",
     "__version__",
     "compact",
+    "convert",
     "estimate",
     "importance_weights",
     "merge",

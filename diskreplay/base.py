@@ -25,7 +25,7 @@ from diskreplay.pickling import Pickled
 from diskreplay.reader import Reader
 from diskreplay.runs import with_live
 from diskreplay.schema import STANDARD_FIELDS
-from diskreplay.session import RUN_SETTINGS, PathLike
+from diskreplay.session import RUN_SETTINGS, PathLike, conversion
 from diskreplay.shared import Shared
 from diskreplay.sight import only_row
 from diskreplay.store import Snapshot, Store
@@ -267,11 +267,11 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
                 )
             store = Store(checked_path(path))
             try:
-                found = store.identity.get("kind")
-                if found != self._store.identity["kind"]:
+                found, kind = store.identity.get("kind"), self._store.identity["kind"]
+                if found != kind:
                     raise MismatchError(
-                        f"{store.path} holds a {found} buffer (expected "
-                        f"{self._store.identity['kind']}): load it into a buffer of its own kind"
+                        f"{store.path} holds a {found} buffer (expected {kind}): load it into a "
+                        f"buffer of its own kind, or {conversion(store.path, kind)}"
                     )
                 self._commit()
                 self._store.check_place()

@@ -129,7 +129,8 @@ def _check_alike(buffers: Sequence[Buffer]) -> None:
         if type(other) is not type(first):
             raise MismatchError(
                 f"{other.path} is a {type(other).__name__} (expected {type(first).__name__}, as "
-                f"{first.path}): only stores of one kind can be merged"
+                f"{first.path}): only stores of one kind can be merged; "
+                "diskreplay.convert() makes one of another kind"
             )
     with_schema = [buffer for buffer in buffers if buffer.schema is not None]
     for other in with_schema[1:]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,20 @@ import numpy as np
 from diskreplay.arguments import checked_capacity, checked_path
 from diskreplay.codec import Codec
 from diskreplay.creation import sync, work_directory
-from diskreplay.errors import DamageError, LockedError, StorageError
+from diskreplay.errors import (
+    ArgumentError,
+    DamageError,
+    LockedError,
+    MismatchError,
+    StorageError,
+)
 from diskreplay.estimation import estimate, human
-from diskreplay.facts import Identity, State, identity_of, schema_of, state_of
+from diskreplay.facts import KINDS, Identity, State, identity_of, schema_of, state_of
 from diskreplay.locks import ALONE
 from diskreplay.notes import make_known
 from diskreplay.priorities import BLOCK_SLOTS, Blocks, Priorities, block_of, block_span, ring_spans
 from diskreplay.refusals import ours
-from diskreplay.samplers import PrioritizedSampler
+from diskreplay.samplers import DEFAULTS, PrioritizedSampler
 from diskreplay.schema import Schema
 from diskreplay.store import Snapshot, Store
 from diskreplay.store_directory import DATA, HIDDEN, LOCK, StoreDirectory
@@ -43,6 +49,7 @@ from diskreplay.wording import count_of
 PathLike = str | os.PathLike[str]
 
 _NEW = f"{HIDDEN}rewritten-"
+_PRIORITY = 1.0  # of new transitions where there was none before
 _CHUNK_BYTES = 1 << 20
 _COMMIT_BYTES = 16 << 20
 _OTHER_BYTES = 1 << 20  # facts, runs, and what the parts of the file leave free
@@ -50,7 +57,7 @@ _OTHER_BYTES = 1 << 20  # facts, runs, and what the parts of the file leave free
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What `compact` and `resize` did.
+    """What `compact`, `resize` and `convert` did.
 
     size:          transitions that are live now
     dropped:       transitions that were live before, and are not any more
@@ -94,7 +101,7 @@ def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
 
     progress:  called with transitions done and in all, now and then
     """
-    return _rewrite(checked_path(path), None, progress)
+    return _rewrite(checked_path(path), progress)
 
 
 @ours
@@ -111,10 +118,50 @@ def resize(path: PathLike, capacity: int, *, progress: Progress | None = None) -
     >>> len(open("runs/short"))
     5
     """
-    return _rewrite(checked_path(path), checked_capacity(capacity), progress)
+    return _rewrite(checked_path(path), progress, capacity=checked_capacity(capacity))
 
 
-def _rewrite(path: Path, capacity: int | None, progress: Progress | None) -> Rewritten:
+@ours
+def convert(
+    path: PathLike, kind: str, *, progress: Progress | None = None, **settings: float
+) -> Rewritten:
+    """Make a uniform store a prioritized one, or a prioritized one uniform.
+
+    Transitions, write ids, runs and the random stream stay what they are. Each transition gets the
+    priority 1.0, as if it had just been pushed, and the annealing begins; or all priorities are
+    dropped, with their settings. Otherwise as `compact`, in cost and errors.
+
+    Raises MismatchError when the store is of that kind already, and ArgumentError for settings that
+    are out of their range or, of a uniform store, for any; nothing is changed then.
+
+    >>> with ReplayBuffer(capacity=10, path="runs/kind") as buffer:
+    ...     _ = buffer.push(state=[0.0], action=0, reward=1.0, next_state=[1.0], done=False)
+    >>> convert("runs/kind", "prioritized", alpha=0.7).size
+    1
+    >>> open("runs/kind").priorities([0])
+    array([1.], dtype=float32)
+
+    kind:      "prioritized" or "uniform"
+    settings:  of a prioritized store, as its constructor takes them and with its defaults: alpha,
+               beta_start, beta_end, beta_frames, epsilon
+    """
+    if kind not in KINDS:
+        raise ArgumentError(f"kind must be one of {', '.join(KINDS)} (found {kind!r})")
+    names = DEFAULTS if kind == "prioritized" else {}
+    if unknown := settings.keys() - names.keys():
+        has = f"expected some of {', '.join(names)}" if names else "it has no settings of its own"
+        raise ArgumentError(f"{min(unknown)!r} is no setting of a {kind} store: {has}")
+    return _rewrite(checked_path(path), progress, kind=kind, settings=settings)
+
+
+def _rewrite(
+    path: Path,
+    progress: Progress | None,
+    *,
+    capacity: int | None = None,
+    kind: str | None = None,
+    settings: Mapping[str, float] | None = None,
+) -> Rewritten:
     store = Store(path, access=ALONE)
     try:
         _sweep(path)
@@ -122,6 +169,11 @@ def _rewrite(path: Path, capacity: int | None, progress: Progress | None) -> Rew
         with store.snapshot() as snapshot:
             found = _Contents(snapshot, store.identity)
             target = found.identity._replace(capacity=capacity or found.identity.capacity)
+            if kind is not None:
+                if kind == target.kind:
+                    raise MismatchError(f"{path} is {kind} already: open() takes other settings")
+                target = target._replace(kind=kind)
+                found.become(kind, settings or {})
             if target.kind == "prioritized":
                 found.sampler(target.capacity)  # or a buffer of that capacity could not be opened
             size = min(found.state.count - found.first, target.capacity)
@@ -152,16 +204,28 @@ class _Contents:
         self.identity: Identity = identity_of(identity)
         self.state: State = state_of(snapshot.meta("state"), self.identity.kind)
         self.first = self.state.first(self.identity.capacity)
+        self._facts: dict[str, Any] = dict(snapshot.meta("state"))
         plain = snapshot.meta("schema")
         self.schema: Schema | None = None if plain is None else schema_of(plain)
         if self.schema is None and self.state.count:
             raise DamageError("the schema is missing: repair() copies what can be read")
         self._codec = Codec(self.schema) if self.schema else None
 
+    def become(self, kind: str, settings: Mapping[str, float]) -> None:
+        """Have the state of a buffer of another kind in which the transitions are all new."""
+        kept = {k: v for k, v in self.state.settings.items() if k not in DEFAULTS}
+        self._facts |= {"sampler": {}, "settings": kept}
+        if kind == "prioritized":
+            self._facts["settings"] = {**kept, **DEFAULTS, **settings}
+            sampler = self.sampler(self.identity.capacity)
+            if self.first < self.state.count:
+                sampler.raise_largest(np.array([_PRIORITY], np.float32))
+            self._facts |= {"sampler": sampler.state(), "settings": kept | sampler.settings()}
+
     def sampler(self, capacity: int) -> PrioritizedSampler:
         """Return an empty sampler of a capacity; raise ArgumentError when memory has no room."""
-        names = PrioritizedSampler.SETTINGS
-        return PrioritizedSampler(capacity, **{name: self.state.settings[name] for name in names})
+        settings = self._facts["settings"]
+        return PrioritizedSampler(capacity, **{name: settings[name] for name in DEFAULTS})
 
     def write(self, place: Path, target: Identity, progress: Progress) -> None:
         """Make a store at `place` of what is live, or of the newest of it."""
@@ -181,8 +245,7 @@ class _Contents:
                     txn.put_blocks(self._blocks(first, capacity))
                 for number, run in enumerate(self._snapshot.runs()):
                     txn.put_run(number, run)
-                state = {**self._snapshot.meta("state"), "start": max(first, self.state.start)}
-                txn.put_meta({"state": state})
+                txn.put_meta({"state": {**self._facts, "start": max(first, self.state.start)}})
                 if self.schema is not None:
                     txn.put_meta({"schema": self.schema.to_plain()})
         finally:
@@ -217,6 +280,10 @@ class _Contents:
         count, before = self.state.count, self.identity.capacity
         old: Priorities = np.zeros(before, np.float32)
         live = _block_numbers(first, count, before)
+        if self.identity.kind != "prioritized":
+            for span in ring_spans(first, count, before, before):
+                old[span] = _PRIORITY
+            return Blocks(old, live)
         for number, content in self._snapshot.blocks_one_by_one(live).items():
             old[block_span(number, before)] = block_of(number, content, before)
         if capacity == before:

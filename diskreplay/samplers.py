@@ -47,6 +47,11 @@ def side_table_nbytes(capacity: int) -> int:
     return 20 * capacity + marks + np.dtype(np.float32).itemsize * _WAITING_KEPT
 
 
+DEFAULTS = {
+    "alpha": 0.6, "beta_start": 0.4, "beta_end": 1.0, "beta_frames": 100_000, "epsilon": 1e-6
+}  # fmt: skip
+
+
 class PrioritizedSampler:
     """Draws write ids with probability `mass / total`, mass = `(priority + epsilon) ** alpha`.
 
@@ -55,7 +60,7 @@ class PrioritizedSampler:
     than one by one, and a call that is interrupted before its write ids are live leaves no trace.
     """
 
-    SETTINGS = ("alpha", "beta_start", "beta_end", "beta_frames", "epsilon")
+    SETTINGS = tuple(DEFAULTS)
 
     def __init__(
         self,

@@ -317,10 +317,12 @@ class Session(Generic[SamplerT]):
         if type(found) is not type(expected):
             raise DamageError(f"the identity of {self._path} has no usable {name} ({found!r})")
         if found != expected:
-            change = "change it with diskreplay.resize(), " * (name == "capacity")
+            way_out = "change it with diskreplay.resize(), or load() it into a new buffer"
+            if name == "kind":
+                way_out = f"or {conversion(self._path, expected)}"
             raise MismatchError(
                 f"{name} is {found} in {self._path} (expected {expected}): open it with "
-                f"diskreplay.open({str(self._path)!r}), {change}or load() it into a new buffer"
+                f"diskreplay.open({str(self._path)!r}), {way_out}"
             )
 
     def _before_fork(self) -> None:
@@ -422,6 +424,14 @@ class Session(Generic[SamplerT]):
             return None
         finally:
             self._lock.release()
+
+
+def conversion(path: Path, kind: Any) -> str:
+    """Return the words that advise to make a store one of another kind."""
+    return (
+        f"make it {kind} with diskreplay.convert({str(path)!r}, {kind!r}), or with "
+        f'"diskreplay convert {path} --to {kind}"'
+    )
 
 
 def is_open_here(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""compact and resize: killed at each step, at random moments, and interrupted."""
+"""compact, resize and convert: killed at each step, at random moments, and interrupted."""
 
 from __future__ import annotations
 
@@ -18,6 +18,37 @@ from stores import told
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
+
+
+@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
+def test_a_kill_at_each_step_of_a_conversion_leaves_one_or_the_other(
+    kind: str, tmp_path: Path
+) -> None:
+    path = (stores.prioritized if kind == "uniform" else stores.uniform)(tmp_path / "s")
+    whole = {kind_of(path): told(path)}
+    kept = tmp_path / "kept"
+    shutil.copytree(path, kept)
+    diskreplay.convert(path, kind)
+    whole[kind] = told(path)
+    shutil.rmtree(path)
+    shutil.copytree(kept, path)
+    seen = set()
+    for step in at_each_step(lambda: diskreplay.convert(path, kind)):
+        found = kind_of(path)
+        if found not in seen or step % 10 == 0:
+            assert diskreplay.verify(path) == []
+        assert told(path) == whole[found]
+        if found == kind:
+            shutil.rmtree(path)
+            shutil.copytree(kept, path)
+        seen.add(found)
+    assert seen == set(whole)
+    assert not list(path.glob(".diskreplay-rewritten-*"))
+
+
+def kind_of(path: Path) -> str:
+    with diskreplay.open(path, access="read") as buffer:
+        return str(buffer.stats()["kind"])
 
 
 @pytest.mark.parametrize("capacity", [None, 200])

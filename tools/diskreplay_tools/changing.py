@@ -1,4 +1,4 @@
-"""The commands that change a store: `compact`, `resize`, `clear`."""
+"""The commands that change a store: `compact`, `resize`, `convert`, `clear`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,37 @@ def resize(path: Path, capacity: int, yes: bool) -> None:
     with progress("resize") as show:
         done = diskreplay.resize(path, capacity, progress=show)
     tell(f"{path}: capacity {capacity:,}; {done}")
+
+
+@click.command()
+@store_argument
+@click.option(
+    "--to", "kind", type=click.Choice(["prioritized", "uniform"]), required=True, help="The kind."
+)
+@click.option("--alpha", type=float, help="0 draws uniformly, 1 in full proportion.")
+@click.option("--beta-start", type=float, help="Exponent of the importance weights, at first.")
+@click.option("--beta-end", type=float, help="The same after --beta-frames.")
+@click.option("--beta-frames", type=int, help="Batches until it is the last.")
+@click.option("--epsilon", type=float, help="Added to each priority.")
+@click.option("--yes", is_flag=True, help="Do not ask before priorities are dropped.")
+def convert(path: Path, kind: str, yes: bool, **settings: float | None) -> None:
+    """Make a uniform store prioritized, or the reverse.
+
+    Transitions, write ids, runs and random stream stay. Each transition gets the priority 1, and
+    settings are those of the constructor where they are not given; or the priorities are dropped,
+    before which it asks. Nobody may have the store open. A kill at any moment leaves the old store
+    or the new one, whole.
+
+    Example: diskreplay convert runs/a --to prioritized --alpha 0.7
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    with diskreplay.open(path, access="read", window_bytes=0) as buffer:
+        n = len(buffer) if isinstance(buffer, diskreplay.PrioritizedReplayBuffer) else 0
+    if kind == "uniform" and n and not yes:
+        click.confirm(f"Drop the priorities of {n:,} transitions of {path}?", abort=True)
+    with progress("convert") as show:
+        done = diskreplay.convert(path, kind, progress=show, **given)
+    tell(f"{path}: {kind}; {done}")
 
 
 @click.command()

@@ -24,6 +24,7 @@ SECTIONS = {
     "Change a store": {
         "compact": "changing",
         "resize": "changing",
+        "convert": "changing",
         "clear": "changing",
     },
     "Make a store of others": {

@@ -55,21 +55,26 @@ def with_live(runs: Sequence[Any], first: int, count: int) -> list[Any]:
     spans.sort(key=lambda span: span.first)
     columns = np.array(spans, np.int64).reshape(-1, len(Span._fields)).T
     _, firsts, ends, least, most = columns
-    reach = np.maximum.accumulate(ends)
+    # The live part of each, and the slice of those that overlap it.
+    begins, stops = np.maximum(firsts, first), np.minimum(ends, count)
+    lows = np.searchsorted(np.maximum.accumulate(ends), begins, "right")
+    highs = np.searchsorted(firsts, stops)
+    parts = np.array([begins, stops, lows, highs]).T.tolist()
     live: dict[int, tuple[int, int]] = {}
-    for at, span in enumerate(spans):
-        begin, end = max(span.first, first), min(span.end, count)
+    for at, (span, (begin, end, near, beyond)) in enumerate(zip(spans, parts, strict=True)):
         there = end - begin
-        near = slice(np.searchsorted(reach, begin, "right"), np.searchsorted(firsts, end))
-        overlap = np.minimum(ends[near], end) - np.maximum(firsts[near], begin)
-        overlap = np.maximum(overlap, 0)
-        others = np.arange(len(spans))[near] != at
-        elsewhere = ends[near] - firsts[near] - overlap  # write ids that are not live rows of this
-        of_others = np.maximum(least[near] - elsewhere, 0)[others].sum()
-        high = max(0, min(span.most, there - int(of_others)))
+        of_others_least = of_others_most = 0
+        if beyond - near > 1:
+            others = np.delete(np.arange(near, beyond), at - near)
+            overlap = np.minimum(ends[others], end) - np.maximum(firsts[others], begin)
+            overlap = np.maximum(overlap, 0)
+            elsewhere = ends[others] - firsts[others] - overlap
+            of_others_least = int(np.maximum(least[others] - elsewhere, 0).sum())
+            of_others_most = int(np.minimum(most[others], overlap).sum())
+        high = max(0, min(span.most, there - of_others_least))
         low = span.least - (span.end - span.first - there)
         if is_known:  # else somebody unknown may have written the others
-            low = max(low, there - int(np.minimum(most[near], overlap)[others].sum()))
+            low = max(low, there - of_others_most)
         live[span.number] = (min(max(low, 0), high), high)
     return [
         {**run, "live": live.get(number, (0, 0)) if _span(number, run) is not None else None}

@@ -53,8 +53,8 @@ def verify(path: PathLike, *, progress: Progress | None = None) -> list[str]:
     and never an error; the data are not changed. A writer may go on meanwhile: what is checked
     is one commit, and the pages that it replaces are used again only afterwards.
 
-    Cost: reads each page in use once, about 100 MB a second. Memory: 3 bytes a page of the file,
-    and the largest record.
+    Cost: reads each page in use once, 180 MB a second for records of 500 bytes, 20 for records of
+    70. Memory: 3 bytes a page of the file, and the largest record.
 
     Raises NotAStoreError where there is no store, LockedError when it is open in this process, and
     StorageError when it may not be read.

@@ -94,6 +94,8 @@ def test_nothing_is_said_of_a_description_that_makes_no_sense() -> None:
         assert found[0]["live"] == (10, 10)
         assert not isinstance(wrong, dict) or found[1]["live"] is None
         assert writer_of([sound, wrong], 3) is None
+    mixed = [{"first": 0, "end": 100, "rows": 60}, {"rows": "forty"}]  # whose the others may be
+    assert with_live(mixed, 50, 100)[0]["live"] == (10, 50)
     assert with_live([], 0, 0) == []
 
 

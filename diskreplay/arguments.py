@@ -54,8 +54,9 @@ def as_array(values: Any, error: type[DiskReplayError], expected: str) -> NDArra
         if not _is_masked(values):
             return np.asarray(values)
     except Exception as problem:
-        way_out = ": give tensor.detach().cpu()" if "tensor" in str(problem).lower() else ""
-        raise error(f"{expected}: {problem}{way_out}") from None
+        reason = str(problem).rstrip(".") or type(problem).__name__
+        way_out = ": give tensor.detach().cpu()" if "tensor" in reason.lower() else ""
+        raise error(f"{expected}: {reason}{way_out}") from None
     raise error(
         f"{expected}: a masked array would lose its mask, and its hidden values would count: "
         "give array.filled(value), or array.compressed()"

@@ -203,7 +203,7 @@ def test_the_error_has_the_way_out() -> None:
         (lambda: buffer.get(tensor), ArgumentError),
         (lambda: buffer.priorities(tensor), ArgumentError),
     ]:
-        with pytest.raises(error, match=r"requires grad.*: give tensor\.detach\(\)\.cpu\(\)"):
+        with pytest.raises(error, match=r"requires grad: give tensor\.detach\(\)\.cpu\(\)"):
             call()
     assert buffer.stats() == before
 

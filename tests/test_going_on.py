@@ -6,7 +6,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,6 +239,37 @@ def test_the_error_of_a_background_commit_is_met_by_the_next_call(tmp_path: Path
     with diskreplay.open(tmp_path / "b") as again:
         again.check()
         assert [int(e.reward * 8) for e in again] == list(range(accepted + 10))
+
+
+@pytest.mark.parametrize("name", ["push", "extend", "update"])
+def test_the_call_after_a_background_commit_that_failed_commits_itself(
+    name: str, tmp_path: Path
+) -> None:
+    buffer = PrioritizedReplayBuffer(1000, path=tmp_path / "b", commit_interval=0.01)
+    buffer.extend(**columns(0, 10))
+    buffer.flush()
+    data = tmp_path / "b" / "data.mdb"
+    data.rename(tmp_path / "away")
+    buffer.push(**row(10))
+    end = time.monotonic() + 60
+    while not buffer._commit_failed:
+        assert time.monotonic() < end, "nobody remembers that the commit failed"
+        time.sleep(0.005)
+    calls: dict[str, Callable[[], Any]] = {
+        "push": lambda: buffer.push(**row(11)),
+        "extend": lambda: buffer.extend(**columns(11, 5)),
+        "update": lambda: buffer.update_priorities([0], [7.0]),
+    }
+    with pytest.raises(diskreplay.StorageError, match=r"data\.mdb"):
+        calls[name]()
+    assert (len(buffer), buffer.max_priority) == (11, 1.0)
+    (tmp_path / "away").rename(data)
+    calls[name]()
+    assert not buffer._commit_failed
+    numbers = list(range(len(buffer)))
+    buffer.close()
+    with diskreplay.open(tmp_path / "b") as again:
+        assert [int(e.reward * 8) for e in again] == numbers
 
 
 def test_a_large_extend_that_fails_is_undone_whole(tmp_path: Path) -> None:

@@ -108,6 +108,42 @@ def test_updates_of_what_others_evict_are_dropped_and_counted(tmp_path: Path, ot
     buffer.check()
 
 
+def test_an_update_of_the_oldest_is_committed_and_one_of_what_it_evicts_is_not(
+    tmp_path: Path,
+) -> None:
+    buffer = shared(tmp_path / "b", capacity=10)
+    buffer.extend(**columns(0, 10), priorities=np.arange(10) + 1)
+    buffer.flush()
+    buffer.update_priorities([4, 5], [40, 50])
+    buffer.extend(**columns(10, 5), priorities=[2] * 5)  # evicts 0 to 4 at the commit
+    buffer.flush()
+    assert buffer.stats()["stale_updates"] == 1
+    assert priorities(buffer) == [50, *range(7, 11), *[2] * 5]
+    buffer.close()
+    with diskreplay.open(tmp_path / "b") as again:
+        again.check()
+        assert again.priorities(np.arange(5, 15)).tolist() == [50, *range(7, 11), *[2] * 5]
+
+
+@pytest.mark.parametrize("n", [1, 20_000])  # so many are kept as one
+def test_the_largest_priority_is_that_of_any_update_that_waited(
+    n: int, tmp_path: Path, other: Other
+) -> None:
+    buffer = shared(tmp_path / "b")
+    buffer.extend(**columns(0, 3), priorities=[1, 1, 1])
+    buffer.flush()
+    buffer.update_priorities([0] * n, [9] * n)
+    buffer.update_priorities([0] * n, [3] * n)
+    buffer.update_priorities([1] * n, [2] * n)
+    assert buffer.max_priority == 9
+    buffer.flush()
+    assert buffer.max_priority == 9
+    other.open(1000, access="shared")
+    other.extend(3, 1)
+    other.flush()
+    assert priorities(buffer) == [3, 2, 1, 9]
+
+
 def test_draws_of_all_processes_advance_beta(tmp_path: Path, other: Other) -> None:
     buffer = shared(tmp_path / "b", beta_frames=100)
     buffer.extend(**columns(0, 50))

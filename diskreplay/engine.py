@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from diskreplay.errors import DamageError, DiskReplayError, StorageError
 from diskreplay.packing import ALONE, Packing
+from diskreplay.wording import count_of
 
 Ints = NDArray[np.int64]
 Records = Sequence[bytes] | NDArray[np.uint8]  # an array has a record a row
@@ -187,7 +188,7 @@ def integer_keys(numbers: Ints) -> list[bytes]:
 def number_of(key: Any) -> int:
     """Return the number of a key; raise DamageError when it is none."""
     if len(key) != 8:
-        raise DamageError(f"a key of {len(key)} bytes is no number (expected 8)")
+        raise DamageError(f"a key of {count_of(len(key), 'byte')} is no number (expected 8)")
     return int.from_bytes(bytes(key), sys.byteorder)
 
 

@@ -12,6 +12,7 @@ from diskreplay.pages import DataFile, Meta, page_bytes_in
 from diskreplay.reading import pinned
 from diskreplay.store_directory import DATA, StoreDirectory
 from diskreplay.walk import Walk
+from diskreplay.wording import count_of
 
 _META_PAGES = 2
 _found_sound: list[int] = []  # what this process checked last: open() does it twice in a row
@@ -24,8 +25,8 @@ def check_data_file(path: Path) -> None:
     process over one that is short or damaged. So the file's structure is walked, unless it is as
     diskreplay left it; nobody is trusted who has it open as well. What is walked is one commit,
     which a read transaction keeps as it is while writers go on. Those who come together take turns,
-    and the first writes down that the file is sound. Cost: then it reads the file, about 0.5 GB a
-    second.
+    and the first writes down that the file is sound. Cost: then it reads the file, 600
+    MB a second for records of 500 bytes, 40 for records of 70.
     """
     file = path / DATA
     try:
@@ -42,7 +43,7 @@ def check_data_file(path: Path) -> None:
         size = data.size
         if size < _META_PAGES * max(page_bytes_in(data.read(0, min(size, 512))), 512):
             raise DamageError(
-                f"{file} is short: it has {size} bytes, less than its first two pages: "
+                f"{file} is short: it has {count_of(size, 'byte')}, less than its first two pages: "
                 "restore it from a copy, or choose a new path"
             )
         if note.is_known() or _found_sound == _likeness(descriptor):
@@ -60,7 +61,7 @@ def check_data_file(path: Path) -> None:
                 note.write(before)
                 _found_sound[:] = likeness
                 return
-    more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    more = f" (and {count_of(len(faults) - 1, 'more fault')})" if len(faults) > 1 else ""
     raise DamageError(
         f"{file} is damaged: {faults[0]}{more}: restore it from a copy, or save what is "
         f"readable with diskreplay.repair({str(path)!r}, ...)"

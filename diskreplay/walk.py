@@ -238,7 +238,7 @@ class Walk:
     ) -> str:
         """Return what is wrong with a key of a leaf, if anything."""
         if not raw or (flags & INTEGER_KEYS and len(raw) != 8):
-            return f"a key of {len(raw)} bytes"
+            return f"a key of {count_of(len(raw), 'byte')}"
         if (
             (low is not None and key < low)  # type: ignore[operator]
             or (high is not None and key >= high)  # type: ignore[operator]

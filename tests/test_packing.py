@@ -18,6 +18,7 @@ from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, Schema, verify
 from diskreplay.codec import Codec, packing_of
 from diskreplay.packing import Packing, packing_for, pages_of, slot_bytes
 from diskreplay.store import Store
+from diskreplay.wording import count_of
 
 FRAMING = 28  # of states of 256 bytes or more, action, reward and done
 PRIORITY = slot_bytes(Packing(1, 4032)) / 1000  # bytes of disk a slot
@@ -304,8 +305,8 @@ def test_a_value_of_another_length_costs_what_is_not_in_it(length: int, tmp_path
     gone = set(range(32 + min(7, length // SIZE), 39))
     faults = verify(tmp_path / "s")
     assert (
-        f"the value of slots 7 to 13 is damaged: it has {length} bytes (expected {7 * SIZE})"
-        in (faults)
+        f"the value of slots 7 to 13 is damaged: it has "
+        f"{count_of(length, 'byte')} (expected {7 * SIZE:,})" in (faults)
     )
     assert len(faults) > bool(gone)
     assert readable(tmp_path / "s", ids) == [i for i in ids if i not in gone]

@@ -81,7 +81,7 @@ def convert(path: Path, kind: str, yes: bool, **settings: float | None) -> None:
     with diskreplay.open(path, access="read", window_bytes=0) as buffer:
         n = len(buffer) if isinstance(buffer, diskreplay.PrioritizedReplayBuffer) else 0
     if kind == "uniform" and n and not yes:
-        click.confirm(f"Drop the priorities of {n:,} transitions of {path}?", abort=True)
+        click.confirm(f"Drop the priorities of {count_of(n, 'transition')} of {path}?", abort=True)
     with progress("convert") as show:
         done = diskreplay.convert(path, kind, progress=show, **given)
     tell(f"{path}: {kind}; {done}")

@@ -23,6 +23,7 @@ from diskreplay.locks import openers
 from diskreplay.packing import PAGE_BYTES
 from diskreplay.pickling import Pickled
 from diskreplay.reader import Reader
+from diskreplay.refusals import ours
 from diskreplay.runs import with_live
 from diskreplay.schema import STANDARD_FIELDS
 from diskreplay.session import RUN_SETTINGS, PathLike, conversion
@@ -180,6 +181,7 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
 
     # Looking at it
 
+    @ours
     def stats(self) -> dict[str, Any]:
         """Return what there is to know about the buffer, as a plain dict. Cost: O(size).
 

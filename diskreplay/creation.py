@@ -10,16 +10,15 @@ import ctypes
 import errno
 import json
 import os
-import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from diskreplay.directory import FORMAT
-from diskreplay.errors import DiskReplayError, NotAStoreError, StorageError
+from diskreplay.errors import StorageError
 from diskreplay.notes import make_known
+from diskreplay.refusals import hidden_directory, real_path, refusals
 from diskreplay.store_directory import HIDDEN, MANIFEST, OPENERS, OPENERS_LOCK, WRITER_LOCK
 
 NEW = f"{HIDDEN}new-"
@@ -32,52 +31,38 @@ def building(path: Path, uuid: str) -> Iterator[Path]:
     Whoever looks sees no store or a whole one, also after a kill. When the block raises, or
     another process was faster, nothing is left.
     """
-    path = path.resolve()  # a symbolic link cannot be renamed to
-    try:
+    path = real_path(path)  # a symbolic link cannot be renamed to
+    with refusals(f"cannot make a store at {path}", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        place, mode = path.parent / f"{NEW}{os.urandom(8).hex()}", None
+        hidden, mode = path.parent / f"{NEW}{os.urandom(8).hex()}", None
         if path.is_dir():  # an empty one, whose owner has said who may look into it
             mode = stat.S_IMODE(path.stat().st_mode)
-        os.mkdir(place, 0o777 if mode is None else 0o700)
-    except OSError as error:
-        raise StorageError(f"cannot make a store at {path}: {error.strerror}") from None
-    try:
-        yield place
-        (place / WRITER_LOCK).touch()
-        (place / OPENERS_LOCK).touch()
-        (place / OPENERS).mkdir()
-        (place / MANIFEST).write_text(json.dumps({"format": FORMAT, "uuid": uuid}) + "\n")
-        make_known(place)
-        if mode is not None:
-            place.chmod(mode)
-        for entry in place.iterdir():
-            sync(entry)
-        sync(place)
-        os.rename(place, path)
-        sync(path.parent)
-    except OSError as error:
-        if isinstance(error, StorageError | NotAStoreError):
-            raise
-        raise StorageError(f"cannot make a store at {path}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+        with hidden_directory(hidden, 0o777 if mode is None else 0o700) as place:
+            yield place
+            (place / WRITER_LOCK).touch()
+            (place / OPENERS_LOCK).touch()
+            (place / OPENERS).mkdir()
+            (place / MANIFEST).write_text(json.dumps({"format": FORMAT, "uuid": uuid}) + "\n")
+            make_known(place)
+            if mode is not None:
+                place.chmod(mode)
+            for entry in place.iterdir():
+                sync(entry)
+            sync(place)
+            os.rename(place, path)
+            sync(path.parent)
 
 
-@contextlib.contextmanager
-def work_directory(parent: Path, prefix: str = NEW) -> Iterator[Path]:
+def work_directory(parent: Path, prefix: str = NEW) -> contextlib.AbstractContextManager[Path]:
     """Give a hidden directory, which is gone at the end of the block with what is still in it."""
-    with tempfile.TemporaryDirectory(
-        prefix=prefix, dir=parent, ignore_cleanup_errors=True
-    ) as hidden:
-        yield Path(hidden)
+    return hidden_directory(parent / f"{prefix}{os.urandom(8).hex()}")
 
 
 @contextlib.contextmanager
 def beside(target: Path) -> Iterator[Path]:
     """Give a path to make a store at; at the end of the block the store gets its name."""
-    check_outside(target)
-    failed = f"cannot make a store at {target}"
-    try:
+    with refusals(f"cannot make a store at {target}", target):
+        check_outside(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         with work_directory(target.parent) as hidden:
             try:
@@ -86,15 +71,11 @@ def beside(target: Path) -> Iterator[Path]:
                 raise StorageError(str(error).replace(str(hidden / "store"), str(target))) from None
             os.rename(hidden / "store", target)
             sync(target.parent)
-    except OSError as error:
-        if isinstance(error, DiskReplayError):
-            raise
-        raise StorageError(f"{failed}: {error.strerror}") from None
 
 
 def check_outside(target: Path) -> None:
     """Raise StorageError for a path inside a store: what changes that one would take it along."""
-    for parent in target.resolve().parents:
+    for parent in real_path(target).parents:
         if (parent / MANIFEST).is_file():
             raise StorageError(f"{target} is inside the store {parent}: choose another directory")
 

@@ -21,6 +21,7 @@ from diskreplay.errors import (
     NotAStoreError,
     StorageError,
 )
+from diskreplay.refusals import explained
 from diskreplay.store_directory import (
     FILES,
     HIDDEN,
@@ -61,7 +62,7 @@ def _is_store(path: Path, way_out: str) -> bool:
     except NotADirectoryError:
         raise NotAStoreError(f"{path} is a file or inside one, not a store: {way_out}") from None
     except OSError as error:
-        raise StorageError(f"cannot look into {path}: {error.strerror}") from None
+        raise StorageError(f"cannot look into {path}: {explained(error, path)}") from None
     if names and MANIFEST not in names:
         shown = [name for name in names if not name.startswith(".diskreplay-")] or names
         raise NotAStoreError(
@@ -102,7 +103,7 @@ def check_kinds(path: Path) -> None:
                         "most): remove it while nobody has the store open, and it is made anew"
                     )
     except OSError as error:
-        raise StorageError(f"cannot look into {path}: {error.strerror}") from None
+        raise StorageError(f"cannot look into {path}: {explained(error, path)}") from None
 
 
 def read_uuid(path: Path) -> str:
@@ -114,8 +115,10 @@ def read_uuid(path: Path) -> str:
         version, uuid = manifest["format"], manifest["uuid"]
         if type(version) is not int or not isinstance(uuid, str):
             raise TypeError
+    except FileNotFoundError:
+        raise NotAStoreError(f"{path} is not a diskreplay store: {MANIFEST} is missing") from None
     except OSError as error:
-        raise NotAStoreError(f"{path} is not a diskreplay store: {error.strerror}") from None
+        raise StorageError(f"cannot read {file}: {explained(error, path)}") from None
     except (ValueError, TypeError, KeyError, RecursionError):
         raise DamageError(f"{file} is damaged: expected a format version and a uuid") from None
     if version != FORMAT:

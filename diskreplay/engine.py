@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from diskreplay.errors import DamageError, DiskReplayError, StorageError
 from diskreplay.packing import ALONE, Packing
+from diskreplay.refusals import explained
 from diskreplay.wording import count_of
 
 Ints = NDArray[np.int64]
@@ -28,13 +27,6 @@ _MAP_BYTES = 1 << 42  # address space, not disk: a store never meets its end
 _MAX_READERS = 1024
 _MODE = 0o666  # less what the umask takes away
 _LOCK_BYTES, _READER_BYTES = 128, 64  # of lock.mdb, see lmdb's mdb.c
-_ADVICE = {
-    **dict.fromkeys(
-        (errno.EIO, errno.ENOSPC, errno.EDQUOT), "it may be full: make room, and call again"
-    ),
-    errno.EFBIG: "raise the limit of the size of files, and call again",
-    errno.EROFS: "read it with access='read', or copy it to where one may write",
-}
 
 
 def open_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Environment:
@@ -194,7 +186,7 @@ def number_of(key: Any) -> int:
 
 @contextlib.contextmanager
 def errors_of(path: Path) -> Iterator[None]:
-    """Turn the engine's errors into ours."""
+    """Turn the errors of the engine, and of the system, into ours."""
     try:
         yield
     except DiskReplayError:
@@ -214,35 +206,10 @@ def errors_of(path: Path) -> Iterator[None]:
             f"{path} is being read in {_MAX_READERS} places at once, which is as many as can be: "
             "close some of its readers"
         ) from None
-    except (lmdb.Error, MemoryError) as error:
-        raise StorageError(f"{path}: {_explain(error, path)}") from error
-
-
-def _explain(error: BaseException, path: Path) -> str:
-    """Return what an error of the engine means, and the way out."""
-    if os.strerror(errno.EACCES) in str(error):
-        return (
-            f"user {os.geteuid()} may not {_forbidden(path)}: {os.strerror(errno.EACCES)}: change "
-            "the permissions of its files"
-        )
-    code = next((code for code in _ADVICE if os.strerror(code) in str(error)), None)
-    if code is None:
-        return f"the storage engine refused: {error}"
-    free = "unknown"
-    with contextlib.suppress(OSError):
-        free = f"{shutil.disk_usage(path).free >> 20} MiB"
-    return f"the disk refused: {os.strerror(code)} ({free} free): {_ADVICE[code]}"
-
-
-def _forbidden(path: Path) -> str:
-    """Return what this user may not do with a store."""
-    effective = os.access in os.supports_effective_ids
-
-    def may(name: str, mode: int) -> bool:
-        return os.access(path / name, mode, effective_ids=effective)
-
-    if not (path / "lock.mdb").exists():
-        return "make lock.mdb, which readers, too, need"
-    if not may("lock.mdb", os.R_OK | os.W_OK):
-        return "write to lock.mdb, which readers, too, have to"
-    return f"{'write to' if may('data.mdb', os.R_OK) else 'read'} data.mdb"
+    except lmdb.PanicError:
+        raise StorageError(
+            f"{path}: the disk refused the last step of a commit, and the storage engine gives the "
+            "file up: close the buffer, and open it again"
+        ) from None
+    except (lmdb.Error, OSError, MemoryError) as error:
+        raise StorageError(f"{path}: {explained(error, path)}") from error

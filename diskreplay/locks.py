@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diskreplay.errors import DamageError, LockedError, NotAStoreError, StorageError
+from diskreplay.refusals import explained
 from diskreplay.store_directory import LOCK, OPENERS, OPENERS_LOCK, WRITER_LOCK, StoreDirectory
 
 ALONE = "alone"
@@ -107,8 +108,10 @@ class Hold:
     def __init__(self, path: Path, access: str) -> None:
         try:
             status = path.stat()
+        except FileNotFoundError:
+            raise NotAStoreError(f"{path} is not there any more: choose another path") from None
         except OSError as error:
-            raise NotAStoreError(f"cannot open {path}: {error.strerror}") from None
+            raise StorageError(f"cannot open {path}: {explained(error, path)}") from None
         self._key = (os.getpid(), status.st_dev, status.st_ino)
         self.files: dict[str, tuple[int, int]] = {}  # device and inode of the lock files it holds
         self._path = path
@@ -126,7 +129,7 @@ class Hold:
             try:
                 directory = StoreDirectory(path)
             except OSError as error:
-                raise StorageError(f"cannot look into {path}: {error.strerror}") from None
+                raise StorageError(f"cannot look into {path}: {explained(error, path)}") from None
             with directory:
                 kind = fcntl.LOCK_EX if access == ALONE else fcntl.LOCK_SH
                 self._lock(directory, OPENERS_LOCK, kind)
@@ -154,8 +157,9 @@ class Hold:
             ):
                 entries.unlink(self._entry)
         for descriptor in self._descriptors:
-            if is_own:  # a child that was forked meanwhile may have it, too
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            with contextlib.suppress(OSError):
+                if is_own:  # a child that was forked meanwhile may have it, too
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def __del__(self) -> None:
@@ -169,12 +173,14 @@ class Hold:
         except FileNotFoundError:
             raise DamageError(f"{file} is missing: make an empty file of that name") from None
         except OSError as error:
-            raise StorageError(f"cannot open {file}: {error.strerror}") from None
+            raise StorageError(f"cannot open {file}: {explained(error, directory.path)}") from None
         self._descriptors.append(descriptor)
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise LockedError(_refusal(directory.path, name, kind)) from None
+        except OSError as error:
+            raise StorageError(f"cannot lock {file}: {explained(error, directory.path)}") from None
         status = os.fstat(descriptor)
         self.files[name] = status.st_dev, status.st_ino
         with contextlib.suppress(OSError):
@@ -201,7 +207,7 @@ class Hold:
                 ) from None
         except OSError as error:
             raise StorageError(
-                f"cannot look at {directory.path / LOCK}: {error.strerror}"
+                f"cannot look at {directory.path / LOCK}: {explained(error, directory.path)}"
             ) from None
 
     def _register(self, directory: StoreDirectory, access: str) -> None:

@@ -166,7 +166,8 @@ def _fill(
     settings: dict[str, Any] = dict(model._settings)
     total = sum(source.size for source in sources)
     step = max(1, _PART_BYTES // schema.payload_bytes) if schema and schema.payload_bytes else 1024
-    with type(model)(capacity, path=place, schema=schema, window_bytes=0, **settings) as buffer:
+    buffer = type(model)(capacity, path=place, schema=schema, window_bytes=0, **settings)
+    try:
         for low in range(0, total, step):
             high = min(low + step, total)
             buffer.extend(**_part(sources, positions, low, high))
@@ -177,6 +178,8 @@ def _fill(
             if given:
                 buffer._touch()
                 buffer._sampler.raise_largest(np.array(given, np.float32))
+    finally:
+        buffer._close_at_last()  # nobody could try again
 
 
 def _part(

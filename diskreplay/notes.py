@@ -76,7 +76,8 @@ class Note:
             yield
         finally:
             if descriptor is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                with contextlib.suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     @contextlib.contextmanager
     def change(self) -> Iterator[None]:
@@ -127,17 +128,21 @@ class Note:
     def _writable(self) -> int | None:
         """Return a descriptor of a note that counts, at its place; None where there can be none."""
         if self._descriptor is not None:
-            if os.fstat(self._descriptor).st_nlink:
-                return self._descriptor
+            with contextlib.suppress(OSError):
+                if os.fstat(self._descriptor).st_nlink:
+                    return self._descriptor
             self.close()
         with contextlib.suppress(OSError), StoreDirectory(self._path) as directory:
             noted = b""
             with contextlib.suppress(OSError, DamageError):
                 descriptor = directory.open(KNOWN, os.O_RDWR)
-                if _counts(descriptor):
-                    self._descriptor = descriptor
-                    return descriptor
-                os.close(descriptor)
+                try:
+                    if _counts(descriptor):
+                        self._descriptor = descriptor
+                        return descriptor
+                finally:
+                    if self._descriptor is None:
+                        os.close(descriptor)
             noted = self._read()  # that of root counts, and may not be written to
             with contextlib.suppress(FileNotFoundError):
                 directory.unlink(KNOWN)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from diskreplay.errors import StorageError
 from diskreplay.pages import meta_pages, newest_of, transaction_of
+from diskreplay.refusals import explained
 from diskreplay.store_directory import DATA, LOCK, MANIFEST, StoreDirectory
 from diskreplay.waiting import wait_for
 
@@ -30,13 +31,15 @@ class OpenedFiles:
         self._path = path
         self._unchanged: tuple[int, int, int] | None = None  # the directory, as it was all right
         self._lock_file = str(path / LOCK)
+        self.data = -1
         try:
             with StoreDirectory(path) as directory:
                 manifest = _identity(directory.status(MANIFEST))
                 self.data = directory.open(DATA)
+            status = os.fstat(self.data)
         except OSError as error:
-            raise StorageError(f"cannot open {path}: {error.strerror}") from None
-        status = os.fstat(self.data)
+            self.close()
+            raise StorageError(f"cannot open {path}: {explained(error, path)}") from None
         self._expected = {DATA: _identity(status), MANIFEST: manifest, **locked}
         self._least_bytes = status.st_size
         self._lock_bytes = 0
@@ -66,7 +69,8 @@ class OpenedFiles:
             wait_for(self.data, self._path, "its commit")
             yield
         finally:
-            fcntl.flock(self.data, fcntl.LOCK_UN)
+            with contextlib.suppress(OSError):
+                fcntl.flock(self.data, fcntl.LOCK_UN)
 
     def newest_transaction(self) -> int:
         """Return the number of the newest transaction in the data file."""

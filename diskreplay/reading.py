@@ -13,6 +13,7 @@ from diskreplay.engine import errors_of, open_env
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.locks import Hold
 from diskreplay.pages import DataFile, Meta
+from diskreplay.refusals import explained
 from diskreplay.store_directory import DATA, StoreDirectory
 from diskreplay.walk import Faults
 
@@ -103,5 +104,5 @@ def _data_file(path: Path, faults: Faults) -> DataFile | None:
     except DamageError as error:
         faults.add(str(error))
     except OSError as error:
-        raise StorageError(f"cannot read {path / DATA}: {error.strerror}") from None
+        raise StorageError(f"cannot read {path / DATA}: {explained(error, path)}") from None
     return None

@@ -1,7 +1,7 @@
 """Refusals: errors of the operating system as errors of ours, with the way out; one table for all.
 
-What goes on between a store and the system is done below one of these, so that no call can let an
-error of the system out: `refusals` for a block, `ours` for a function, `started` for a thread.
+What goes on between a store and the system is done below one of these, so that no call lets an
+error of the system out: blocks of `refusals`, functions that are `ours`, threads to be `started`.
 """
 
 from __future__ import annotations
@@ -12,33 +12,31 @@ import functools
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from diskreplay.errors import DiskReplayError, StorageError
+from diskreplay.store_directory import DATA, LOCK
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_OF_THE_DISK = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OF_THE_DISK = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _WAYS_OUT = {
     **dict.fromkeys(
         (errno.EIO, errno.ENOSPC, errno.EDQUOT), "it may be full: make room, and call again"
     ),
     errno.EFBIG: "raise the limit of the size of files (ulimit -f), and call again",
     errno.EROFS: "read it with access='read', or copy it to where one may write",
-    **dict.fromkeys(
-        (errno.EACCES, errno.EPERM),
-        "a reader, too, must be allowed to write to lock.mdb: change the permissions",
-    ),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change the permissions, or take another path"),
     errno.EMFILE: "close files of this process, or raise its limit (ulimit -n), and call again",
     errno.ENFILE: "the whole system has too many: end what holds them, and call again",
     errno.ENOMEM: "make memory free, and call again",
     errno.ENAMETOOLONG: "choose a shorter path",
     errno.ELOOP: "choose a path without links that lead in a circle",
     errno.ENOTDIR: "a part of the path is a file: choose another path",
-    errno.ENOENT: "was it removed meanwhile, or the working directory? Choose a path that exists",
+    errno.ENOENT: "was it removed meanwhile? Choose a path that exists",
     errno.ESTALE: "its file system went away: open it again",
     **dict.fromkeys(
         (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS),
@@ -48,18 +46,23 @@ _WAYS_OUT = {
 }
 
 
-def explained(error: BaseException, path: Path | str | None = None) -> str:
+def explained(error: BaseException, path: Path) -> str:
     """Return what an error of the system, or of the engine about it, means, and the way out.
 
-    path:  whose disk it is about, to say how much of it is free
+    path:  what it is about: how much of that disk is free, or what this user may not do with it
     """
-    code = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    code = error.errno if isinstance(error, OSError) else None
     if code is None:
         code = next((known for known in _WAYS_OUT if os.strerror(known) in str(error)), None)
     if code is None:
-        return f"the system refused: {error or type(error).__name__}"
+        return f"the storage engine refused: {error or type(error).__name__}"
+    if code == errno.EACCES and (path / DATA).exists():
+        return (
+            f"user {os.geteuid()} may not {_forbidden(path)}: {os.strerror(code)}: change "
+            "the permissions of its files"
+        )
     way_out = f": {_WAYS_OUT[code]}" if code in _WAYS_OUT else ""
-    if code not in _OF_THE_DISK or path is None:
+    if code not in _OF_THE_DISK:
         return f"{os.strerror(code)}{way_out}"
     free = "unknown"
     with contextlib.suppress(OSError):
@@ -68,14 +71,11 @@ def explained(error: BaseException, path: Path | str | None = None) -> str:
 
 
 @contextlib.contextmanager
-def refusals(what: str, path: Path | str | None = None) -> Iterator[None]:
+def refusals(what: str, path: Path) -> Iterator[None]:
     """Raise StorageError for an error of the system in the block: `what` says what was tried."""
     try:
         yield
-    except (
-        DiskReplayError,
-        BrokenPipeError,
-    ):  # of an output, not of a store
+    except (DiskReplayError, BrokenPipeError):  # of an output, not of a store
         raise
     except OSError as error:
         raise StorageError(f"{what}: {explained(error, path)}") from error
@@ -91,11 +91,19 @@ def ours(function: Callable[P, T]) -> Callable[P, T]:
         except (DiskReplayError, BrokenPipeError):
             raise
         except OSError as error:
-            name = error.filename if isinstance(error.filename, str) else None
-            where = name or f"{function.__name__}()"
-            raise StorageError(f"{where}: {explained(error, name)}") from error
+            place = _place(error, args, kwargs)
+            raise StorageError(f"{place}: {explained(error, place)}") from error
 
     return called
+
+
+def _place(error: OSError, args: Sequence[object], kwargs: Mapping[str, object]) -> Path:
+    """Return what an error of the system is about: a file, or the store that a call was for."""
+    owner = args[0] if args else None
+    for found in (error.filename, kwargs.get("path"), *args, getattr(owner, "path", None)):
+        if isinstance(found, Path) or (isinstance(found, str) and os.sep in found):
+            return Path(found)
+    return Path()
 
 
 def started(thread: threading.Thread) -> threading.Thread:
@@ -115,10 +123,57 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+@contextlib.contextmanager
+def hidden_directory(place: Path, mode: int = 0o700) -> Iterator[Path]:
+    """Make a directory for the block, which is gone at its end with what is still in it.
+
+    A descriptor is kept for that: a process that has none left could not remove it.
+    """
+    spare = os.open(place.parent, os.O_RDONLY)
+    try:
+        os.mkdir(place, mode)
+        yield place
+    finally:
+        os.close(spare)
+        remove_tree(place)
+
+
 def remove_tree(path: Path) -> None:
-    """Remove a directory as far as that can be done: what fails once is tried twice."""
+    """Remove a directory of our own, as far as that can be done: what fails is tried again."""
     for _ in range(2):
         with contextlib.suppress(OSError):
-            shutil.rmtree(path, ignore_errors=True)
-        if not os.path.lexists(path):
+            _remove(path)
             return
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory. It takes one descriptor at a time, where shutil.rmtree takes many."""
+    try:
+        os.rmdir(path)  # takes none
+    except FileNotFoundError:
+        return
+    except OSError:
+        pass
+    else:
+        return
+    for name in os.listdir(path):
+        inner = path / name
+        if inner.is_dir() and not inner.is_symlink():
+            _remove(inner)
+        else:
+            inner.unlink()
+    os.rmdir(path)
+
+
+def _forbidden(path: Path) -> str:
+    """Return what this user may not do with a store."""
+    effective = os.access in os.supports_effective_ids
+
+    def may(name: str, mode: int) -> bool:
+        return os.access(path / name, mode, effective_ids=effective)
+
+    if not (path / LOCK).exists():
+        return "make lock.mdb, which readers, too, need"
+    if not may(LOCK, os.R_OK | os.W_OK):
+        return "write to lock.mdb, which readers, too, have to"
+    return f"{'write to' if may(DATA, os.R_OK) else 'read'} data.mdb"

@@ -120,8 +120,10 @@ def _write(found: Salvage, place: Path, progress: Progress | None) -> int:
     buffer = make(
         found.identity.capacity, path=place, schema=found.schema, window_bytes=0, **settings
     )
-    with buffer:
+    try:
         return _fill(buffer, found, progress)
+    finally:
+        buffer._close_at_last()  # nobody could try again
 
 
 def _fill(

@@ -29,6 +29,7 @@ from diskreplay.creation import sync, work_directory
 from diskreplay.errors import (
     ArgumentError,
     DamageError,
+    DiskReplayError,
     LockedError,
     MismatchError,
     StorageError,
@@ -38,7 +39,7 @@ from diskreplay.facts import KINDS, Identity, State, identity_of, schema_of, sta
 from diskreplay.locks import ALONE
 from diskreplay.notes import make_known
 from diskreplay.priorities import BLOCK_SLOTS, Blocks, Priorities, block_of, block_span, ring_spans
-from diskreplay.refusals import ours
+from diskreplay.refusals import explained, ours
 from diskreplay.samplers import DEFAULTS, PrioritizedSampler
 from diskreplay.schema import Schema
 from diskreplay.store import Snapshot, Store
@@ -186,7 +187,8 @@ def _rewrite(
             except OSError as error:
                 if isinstance(error, LockedError):
                     raise
-                reason = str(error) if isinstance(error, StorageError) else error.strerror
+                is_ours = isinstance(error, DiskReplayError)
+                reason = str(error) if is_ours else explained(error, path)
                 raise StorageError(
                     f"cannot write a new data file for {path}, which is as it was: {reason}"
                 ) from None

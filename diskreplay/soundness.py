@@ -10,6 +10,7 @@ from diskreplay.errors import DamageError, StorageError
 from diskreplay.notes import Note
 from diskreplay.pages import DataFile, Meta, page_bytes_in
 from diskreplay.reading import pinned
+from diskreplay.refusals import explained
 from diskreplay.store_directory import DATA, StoreDirectory
 from diskreplay.walk import Walk
 from diskreplay.wording import count_of
@@ -37,7 +38,7 @@ def check_data_file(path: Path) -> None:
             f"{file} is missing beside its manifest: restore it from a copy, or choose a new path"
         ) from None
     except OSError as error:
-        raise StorageError(f"cannot read {file}: {error.strerror}") from None
+        raise StorageError(f"cannot read {file}: {explained(error, path)}") from None
     data = DataFile(descriptor)
     with contextlib.closing(data), contextlib.closing(Note(path, descriptor)) as note:
         size = data.size

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import uuid as uuids
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -42,6 +43,7 @@ from diskreplay.locks import Hold
 from diskreplay.notes import Note
 from diskreplay.opened_files import OpenedFiles
 from diskreplay.packing import ALONE, Packing
+from diskreplay.refusals import ours
 from diskreplay.seals import seal, unseal
 from diskreplay.soundness import check_data_file
 from diskreplay.store_directory import DATA, LOCK
@@ -197,6 +199,7 @@ class Store:
     """An open store: snapshots to read, commits to write."""
 
     @classmethod
+    @ours
     def create(cls, path: Path, identity: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
         """Make a store at `path`, or return False when there is one already.
 
@@ -215,6 +218,7 @@ class Store:
             raise
         return True
 
+    @ours
     def __init__(self, path: Path, *, access: str = "read", durability: str = "system") -> None:
         check_store(path)
         self.path = path
@@ -315,6 +319,7 @@ class Store:
             self._env.set_mapsize(0)  # a process with more address space made it grow
         return begin()
 
+    @ours
     def copy(self, target: Path) -> None:
         """Write a compacted copy of what is committed to `target`, as a store of its own."""
         if holds_store(target):
@@ -322,7 +327,7 @@ class Store:
         check_outside(target)
         uuid = str(uuids.uuid4())
         with building(target, uuid) as place, errors_of(target):
-            self._env.copy(str(place), compact=True)
+            self._env.copy(os.fsencode(place), compact=True)  # type: ignore[arg-type]
             env = open_env(place, True, _SYNC_FLAGS["full"])
             try:
                 with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
@@ -330,13 +335,12 @@ class Store:
             finally:
                 env.close()
 
+    @ours
     def disk_bytes(self) -> int:
         """Return the size of the data file in bytes."""
-        try:
-            return (self.path / DATA).stat().st_size
-        except OSError as error:
-            raise StorageError(f"cannot look at {self.path / DATA}: {error.strerror}") from None
+        return (self.path / DATA).stat().st_size
 
+    @ours
     def close(self, *, sync: bool = True) -> None:
         """Give the store back; with `sync`, what is committed is on the disk afterwards."""
         env: lmdb.Environment | None = getattr(self, "_env", None)

@@ -72,9 +72,12 @@ class StoreDirectory:
         """
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(name, flags, mode, dir_fd=self._descriptor)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise DamageError(f"{self.path / name} is not a file")
+        except BaseException:
             os.close(descriptor)
-            raise DamageError(f"{self.path / name} is not a file")
+            raise
         return descriptor
 
     def read_small(self, name: str, limit: int) -> bytes:

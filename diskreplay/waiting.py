@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diskreplay.errors import StorageError, warn_caller
 from diskreplay.locks import is_stopped, openers
+from diskreplay.refusals import explained
 
 _PATIENCE_SECONDS = 1.0
 _LONGEST_PAUSE = 0.002  # what is held most of the time would else hardly ever be met free
@@ -33,7 +34,7 @@ def wait_for(descriptor: int, path: Path, what: str) -> None:
         except BlockingIOError:
             waited = time.monotonic() - started
         except OSError as error:
-            raise StorageError(f"cannot lock the files of {path}: {error.strerror}") from None
+            raise StorageError(f"cannot lock {path}: {explained(error, path)}") from None
         if waited > _PATIENCE_SECONDS and not is_told:
             is_told = True
             who = _holders(descriptor, path)

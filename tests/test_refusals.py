@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from common import run_python
+from common import columns, run_python
 
 import diskreplay
-from diskreplay import ArgumentError, ReplayBuffer
+from diskreplay import ArgumentError, DiskReplayError, ReplayBuffer, StorageError
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -104,3 +105,57 @@ def test_without_threads_a_push_changes_nothing_and_goes_on_later() -> None:
         buffer.close()
     """
     run_python(code)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("loop/b", "circle"), ("x" * 300, "shorter"), ("file/b", "is a file or inside one")],
+)
+def test_a_path_that_leads_nowhere_is_refused_with_a_way_out(
+    name: str, expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").touch()
+    for call in calls_with(tmp_path / name):
+        with pytest.raises(DiskReplayError, match=expected):
+            call()
+    with ReplayBuffer(10, path=tmp_path / "a") as buffer:
+        buffer.extend(**columns(0, 5))
+        with pytest.raises(DiskReplayError, match=expected):
+            buffer.save(tmp_path / name)
+        with pytest.raises(DiskReplayError, match=expected):
+            buffer.load(tmp_path / name)
+        assert len(buffer) == 5
+
+
+def test_without_descriptors_a_sound_store_is_not_said_to_be_none(tmp_path: Path) -> None:
+    with ReplayBuffer(10, path=tmp_path / "b") as buffer:
+        for call in (
+            lambda: diskreplay.open(tmp_path / "c"),
+            lambda: diskreplay.verify(tmp_path / "c"),
+            lambda: ReplayBuffer(10, path=tmp_path / "new"),
+            lambda: ReplayBuffer(10),
+        ):
+            with pytest.raises(StorageError, match="ulimit -n"):
+                run_out_of_descriptors(call)
+        assert run_out_of_descriptors(buffer.stats)["size"] == 0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["b"]
+    with pytest.raises(StorageError, match="ulimit -n"):
+        run_out_of_descriptors(lambda: diskreplay.open(tmp_path / "b"))
+
+
+def run_out_of_descriptors(call: Callable[[], Any]) -> Any:
+    """Call a function in a process that has no descriptor left."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+        try:
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            return call()
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

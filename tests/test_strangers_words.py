@@ -16,7 +16,7 @@ import diskreplay
 from diskreplay import DiskReplayError, ReplayBuffer
 
 TITLE = "\x1b]0;gone\x07"
-ODD_NAMES = ["two\nlines", TITLE, "right\u202eto left", "\x9b2J"]
+ODD_NAMES = ["two\nlines", TITLE, os.fsdecode(b"\xff\xfe"), "right\u202eto left", "\x9b2J"]
 ERRORS = [
     found
     for found in vars(diskreplay).values()

@@ -1,0 +1,270 @@
+"""Calls of the library in which the n-th call to the system fails, for each n.
+
+`python failing.py SCENARIO PLACE CODE MOST` runs in a process of its own, with failing.c preloaded;
+each n has a child, about MOST of them. CODE is the name of an error, or "files": then n is how many
+files can be opened at a time. What is wrong is printed, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from children import in_child
+from common import columns, numbers_of
+
+import diskreplay
+from diskreplay import DiskReplayError, PrioritizedReplayBuffer, ReplayBuffer, StorageError
+
+CAPACITY = 200
+ROWS = 60
+_MOST_FILES = 25
+
+
+class Place:
+    """Where a scenario works: stores made before, and what must still be there afterwards."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.store, self.other, self.out = (top / name for name in ("store", "other", "out"))
+        self.buffer: Any = None
+
+    def make(self) -> None:
+        """Make two stores."""
+        for path in (self.store, self.other):
+            with PrioritizedReplayBuffer(CAPACITY, path=path, seed=1) as buffer:
+                buffer.extend(**columns(0, ROWS), priorities=np.arange(ROWS) + 1.0)
+
+
+def use(place: Place, buffer: Any, *, writes: bool = True) -> None:
+    """Push, commit, sample and look."""
+    place.buffer = buffer
+    if writes:
+        buffer.push(**{k[:-1] if k != "next_states" else "next_state": v[0]
+                       for k, v in columns(ROWS, 1).items()})  # fmt: skip
+        buffer.flush()
+        buffer.extend(**columns(ROWS + 1, 5))
+    batch = buffer.sample(8)
+    if writes and isinstance(buffer, PrioritizedReplayBuffer):
+        buffer.update_priorities(batch.indices, np.ones(8))
+    buffer.stats()
+    buffer.refresh()
+    buffer.check()
+    buffer.close()
+
+
+def create(place: Place) -> None:
+    buffer = ReplayBuffer(CAPACITY, path=place.out)
+    place.buffer = buffer
+    buffer.extend(**columns(0, ROWS))
+    use(place, buffer)
+
+
+def temporary(place: Place) -> None:
+    buffer = PrioritizedReplayBuffer(CAPACITY)
+    place.buffer = buffer
+    buffer.extend(**columns(0, ROWS))
+    use(place, buffer)
+
+
+def exclusive(place: Place) -> None:
+    use(place, diskreplay.open(place.store))
+
+
+def shared(place: Place) -> None:
+    use(place, diskreplay.open(place.store, access="shared"))
+
+
+def read(place: Place) -> None:
+    use(place, diskreplay.open(place.store, access="read"), writes=False)
+
+
+def ahead(place: Place) -> None:
+    place.buffer = diskreplay.open(place.store, window_bytes=0)
+    with place.buffer.batches(4, prefetch=2) as batches:
+        next(batches)
+        next(batches)
+    place.buffer.close()
+
+
+def save(place: Place) -> None:
+    place.buffer = diskreplay.open(place.store)
+    place.buffer.save(place.out)
+    place.buffer.load(place.other)
+    place.buffer.close()
+
+
+def verify(place: Place) -> None:
+    if faults := diskreplay.verify(place.store):
+        raise DiskReplayError(f"{place.store}: {faults}")
+
+
+def repair(place: Place) -> None:
+    diskreplay.repair(place.store, place.out)
+
+
+def compact(place: Place) -> None:
+    diskreplay.compact(place.store)
+
+
+def resize(place: Place) -> None:
+    diskreplay.resize(place.store, 2 * CAPACITY)
+
+
+def merge(place: Place) -> None:
+    diskreplay.merge([place.store, place.other], place.out)
+
+
+SCENARIOS: dict[str, Callable[[Place], None]] = {
+    f.__name__: f
+    for f in (
+        create, temporary, exclusive, shared, read, ahead, save, verify, repair, compact, resize,
+        merge,
+    )
+}  # fmt: skip
+
+
+def descriptors() -> set[str]:
+    """What is open, without the directory that lists it."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+    return {entry for entry in found if "/proc/" not in entry}
+
+
+class FailingCall:
+    """The at-th call to the system fails, of those between `arm` and `disarm`."""
+
+    def __init__(self, code: str) -> None:
+        self._library = ctypes.CDLL(None)
+        self._library.fail_count.restype = ctypes.c_long
+        self._library.fail_arm.argtypes = [ctypes.c_long, ctypes.c_int]
+        self._library.fail_name.restype = ctypes.c_char_p
+        self._code = getattr(errno, code)
+
+    def arm(self, at: int) -> None:
+        self._library.fail_arm(at, self._code)
+
+    def disarm(self) -> tuple[int, str]:
+        """Return how many calls there were, and which failed."""
+        found = self._library.fail_count(), self._library.fail_name().decode()
+        self._library.fail_arm(0, 0)
+        return found
+
+
+class FewDescriptors:
+    """Only at - 1 more files can be opened at a time."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def arm(self, at: int) -> None:
+        used = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
+        limit = self._limits[0] if at > self._most else used + at - 2
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, self._limits[1]))
+
+    def disarm(self) -> tuple[int, str]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
+        return self._most, "a limit of files"
+
+
+def trial(
+    fault: FailingCall | FewDescriptors, top: Path, scenario: Callable[[Place], None], at: int
+) -> tuple[int, list[str]]:
+    """Run a scenario with a fault; return how many faults there are, and what was wrong."""
+    wrong: list[str] = []
+    unraised: list[str] = []
+    sys.unraisablehook = lambda said: unraised.append(f"{said.exc_value!r} in {said.object}")
+    threading.excepthook = lambda said: unraised.append(f"{said.exc_value!r} in a thread")
+    warnings.simplefilter("error")
+    shutil.rmtree(top, ignore_errors=True)
+    top.mkdir()
+    tempfile.tempdir = str(top)
+    place = Place(top)
+    place.make()
+    before, said = descriptors(), ""
+    fault.arm(at)
+    try:
+        scenario(place)
+    except DiskReplayError as error:
+        said = str(error)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)[-4:]
+        where = " ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+        wrong.append(f"{type(error).__name__}: {error} at {where}")
+    count, name = fault.disarm()
+    try:
+        wrong += look_after(place, scenario)
+    except Exception:
+        wrong.append("afterwards: " + traceback.format_exc())
+    left = descriptors() - before
+    wrong += [f"left open: {sorted(left)}"] * bool(left)
+    return count, [f"{at} {name} {said[:150]!r}: {what}" for what in wrong + unraised]
+
+
+def look_after(place: Place, scenario: Callable[[Place], None]) -> Iterator[str]:
+    """Yield what is not as it should be when the system does not fail any more."""
+    buffer = place.buffer
+    if buffer is not None and not buffer._closed:
+        path, temporary = buffer.path, buffer._temporary
+        try:
+            if len(buffer) >= 4:
+                numbers_of(buffer.sample(4))
+            buffer.flush()
+            buffer.check()
+            buffer.close()
+        except StorageError as error:
+            if "gives the file up" not in str(error):
+                raise
+            buffer._let_go(sync=False)
+        if temporary and path.exists():
+            yield f"{path} is left"
+    place.buffer = buffer = None
+    names = {entry.name for entry in place.top.iterdir()}
+    for name in names:
+        path = place.top / name
+        if name not in ("store", "other", "out"):
+            yield f"{name} is left"
+        elif faults := diskreplay.verify(path):
+            yield f"{name}: {faults}"
+        else:
+            with diskreplay.open(path) as opened:
+                numbers = [int(one.reward * 8) for one in opened]
+                if name != "out" and scenario is not save and numbers[:ROWS] != list(range(ROWS)):
+                    yield f"{name} holds {numbers}"
+    hidden = [str(p) for p in place.top.rglob(".diskreplay-*")]
+    if hidden:
+        yield f"left: {hidden}"
+
+
+def main() -> None:
+    name, top, code, most = sys.argv[1:]
+    fault = FewDescriptors(_MOST_FILES) if code == "files" else FailingCall(code)
+    scenario = SCENARIOS[name]
+    for one in (scenario, verify, scenario):  # the first times load what is loaded late
+        count, wrong = trial(fault, Path(top), one, 10**9)
+    print(*wrong, sep="\n")
+    step = max(1, count // int(most))
+    for at in range(1 + sum(map(ord, name)) % step, count + 1, step):
+        outcome = in_child(lambda at=at: trial(fault, Path(top), scenario, at))
+        print(*([at, outcome.failure] if outcome.failure else outcome.value[1]), sep="\n")
+    shutil.rmtree(top)
+
+
+if __name__ == "__main__":
+    main()

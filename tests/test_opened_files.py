@@ -46,7 +46,7 @@ def test_a_writer_is_told_at_its_next_commit(
     (tmp_path / "b" / name).rename(tmp_path / "kept")
     shutil.copy2(tmp_path / "kept", tmp_path / "b" / name)
     how(tmp_path / "b" / name)
-    for call in (buffer.flush, lambda: buffer.extend(**columns(0, 200_000))):
+    for call in (buffer.flush, lambda: buffer.extend(**columns(0, 200_000)), buffer.clear):
         with pytest.raises(diskreplay.StorageError, match=rf"{name} .* was it removed .* save\("):
             call()
     assert len(buffer) == 25
@@ -75,6 +75,21 @@ def test_a_reader_is_told_at_its_next_look(
         for call in (lambda: len(reader), lambda: reader.sample(5), lambda: reader.get([1])):
             with pytest.raises(diskreplay.StorageError, match=f"{name} .* was it removed"):
                 call()
+
+
+def test_damage_that_is_read_while_a_file_is_replaced_is_none(tmp_path: Path) -> None:
+    PrioritizedReplayBuffer(100, path=tmp_path / "b").close()
+    with diskreplay.open(tmp_path / "b", access="read") as reader:
+
+        def read_damage(meanwhile: Callable[[], None]) -> None:
+            with reader._store.snapshot():
+                meanwhile()
+                raise diskreplay.DamageError("a record is damaged")
+
+        with pytest.raises(diskreplay.DamageError, match="a record is damaged"):
+            read_damage(lambda: None)
+        with pytest.raises(diskreplay.StorageError, match="mdb is another file now"):
+            read_damage(lambda: replaced(tmp_path / "b" / "data.mdb"))
 
 
 def test_a_directory_that_was_quiet_for_long_is_looked_at_again(

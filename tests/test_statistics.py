@@ -131,7 +131,7 @@ def test_uniform_draws_are_equally_frequent_and_without_duplicates_in_a_batch() 
     generator, size = np.random.default_rng(23), 1000
     draws = [UniformSampler().draw(BATCH, 500, 500 + size, generator) for _ in range(BATCHES)]
     drawn = np.stack([write_ids for write_ids, _ in draws])
-    assert all((probabilities == 1 / size).all() for _, probabilities in draws)
+    assert all(probability == 1 / size for _, probability in draws)
     assert drawn.min() == 500
     assert drawn.max() == 500 + size - 1
     assert all(np.unique(row).size == BATCH for row in drawn)

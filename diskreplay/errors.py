@@ -100,6 +100,7 @@ class ClosedError(DiskReplayError, RuntimeError):
 def warn_caller(message: str, category: type[Warning]) -> None:
     """Warn at the line of the caller outside of this package."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] == "diskreplay":
+    inside = ("diskreplay", "contextlib")  # whose frames lie between those of ours
+    while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] in inside:
         level, frame = level + 1, frame.f_back
     warnings.warn(printable(message), category, stacklevel=level)

@@ -55,7 +55,8 @@ def explained(error: BaseException, path: Path) -> str:
     if code is None:
         code = next((known for known in _WAYS_OUT if os.strerror(known) in str(error)), None)
     if code is None:
-        return f"the storage engine refused: {error or type(error).__name__}"
+        said = str(error) or type(error).__name__
+        return said if isinstance(error, OSError) else f"the storage engine refused: {said}"
     if code == errno.EACCES and (path / DATA).exists():
         return (
             f"user {os.geteuid()} may not {_forbidden(path)}: {os.strerror(code)}: change "

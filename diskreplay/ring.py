@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from diskreplay.arguments import MAX_COUNT
 from diskreplay.codec import Codec
 from diskreplay.errors import DamageError, MismatchError, SchemaError, StorageError
+from diskreplay.facts import identity_of
 from diskreplay.packing import ALONE
 from diskreplay.schema import Array, Field, Schema, infer_schema
 from diskreplay.store import Snapshot, Store, Transaction
@@ -54,7 +55,7 @@ class Ring:
         self, store: Store, window_bytes: int, expected: Mapping[str, Field], *, whole: bool = False
     ) -> None:
         self.store = store
-        self.capacity: int = store.identity["capacity"]
+        self.capacity = identity_of(store.identity).capacity
         self.schema: Schema | None = None
         self.count = self.start = self.committed = self.commits = 0
         self._window_bytes = window_bytes

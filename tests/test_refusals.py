@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from common import columns, run_python
+from diskreplay_tools.cli import main
 
 import diskreplay
 from diskreplay import ArgumentError, DiskReplayError, ReplayBuffer, StorageError
@@ -55,6 +57,22 @@ def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
     for call in calls_with(name):
         with pytest.raises(ArgumentError):
             call()
+
+
+@pytest.mark.parametrize("words", ["copy OK BAD", "export OK BAD", "inspect BAD", "merge OK BAD"])
+def test_a_command_says_what_helps_with_a_path_that_leads_nowhere(
+    words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    ReplayBuffer(10, path=tmp_path / "a").close()
+    for bad in (tmp_path / "loop" / "b", tmp_path / ("x" * 300)):
+        given = [
+            {"OK": str(tmp_path / "a"), "BAD": str(bad)}.get(word, word) for word in words.split()
+        ]
+        done = CliRunner().invoke(main, given)
+        assert isinstance(done.exception, SystemExit), done.exception
+        assert done.exit_code in (1, 2)
+        assert len(done.stderr.splitlines()) <= 4, done.stderr
 
 
 def test_without_a_place_for_temporary_files_a_path_is_asked_for(tmp_path: Path) -> None:

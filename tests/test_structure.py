@@ -58,7 +58,7 @@ MAY_IMPORT = {
         "schema", "window",
     },
     "ring": {
-        "arguments", "codec", "errors", "packing", "schema", "store", "version", "window",
+        "arguments", "codec", "errors", "facts", "packing", "schema", "store", "version", "window",
     },
     "ahead": set(),
     "batches": {"ahead", "errors", "refusals"},

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import resource
 import shutil
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from children import in_child
 from common import columns
+from diskreplay_tools.cli import main
 from untrusted import BYTES, VALUES, Mutation
 
 import diskreplay
@@ -40,23 +44,24 @@ def originals(place: Path) -> list[Path]:
     return [place / "uniform", place / "prioritized", place / "large"]
 
 
+def attempt(step: Callable[[], Any], found: list[str]) -> Any:
+    """Return what a step returns; where it raises, note the name of the error."""
+    try:
+        return step()
+    except DiskReplayError as error:
+        found.append(type(error).__name__ if str(error).isprintable() else f"WRONG raw {error!r}")
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)
+        ours = [frame for frame in last if "/diskreplay" in frame.filename][-1]
+        where = f"{Path(ours.filename).name}:{ours.name}"
+        found.append(f"WRONG {type(error).__name__} {where}: {error!s:.200}")
+    return None
+
+
 def use(opened: Callable[[], Any]) -> list[str]:
     """Use a buffer in every way; return the names of the errors that it gave."""
     found: list[str] = []
-
-    def attempt(step: Callable[[], Any]) -> Any:
-        try:
-            return step()
-        except DiskReplayError as error:
-            found.append(type(error).__name__)
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)
-            ours = [frame for frame in last if "/diskreplay/" in frame.filename][-1]
-            where = f"{Path(ours.filename).name}:{ours.name}"
-            found.append(f"WRONG {type(error).__name__} {where}: {error!s:.200}")
-        return None
-
-    buffer = attempt(opened)
+    buffer = attempt(opened, found)
     if buffer is not None:
         steps: list[Callable[[], Any]] = [
             lambda: len(buffer),
@@ -71,14 +76,14 @@ def use(opened: Callable[[], Any]) -> list[str]:
             buffer.close,
         ]
         for step in steps:
-            attempt(step)
+            attempt(step, found)
         with contextlib.suppress(Exception):
             if not buffer._closed:
                 buffer._let_go(sync=False)
     return found
 
 
-def trial(path: Path) -> str:
+def opening(path: Path, original: Path) -> str:
     """Open a store in all ways, each in its turn; return what came of it."""
     faults = diskreplay.verify(path)
     said: list[str] = []
@@ -106,10 +111,61 @@ def trial(path: Path) -> str:
     return "; ".join(said)
 
 
-def measured(path: Path) -> tuple[str, float, float]:
+def elsewhere(path: Path, original: Path) -> str:
+    """Hand a store to all that takes one; return what came of it."""
+    out = path.parent
+    kind = PrioritizedReplayBuffer if original.name == "prioritized" else ReplayBuffer
+
+    def load() -> None:
+        with kind(CAPACITY) as buffer:
+            buffer.load(path)
+
+    steps: list[Callable[[], Any]] = [
+        load,
+        lambda: diskreplay.merge([original, path], out / "merged"),
+        lambda: diskreplay.merge([path, original], out / "mixed", order="interleaved"),
+        lambda: command("inspect", path),
+        lambda: command("inspect", path, "--json"),
+        lambda: command("inspect", path, "--at", "95"),
+        lambda: command("schema", path),
+        lambda: command("verify", path, "--deep"),
+        lambda: command("export", path, out / "exported.jsonl"),
+        lambda: command("report", path, "-o", out / "report.html"),
+        lambda: command("copy", path, out / "copy"),
+        lambda: diskreplay.resize(path, CAPACITY // 2),
+        lambda: diskreplay.compact(path),
+    ]
+    said: list[str] = []
+    for step in steps:
+        attempt(step, said)
+    for made in ("merged", "mixed"):
+        if (out / made).exists():
+            said += [f"WRONG {fault}" for fault in diskreplay.verify(out / made)]
+    return "; ".join(said)
+
+
+def command(*words: object) -> None:
+    """Run a command, and look whether it says anything that would command the terminal."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            main(list(map(str, words)), standalone_mode=False)
+        except click.ClickException as error:
+            out.write(error.message)
+        except click.exceptions.Exit:
+            pass
+    raw = [line for line in out.getvalue().split("\n") if not line.isprintable()]
+    if raw:
+        raise ValueError(f"raw: {raw[:3]}")
+
+
+Trial = Callable[[Path, Path], str]
+
+
+def measured(trial: Trial, path: Path, original: Path) -> tuple[str, float, float]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.monotonic()
-    said = trial(path)
+    said = trial(path, original)
     seconds = time.monotonic() - begin
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return said, (after - before) / 1024, seconds
@@ -124,7 +180,9 @@ def mutate(original: Path, place: Path, mutation: Mutation, seed: int) -> Path:
     return store
 
 
-def run(mutations: list[Mutation], rounds: int, tmp_path: Path) -> list[str]:
+def run(
+    mutations: list[Mutation], rounds: int, tmp_path: Path, trial: Trial = opening
+) -> list[str]:
     """Try mutations in turn; return a line for each that went wrong."""
     stores = originals(tmp_path)
     wrong = []
@@ -132,7 +190,7 @@ def run(mutations: list[Mutation], rounds: int, tmp_path: Path) -> list[str]:
         mutation = mutations[seed % len(mutations)]
         original = stores[seed // len(mutations) % len(stores)]
         store = mutate(original, tmp_path / "mutated", mutation, seed)
-        outcome = in_child(lambda store=store: measured(store), seconds=3 * SECONDS)
+        outcome = in_child(partial(measured, trial, store, original), seconds=3 * SECONDS)
         what = f"{mutation[0]}, seed {seed}, {original.name}"
         if outcome.failure or "WRONG" in outcome.value[0]:
             wrong.append(f"{what}: {outcome.failure or outcome.value[0]}")
@@ -146,3 +204,9 @@ def test_a_mutated_store_is_refused_or_sound(
     mutations: list[Mutation], tmp_path: Path, long: bool
 ) -> None:
     assert run(mutations, 5000 if long else 100, tmp_path) == []
+
+
+def test_a_store_from_a_stranger_can_be_handed_to_all_that_takes_one(
+    tmp_path: Path, long: bool
+) -> None:
+    assert run(VALUES, 3000 if long else 2 * len(VALUES), tmp_path, elsewhere) == []

@@ -66,13 +66,14 @@ def test_the_opening_of_a_writer_says_for_whom_it_waits_and_can_be_interrupted(
 def test_a_commit_waits_until_the_one_before_goes_on(
     stopped: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell = waiting.warn_caller
+    find = waiting._holders
 
-    def tell_and_let_go_on(message: str, category: type[Warning]) -> None:
-        tell(message, category)
+    def find_and_let_go_on(descriptor: int, path: Path) -> str:
+        found = find(descriptor, path)
         os.kill(stopped.pid, signal.SIGCONT)
+        return found
 
-    monkeypatch.setattr(waiting, "warn_caller", tell_and_let_go_on)
+    monkeypatch.setattr(waiting, "_holders", find_and_let_go_on)
     with pytest.warns(diskreplay.WaitingWarning) as caught:
         buffer = diskreplay.open(tmp_path / "b", access="shared")
     assert [warning.filename for warning in caught] == [__file__]

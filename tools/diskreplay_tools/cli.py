@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
 
 import diskreplay
 from diskreplay.errors import printable
+from diskreplay.refusals import explained
 from diskreplay_tools.charts import printable_lines, tell
 
 # By section of the help. A command is loaded when it is asked for: some need what is slow to load.
@@ -63,8 +65,8 @@ class Commands(click.Group):
             raise  # click ends quietly when who reads has gone
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            said = printable(f"{where}{error.strerror or error}")
-            raise click.ClickException(said) from error
+            said = explained(error, Path(error.filename or "."))
+            raise click.ClickException(printable(f"{where}{said}")) from error
         except MemoryError as error:
             raise click.ClickException("there is not enough memory for that") from error
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import diskreplay
 from diskreplay.creation import check_outside, work_directory
+from diskreplay.refusals import explained, real_path
 from diskreplay.replacing import replacing
 
 Progress = Callable[[int, int], None]
@@ -77,7 +78,7 @@ def new_file(out: Path, *, force: bool) -> Iterator[Path]:
     if str(out) == "-":
         raise click.ClickException("it cannot be written to a pipe: give the name of a file")
     refuse_existing(out, force=force)
-    out = out.resolve()
+    out = real_path(out)
     if out.exists() and not out.is_file():
         raise click.ClickException(f"{out} is no regular file: give the name of a file")
     check_outside(out)
@@ -89,14 +90,14 @@ def new_file(out: Path, *, force: bool) -> Iterator[Path]:
     except diskreplay.DiskReplayError:
         raise
     except OSError as error:
-        raise click.ClickException(f"cannot write {out}: {error.strerror or error}") from None
+        raise click.ClickException(f"cannot write {out}: {explained(error, out)}") from None
 
 
 def refuse_same(path: Path, out: Path) -> None:
     """Refuse an output that is the input, or that the input is inside of."""
-    if out.resolve() == path.resolve():
+    if real_path(out) == real_path(path):
         raise click.UsageError(f"{out} is the store itself: give a new directory")
-    if out.resolve() in path.resolve().parents:
+    if real_path(out) in real_path(path).parents:
         raise click.UsageError(f"{path} is inside of {out}: give a new directory")
 
 
@@ -143,7 +144,7 @@ def new_store(out: Path, *, force: bool) -> Iterator[Path]:
     A store that is overwritten stays whole until then; nobody may have it open.
     """
     refuse_existing(out, force=force)
-    out = out.resolve()
+    out = real_path(out)
     if not out.exists() or is_empty_directory(out):
         yield out
         return

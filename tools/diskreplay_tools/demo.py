@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from diskreplay.refusals import explained
 from diskreplay.wording import count_of
 
 AVERAGED = 20  # episodes
@@ -109,7 +110,7 @@ def new_directory(path: Path | None) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise click.ClickException(f"cannot make {path}: {error.strerror}") from error
+        raise click.ClickException(f"cannot make {path}: {explained(error, path)}") from error
     return path
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 import diskreplay
 from diskreplay.creation import beside
+from diskreplay.refusals import real_path
 from diskreplay.schema import infer_schema
 from diskreplay.wording import count_of
 from diskreplay_tools.charts import tell
@@ -82,7 +83,7 @@ def import_(
 
     Example: diskreplay import walks.npz runs/b --field state=observations
     """
-    if path.resolve() in source.resolve().parents:
+    if real_path(path) in real_path(source).parents:
         raise click.UsageError(f"{source} is inside of {path}: give a new directory")
     with open_source(source) as found, new_store(path, force=force) as place:
         says = _checked(found)

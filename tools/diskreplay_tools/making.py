@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 import diskreplay
+from diskreplay.refusals import real_path
 from diskreplay.wording import count_of
 from diskreplay_tools.charts import tell
 from diskreplay_tools.common import (
@@ -37,7 +38,7 @@ def copy_(path: Path, out: Path, force: bool) -> None:
     Example: diskreplay copy runs/a backup/a
     """
     refuse_same(path, out)
-    made = out.resolve()
+    made = real_path(out)
     with diskreplay.open(path, access="read", window_bytes=0) as buffer:
         stats = buffer.stats()
         used = stats["disk_bytes"] - stats["free_bytes"]
@@ -103,7 +104,7 @@ def merge(
 
     Example: diskreplay merge runs/a runs/b -o runs/both
     """
-    if len({path.resolve() for path in paths}) < len(paths):
+    if len({real_path(path) for path in paths}) < len(paths):
         raise click.UsageError("a store is given twice: its transitions are there once")
     for path in paths:
         refuse_same(path, out)

@@ -12,6 +12,7 @@ import click
 
 import diskreplay
 from diskreplay.estimation import human
+from diskreplay.refusals import real_path
 from diskreplay.wording import count_of
 from diskreplay_tools import report_page as page
 from diskreplay_tools.charts import number
@@ -98,7 +99,7 @@ def page_of(
     head = [tiles_of(stats)]
     if reader.damaged:
         head.append(page.warning(about_damaged(reader.damaged)))
-    place = Path(stats["path"]).resolve()
+    place = real_path(Path(stats["path"]))
     foot = f"Made by diskreplay {diskreplay.__version__}, {when(made)}."
     title = f"Replay buffer {short_text(place.name)}"
     return page.page(title, str(place), head, sections, foot)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diskreplay.arguments import ACCESS, checked_capacity, whole_number
-from diskreplay.errors import ArgumentError, SchemaError, printable, warn_caller
+from diskreplay.errors import ArgumentError, SchemaError, warn_caller
 from diskreplay.layout import new_packing
 from diskreplay.outbox import outbox_nbytes
 from diskreplay.packing import BLOCK_BYTES, PAGE_BYTES, Packing, slot_bytes, tree_bytes
@@ -179,7 +179,7 @@ def warn_of_disk(found: Estimate, path: Path, there: int) -> None:
     if usage.total <= 0 or usage.free + there >= found.disk_bytes:
         return
     warn_caller(
-        f"{printable(path)} takes {human(found.disk_bytes)} of disk when all of its "
+        f"{path} takes {human(found.disk_bytes)} of disk when all of its "
         f"{found.capacity} transitions are there (found {human(usage.free)} free, and "
         f"{human(there)} in use by it): make room, or choose another path, or a smaller capacity "
         "with diskreplay.estimate()",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from diskreplay.ahead import Lane
 from diskreplay.errors import ArgumentError, ClosedError
+from diskreplay.forks import process
 from diskreplay.refusals import started
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Batches(Generic[BatchT]):
         self._closed = False
         self._buffer = buffer
         self._batch_size = batch_size
-        self._process = os.getpid()
+        self._process = process()
         if prefetch:
             self._lane = buffer._contents.ahead.open(prefetch)
 
@@ -82,7 +82,7 @@ class Batches(Generic[BatchT]):
             raise ClosedError("these batches are closed: call batches() again")
         if self._lane is None:
             return self._sample()
-        if self._process != os.getpid():
+        if self._process is not process():
             raise ClosedError(
                 "these batches are drawn ahead in the process that this one was forked from: "
                 "call batches() again in the child"
@@ -126,7 +126,7 @@ class Batches(Generic[BatchT]):
     def __del__(self) -> None:
         # The collector may call this on any thread, at any line, also where another one waits for
         # it. So nobody is waited for here; the buffer's next call gives the draws back.
-        if not getattr(self, "_closed", True) and self._lane and self._process == os.getpid():
+        if not getattr(self, "_closed", True) and self._lane and self._process is process():
             self._lane.stop()
             self._buffer._contents.ahead.dropped.append(self._lane)
 
@@ -157,7 +157,7 @@ class Batches(Generic[BatchT]):
 
     def _stop(self) -> Lane | None:
         """End the thread; return the lane, where there is one and it is this process's."""
-        lane = self._lane if self._process == os.getpid() else None
+        lane = self._lane if self._process is process() else None
         if lane is not None:
             lane.stop()
             lane.join()

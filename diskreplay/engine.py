@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,35 +14,58 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.errors import DamageError, DiskReplayError, StorageError
+from diskreplay.errors import DamageError, DiskReplayError, LockedError, StorageError
 from diskreplay.packing import ALONE, Packing
 from diskreplay.refusals import explained
-from diskreplay.tables import TABLES
 from diskreplay.wording import count_of
 
 Ints = NDArray[np.int64]
 Records = Sequence[bytes] | NDArray[np.uint8]  # an array has a record a row
 
-_MAP_BYTES = 1 << 42  # address space, not disk: a store never meets its end
+INTEGER_KEYS = ("transitions", "priorities", "runs")
+DATABASES = (*INTEGER_KEYS, "meta")
+_LEAST_MAP_BYTES = 64 << 20
+_LEAST_ROOM_BYTES = 1 << 20
 _MAX_READERS = 1024
 _MODE = 0o666  # less what the umask takes away
-_MOST_DATABASES = 32  # a newer version may have added some
 _LOCK_BYTES, _READER_BYTES = 128, 64  # of lock.mdb, see lmdb's mdb.c
 
 
+class MapFullError(StorageError):
+    """A transaction did not fit the map; with a larger one it can be run again."""
+
+
 def open_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Environment:
-    """Open the environment in a directory, with as much address space as the process may have."""
-    map_bytes = _MAP_BYTES
+    """Open the environment in a directory.
+
+    A process that has just opened it reads nothing: a reader with its pid is one that was killed,
+    whose place would keep every page that is freed from now on. The engine takes it for its own,
+    and so leaves it alone until it is closed.
+    """
     _reserve(path / "lock.mdb")
+    env = _mapped_env(path, writing, flags)
+    if os.getpid() in (pid for pid, _ in readers_of(env)):
+        env.close()
+        env = _mapped_env(path, writing, flags)
+    env.reader_check()
+    return env
+
+
+def _mapped_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Environment:
+    """Open the environment with a map of twice the data file, or as much as there may be."""
+    with contextlib.suppress(OSError):
+        file_bytes = 0
+        file_bytes = os.stat(path / "data.mdb").st_size
+    map_bytes = max(_LEAST_MAP_BYTES, map_bytes_for(2 * file_bytes))
     while True:
         try:
-            env = lmdb.open(
+            return lmdb.open(
                 os.fsencode(path),
                 map_size=map_bytes,
                 readonly=not writing,
                 create=writing,
                 readahead=False,
-                max_dbs=_MOST_DATABASES,
+                max_dbs=8,
                 max_readers=_MAX_READERS,
                 max_spare_txns=0,
                 mode=_MODE,
@@ -49,11 +73,46 @@ def open_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Envir
             )
         except lmdb.MemoryError:
             map_bytes //= 2  # the process is allowed less address space
-            if map_bytes < 1 << 30:
+            if map_bytes < file_bytes + _LEAST_ROOM_BYTES:
+                raise no_address_space(path, 2 * map_bytes) from None
+        except lmdb.Error as error:
+            if "already open in this process" in str(error):
+                raise LockedError(
+                    f"the data file of {path} is open in this process, by another name or from "
+                    "before a fork in the middle of a call: use another process"
+                ) from None
+            if os.strerror(errno.EAGAIN) not in str(error):
                 raise
-        else:
-            env.reader_check()
-            return env
+            pid = os.getpid()
+            raise LockedError(
+                f"{path} is open in a process that has the same pid, {pid}, in another pid "
+                "namespace (container), and the storage engine tells processes apart by their "
+                "pids: let both share one (docker run --pid=host or --pid=container:NAME), or "
+                "start this one under another pid, as the child of a shell"
+            ) from None
+
+
+def map_bytes_for(n: int) -> int:
+    """Return the size of the smallest map that holds n bytes: a power of two.
+
+    The data file keeps the size of its largest map, and `verify` knows it for sound by that.
+    """
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def no_address_space(path: Path, map_bytes: int) -> StorageError:
+    """Return the error of a process that cannot map its data file."""
+    return StorageError(
+        f"the process has no address space for a map of {map_bytes >> 20} MiB, which the data file "
+        f"of {path} needs: raise its limit (ulimit -v), or open fewer or smaller buffers in one "
+        "process, and call again; nothing was lost"
+    )
+
+
+def readers_of(env: lmdb.Environment) -> list[tuple[int, int | None]]:
+    """Return the pid of each reader, with the transaction that it reads; None when it is idle."""
+    lines = [line.split() for line in env.readers().splitlines()[1:]]
+    return [(int(pid), None if txn == "-" else int(txn)) for pid, _, txn in lines]
 
 
 def _reserve(lock_file: Path) -> None:
@@ -75,19 +134,16 @@ def _reserve(lock_file: Path) -> None:
 
 
 def open_databases(env: lmdb.Environment, *, create: bool) -> dict[str, Any]:
-    """Return the handles of all databases, by name."""
+    """Return the handles of the four databases, by name."""
     databases: dict[str, Any] = {
-        table.name: env.open_db(table.name.encode(), integerkey=table.has_numbers, create=create)
-        for table in TABLES
+        name: env.open_db(name.encode(), integerkey=True, create=create) for name in INTEGER_KEYS
     }
+    databases["meta"] = env.open_db(b"meta", create=create)
     with env.begin() as txn:
-        for table in TABLES:
-            found = databases[table.name].flags(txn)
-            flags = {flag for flag, is_set in found.items() if is_set}
-            if flags != ({"integerkey"} if table.has_numbers else set()):
-                raise DamageError(
-                    f"the database {table.name} of {env.path()} has the flags {flags}"
-                )
+        for name, database in databases.items():
+            flags = {flag for flag, is_set in database.flags(txn).items() if is_set}
+            if flags != ({"integerkey"} if name in INTEGER_KEYS else set()):
+                raise DamageError(f"the database {name} of {env.path()} has the flags {flags}")
     return databases
 
 
@@ -209,6 +265,8 @@ def errors_of(path: Path) -> Iterator[None]:
             f"{path} is being read in {_MAX_READERS} places at once, which is as many as can be: "
             "close some of its readers"
         ) from None
+    except lmdb.MapFullError:
+        raise MapFullError(f"the map of {path} is full") from None
     except lmdb.PanicError:
         raise StorageError(
             f"{path}: the disk refused the last step of a commit, and the storage engine gives the "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from diskreplay.ahead import Drawn
 from diskreplay.contents import Contents, SamplerT
 from diskreplay.errors import MismatchError
-from diskreplay.facts import laid_over
 from diskreplay.generator import generator_from_plain, generator_to_plain
 from diskreplay.priorities import Priorities
 from diskreplay.ring import Columns, Ring
@@ -93,7 +92,7 @@ class Exclusive(Contents[SamplerT]):
         first, n = self.ring.count, len(columns[0])
         with self._restored_on_error():
             self.sampler.hold(first, n, given)
-            self.commit_rows(iter([columns]), first, self.ring.start, first + n)
+            self.commit_rows(lambda: [columns], first, self.ring.start, first + n)
         return np.arange(first, first + n)
 
     def update(self, write_ids: Ints, priorities: Priorities) -> int:
@@ -150,8 +149,12 @@ class Exclusive(Contents[SamplerT]):
                 self.sampler.hold(begin, size, saved.live_priorities(first, source.count))
             self.sampler.restore(source.fact("sampler"))
             self.generator = generator_from_plain(source.state.get("generator"))
-            rows = ([columns[i] for i in order] for columns in source.chunks(first, snapshot))
-            self.commit_rows(rows, begin, begin, begin + size, source.state)
+
+            def rows() -> Iterator[Columns]:
+                for columns in source.chunks(first, snapshot):
+                    yield [columns[i] for i in order]
+
+            self.commit_rows(rows, begin, begin, begin + size)
 
     def _order_of(self, source: Ring) -> list[int]:
         """Return where the columns of a saved store are that this one wants, in its order."""
@@ -165,20 +168,11 @@ class Exclusive(Contents[SamplerT]):
         return [source.schema.names.index(name) for name in own.names]
 
     def commit_rows(
-        self,
-        rows: Iterator[Columns],
-        first: int,
-        start: int,
-        count: int,
-        under: Mapping[str, Any] | None = None,
+        self, rows: Callable[[], Iterable[Columns]], first: int, start: int, count: int
     ) -> None:
-        """Commit rows past the window, whose priorities the sampler holds already.
-
-        under:  a state that they come from; what this version does not know of it is kept
-        """
+        """Commit rows past the window, whose priorities the sampler holds already."""
         blocks = self.sampler.dirty_blocks(max(start, count - self.ring.capacity), count)
-        facts = laid_over(under or {}, self._facts())
-        self.ring.commit_rows(rows, first, start, count, facts, blocks)
+        self.ring.commit_rows(rows, first, start, count, self._facts(), blocks)
         self.sampler.committed(blocks)
 
     def _facts(self) -> dict[str, Any]:

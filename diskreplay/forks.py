@@ -1,38 +1,75 @@
 """Forks: what happens to open buffers when their process forks.
 
 A forked child inherits the storage engine's environment, but must not use it: its reader slots
-carry the parent's pid. Nor may it close the environment while the parent reads, since closing
-clears the slots of that pid. So the parent waits, with no call under way, until the child has
-closed it::
+carry the parent's pid. Nor may it close the environment while the parent reads, since that can free
+those slots. So a fork waits until no call is under way, and none begins until the child has closed
+what it inherited::
 
-    parent   before: take all locks          after: wait for the child, give the locks back
-    child                           after: new locks, close the environments, say so
+    parent   asks, and waits        | fork |  goes on
+    helper   takes all locks               |  waits for the child, gives the locks back
+    child                                  |  new locks, closes the environments, says so
 
 At its next call the child opens the store again, for reading.
+
+What a hook raises is printed and forgotten, and the fork goes on; and a signal handler can raise
+between any two lines of a hook. But handlers run in the main thread only. So another one takes the
+locks, and the hook just waits; it may be interrupted anywhere and be done once more, by the second
+of two hooks. Interrupts that come meanwhile are raised again after the fork. The hook at its end is
+no Python code at all: what comes during a fork is raised where it ends.
+
+A second interrupt ends the waiting. A buffer that is not held by then, or that the forking thread
+itself is in a call of, cannot be used in the child.
 """
 
 from __future__ import annotations
 
+import _thread
+import contextlib
+import ctypes
+import functools
+import operator
 import os
+import signal
+import sys
 import threading
+import time
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any, Protocol
 
 
 class Watched(Protocol):
     """What is told of forks."""
 
-    def _before_fork(self) -> None: ...
+    def _is_in_call_here(self) -> bool:
+        """Return whether this thread is in a call of it."""
 
-    def _after_fork_in_parent(self) -> None: ...
+    def _hold_for_fork(self, seconds: float) -> bool:
+        """Keep calls from beginning; return False when one was under way for so long."""
 
-    def _after_fork_in_child(self) -> None: ...
+    def _release_after_fork(self) -> None:
+        """Let calls begin again."""
+
+    def _after_fork_in_child(self, *, was_held: bool) -> None:
+        """Leave to the parent what is its own. It may be interrupted, and done again."""
 
 
+_PATIENCE = 0.05  # seconds
+_POLL = 0.001
+_TRIES = 10  # more interrupts than anybody sends
+
+_process = object()
 _one_at_a_time = threading.Lock()
 _watched: weakref.WeakSet[Watched] = weakref.WeakSet()
-_forking: list[Watched] = []
-_pipe: list[int] = []
+_in_child: list[Callable[[], None]] = []
+_pipe: list[int] = []  # of the fork whose locks are held
+
+
+def process() -> object:
+    """Return what is another object in each process: a pid can be that of the parent, too."""
+    return _process
 
 
 def watch(session: Watched) -> None:
@@ -45,6 +82,11 @@ def forget(session: Watched) -> None:
     _watched.discard(session)
 
 
+def call_in_child(function: Callable[[], None]) -> None:
+    """Call a function in each forked child. It may be interrupted, and called again."""
+    _in_child.append(function)
+
+
 def _sessions() -> list[Watched]:
     while True:
         try:
@@ -53,37 +95,181 @@ def _sessions() -> list[Watched]:
             continue
 
 
+class _Call:
+    """A call of os.fork that is under way in this thread."""
+
+    def __init__(self) -> None:
+        frame: FrameType | None = sys._getframe()
+        while frame is not None and frame.f_code.co_filename == __file__:
+            frame = frame.f_back
+        self.thread = threading.get_ident()
+        self._caller = frame
+        self._at = -1 if frame is None else frame.f_lasti
+
+    def raise_again(self, error: BaseException) -> None:
+        """Raise in its thread what came while it was under way, when it is not any more.
+
+        Not before: the hooks of others are interrupted no better than ours.
+        """
+        while self._is_under_way():
+            time.sleep(_POLL)
+        if isinstance(error, KeyboardInterrupt):
+            signal.pthread_kill(self.thread, signal.SIGINT)
+        else:
+            identity, kind = ctypes.c_ulong(self.thread), ctypes.py_object(type(error))
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, kind)
+
+    def forget(self) -> None:
+        """Let go of what the caller's frame keeps alive."""
+        self._caller = None
+
+    def _is_under_way(self) -> bool:
+        frame = sys._current_frames().get(self.thread)
+        while frame is not None and frame is not self._caller:
+            frame = frame.f_back
+        return frame is not None and frame.f_lasti == self._at
+
+
+class _Fork:
+    """A fork, from its first hook until the locks are given back."""
+
+    def __init__(self) -> None:
+        self.call = _Call()
+        self.errors: list[BaseException] = []  # that came while it waited
+        self.held: list[Watched] = []
+        self.is_ready = threading.Event()
+        self.is_over: SimpleQueue[None] = SimpleQueue()
+        self.is_begun = False  # has passed all of its first hooks
+        self._in_call = {id(one) for one in _sessions() if one._is_in_call_here()}
+        self._is_attended = threading.Lock()
+
+    def wait(self) -> None:
+        """Return when no call is under way, or after two interrupts. It may be done again."""
+        try:
+            _thread.start_new_thread(self._attend, ())
+        except RuntimeError:  # there can be no more threads: then nothing is held
+            return
+        if len(self.errors) < 2:
+            self.is_ready.wait()
+
+    def _attend(self) -> None:
+        if not self._is_attended.acquire(blocking=False):
+            return  # there is a helper already
+        with _one_at_a_time:
+            try:
+                with contextlib.suppress(OSError):  # no descriptors: then nothing is held
+                    _pipe.extend(os.pipe())
+                    self._hold()
+            finally:
+                self.is_ready.set()
+                self.is_over.get()
+                if not self.is_begun:  # the last of the first hooks was ended by one
+                    self.errors.append(KeyboardInterrupt())
+                if self.errors:
+                    self.call.raise_again(self.errors[0])
+                self.call.forget()
+                self._release()
+
+    def _hold(self) -> None:
+        for session in _sessions():
+            while id(session) not in self._in_call and self.is_over.empty():
+                if session._hold_for_fork(_PATIENCE):
+                    self.held.append(session)
+                    break
+
+    def _release(self) -> None:
+        if _pipe:
+            read, write = _pipe
+            os.close(write)
+            if self.held:
+                os.read(read, 1)  # returns when the child has closed its end, or has died
+            os.close(read)
+            _pipe.clear()
+        held, self.held = self.held, []
+        for session in held:
+            session._release_after_fork()
+
+
+class _Local(threading.local):
+    """The fork that is under way in a thread, or was the last."""
+
+    fork: _Fork | None = None
+    is_begun = False
+    end: Callable[[Any], Any] = staticmethod(bool)
+
+
+_local = _Local()
+
+
 def _before() -> None:
-    _one_at_a_time.acquire()
-    for session in _sessions():
-        session._before_fork()
-        _forking.append(session)
-    if _forking:
-        _pipe.extend(os.pipe())
+    _local.fork = None
+    _wait([])
+    _local.is_begun = True
 
 
-def _after_in_parent() -> None:
-    if _pipe:
-        read, write = _pipe
-        os.close(write)
-        os.read(read, 1)  # returns when the child has closed its end, or has died
-        os.close(read)
-        _pipe.clear()
-    while _forking:
-        _forking.pop()._after_fork_in_parent()
-    _one_at_a_time.release()
+def _before_again() -> None:
+    _wait([] if _local.is_begun else [KeyboardInterrupt()])  # which the first one was ended by
+    _local.is_begun = False
+    if _local.fork is not None:
+        _local.fork.is_begun = True
+
+
+def _wait(errors: list[BaseException]) -> None:
+    for _ in range(_TRIES):
+        try:
+            fork = _local.fork
+            if fork is None or fork.is_begun:  # that of an earlier one
+                if not _watched:
+                    _local.end = bool
+                    return
+                fork = _local.fork = _Fork()
+            _local.end = fork.is_over.put
+            fork.errors.extend(errors)
+            errors.clear()
+            fork.wait()
+            return
+        except BaseException as error:
+            errors.append(error)
 
 
 def _after_in_child() -> None:
-    global _one_at_a_time
-    _one_at_a_time = threading.Lock()
-    while _forking:
-        _forking.pop()._after_fork_in_child()
+    _leave([])
+    _local.is_begun = True
+
+
+def _after_in_child_again() -> None:
+    _leave([] if _local.is_begun else [KeyboardInterrupt()])
+    _local.is_begun = False
+
+
+def _leave(errors: list[BaseException]) -> None:
+    call = _Call()
+    for _ in range(_TRIES):
+        try:
+            _leave_parent()
+            break
+        except BaseException as error:
+            errors.append(error)
+    if errors:
+        _thread.start_new_thread(call.raise_again, (errors[0],))
+
+
+def _leave_parent() -> None:
+    global _one_at_a_time, _process
+    _process, _one_at_a_time = object(), threading.Lock()
+    fork = _local.fork
+    held = () if fork is None else tuple(fork.held)
+    for function in _in_child:
+        function()
+    for session in _sessions():
+        session._after_fork_in_child(was_held=session in held)
     for descriptor in _pipe:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
     _pipe.clear()
+    _local.fork, _local.end = None, bool
 
 
-os.register_at_fork(
-    before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
-)
+os.register_at_fork(before=_before_again, after_in_child=_after_in_child)
+os.register_at_fork(before=_before, after_in_child=_after_in_child_again)  # before: backwards
+os.register_at_fork(after_in_parent=functools.partial(operator.methodcaller("end", None), _local))

@@ -19,19 +19,14 @@ import json
 import os
 import re
 import socket
-import threading
 import time
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diskreplay.errors import (
-    DamageError,
-    LockedError,
-    NotAStoreError,
-    StorageError,
-    printable,
-)
+from diskreplay.errors import DamageError, LockedError, NotAStoreError, StorageError
+from diskreplay.forks import call_in_child
 from diskreplay.refusals import explained
 from diskreplay.store_directory import LOCK, OPENERS, OPENERS_LOCK, WRITER_LOCK, StoreDirectory
 
@@ -41,8 +36,7 @@ _WORDS = ("exclusive", "shared", "read", ALONE)
 _ENTRY = re.compile(r"[0-9]+-[0-9a-f]{8}")  # the names that `Hold` gives; no others are removed
 _HOSTILE = OSError, ValueError, TypeError, RecursionError, DamageError
 _KINDS = {"exclusive": fcntl.LOCK_EX, "shared": fcntl.LOCK_SH}
-_held_here: set[tuple[int, int, int]] = set()
-_held_guard = threading.Lock()
+_held_here: dict[tuple[int, int], weakref.ref[Hold]] = {}
 
 
 class Opener(NamedTuple):
@@ -101,7 +95,7 @@ def _alive(entries: StoreDirectory, name: str) -> list[Opener]:
             types = list(map(type, opener))
             if types != [int, str, float, str] or opener.access not in _WORDS:
                 raise TypeError from None
-            return [opener._replace(host=printable(opener.host))]
+            return [opener._replace(host="".join(filter(str.isprintable, opener.host)))]
         entries.unlink(name)
         return []
     finally:
@@ -118,19 +112,18 @@ class Hold:
             raise NotAStoreError(f"{path} is not there any more: choose another path") from None
         except OSError as error:
             raise StorageError(f"cannot open {path}: {explained(error, path)}") from None
-        self._key = (os.getpid(), status.st_dev, status.st_ino)
+        self._key = (status.st_dev, status.st_ino)
         self.files: dict[str, tuple[int, int]] = {}  # device and inode of the lock files it holds
         self._path = path
         self._descriptors: list[int] = []
         self._entry = ""
         self._is_held = False
-        with _held_guard:
-            if self._key in _held_here:
-                raise LockedError(
-                    f"{path} is open in this process already: use that buffer, or close it first"
-                )
-            self._is_held = True
-            _held_here.add(self._key)
+        own = weakref.ref(self)
+        if _held_here.setdefault(self._key, own) is not own:
+            raise LockedError(
+                f"{path} is open in this process already: use that buffer, or close it first"
+            )
+        self._is_held = True
         try:
             try:
                 directory = StoreDirectory(path)
@@ -148,14 +141,12 @@ class Hold:
             raise
 
     def release(self) -> None:
-        """Give the locks back. In a forked child, close the descriptors: the parent keeps them."""
+        """Give the locks back. Twice is once."""
         if not self._is_held:
             return
         self._is_held = False
-        with _held_guard:
-            _held_here.discard(self._key)
-        is_own = self._key[0] == os.getpid()
-        if self._entry and is_own:
+        _held_here.pop(self._key, None)
+        if self._entry:
             with (
                 contextlib.suppress(OSError),
                 StoreDirectory(self._path) as directory,
@@ -163,10 +154,16 @@ class Hold:
             ):
                 entries.unlink(self._entry)
         for descriptor in self._descriptors:
-            with contextlib.suppress(OSError):
-                if is_own:  # a child that was forked meanwhile may have it, too
-                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+            with contextlib.suppress(OSError):  # a child that was forked meanwhile may have it, too
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
+
+    def drop(self) -> None:
+        """Close the descriptors in a forked child: the parent keeps the locks, as long as it is."""
+        self._is_held = False
+        for descriptor in self._descriptors:
+            with contextlib.suppress(OSError):  # it may be done again
+                os.close(descriptor)
 
     def __del__(self) -> None:
         if getattr(self, "_is_held", False):  # an interrupt came before anybody had it
@@ -232,6 +229,16 @@ class Hold:
                     if os.fstat(descriptor).st_nlink:  # else it was taken for one that was killed
                         break
             os.write(descriptor, json.dumps(opener._asdict()).encode())
+
+
+def _drop_inherited() -> None:
+    for hold_of in list(_held_here.values()):
+        if (hold := hold_of()) is not None:
+            hold.drop()
+    _held_here.clear()
+
+
+call_in_child(_drop_inherited)
 
 
 def _refusal(path: Path, lock: str, kind: int) -> str:

@@ -17,11 +17,10 @@ from diskreplay.buffer import open as open_buffer
 from diskreplay.creation import beside
 from diskreplay.directory import holds_store
 from diskreplay.errors import ArgumentError, MismatchError, NotLiveError, StorageError
-from diskreplay.facts import laid_over
 from diskreplay.refusals import ours, real_path
 from diskreplay.schema import STANDARD_FIELDS, fields_of
 from diskreplay.session import PathLike
-from diskreplay.store import Store
+from diskreplay.store import Store, Transaction
 from diskreplay.verification import Progress
 
 Ints = NDArray[np.int64]
@@ -204,14 +203,17 @@ def _put_runs(place: Path, sources: Sequence[_Source], positions: Sequence[Ints]
         for source, places in zip(sources, positions, strict=True)
         for run in _runs_of(source, places)
     ]
-    state = sources[0].buffer._ring.state
+    if not runs:
+        return
     store = Store(place, access="exclusive", durability="full")
     try:
-        with store.transaction() as txn:
+
+        def put(txn: Transaction) -> None:
             for number, run in enumerate(runs):
                 txn.put_run(number, run)
-            mine = {**txn.meta("state"), "runs": len(runs)}
-            txn.put_meta({"state": laid_over(state, mine)})
+            txn.put_meta({"state": {**txn.meta("state"), "runs": len(runs)}})
+
+        store.commit(put)
     finally:
         store.close()
 

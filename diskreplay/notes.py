@@ -111,9 +111,9 @@ class Note:
 
     def close(self) -> None:
         """Give the note back. Twice is once."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _read(self) -> bytes:
         """Return the note, b"" when there is none that counts."""

@@ -11,15 +11,18 @@ import contextlib
 import fcntl
 import os
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from diskreplay.errors import StorageError
+from diskreplay.forks import call_in_child
 from diskreplay.pages import meta_pages, newest_of, transaction_of
 from diskreplay.refusals import explained
 from diskreplay.store_directory import DATA, LOCK, MANIFEST, StoreDirectory
 from diskreplay.waiting import wait_for
 
+_opened: weakref.WeakSet[OpenedFiles] = weakref.WeakSet()
 _CLOCK_NS = 2_000_000_000  # time stamps of no file system are coarser
 
 
@@ -32,6 +35,7 @@ class OpenedFiles:
         self._unchanged: tuple[int, int, int] | None = None  # the directory, as it was all right
         self._lock_file = str(path / LOCK)
         self.data = -1
+        _opened.add(self)
         try:
             with StoreDirectory(path) as directory:
                 manifest = _identity(directory.status(MANIFEST))
@@ -46,9 +50,9 @@ class OpenedFiles:
 
     def close(self) -> None:
         """Give the data file back. Twice is once."""
-        if self.data >= 0:
-            os.close(self.data)
-            self.data = -1
+        descriptor, self.data = self.data, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def engine_opens(self) -> Iterator[None]:
@@ -69,8 +73,9 @@ class OpenedFiles:
             wait_for(self.data, self._path, "its commit")
             yield
         finally:
-            with contextlib.suppress(OSError):
-                fcntl.flock(self.data, fcntl.LOCK_UN)
+            if self.data >= 0:  # a forked child has closed it, and left the lock to its parent
+                with contextlib.suppress(OSError):
+                    fcntl.flock(self.data, fcntl.LOCK_UN)
 
     def newest_transaction(self) -> int:
         """Return the number of the newest transaction in the data file."""
@@ -109,6 +114,15 @@ class OpenedFiles:
         with contextlib.suppress(FileNotFoundError):
             return os.lstat(self._lock_file)
         return None
+
+
+def _drop_inherited() -> None:
+    """Close what a forked child has of its parent, whose commit lock would outlive it."""
+    for files in list(_opened):
+        files.close()
+
+
+call_in_child(_drop_inherited)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -87,7 +87,7 @@ class Meta(NamedTuple):
             f"has a fixed address {self.address:#x}": self.address != 0,
             f"has pages of {size} bytes": size & (size - 1) or not 512 <= size <= 1 << 15,
             f"has an impossible map size {self.map_bytes}": self.map_bytes & (self.map_bytes - 1)
-            or not 1 << 30 <= self.map_bytes <= 1 << 42
+            or not 1 << 20 <= self.map_bytes <= 1 << 47
             or self.map_bytes < (self.last_page + 1) * size,
             f"has a wrong transaction number {self.transaction}": self.transaction % 2 != number,
             f"says the last page is {self.last_page}": self.last_page < 1,

@@ -8,8 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from diskreplay.admission import check_layout
-from diskreplay.directory import check_kinds, check_store, read_manifest
+from diskreplay.directory import check_kinds, check_store, read_uuid
 from diskreplay.engine import errors_of, open_env
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.locks import Hold
@@ -38,10 +37,9 @@ def reading(path: Path, faults: Faults) -> Iterator[tuple[DataFile | None, str |
         yield None, None
         return
     try:
-        uuid = read_manifest(path).uuid
+        uuid = read_uuid(path)
     except DamageError as error:
         faults.add(str(error))
-    check_layout(path)
     hold = None
     try:
         hold = Hold(path, "read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -143,15 +144,14 @@ def _fill(
     sampler.clear(begin)
     priorities, known = found.priorities()
     if found.state is not None:
-        sampler.restore(found.state.plain["sampler"])
-        contents.generator = generator_from_plain(found.state.plain["generator"])
+        sampler.restore(found.state.sampler)
+        contents.generator = generator_from_plain(found.state.generator)
         contents.stale = found.state.stale_updates
     elif known.any():
         sampler.restore({"frame": 0, "max_priority": float(priorities[known].max())})
     if isinstance(buffer, PrioritizedReplayBuffer):
         priorities[~known] = buffer._sampler.max_priority
-    under = found.state.plain if found.state else None
-    contents.commit_rows(iter([]), begin, begin, begin, under)
+    contents.commit_rows(list, begin, begin, begin)
     codec = found.codec
     step = max(1, _CHUNK_BYTES // codec.record_bytes) if codec else 1
     for low in range(0, n, step):
@@ -160,7 +160,7 @@ def _fill(
         slots = ids % buffer.capacity
         columns = codec.decode(found.records(low, high), ids, slots) if codec else []
         sampler.hold(begin + low, high - low, priorities[low:high])
-        contents.commit_rows(iter([columns]), begin + low, begin, begin + high)
+        contents.commit_rows(partial(iter, [columns]), begin + low, begin, begin + high)
         if progress is not None:
             progress(high, n)
     is_prioritized = isinstance(buffer, PrioritizedReplayBuffer)

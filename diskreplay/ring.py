@@ -17,7 +17,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lmdb
@@ -27,9 +27,8 @@ from numpy.typing import NDArray
 from diskreplay.arguments import MAX_COUNT
 from diskreplay.codec import Codec
 from diskreplay.errors import DamageError, MismatchError, SchemaError, StorageError
-from diskreplay.facts import identity_of, laid_over
-from diskreplay.layout import new_packing, packing_in, schema_facts
-from diskreplay.packing import ALONE, Packing
+from diskreplay.facts import identity_of
+from diskreplay.packing import ALONE, BLOCK_BYTES
 from diskreplay.schema import Array, Field, Schema, infer_schema
 from diskreplay.store import Snapshot, Store, Transaction
 from diskreplay.version import __version__
@@ -120,7 +119,7 @@ class Ring:
         if plain is None:
             self.schema = None  # if one was adopted, then by a call that failed
         elif self.schema is None:
-            self._adopt_stored(plain, snapshot)
+            self._adopt_stored(plain)
         state = self.read_state(snapshot)
         if self.schema is None and state["count"]:
             raise DamageError(f"the schema of {self.store.path} is missing")
@@ -149,15 +148,12 @@ class Ring:
     def adopt(self, schema: Schema) -> None:
         """Have this schema from now on."""
         if self.schema is None:
-            self._take_up(Codec(schema), new_packing(schema))
-
-    def packing_of(self, schema: Schema) -> Packing:
-        """Return how the records of this schema are stored, or will be when it is adopted."""
-        return new_packing(schema) if self.schema is None else self._packing
-
-    def schema_facts(self) -> dict[str, Any]:
-        """Return the facts of the schema, {} before there is one."""
-        return {} if self.schema is None else schema_facts(self.schema, self._packing)
+            self._codec = Codec(schema)
+            self._packing = self._codec.packing
+            self._window = Window(schema, self.capacity, self._window_bytes)
+            self.chunk_rows = max(1, _CHUNK_BYTES // self._codec.record_bytes)
+            self._limit = min(self._window.rows, max(1, COMMIT_BYTES // self._codec.record_bytes))
+            self.schema = schema
 
     def has_room(self, n: int) -> bool:
         """Return whether n more rows may wait for the next commit."""
@@ -191,15 +187,18 @@ class Ring:
 
     def commit(self, facts: Mapping[str, Any], blocks: Mapping[int, bytes]) -> None:
         """Write the uncommitted rows and everything that must agree with them."""
-        rows: Iterable[tuple[int, Columns]] = ()
-        if self.count > self.committed:
+
+        def rows() -> Iterable[tuple[int, Columns]]:
+            if self.count == self.committed:
+                return ()
             begin = max(self.committed, self.first)
-            rows = self._window.chunks(begin, self.count, self.chunk_rows)
+            return self._window.chunks(begin, self.count, self.chunk_rows)
+
         self._commit(rows, self.uncommitted, self.start, self.count, facts, blocks)
 
     def commit_rows(
         self,
-        rows: Iterable[Columns],
+        rows: Callable[[], Iterable[Columns]],
         first: int,
         start: int,
         count: int,
@@ -208,11 +207,15 @@ class Ring:
     ) -> None:
         """Write rows past the window, in one transaction: write ids from `first` to `count`.
 
-        Nothing may be uncommitted before; nothing is changed when it raises.
+        Nothing may be uncommitted before; nothing is changed when it raises. `rows` is called once
+        more when the map has to grow.
         """
         if self.schema is not None:
             self._window.drop_from(first)
-        numbered = self.numbered(rows, first, count)
+
+        def numbered() -> Iterable[tuple[int, Columns]]:
+            return self.numbered(rows(), first, count)
+
         self._commit(numbered, count - first, start, count, facts, blocks)
 
     def numbered(
@@ -249,9 +252,7 @@ class Ring:
             "run": self._run,
             "runs": max(state["runs"], self._run_number + 1),
         }
-        if self.schema is not None and not (txn.has("schema") and txn.has("layout")):
-            txn.put_meta(self.schema_facts())
-        txn.put_meta({"state": {**laid_over(state, facts), **counters}})
+        txn.put_meta({"state": {**state, **facts, **counters}})
         txn.put_run(self._run_number, run)
         return commits
 
@@ -324,16 +325,21 @@ class Ring:
             yield np.arange(first, min(first + self.chunk_rows, end))
             first += self.chunk_rows
 
+    def commit_bytes(self, rows: int, blocks: int) -> int:
+        """Return the bytes that a commit of so many rows and priority blocks puts."""
+        records = min(rows, self.capacity) * self._codec.record_bytes if self.schema else 0
+        return records + blocks * BLOCK_BYTES
+
     def _commit(
         self,
-        rows: Iterable[tuple[int, Columns]],
+        rows: Callable[[], Iterable[tuple[int, Columns]]],
         n: int,
         start: int,
         count: int,
         facts: Mapping[str, Any],
         blocks: Mapping[int, bytes],
     ) -> None:
-        with self.store.transaction() as txn:
+        def put(txn: Transaction) -> int:
             state = self.read_state(txn)
             # A commit of this run that was interrupted after it was done may not be known here.
             if state["commits"] != self.commits and state.get("run") != self._run:
@@ -343,14 +349,18 @@ class Ring:
                 )
             run = self.run_of(txn, state)
             run |= {"end": count, "rows": self._run_rows + n}
-            commits = self.put(txn, rows, state, count, {**facts, "start": start}, run)
+            commits = self.put(txn, rows(), state, count, {**facts, "start": start}, run)
             txn.put_blocks(blocks)
-        self.commits = commits
+            if self.schema is not None:
+                txn.put_meta({"schema": self.schema.to_plain()})
+            return commits
+
+        self.commits = self.store.commit(put, self.commit_bytes(n, len(blocks)))
         self._run_rows += n
         self.count = self.committed = count
         self.start = start
 
-    def _adopt_stored(self, plain: Any, snapshot: Snapshot) -> None:
+    def _adopt_stored(self, plain: Any) -> None:
         try:
             schema = Schema.from_plain(plain)
         except SchemaError as error:
@@ -368,25 +378,7 @@ class Ring:
                 f"{', '.join(self.expected)}): open it with "
                 f"diskreplay.open({str(self.store.path)!r}), or choose a new path"
             )
-        codec = Codec(schema)
-        packing = packing_in(
-            snapshot.meta("layout"),
-            snapshot.some_values,
-            schema,
-            codec.write_id_of,
-            self.capacity,
-            str(self.store.path),
-        )
-        self._take_up(codec, packing)
-
-    def _take_up(self, codec: Codec, packing: Packing) -> None:
-        """Have a schema, by its codec, and a way to store its records."""
-        self._codec = codec
-        self._packing = packing
-        self._window = Window(codec.schema, self.capacity, self._window_bytes)
-        self.chunk_rows = max(1, _CHUNK_BYTES // codec.record_bytes)
-        self._limit = min(self._window.rows, max(1, COMMIT_BYTES // codec.record_bytes))
-        self.schema = codec.schema
+        self.adopt(schema)
 
     def _new_run(self, count: int) -> dict[str, Any]:
         return {

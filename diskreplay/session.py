@@ -41,11 +41,11 @@ from diskreplay.errors import (
     StorageError,
     printable,
 )
-from diskreplay.estimation import estimate_of, warn_of_disk
+from diskreplay.estimation import estimate, warn_of_disk
 from diskreplay.exclusive import Exclusive
-from diskreplay.forks import forget, watch
+from diskreplay.forkable import Forkable
+from diskreplay.forks import forget, process, watch
 from diskreplay.generator import generator_to_plain, new_generator
-from diskreplay.layout import schema_facts
 from diskreplay.refusals import ours, remove_tree
 from diskreplay.replacing import replacing
 from diskreplay.ring import Ring, new_state
@@ -60,13 +60,14 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 _PATIENCE = 0.05  # seconds
+RUN_SETTINGS = ("durability", "commit_interval")
 _log = logging.getLogger("diskreplay")
 _log.addHandler(logging.NullHandler())  # what is done with it is the program's to say
-_child = -1  # the process that has been told to close at its end
+_child: object = None  # the process that has been told to close at its end
 _open_sessions: weakref.WeakSet[Session[Any]] = weakref.WeakSet()
 
 
-class Session(Generic[SamplerT]):
+class Session(Forkable, Generic[SamplerT]):
     """An opening of a store, with a lock around all that it holds in memory."""
 
     _contents: Contents[SamplerT] | Exclusive[SamplerT] | Shared[SamplerT]
@@ -91,6 +92,7 @@ class Session(Generic[SamplerT]):
     ) -> None:
         self._closed = True  # until all of it stands
         self._is_inherited = False  # by a forked child that has not opened it again yet
+        self._is_abandoned = False  # and it cannot: the fork came in the middle of a call
         self._is_child = False  # of a process that writes
         self._is_disk_looked_at = access == "read"
         self._adopted: Schema | None = None  # the last schema that was, on the way of a push
@@ -140,14 +142,14 @@ class Session(Generic[SamplerT]):
         is_new = False
         if self._access != "read":
             whole = all(name in expected for name in STANDARD_FIELDS)
-            meta = schema_facts(Schema(expected.values())) if whole else {}
+            meta = {"schema": Schema(expected.values()).to_plain()} if whole else {}
             facts = {
                 "generator": generator_to_plain(generator),
                 "sampler": sampler.state(),
                 "settings": self._settings,
                 "stale_updates": 0,
             }
-            meta["state"] = new_state(facts)
+            meta["state"] = new_state(facts)  # type: ignore[assignment]
             is_new = self._create({"kind": kind, "capacity": self._capacity}, meta)
         if self._temporary:
             durability = "process"  # it does not outlive the process anyway
@@ -309,8 +311,8 @@ class Session(Generic[SamplerT]):
         """Warn, once, when the disk has less room than the buffer takes when full."""
         self._is_disk_looked_at = True
         prioritized = self._store.identity["kind"] == "prioritized"
-        packing = self._ring.packing_of(schema)
-        found = estimate_of(schema, self._capacity, packing, prioritized=prioritized)
+        found = estimate(schema, self._capacity, prioritized=prioritized)
+        self._store.reserve(found.disk_bytes * 5 // 4)
         warn_of_disk(found, self._path, self._store.disk_bytes())
 
     def _expect(self, name: str, expected: Any) -> None:
@@ -326,23 +328,9 @@ class Session(Generic[SamplerT]):
                 f"diskreplay.open({str(self._path)!r}), {way_out}"
             )
 
-    def _before_fork(self) -> None:
-        self._lock.acquire()
-        if not self._closed and not self._is_inherited:
-            self._store.settle()  # an interrupted call may have left a thread that reads
-
-    def _after_fork_in_parent(self) -> None:
-        self._lock.release()
-
-    def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
-        if not self._closed:
-            self._store.drop_locks()
-            self._store.close(sync=False)
-            self._is_inherited = True
-
     def _open_in_child(self) -> None:
         """Open the store again, to read it, in place of what was inherited from the parent."""
+        self._refuse_abandoned()
         self._is_child = self._is_child or self._contents.writes
         self._temporary = False
         self._committer = Committer(self._interval, self._commit_when_due)
@@ -445,9 +433,9 @@ def is_open_here(path: Path) -> bool:
 def _close_at_the_end_of_children() -> None:
     """Have `_close_all` called in a child of multiprocessing; a forked one ends without atexit."""
     global _child
-    if _child != os.getpid() and multiprocessing.parent_process() is not None:
+    if _child is not process() and multiprocessing.parent_process() is not None:
         multiprocessing.util.Finalize(None, _close_all, exitpriority=0)
-        _child = os.getpid()
+        _child = process()
 
 
 @atexit.register

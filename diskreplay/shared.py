@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from diskreplay.ahead import Drawn
 from diskreplay.contents import Contents, SamplerT
-from diskreplay.layout import schema_facts
 from diskreplay.outbox import NEW, Outbox
 from diskreplay.priorities import BLOCK_SLOTS, Priorities
 from diskreplay.ring import COMMIT_BYTES, Columns
 from diskreplay.schema import Schema
-from diskreplay.store import Snapshot
+from diskreplay.store import Snapshot, Transaction
 
 Ints = NDArray[np.int64]
 
@@ -95,9 +94,12 @@ class Shared(Contents[SamplerT]):
     def adopt(self, schema: Schema) -> Schema:
         """Have this schema from now on, and all others too; or that of one who was faster."""
         if self.ring.schema is None:
-            with self.store.transaction() as txn:
+
+            def put(txn: Transaction) -> None:
                 if txn.meta("schema") is None:
-                    txn.put_meta(schema_facts(schema))
+                    txn.put_meta({"schema": schema.to_plain()})
+
+            self.store.commit(put)
             with self.view():
                 pass
             schema = self.ring.schema or schema
@@ -164,7 +166,8 @@ class Shared(Contents[SamplerT]):
     ) -> None:
         """Commit the outbox, then rows of `columns`, then clear, in one transaction."""
         ring, outbox = self.ring, self._outbox
-        with self.store.transaction() as txn:
+
+        def put(txn: Transaction) -> tuple[list[Columns], int, int]:
             state = ring.read_state(txn)
             run = ring.run_of(txn, state)
             sent = max(outbox.sent, run.get("sent", 0))
@@ -210,6 +213,11 @@ class Shared(Contents[SamplerT]):
             }
             ring.put(txn, ring.numbered(iter(rows), begin, count), state, count, facts, run)
             txn.put_blocks(blocks)
+            return rows, begin, count
+
+        n = outbox.pushed - outbox.sent + (0 if columns is None else len(columns[0]))
+        blocks = -(-ring.capacity // BLOCK_SLOTS)  # no more than all
+        rows, begin, count = self.store.commit(put, ring.commit_bytes(n, blocks))
         for first, part in ring.numbered(iter(rows), begin, count):
             ring.hold_committed(first, part)
         outbox.settle()

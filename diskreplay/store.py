@@ -1,35 +1,33 @@
 """Store: the LMDB environment of one buffer. It knows bytes, slots and blocks, and no schema.
 
-tables.py names its databases. All values but records are sealed, see seals.py.
+Databases of the environment::
+
+    transitions   slot (uint64, native)           -> record, as the codec made it; of some sizes
+                  slot // per_value                  several, one after the other: see packing.py
+    priorities    number of block (uint64)        -> sealed raw float32 of its slots
+    runs          number of run (uint64)          -> sealed description of a run
+    meta          b"identity", b"schema", b"state"-> sealed facts, plain data
+
+"Sealed" is the msgpack array [checksum, key, content]: the checksum is the xxh3_64 of all bytes
+after it, and the key tells a value that was moved to another key.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
-import os
 import uuid as uuids
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import getitem
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.admission import check_known
 from diskreplay.creation import building, check_outside
-from diskreplay.directory import (
-    FORMAT,
-    check_kinds,
-    check_store,
-    holds_store,
-    raise_format,
-    read_manifest,
-)
+from diskreplay.directory import check_kinds, check_store, holds_store, read_uuid
 from diskreplay.engine import (
+    MapFullError,
     Records,
     errors_of,
     integer_key,
@@ -38,6 +36,7 @@ from diskreplay.engine import (
     open_env,
     put_records,
 )
+from diskreplay.environment import Environment
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.locks import Hold
 from diskreplay.notes import Note
@@ -47,19 +46,17 @@ from diskreplay.refusals import ours
 from diskreplay.seals import seal, unseal
 from diskreplay.soundness import check_data_file
 from diskreplay.store_directory import DATA, LOCK
-from diskreplay.tables import TABLES
-from diskreplay.warming import Warmer
 
 Ints = NDArray[np.int64]
-Raw = Sequence[Any] | NDArray[np.uint8]
+T = TypeVar("T")
 
+_COMMIT_ROOM_BYTES = 4 << 20  # pages of the trees, and lists of free pages
 _SYNC_FLAGS = {
     "full": {"sync": True, "metasync": True},
     "system": {"sync": True, "metasync": False},
     "process": {"sync": False, "metasync": False},
 }
 DURABILITIES = tuple(_SYNC_FLAGS)
-_CUT_AT_ONCE = 1024  # values of at most so many bytes are copied whole, and cut all at once
 _TRIES = 20
 
 
@@ -68,9 +65,8 @@ class Snapshot:
 
     def __init__(self, store: Store, txn: Any) -> None:
         self._path = store.path
-        self._databases = store._databases
-        self._env = store._env
-        self._warmer = store._warmer
+        self._databases = store._env.databases
+        self._warmer = store._env.warmer
         self._txn = txn
 
     def meta(self, name: str) -> Any:
@@ -78,56 +74,23 @@ class Snapshot:
         raw = self._txn.get(name.encode(), db=self._databases["meta"])
         return None if raw is None else self._unseal(raw, name, f"the {name}")
 
-    def facts(self) -> dict[str, Any]:
-        """Return all facts, also those that this version does not know."""
-        raw = {str(bytes(k), "utf-8", "replace"): value for k, value in self._cursor("meta")}
-        return {name: self._unseal(raw[name], name, f"the {ascii(name)[1:-1]:.40}") for name in raw}
-
-    def has(self, name: str) -> bool:
-        """Return whether the fact `name` was ever committed."""
-        return self._txn.get(name.encode(), db=self._databases["meta"]) is not None
-
-    def some_values(self, n: int = 64) -> list[tuple[int, bytes]]:
-        """Return up to n values of records by their keys, the first and the last among them."""
-        found: dict[int, bytes] = {}
-        with self._cursor("transitions") as cursor:
-            if cursor.last():
-                last = number_of(cursor.key())
-                cursor.first()
-                first = number_of(cursor.key())
-                for i in range(n):
-                    cursor.set_range(integer_key(first + (last - first) * i // max(1, n - 1)))
-                    found[number_of(cursor.key())] = bytes(cursor.value())
-        return list(found.items())
-
-    def others(self) -> dict[bytes, Any]:
-        """Return handles of the databases that a newer version has made, by name."""
-        known = {table.name.encode() for table in TABLES}
-        names = [bytes(name) for name, _ in self._txn.cursor() if bytes(name) not in known]
-        return {name: self._env.open_db(name, self._txn, create=False) for name in names}
-
-    def records(self, slots: Ints, packing: Packing = ALONE) -> Raw:
-        """Return the record of each slot as a buffer: into the store, or as the row of an array.
-
-        One that is missing is empty; in a value with others it is zero bytes.
-        """
+    def records(self, slots: Ints, packing: Packing = ALONE) -> list[Any]:
+        """Return the record of each slot as a buffer into the store, an empty one if missing."""
         database = self._databases["transitions"]
         if packing.per_value == 1:
             return self._warmer.values(self._txn, database, slots)
-        groups, within = packing.places(slots)
+        groups, begins = packing.places(slots)
         values = self._warmer.values(self._txn, database, groups)
-        if packing.value_bytes <= _CUT_AT_ONCE and set(map(len, values)) == {packing.value_bytes}:
-            joined = np.frombuffer(b"".join(values), f"V{packing.record_bytes}")
-            found = joined.take(np.arange(slots.size) * packing.per_value + within)
-            return found.view(np.uint8).reshape(slots.size, packing.record_bytes)
-        parts = packing.parts
-        return [*map(getitem, values, map(parts.__getitem__, within.tolist()))]
+        size = packing.record_bytes
+        parts = [value[at : at + size] for value, at in zip(values, begins.tolist(), strict=True)]
+        # What was never written is zero bytes; no record begins with one.
+        return [part if part and part[0] else without_blank(part) for part in parts]
 
     def seals(self) -> dict[int, bytes]:
         """Return the checksum of each priority block: which changed since an earlier snapshot."""
         database = self._databases["priorities"]
         found: dict[int, bytes] = {}
-        cursor = iter(self._cursor("priorities"))
+        cursor = iter(self._txn.cursor(database))
         numbers = np.arange(self.entries("priorities"))
         for begin, end in self._warmer.parts(self._txn, database, numbers):
             part = itertools.islice(cursor, end - begin)
@@ -151,7 +114,7 @@ class Snapshot:
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the descriptions of all runs, oldest first."""
-        numbers = [number_of(key) for key, _ in self._cursor("runs")]
+        numbers = [number_of(key) for key, _ in self._txn.cursor(self._databases["runs"])]
         return [self._sealed("runs", n, "the description of run") for n in numbers]
 
     def run(self, number: int) -> dict[str, Any] | None:
@@ -172,9 +135,6 @@ class Snapshot:
         stat = self._txn.stat(self._databases[database])
         pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(pages * stat["psize"])
-
-    def _cursor(self, database: str) -> Any:
-        return self._txn.cursor(self._databases[database])
 
     def _sealed(self, database: str, number: int, what: str) -> Any:
         raw = self._txn.get(integer_key(number), b"", self._databases[database])
@@ -214,7 +174,7 @@ class Transaction(Snapshot):
         self, capacity: int, first: int, records: Records, packing: Packing = ALONE
     ) -> None:
         """Put the records of the write ids from `first` on into their slots."""
-        with self._cursor("transitions") as cursor:
+        with self._txn.cursor(self._databases["transitions"]) as cursor:
             put_records(cursor, first % capacity, records, capacity, packing)
 
     def put_blocks(self, blocks: Mapping[int, bytes]) -> None:
@@ -230,13 +190,6 @@ class Transaction(Snapshot):
     def put_run(self, number: int, description: Mapping[str, Any]) -> None:
         """Put the description of a run."""
         self._put("runs", integer_key(number), seal(number, description))
-
-    def put_others(self, source: Snapshot) -> None:
-        """Put what is in the databases of another store that this version does not know."""
-        for name, database in source.others().items():
-            mine = self._env.open_db(name, self._txn, **database.flags(source._txn))
-            with self._txn.cursor(mine) as cursor:
-                cursor.putmulti(source._txn.cursor(database))
 
     def _put(self, database: str, key: bytes, value: bytes) -> None:
         self._txn.put(key, value, db=self._databases[database])
@@ -270,23 +223,18 @@ class Store:
         check_store(path)
         self.path = path
         check_kinds(path)
-        check_known(path)
         self._writing = access in ("exclusive", "shared")
         self._follows = access in ("shared", "read")
         self.has_to_be_there = True  # where it is not, nothing is committed
         self._hold = Hold(path, access)
         try:
-            self.format, uuid = read_manifest(path)
+            uuid = read_uuid(path)
             check_data_file(path)
             self._files = OpenedFiles(path, self._hold.files)
             self._note = Note(path, self._files.data, lasting=durability != "process")
-            # Who writes waits for those who are at it; who reads must not.
-            turn = self._files.commit_lock() if self._writing else contextlib.nullcontext()
-            with errors_of(path), turn:
-                with self._files.engine_opens():
-                    self._env = open_env(path, self._writing, _SYNC_FLAGS[durability])
-                self._warmer = Warmer(self._env, self._files.data)
-                self._databases = open_databases(self._env, create=False)
+            with errors_of(path):
+                flags = _SYNC_FLAGS[durability]
+                self._env = Environment(path, self._files, self._writing, flags)
             with self.snapshot() as snapshot:
                 self.identity: dict[str, Any] = _mapping(snapshot.meta("identity"), path)
             if self.identity.get("uuid") != uuid:
@@ -302,7 +250,7 @@ class Store:
     def snapshot(self) -> Iterator[Snapshot]:
         """Look at what is committed now. Cost: about a microsecond."""
         with errors_of(self.path):
-            txn = self._begin_newest() if self._follows else self._begin()
+            txn = self._begin_newest() if self._follows else self._env.begin()
             snapshot = Snapshot(self, txn)
             try:
                 yield snapshot
@@ -313,25 +261,47 @@ class Store:
                 # A finished transaction holds its reader slot until the object is gone, and a
                 # traceback could keep it.
                 snapshot._txn = None
-                txn.abort()
+                self._env.end(txn)
                 del txn
+
+    def commit(self, put: Callable[[Transaction], T], n: int = 0) -> T:
+        """Commit what `put` puts, all of it, or nothing when it raises; return what it returns.
+
+        It is called again, with a larger map, when what it puts did not fit.
+
+        n:  the bytes of what it is going to put
+        """
+        with errors_of(self.path):
+            self._env.make_room(2 * n + _COMMIT_ROOM_BYTES)
+        while True:
+            try:
+                with self.transaction() as txn:
+                    return put(txn)
+            except MapFullError:
+                with errors_of(self.path):
+                    self._env.grow()
+
+    def reserve(self, n: int) -> None:
+        """Prepare for a data file of n bytes: address space, and none of the disk."""
+        with errors_of(self.path):
+            self._env.reserve(n)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Commit at the end what the block puts, all of it, or nothing when it raises."""
-        with errors_of(self.path), self._files.commit_lock():
-            if self.has_to_be_there:
-                self.check_place()
-            if self.format < FORMAT:
-                raise_format(self.path)  # or an older version would not see what is committed now
-                self.format = FORMAT
-            # The slot of a killed reader would keep every page that is replaced from now on.
-            self._env.reader_check()
-            newest = self._files.newest_transaction()
-            with self._note.change(), self._begin(write=True) as txn:
-                if txn.id() != newest + 1:
-                    raise self._replaced(LOCK, "Close the store everywhere, then open it again")
-                yield Transaction(self, txn)
+        with errors_of(self.path):
+            self._env.ready()
+            with self._files.commit_lock():
+                if self.has_to_be_there:
+                    self.check_place()
+                # The slot of a killed reader would keep every page that is replaced from now on.
+                self._env.reader_check()
+                newest = self._files.newest_transaction()
+                with self._note.change(), self._env.begin(write=True) as txn:
+                    if txn.id() != newest + 1:
+                        raise self._replaced(LOCK, "Close the store everywhere, then open it again")
+                    yield Transaction(self, txn)
+                    self._env.check_process()
 
     def check_place(self) -> None:
         """Raise StorageError when a file of the store is not at its path: commits would be lost."""
@@ -351,43 +321,27 @@ class Store:
         reader. The data file is an older one on an overlay file system that somebody wrote to.
         """
         for _ in range(_TRIES):  # a commit may come in between
-            txn = self._begin()
-            behind = self._env.info()["last_txnid"] - txn.id()
+            txn = self._env.begin()
+            behind = self._env.last_transaction() - txn.id()
             if 0 <= behind < 2:
                 return txn
             txn.abort()
             del txn
         raise self._replaced(DATA if behind < 0 else LOCK, "Open the store again")
 
-    def _begin(self, *, write: bool = False) -> Any:
-        begin = functools.partial(self._env.begin, write=write, buffers=not write)
-        try:
-            return begin()
-        except lmdb.ReadersFullError:
-            self._env.reader_check()  # gives back the slots of killed processes
-        except lmdb.MapResizedError:
-            self._warmer.settle()
-            self._env.set_mapsize(0)  # a process with more address space made it grow
-        return begin()
-
     @ours
-    def copy(self, target: Path, facts: Mapping[str, Any]) -> None:
-        """Write a compacted copy of what is committed to `target`, as a store of its own.
-
-        facts:  put into its `meta`, where they are not there
-        """
+    def copy(self, target: Path) -> None:
+        """Write a compacted copy of what is committed to `target`, as a store of its own."""
         if holds_store(target):
             raise StorageError(f"{target} holds a store already: choose a new directory")
         check_outside(target)
         uuid = str(uuids.uuid4())
         with building(target, uuid) as place, errors_of(target):
-            self._env.copy(os.fsencode(place), compact=True)  # type: ignore[arg-type]
+            self._env.copy(place)
             env = open_env(place, True, _SYNC_FLAGS["full"])
             try:
                 with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
                     txn.put(b"identity", seal("identity", {**self.identity, "uuid": uuid}))
-                    for name, fact in facts.items():
-                        txn.put(name.encode(), seal(name, fact), overwrite=False)
             finally:
                 env.close()
 
@@ -399,16 +353,11 @@ class Store:
     @ours
     def close(self, *, sync: bool = True) -> None:
         """Give the store back; with `sync`, what is committed is on the disk afterwards."""
-        env: lmdb.Environment | None = getattr(self, "_env", None)
-        warmer: Warmer | None = getattr(self, "_warmer", None)
+        env: Environment | None = getattr(self, "_env", None)
         try:
-            if warmer is not None:
-                warmer.stop()  # to close under a transaction ends the process
             if env is not None:
                 with errors_of(self.path):
-                    if sync and self._writing:
-                        env.sync(True)
-                    env.close()
+                    env.close(sync=sync and self._writing)
         finally:
             if hasattr(self, "_note"):
                 self._note.close()
@@ -418,11 +367,16 @@ class Store:
 
     def settle(self) -> None:
         """Return when no thread but the caller reads: before a fork."""
-        self._warmer.settle()
+        self._env.warmer.settle()
 
-    def drop_locks(self) -> None:
-        """Close the locks' descriptors in a forked child, so that they end with the parent."""
-        self._hold.release()
+    def abandon(self) -> None:
+        """Leave the environment to the parent, in a forked child, without closing it."""
+        self._env.abandon()
+
+
+def without_blank(part: Any) -> Any:
+    """Return what stands in the place of a record in a value, b"" when nothing was written."""
+    return part if bytes(part).strip(b"\0") else b""
 
 
 def _write_new(place: Path, meta: Mapping[str, Any]) -> None:

@@ -117,6 +117,10 @@ class Warmer:
             yield begin, end
             read, begin, n = read + end - begin, end, 8 * n
 
+    def forget_map(self) -> None:
+        """Forget where in memory the file is: the map was moved."""
+        self._file.forget_map()
+
     def settle(self) -> None:
         """Return when no helper reads; what none has begun is left. It may be done again."""
         for share in self._given:
@@ -208,6 +212,10 @@ class _File:
             return False
         begin = min(first, last) - self._mapped.start
         return self._read(begin, begin + abs(last - first) + length)
+
+    def forget_map(self) -> None:
+        """Forget where in memory the file is."""
+        self._mapped = range(0)
 
     def _find(self, address: int) -> bool:
         """Return whether it is known where in memory the file begins."""

@@ -25,7 +25,9 @@ def serve(pipe: Connection, path: Path) -> None:
             return
         try:
             result: Any = None
-            if name == "open":
+            if name == "small_map":
+                diskreplay.engine._LEAST_MAP_BYTES = arguments[0]
+            elif name == "open":
                 buffer = diskreplay.PrioritizedReplayBuffer(
                     *arguments, path=path, **{"commit_interval": 1e9, **settings}
                 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from common import columns, numbers_of, run_python
 from interrupted import interrupted_at
-from test_interrupts import refusing
+from refused import writes_refused
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -266,18 +266,11 @@ def test_a_commit_that_fails_leaves_the_batch_for_the_next_call(tmp_path: Path) 
     buffer = filled(PrioritizedReplayBuffer, tmp_path / "b", commit_interval=0)
     found: list[bytes] = []
     with buffer.batches(SIZE, prefetch=3) as batches:
-
-        def next_until_refused() -> None:
-            for _ in range(100):
-                fill(batches)
-                found.append(as_bytes(next(batches)))
-
         found.append(as_bytes(next(batches)))
-        works = refusing(buffer)
-        with pytest.raises(diskreplay.StorageError):
-            next_until_refused()
+        fill(batches)
+        with writes_refused(), pytest.raises(diskreplay.StorageError):
+            next(batches)
         assert buffer.frame == len(found)
-        works()
         found += [as_bytes(next(batches)) for _ in range(3)]
     assert found == expected(PrioritizedReplayBuffer, len(found))
 

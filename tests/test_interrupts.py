@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
 import pytest
 from common import columns, numbers_of, row, run_python
 from interrupted import interrupted_at
+from refused import writes_refused
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -178,49 +178,22 @@ def test_a_signal_handler_may_close_or_is_told_why_not(call: str, tmp_path: Path
         assert numbers == list(range(buffer.count - 20_000, buffer.count))
 
 
-def refusing(buffer: Any) -> Callable[[], None]:
-    """Make the engine refuse every commit; return the call that lets it work again."""
-    buffer._store._env.set_mapsize(1 << 17)
-    filler = b"x" * 4000
-
-    def fill() -> None:
-        try:
-            for key in range(1000):
-                with buffer._store._env.begin(write=True) as txn:
-                    txn.put(b"filler%d" % key, filler, db=buffer._store._databases["meta"])
-        except lmdb.MapFullError:
-            return
-        raise AssertionError("it never refused")
-
-    fill()
-    return lambda: buffer._store._env.set_mapsize(1 << 30)
-
-
 @pytest.mark.parametrize("name", ["push", "extend", "update", "sample", "clear"])
 def test_with_interval_zero_a_refused_call_changes_nothing(name: str, tmp_path: Path) -> None:
     buffer = PrioritizedReplayBuffer(5000, path=tmp_path / "b", commit_interval=0, seed=3)
     buffer.extend(**columns(0, 3000), priorities=np.arange(3000) % 97 + 0.5)
-    works = refusing(buffer)
     call = {**CALLS, "clear": lambda b: b.clear()}[name]
-    before: Any = None
-
-    def call_until_refused() -> None:
-        nonlocal before
-        for _ in range(100):
-            before = buffer.stats(), buffer._contents.generator.bit_generator.state
-            call(buffer)
-
-    with pytest.raises(diskreplay.StorageError):
-        call_until_refused()
+    before = buffer.stats(), buffer._contents.generator.bit_generator.state
+    with writes_refused(), pytest.raises(diskreplay.StorageError):
+        call(buffer)
     assert (buffer.stats(), buffer._contents.generator.bit_generator.state) == before
     buffer.check()
-    works()
     call(buffer)
 
 
 def test_at_exit_one_buffer_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     code = """
-        import gc, sys, diskreplay
+        import gc, os, sys, diskreplay
         from common import columns
         buffers = []
         for i in range(6):
@@ -229,12 +202,14 @@ def test_at_exit_one_buffer_that_fails_does_not_stop_the_others(tmp_path: Path) 
             buffer.extend(**columns(0, 7))
             buffers.append(buffer)
             if i % 2:
-                buffer._store._env.set_mapsize(1 << 15)
+                os.rename(f"{path}/data.mdb", f"{path}/elsewhere")
         buffers.append(buffers)  # never collected, so only the end of the program closes them
         gc.freeze()
     """
     result = run_python(code, tmp_path)
     assert result.stderr.count("StorageError: ") == 3
+    for elsewhere in tmp_path.glob("*/elsewhere"):
+        elsewhere.rename(elsewhere.with_name("data.mdb"))
     sizes = [len(diskreplay.open(tmp_path / str(i))) for i in range(6)]
     assert sizes == [7, 0, 7, 0, 7, 0]
 
@@ -242,12 +217,9 @@ def test_at_exit_one_buffer_that_fails_does_not_stop_the_others(tmp_path: Path) 
 def test_a_buffer_that_cannot_commit_gives_its_store_back_when_it_goes(tmp_path: Path) -> None:
     buffer = ReplayBuffer(99, path=tmp_path / "b", commit_interval=1e9)
     buffer.extend(**columns(0, 7))
-    works = buffer._store._env.set_mapsize
-    buffer._store._env.set_mapsize(1 << 15)
-    with pytest.raises(diskreplay.StorageError):
+    with writes_refused(), pytest.raises(diskreplay.StorageError):
         buffer.close()
     assert len(buffer) == 7  # still open, to be closed when there is room
-    works(1 << 30)
     buffer.close()
     assert len(diskreplay.open(tmp_path / "b")) == 7
 
@@ -294,10 +266,8 @@ def test_rows_of_a_refused_call_are_not_taken_for_later_ones(tmp_path: Path) -> 
     for large in ("extend", "load"):
         buffer = ReplayBuffer(1000, path=tmp_path / large, commit_interval=0, window_bytes=0)
         buffer.push(**row(0))
-        buffer._store._env.set_mapsize(1 << 15)
-        with pytest.raises(diskreplay.StorageError):
+        with writes_refused(), pytest.raises(diskreplay.StorageError):
             buffer.push(**row(77))
-        buffer._store._env.set_mapsize(1 << 30)
         if large == "extend":
             buffer.extend(**columns(1, 100))
             assert numbers_of(buffer.get(np.arange(101))).tolist() == list(range(101))

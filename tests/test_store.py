@@ -13,9 +13,8 @@ from common import run_python
 from xxhash import xxh3_64_intdigest
 
 import diskreplay
-from diskreplay.errors import DamageError, StorageError
-from diskreplay.seals import seal, unseal
-from diskreplay.store import Store
+from diskreplay.errors import DamageError
+from diskreplay.store import Store, seal, unseal
 
 
 def make(path: Path, **arguments: Any) -> Store:
@@ -134,7 +133,7 @@ def test_nesting_that_the_interpreter_cannot_follow_is_damage(tmp_path: Path) ->
         import os, sys
         os.environ["MSGPACK_PUREPYTHON"] = "1"  # as where there is no wheel of it
         import msgpack, diskreplay
-        from diskreplay.seals import unseal
+        from diskreplay.store import unseal
         from xxhash import xxh3_64_intdigest
 
         assert msgpack.Unpacker.__module__ == "msgpack.fallback"
@@ -235,15 +234,3 @@ def test_a_missing_priority_block_is_damage(tmp_path: Path) -> None:
     env.close()
     with pytest.raises(DamageError, match=r"priority block 1 of .*b is missing"):
         diskreplay.open(tmp_path / "b")
-
-
-def test_a_full_map_is_an_error_and_the_store_goes_on(tmp_path: Path) -> None:
-    store = make(tmp_path / "s")
-    commit(store, 10**6, [(0, records(0, 100))])
-    store._env.set_mapsize(1 << 20)
-    with pytest.raises(StorageError, match="storage engine refused"):
-        commit(store, 10**6, [(100, records(100, 20_000))])
-    assert read(store, [99, 100]) == [*records(99, 1), b""]
-    store._env.set_mapsize(1 << 30)
-    commit(store, 10**6, [(100, records(100, 20_000))])
-    store.close()

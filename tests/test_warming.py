@@ -61,7 +61,7 @@ def test_what_is_on_disk_only_is_read_by_helpers_that_end_with_the_buffer(
     before = pages_waited_for()
     assert is_right(buffer.get(write_ids), write_ids)
     assert pages_waited_for() - before < 50  # of about 300 pages
-    assert len(buffer._store._warmer.helpers) == 16
+    assert len(buffer._store._env.warmer.helpers) == 16
     for _ in range(5):  # some are in memory by now
         write_ids = np.random.default_rng().integers(0, N, 400)
         assert is_right(buffer.get(write_ids), write_ids)
@@ -75,7 +75,7 @@ def test_what_is_in_memory_needs_no_helpers(store: Path) -> None:
         batch = buffer.sample(256)
         assert is_right(batch, batch.indices)
     buffer.check()
-    assert buffer._store._warmer.helpers == []
+    assert buffer._store._env.warmer.helpers == []
     buffer.close()
 
 
@@ -96,7 +96,7 @@ def test_a_scan_of_what_is_on_disk_waits_for_few_pages(
         assert [e.reward.item() * 8 for e in buffer] == list(range(N))
     assert pages_waited_for() - before < pages / 4
     if how != "load":  # which has another store open
-        assert buffer._store._warmer.helpers == []  # it stands in a row
+        assert buffer._store._env.warmer.helpers == []  # it stands in a row
     buffer.close()
 
 
@@ -112,7 +112,7 @@ def test_damage_on_disk_is_met_by_the_caller(store: Path) -> None:
     make_cold(store / "data.mdb")
     with pytest.raises(diskreplay.DamageError, match="write id 1234 "):
         buffer.get(np.append(np.random.default_rng(0).integers(0, N, 400), 1234))
-    assert buffer._store._warmer.helpers
+    assert buffer._store._env.warmer.helpers
     with pytest.raises(diskreplay.DamageError, match="write id 1234 "):
         buffer.check()
     buffer.close()
@@ -125,9 +125,9 @@ def test_an_interrupt_at_any_line_leaves_no_thread_reading(store: Path, long: bo
         buffer = diskreplay.open(store, access="read", window_bytes=0)
         got: list[Any] = []
         came_so_far = interrupted_at(line, lambda: got.append(buffer.get(write_ids)))  # noqa: B023
-        buffer._before_fork()  # waits for those that are left
+        assert buffer._hold_for_fork(60)  # waits for those that are left
         assert buffer._store._env.readers().count(f"{os.getpid()} ") == 0
-        buffer._after_fork_in_parent()
+        buffer._release_after_fork()
         assert is_right(buffer.get(write_ids), write_ids)
         buffer.close()
         make_cold(store / "data.mdb")

@@ -118,8 +118,8 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
         if self._adopted is not None and not extra:
             row = only_row(standard if priorities is None else (*standard, priorities))
             if row:  # it costs less to look at values than at columns
-                try:
-                    return np.array([self.push(*row)])
+                try:  # not what a subclass makes of push, which may call this
+                    return np.array([BaseBuffer.push(self, *row)])
                 except SchemaError:
                     pass  # the error below is about columns
         if self._lock._is_owned():  # type: ignore[attr-defined]

@@ -138,7 +138,7 @@ def only_row(columns: Iterable[Any]) -> list[Any]:
         kind = type(column)
         if kind is np.ndarray and column.ndim and len(column) == 1 and column.dtype.kind != "O":
             row.append(column[0] if column.ndim > 1 else column.item())
-        elif kind is list and len(column) == 1:
+        elif kind is list and len(column) == 1 and column[0] is not None:
             row.append(column[0])
         else:
             return []

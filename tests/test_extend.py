@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, SchemaError
+from diskreplay import PrioritizedReplayBuffer, PriorityError, ReplayBuffer, SchemaError
 
 Columns = dict[str, NDArray[Any]]
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
@@ -178,6 +178,34 @@ def test_states_that_are_single_numbers_are_not_taken_for_columns() -> None:
         with pytest.raises(SchemaError, match="push\\(\\) takes a single transition"):
             buffer.extend(*(np.array(x, t) for x, t in zip((1, 0, 1, 2, 0), "fqfff", strict=True)))
         assert buffer.extend(np.ones(1, "f"), np.ones(1, "q"), [1.0], [2.0], [True]).tolist() == [1]
+
+
+class Scaled(ReplayBuffer):
+    """A buffer of a user that changes each row, by way of `extend`."""
+
+    def push(  # type: ignore[override]
+        self, state: Any, action: Any, reward: Any, next_state: Any, done: Any
+    ) -> int:
+        """Add one transition with a tenth of its reward."""
+        return int(self.extend([state], [action], [reward / 10], [next_state], [done])[0])
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_push_of_a_subclass_is_not_what_extend_calls(n: int) -> None:
+    with Scaled(10) as buffer:
+        assert [buffer.push([0.0], 0, 50.0, [0.0], False) for _ in range(3)] == [0, 1, 2]
+        buffer.extend([[0.0]] * n, [0] * n, [50.0] * n, [[0.0]] * n, [False] * n)
+        assert buffer.get(range(3 + n)).rewards.tolist() == [5.0] * 3 + [50.0] * n
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_priority_among_priorities_is_refused(kind: Any, n: int) -> None:
+    with kind(10) as buffer:
+        buffer.extend(**some(2))
+        with pytest.raises(PriorityError):
+            buffer.extend(**some(n), priorities=[None] * n)
+        assert buffer.count == 2
 
 
 def calls_of(work: Callable[[], object]) -> int:

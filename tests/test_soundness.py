@@ -294,3 +294,22 @@ def test_the_note_of_root_counts_for_others_who_write_their_own(store: Path) -> 
         assert os.stat(sys.argv[1] + "/data.known").st_uid == 65534
     """
     run_python(code, store)
+
+
+def test_a_file_is_known_at_every_moment_of_a_commit(store: Path) -> None:
+    done = threading.Event()
+    with diskreplay.open(store, commit_interval=1e9) as buffer:
+
+        def look() -> None:
+            found.extend(is_known(store) for _ in range(2000))
+            done.set()
+
+        found: list[bool] = []
+        looking = threading.Thread(target=look)
+        looking.start()
+        while not done.is_set():
+            buffer.extend(**columns(buffer.count, 5))
+            buffer.flush()
+        looking.join()
+        assert found == [True] * 2000
+        assert buffer.count > 2050

@@ -95,10 +95,13 @@ def test_damage_that_is_read_while_a_file_is_replaced_is_none(tmp_path: Path) ->
 def test_a_directory_that_was_quiet_for_long_is_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opened_files, "_CLOCK_NS", 50_000_000)
     PrioritizedReplayBuffer(100, path=tmp_path / "b").close()
     with diskreplay.open(tmp_path / "b", access="read") as reader:
         files = reader._store._files
+        monkeypatch.setattr(opened_files, "_CLOCK_NS", 10**18)
+        len(reader)
+        assert files._unchanged is None  # it could change again, and bear the same time
+        monkeypatch.setattr(opened_files, "_CLOCK_NS", 50_000_000)
         while files._unchanged is None:  # until its time is one that cannot come again
             len(reader)
         replaced(tmp_path / "b" / "diskreplay.json")

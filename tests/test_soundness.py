@@ -297,19 +297,59 @@ def test_the_note_of_root_counts_for_others_who_write_their_own(store: Path) -> 
 
 
 def test_a_file_is_known_at_every_moment_of_a_commit(store: Path) -> None:
-    done = threading.Event()
-    with diskreplay.open(store, commit_interval=1e9) as buffer:
-
-        def look() -> None:
-            found.extend(is_known(store) for _ in range(2000))
-            done.set()
-
-        found: list[bool] = []
-        looking = threading.Thread(target=look)
-        looking.start()
-        while not done.is_set():
+    code = """
+        import pathlib, sys
+        from diskreplay.notes import is_known
+        print("ready", flush=True)
+        found = [is_known(pathlib.Path(sys.argv[1])) for _ in range(3000)]
+        print(found.count(False), flush=True)
+    """
+    with (
+        diskreplay.open(store, commit_interval=1e9) as buffer,
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code), str(store)],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as looking,
+    ):
+        assert looking.stdout is not None
+        assert looking.stdout.readline() == "ready\n"
+        while looking.poll() is None:
             buffer.extend(**columns(buffer.count, 5))
             buffer.flush()
-        looking.join()
-        assert found == [True] * 2000
+        assert looking.stdout.read() == "0\n"
         assert buffer.count > 2050
+
+
+def test_a_commit_between_the_looks_at_note_and_file_is_no_change_by_others(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, commits = Note._read, []
+    with diskreplay.open(store, commit_interval=1e9) as buffer:
+
+        def read_and_commit(note: Note) -> bytes:
+            noted = read(note)
+            if len(commits) < 3:
+                commits.append(noted)
+                buffer.extend(**columns(buffer.count, 5))
+                buffer.flush()
+            return noted
+
+        monkeypatch.setattr(Note, "_read", read_and_commit)
+        assert is_known(store)
+        assert len(commits) == 3
+
+
+def test_a_file_that_was_written_to_during_its_check_is_not_noted(store: Path) -> None:
+    with diskreplay.open(store, commit_interval=1e9) as buffer:
+        (store / "data.known").unlink()
+        with started(store) as opener:
+            assert opener.stdin is not None
+            assert opener.stdout is not None
+            for _ in range(2):  # open() looks at the store first, and then opens it
+                assert opener.stdout.readline() == "checked\n"
+                buffer.extend(**columns(buffer.count, 5))
+                buffer.flush()
+                print(file=opener.stdin, flush=True)
+            assert opener.communicate(timeout=60)[0] == "2 sampled\n"
+        assert not is_known(store)

@@ -14,6 +14,7 @@ All are `flock` locks, which end with the process that holds them, however it en
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -35,6 +36,7 @@ _WORDS = ("exclusive", "shared", "read", ALONE)
 
 _ENTRY = re.compile(r"[0-9]+-[0-9a-f]{8}")  # the names that `Hold` gives; no others are removed
 _HOSTILE = OSError, ValueError, TypeError, RecursionError, DamageError
+_LACKING = errno.EMFILE, errno.ENFILE, errno.ENOMEM
 _KINDS = {"exclusive": fcntl.LOCK_EX, "shared": fcntl.LOCK_SH}
 _held_here: dict[tuple[int, int], weakref.ref[Hold]] = {}
 
@@ -73,14 +75,19 @@ def is_stopped(pid: int) -> bool:
 def openers(path: Path) -> list[Opener]:
     """Return who has the store at `path` open now."""
     found: list[Opener] = []
-    with (
-        contextlib.suppress(OSError),
-        StoreDirectory(path) as directory,
-        directory.inside(OPENERS) as entries,
-    ):
-        for name in filter(_ENTRY.fullmatch, entries.names()):
-            with contextlib.suppress(*_HOSTILE):
-                found += _alive(entries, name)
+    try:
+        with StoreDirectory(path) as directory, directory.inside(OPENERS) as entries:
+            for name in filter(_ENTRY.fullmatch, entries.names()):
+                try:
+                    found += _alive(entries, name)
+                except _HOSTILE as error:
+                    if getattr(error, "errno", None) in _LACKING:
+                        raise
+    except OSError as error:
+        if error.errno in _LACKING:  # who is there is not known then
+            raise StorageError(
+                f"cannot look who has {path} open: {explained(error, path)}"
+            ) from None
     return found
 
 

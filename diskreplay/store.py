@@ -348,7 +348,7 @@ class Store:
     @ours
     def disk_bytes(self) -> int:
         """Return the size of the data file in bytes."""
-        return (self.path / DATA).stat().st_size
+        return (self.path / DATA).lstat().st_size
 
     @ours
     def close(self, *, sync: bool = True) -> None:

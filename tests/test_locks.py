@@ -168,3 +168,32 @@ def test_a_killed_reader_does_not_keep_pages(tmp_path: Path) -> None:
         assert sizes[-1] == sizes[2], sizes
     """
     run_python(code, tmp_path / "b")
+
+
+def test_who_has_a_store_open_is_not_told_wrong_where_descriptors_are_used_up(
+    tmp_path: Path,
+) -> None:
+    code = """
+        import os, resource, sys
+        import diskreplay
+
+        buffer = diskreplay.ReplayBuffer(10, path=sys.argv[1])
+        assert [opener["pid"] for opener in buffer.stats()["openers"]] == [os.getpid()]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        files = []
+        try:
+            while True:
+                files.append(os.dup(0))
+        except OSError:
+            pass
+        for left in range(4):
+            try:
+                found = buffer.stats()["openers"]
+            except diskreplay.StorageError as error:
+                assert "Too many open files" in str(error), error
+                assert "ulimit -n" in str(error), error
+            else:
+                assert left > 2 and len(found) == 1, (left, found)
+            os.close(files.pop())
+    """
+    run_python(code, tmp_path / "b")

@@ -137,8 +137,8 @@ class Environment:
             raise no_address_space(self._path, map_bytes_for(used))
 
     def _used_bytes(self) -> int:
-        last: int = self._live.info()["last_pgno"]
-        return (last + 1) * self._page_bytes
+        # Not from the map, which ends the process where the file was cut.
+        return self._files.used_pages() * self._page_bytes
 
     def _remap(self, n: int) -> bool:
         """Have a map of n bytes, or as near to it as can be; return whether it is a larger one."""

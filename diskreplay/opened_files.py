@@ -17,7 +17,7 @@ from pathlib import Path
 
 from diskreplay.errors import StorageError
 from diskreplay.forks import call_in_child
-from diskreplay.pages import meta_pages, newest_of, transaction_of
+from diskreplay.pages import last_page_of, meta_pages, newest_of, transaction_of
 from diskreplay.refusals import explained
 from diskreplay.store_directory import DATA, LOCK, MANIFEST, StoreDirectory
 from diskreplay.waiting import wait_for
@@ -80,6 +80,10 @@ class OpenedFiles:
     def newest_transaction(self) -> int:
         """Return the number of the newest transaction in the data file."""
         return transaction_of(newest_of(meta_pages(self.data)))
+
+    def used_pages(self) -> int:
+        """Return up to which page the newest transaction uses the data file."""
+        return last_page_of(newest_of(meta_pages(self.data))) + 1
 
     def check(self) -> None:
         """Raise StorageError when a file is not at its path any more, or was cut.

@@ -35,7 +35,7 @@ BRANCH, LEAF, OVERFLOW, META = 1, 2, 4, 8
 BIG, TREE = 1, 2
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _META_BYTES = 152
-_PAGE_BYTES_AT, _TRANSACTION_AT = 40, 144
+_PAGE_BYTES_AT, _LAST_PAGE_AT, _TRANSACTION_AT = 40, 136, 144
 _MAX_KEY = 511
 PAGE_HEADER = struct.Struct("=QHHHH")
 _META_FACTS = struct.Struct("=IIQQ")
@@ -202,6 +202,11 @@ def newest_of(metas: list[bytes]) -> bytes:
 def transaction_of(meta: bytes) -> int:
     """Return the number of the transaction that wrote a meta page."""
     return int.from_bytes(meta[_TRANSACTION_AT:], sys.byteorder)
+
+
+def last_page_of(meta: bytes) -> int:
+    """Return the number of the last page that the transaction of a meta page has used."""
+    return int.from_bytes(meta[_LAST_PAGE_AT:_TRANSACTION_AT], sys.byteorder)
 
 
 class Node(NamedTuple):

@@ -243,10 +243,14 @@ def test_a_tree_whose_update_was_interrupted_is_rebuilt() -> None:
     target = sampler(100)
     append(target, 0, list(range(100)))
     target.check(0, 100)
-    target._tree_is_whole = False
     target._tree._levels[2][:] = 7.0
+    with pytest.raises(DamageError, match="is not left"):
+        target.check(0, 100)
+    target._tree_is_whole = False
     target.draw(5, 0, 100, np.random.default_rng(0))
     target.check(0, 100)
+    target._tree_is_whole = False
+    target.check(10, 90)  # those that are live no more have no mass left
 
 
 def test_a_loaded_tree_is_equal_bit_for_bit() -> None:
@@ -270,6 +274,19 @@ def test_slots_of_a_loaded_block_that_are_not_live_have_no_mass() -> None:
     other.load_blocks(target.dirty_blocks(0, 8), 6, 8)
     other.check(6, 8)
     assert np.flatnonzero(other._tree.masses(np.arange(10))).tolist() == [6, 7]
+
+
+@pytest.mark.parametrize("capacity", [1000, 10_000])  # a loaded block is all, or little of it
+def test_new_write_ids_of_a_loaded_block_have_a_mass_even_with_priority_zero(capacity: int) -> None:
+    target = sampler(capacity)
+    append(target, 0, [0.0] * 10)
+    target.check(0, 10)
+    content = np.zeros(1000, "<f4")
+    content[20] = 5.0
+    target.load_blocks({0: content.tobytes()}, 0, 30)
+    target.check(0, 30)
+    expected = [mass(5.0) if i == 20 else mass(0.0) if i < 30 else 0.0 for i in range(31)]
+    assert target._tree.masses(np.arange(31)).tolist() == pytest.approx(expected, rel=1e-15)
 
 
 def test_live_blocks_are_those_of_live_slots() -> None:

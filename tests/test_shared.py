@@ -99,7 +99,7 @@ def test_updates_of_what_others_evict_are_dropped_and_counted(tmp_path: Path, ot
     buffer.extend(**columns(0, 10), priorities=np.arange(10) + 1)
     buffer.flush()
     other.open(10, access="shared")
-    assert buffer.update_priorities([0, 1, 9, 77], [90, 91, 99, 1]) == 3
+    assert buffer.update_priorities([0, 1, 9, 10], [90, 91, 99, 1]) == 3  # 10 is still to come
     assert buffer.stats()["stale_updates"] == 1
     other.extend(10, 2)  # evicts 0 and 1
     other.flush()
@@ -107,6 +107,27 @@ def test_updates_of_what_others_evict_are_dropped_and_counted(tmp_path: Path, ot
     assert buffer.stats()["stale_updates"] == 3
     assert priorities(buffer) == [*range(3, 10), 99, 10, 10]
     buffer.check()
+
+
+def test_priorities_of_rows_that_go_round_the_outbox_are_theirs(tmp_path: Path) -> None:
+    buffer = shared(tmp_path / "b", capacity=100)
+    for first in range(0, 350, 35):
+        if first % 2:
+            buffer.extend(**columns(first, 35), priorities=np.arange(first, first + 35) % 7 + 1)
+        else:
+            for i in range(first, first + 35):
+                buffer.push(**row(i), priority=i % 7 + 1)
+        buffer.flush()
+        live = range(max(0, first + 35 - 100), first + 35)
+        assert priorities(buffer) == [i % 7 + 1 for i in live]
+        assert [int(e.reward * 8) for e in buffer] == list(live)
+
+
+def test_a_buffer_without_transitions_has_statistics(tmp_path: Path) -> None:
+    buffer = shared(tmp_path / "b")
+    before = buffer.stats()["memory_bytes"]
+    buffer.extend(**columns(0, 1))
+    assert 0 < before < buffer.stats()["memory_bytes"]
 
 
 def test_an_update_of_the_oldest_is_committed_and_one_of_what_it_evicts_is_not(

@@ -66,6 +66,23 @@ def test_with_interval_zero_a_refused_call_changes_nothing(
     assert buffer.stats()["commits"] == before["commits"] + 1
 
 
+def test_the_first_commit_of_a_run_that_is_refused_changes_nothing(tmp_path: Path) -> None:
+    with shared(tmp_path / "b", 60, commit_interval=0) as buffer:
+        buffer.extend(**columns(0, 50))
+    buffer = shared(tmp_path / "b", 60, commit_interval=0)
+    before = buffer.stats()
+    work = refuse(buffer)
+    with pytest.raises(diskreplay.StorageError, match="refused"):
+        buffer.sample(5)
+    assert buffer.stats() == before
+    work()
+    buffer.sample(5)
+    buffer.close()
+    with diskreplay.open(tmp_path / "b") as again:
+        assert isinstance(again, PrioritizedReplayBuffer)
+        assert (again.frame, again.stats()["stale_updates"]) == (1, 0)
+
+
 def test_what_others_clear_is_forgotten_with_its_updates(tmp_path: Path, other: Other) -> None:
     buffer = shared(tmp_path / "b")
     buffer.extend(**columns(0, 20), priorities=np.full(20, 5.0))

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from diskreplay.arguments import checked_path
 from diskreplay.batches import BatchT
 from diskreplay.contents import SamplerT
-from diskreplay.engine import DATABASES
 from diskreplay.errors import (
     DamageError,
     MismatchError,
@@ -19,17 +18,19 @@ from diskreplay.errors import (
     SchemaError,
 )
 from diskreplay.exclusive import Exclusive
+from diskreplay.facts import RUN_SETTINGS
 from diskreplay.locks import openers
 from diskreplay.packing import PAGE_BYTES
 from diskreplay.pickling import Pickled
 from diskreplay.reader import Reader
 from diskreplay.refusals import ours
-from diskreplay.runs import with_live
+from diskreplay.runs import complete, with_live
 from diskreplay.schema import STANDARD_FIELDS
-from diskreplay.session import RUN_SETTINGS, PathLike, conversion
+from diskreplay.session import PathLike, conversion
 from diskreplay.shared import Shared
 from diskreplay.sight import only_row
 from diskreplay.store import Snapshot, Store
+from diskreplay.tables import TABLES
 
 Ints = NDArray[np.int64]
 
@@ -197,6 +198,7 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
         """
         with self._view() as view, self._seen(view) as snapshot:
             ring = self._ring
+            runs = [complete(run) for run in snapshot.runs()]
             return {
                 "kind": self._store.identity["kind"],
                 "path": str(self._path),
@@ -211,7 +213,7 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
                 "commits": ring.commits,
                 "stale_updates": self._contents.stale_updates,
                 "damaged": len(self._contents.damaged),
-                "runs": with_live(snapshot.runs(), ring.first, ring.count),
+                "runs": with_live(runs, ring.first, ring.count),
                 **self._more_stats(),
             }
 
@@ -249,7 +251,7 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
         with self._lock:
             self._check_open()
             self._commit(anywhere=True)
-            self._store.copy(checked_path(path))
+            self._store.copy(checked_path(path), self._ring.schema_facts())
 
     def load(self, path: PathLike) -> None:
         """Replace the contents by those of a saved store of the same schema and kind.
@@ -296,7 +298,7 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
 
     def _disk(self, snapshot: Snapshot) -> dict[str, int]:
         """Return what the data file is used for, in bytes."""
-        used = {name: snapshot.disk_bytes(name) for name in DATABASES}
+        used = {table.name: snapshot.disk_bytes(table.name) for table in TABLES}
         disk_bytes = self._store.disk_bytes()
         schema = self._ring.schema
         return {

@@ -11,12 +11,13 @@ from diskreplay.arguments import checked_path, real_number, whole_number, whole_
 from diskreplay.base import BaseBuffer
 from diskreplay.batch import Batch, PrioritizedBatch, batch_of, with_extra
 from diskreplay.errors import ArgumentError, DamageError
+from diskreplay.facts import identity_of, settings_of
 from diskreplay.generator import new_generator
 from diskreplay.priorities import checked_priorities, weights_of
 from diskreplay.refusals import ours
 from diskreplay.samplers import PrioritizedSampler, UniformSampler
 from diskreplay.schema import SchemaLike
-from diskreplay.session import RUN_SETTINGS, PathLike
+from diskreplay.session import PathLike
 from diskreplay.store import Snapshot, Store
 from diskreplay.window import DEFAULT_WINDOW_BYTES
 
@@ -299,20 +300,20 @@ def open(
             state = snapshot.meta("state")
     finally:
         store.close(sync=False)
-    prioritized = store.identity.get("kind") == "prioritized"
-    kind = PrioritizedReplayBuffer if prioritized else ReplayBuffer
-    names = [*RUN_SETTINGS, *(PrioritizedSampler.SETTINGS if prioritized else ())]
-    settings = state.get("settings") if isinstance(state, dict) else None
-    if not isinstance(settings, dict) or settings.keys() != set(names):
-        raise DamageError(f"{path} does not say how its buffer was set: expected {names}")
-    if unknown := overrides.keys() - {*names, "access", "window_bytes", "on_damage"}:
-        raise ArgumentError(
-            f"{min(unknown)!r} is no setting of a {store.identity.get('kind')} buffer: "
-            f"expected some of access, window_bytes, on_damage, {', '.join(names)}"
+    identity = identity_of(store.identity)
+    kind = PrioritizedReplayBuffer if identity.kind == "prioritized" else ReplayBuffer
+    try:
+        settings = settings_of(
+            state.get("settings") if isinstance(state, dict) else None, identity.kind
         )
-    buffer = kind(
-        store.identity.get("capacity", 0), path=path, **{"seed": seed, **settings, **overrides}
-    )
+    except DamageError as error:
+        raise DamageError(f"{path} does not say how its buffer was set: {error}") from None
+    if unknown := overrides.keys() - {*settings, "access", "window_bytes", "on_damage"}:
+        raise ArgumentError(
+            f"{min(unknown)!r} is no setting of a {identity.kind} buffer: "
+            f"expected some of access, window_bytes, on_damage, {', '.join(settings)}"
+        )
+    buffer = kind(identity.capacity, path=path, **{"seed": seed, **settings, **overrides})
     if seed is not None and overrides.get("access", "exclusive") == "exclusive":
         buffer._touch()
         buffer._contents.generator = new_generator(seed)

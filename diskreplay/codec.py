@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from diskreplay.errors import DamageError
-from diskreplay.packing import Packing, packing_for
 from diskreplay.schema import Array, Field, Schema
 from diskreplay.wording import count_of
 
 Records = NDArray[np.void]
+Raw = Sequence[Any] | NDArray[np.uint8]  # buffers, or the rows of an array
 
 # msgpack's markers for numbers of fixed width, by numpy dtype.
 _SCALAR_MARKERS = {
@@ -39,7 +39,7 @@ _SCALAR_MARKERS = {
     "f4": 0xCA, "f8": 0xCB,
 }  # fmt: skip
 _FALSE = 0xC2
-_CHECKSUM_BYTES = 9
+_NUMBER_BYTES = 9  # checksum and write id, each with its marker
 
 
 class Codec:
@@ -77,7 +77,6 @@ class Codec:
             header, dtype = _framing(field)
             lay(_column(index), header, dtype, field.payload_bytes if header else 1)
         self.record_bytes = at
-        self.packing = packing_for(at, schema.payload_bytes)
         places["body"] = (f"V{self.record_bytes - body_at}", body_at)
         self._head = start + b"\xcf"
         places["head"] = (f"V{len(self._head)}", 0)
@@ -124,7 +123,7 @@ class Codec:
 
     def decode(
         self,
-        records: Sequence[Any],
+        records: Raw,
         write_ids: Array,
         slots: Array,
         fields: Sequence[int] | None = None,
@@ -152,19 +151,30 @@ class Codec:
                 columns.append(np.array(column, field.dtype, order="C"))
         return columns
 
-    def sound(self, records: Sequence[Any], write_ids: Array) -> NDArray[np.bool_]:
+    def sound(self, records: Raw, write_ids: Array) -> NDArray[np.bool_]:
         """Return which records are what was written under their write ids."""
         return self._verify(records, write_ids)[1]
 
-    def faults(self, records: Sequence[Any], write_ids: Array, slots: Array) -> list[str]:
+    def write_id_of(self, record: bytes) -> int | None:
+        """Return the write id of a sound record, None for anything else."""
+        if len(record) != self.record_bytes:
+            return None
+        write_id = int(np.frombuffer(record, self._layout)["write_id"][0])
+        is_sound = write_id >= 0 and self.sound([record], np.array([write_id])).all()
+        return write_id if is_sound else None
+
+    def faults(self, records: Raw, write_ids: Array, slots: Array) -> list[str]:
         """Return one sentence for each record that is not what was written, [] when all are."""
         _, sound = self._verify(records, write_ids)
         return [
             self._fault(records[i], write_ids[i], slots[i]) for i in np.flatnonzero(~sound).tolist()
         ]
 
-    def _verify(self, records: Sequence[Any], write_ids: Array) -> tuple[Records, Array]:
+    def _verify(self, records: Raw, write_ids: Array) -> tuple[Records, Array]:
         """Return the records of the right size as a view, and which of all records are sound."""
+        if isinstance(records, np.ndarray) and records.shape[1] == self.record_bytes:
+            view = records.view(self._layout)[:, 0]
+            return view, self._is_sound(view, write_ids)
         if set(map(len, records)) == {self.record_bytes}:
             view = np.frombuffer(b"".join(records), self._layout)
             return view, self._is_sound(view, write_ids)
@@ -185,7 +195,7 @@ class Codec:
 
     def _fault(self, record: Any, write_id: int, slot: int) -> str:
         name = f"the record of write id {write_id} in slot {slot} is damaged"
-        if not len(record):
+        if not bytes(record).strip(b"\0"):
             return f"{name}: it is missing"
         if len(record) != self.record_bytes:
             found = count_of(len(record), "byte")
@@ -198,15 +208,15 @@ class Codec:
         return f"{name}: its first bytes are not those of a record of this schema"
 
 
-def packing_of(schema: Schema) -> Packing:
-    """Return how the records of a schema are stored, also of one that only claims its sizes."""
+def record_bytes_of(schema: Schema) -> int:
+    """Return the length of a schema's records, also of one that only claims its sizes."""
     count = 2 + len(schema.fields)
-    record_bytes = (1 if count < 16 else 3) + 2 * _CHECKSUM_BYTES
+    record_bytes = (1 if count < 16 else 3) + 2 * _NUMBER_BYTES
     for field in schema.fields:
         size = field.payload_bytes
         header = len(_framing(field)[0]) if size < 2**16 else 5
         record_bytes += header + size
-    return packing_for(record_bytes, schema.payload_bytes)
+    return record_bytes
 
 
 def _digests(view: Records) -> NDArray[np.uint64]:

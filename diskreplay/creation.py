@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import json
 import os
 import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from diskreplay.directory import FORMAT
+from diskreplay.directory import new_manifest
 from diskreplay.errors import StorageError
 from diskreplay.notes import make_known
 from diskreplay.refusals import hidden_directory, real_path, refusals
@@ -42,7 +41,7 @@ def building(path: Path, uuid: str) -> Iterator[Path]:
             (place / WRITER_LOCK).touch()
             (place / OPENERS_LOCK).touch()
             (place / OPENERS).mkdir()
-            (place / MANIFEST).write_text(json.dumps({"format": FORMAT, "uuid": uuid}) + "\n")
+            (place / MANIFEST).write_text(new_manifest(uuid))
             make_known(place)
             if mode is not None:
                 place.chmod(mode)

@@ -3,7 +3,7 @@
 ::
 
     PATH/
-      diskreplay.json       format version and uuid, written before the directory has its name
+      diskreplay.json       format, uuid, features; written before the directory has its name
       data.mdb  lock.mdb    the LMDB environment
       data.known            what data.mdb looked like when diskreplay wrote it last, see notes.py
       *.lock  openers/      who has the store open, see locks.py
@@ -12,8 +12,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 from diskreplay.errors import (
     DamageError,
@@ -21,6 +24,7 @@ from diskreplay.errors import (
     NotAStoreError,
     StorageError,
 )
+from diskreplay.features import KNOWN_FEATURES, check_features
 from diskreplay.refusals import explained
 from diskreplay.store_directory import (
     FILES,
@@ -31,7 +35,8 @@ from diskreplay.store_directory import (
     StoreDirectory,
 )
 
-FORMAT = 1
+FORMAT = 2
+KNOWN_FORMATS = (1, 2)
 
 _MANIFEST_BYTES = 1 << 16
 _MOST_LOCK_BYTES = 16 << 20  # some 250 times as much as the table of readers takes
@@ -106,8 +111,18 @@ def check_kinds(path: Path) -> None:
         raise StorageError(f"cannot look into {path}: {explained(error, path)}") from None
 
 
-def read_uuid(path: Path) -> str:
-    """Return the uuid in the manifest of a store, after checking its format version."""
+class Manifest(NamedTuple):
+    """What the manifest of a store says."""
+
+    format: int
+    uuid: str
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return what the manifest of a store says.
+
+    Raises FormatVersionError where its format or one of its features is not known.
+    """
     file = path / MANIFEST
     try:
         with StoreDirectory(path) as directory:
@@ -121,9 +136,40 @@ def read_uuid(path: Path) -> str:
         raise StorageError(f"cannot read {file}: {explained(error, path)}") from None
     except (ValueError, TypeError, KeyError, RecursionError):
         raise DamageError(f"{file} is damaged: expected a format version and a uuid") from None
-    if version != FORMAT:
+    if version not in KNOWN_FORMATS:
         raise FormatVersionError(
-            f"{path} has format {version} (this diskreplay reads format {FORMAT}): "
-            "install a version of diskreplay that knows it"
+            f"{path} has format {version} (this diskreplay reads "
+            f"{' and '.join(map(str, KNOWN_FORMATS))}): install a newer version of diskreplay"
         )
-    return uuid
+    check_features(manifest.get("features", []), str(path))
+    return Manifest(version, uuid)
+
+
+def new_manifest(uuid: str) -> str:
+    """Return what the manifest of a new store says."""
+    return json.dumps({"format": FORMAT, "uuid": uuid, "features": list(KNOWN_FEATURES)}) + "\n"
+
+
+def raise_format(path: Path) -> None:
+    """Have the manifest say the newest format, so that older versions refuse what is written now.
+
+    One byte is changed where it stands: that is done or not done, whatever ends the process or the
+    machine, and who has the store open finds the file that they know.
+    """
+    failed = f"cannot make the manifest of {path} say format {FORMAT}"
+    try:
+        with StoreDirectory(path) as directory:
+            found = directory.read_small(MANIFEST, _MANIFEST_BYTES)
+            number = re.search(rb'"format"\s*:\s*(1)\s*[,}]', found)
+            if number is None:
+                raise StorageError(f"{failed}: there is no format in it that could be changed")
+            descriptor = directory.open(MANIFEST, os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, b"%d" % FORMAT, number.start(1))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"{failed}: {explained(error, path)}") from None

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from diskreplay.errors import DamageError, DiskReplayError, LockedError, StorageError
 from diskreplay.packing import ALONE, Packing
 from diskreplay.refusals import explained
+from diskreplay.tables import TABLES
 from diskreplay.wording import count_of
 
 Ints = NDArray[np.int64]
 Records = Sequence[bytes] | NDArray[np.uint8]  # an array has a record a row
 
-INTEGER_KEYS = ("transitions", "priorities", "runs")
-DATABASES = (*INTEGER_KEYS, "meta")
 _LEAST_MAP_BYTES = 64 << 20
 _LEAST_ROOM_BYTES = 1 << 20
 _MAX_READERS = 1024
 _MODE = 0o666  # less what the umask takes away
+_MOST_DATABASES = 32  # a newer version may have added some
 _LOCK_BYTES, _READER_BYTES = 128, 64  # of lock.mdb, see lmdb's mdb.c
 
 
@@ -65,7 +65,7 @@ def _mapped_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.En
                 readonly=not writing,
                 create=writing,
                 readahead=False,
-                max_dbs=8,
+                max_dbs=_MOST_DATABASES,
                 max_readers=_MAX_READERS,
                 max_spare_txns=0,
                 mode=_MODE,
@@ -134,16 +134,19 @@ def _reserve(lock_file: Path) -> None:
 
 
 def open_databases(env: lmdb.Environment, *, create: bool) -> dict[str, Any]:
-    """Return the handles of the four databases, by name."""
+    """Return the handles of all databases, by name."""
     databases: dict[str, Any] = {
-        name: env.open_db(name.encode(), integerkey=True, create=create) for name in INTEGER_KEYS
+        table.name: env.open_db(table.name.encode(), integerkey=table.has_numbers, create=create)
+        for table in TABLES
     }
-    databases["meta"] = env.open_db(b"meta", create=create)
     with env.begin() as txn:
-        for name, database in databases.items():
-            flags = {flag for flag, is_set in database.flags(txn).items() if is_set}
-            if flags != ({"integerkey"} if name in INTEGER_KEYS else set()):
-                raise DamageError(f"the database {name} of {env.path()} has the flags {flags}")
+        for table in TABLES:
+            found = databases[table.name].flags(txn)
+            flags = {flag for flag, is_set in found.items() if is_set}
+            if flags != ({"integerkey"} if table.has_numbers else set()):
+                raise DamageError(
+                    f"the database {table.name} of {env.path()} has the flags {flags}"
+                )
     return databases
 
 

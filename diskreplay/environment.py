@@ -169,6 +169,11 @@ class Environment:
         """Give back the slots of readers that were killed."""
         self._live.reader_check()
 
+    def open_db(self, name: bytes, txn: Any, **flags: bool) -> Any:
+        """Return the handle of one more database."""
+        env: Any = self._live
+        return env.open_db(name, txn, **flags)
+
     def last_transaction(self) -> int:
         """Return the number of the newest transaction in the map of the data file."""
         found: int = self._live.info()["last_txnid"]

@@ -98,7 +98,7 @@ class ClosedError(DiskReplayError, RuntimeError):
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn at the line of the caller outside of this package."""
+    """Warn at the line of the caller outside of this package, in a text that is printable."""
     level, frame = 1, sys._getframe()
     inside = ("diskreplay", "contextlib")  # whose frames lie between those of ours
     while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] in inside:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diskreplay.arguments import ACCESS, checked_capacity, whole_number
-from diskreplay.codec import packing_of
-from diskreplay.errors import ArgumentError, SchemaError, printable, warn_caller
+from diskreplay.errors import ArgumentError, SchemaError, warn_caller
+from diskreplay.layout import new_packing
 from diskreplay.outbox import outbox_nbytes
 from diskreplay.packing import BLOCK_BYTES, PAGE_BYTES, Packing, slot_bytes, tree_bytes
 from diskreplay.priorities import BLOCK_SLOTS
@@ -123,22 +123,41 @@ def estimate(
     window_bytes = whole_number("window_bytes", window_bytes, at_least=0)
     if access not in ACCESS:
         raise ArgumentError(f"access must be one of {', '.join(ACCESS)} (found {access!r})")
-    packing = packing_of(whole)
+    return estimate_of(
+        whole,
+        capacity,
+        new_packing(whole),
+        prioritized=prioritized,
+        window_bytes=window_bytes,
+        access=access,
+    )
+
+
+def estimate_of(
+    schema: Schema,
+    capacity: int,
+    packing: Packing,
+    *,
+    prioritized: bool,
+    window_bytes: int = DEFAULT_WINDOW_BYTES,
+    access: str = "exclusive",
+) -> Estimate:
+    """Return what `estimate` does, of a store that has a way to keep its records."""
     blocks = -(-capacity // BLOCK_SLOTS) if prioritized else 0
     records = tree_bytes(packing.groups(capacity), packing.per_value * packing.record_bytes)
     priorities = tree_bytes(blocks, BLOCK_BYTES)
     spare = _COMMITS_FREED * (min(records, _commit_bytes(packing)) + priorities)
     return Estimate(
         capacity=capacity,
-        payload_bytes=whole.payload_bytes,
+        payload_bytes=schema.payload_bytes,
         record_bytes=packing.record_bytes,
         records_per_value=packing.per_value,
         records_disk_bytes=records,
         priorities_disk_bytes=priorities,
         spare_disk_bytes=(int(spare) // PAGE_BYTES + _OTHER_PAGES) * PAGE_BYTES,
-        window_bytes=window_nbytes(whole, capacity, window_bytes),
+        window_bytes=window_nbytes(schema, capacity, window_bytes),
         side_table_bytes=side_table_nbytes(capacity) if prioritized else 0,
-        outbox_bytes=outbox_nbytes(whole, capacity, COMMIT_BYTES) if access == "shared" else 0,
+        outbox_bytes=outbox_nbytes(schema, capacity, COMMIT_BYTES) if access == "shared" else 0,
     )
 
 
@@ -160,7 +179,7 @@ def warn_of_disk(found: Estimate, path: Path, there: int) -> None:
     if usage.total <= 0 or usage.free + there >= found.disk_bytes:
         return
     warn_caller(
-        f"{printable(path)} takes {human(found.disk_bytes)} of disk when all of its "
+        f"{path} takes {human(found.disk_bytes)} of disk when all of its "
         f"{found.capacity} transitions are there (found {human(usage.free)} free, and "
         f"{human(there)} in use by it): make room, or choose another path, or a smaller capacity "
         "with diskreplay.estimate()",

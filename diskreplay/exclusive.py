@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from diskreplay.ahead import Drawn
 from diskreplay.contents import Contents, SamplerT
 from diskreplay.errors import MismatchError
+from diskreplay.facts import laid_over
 from diskreplay.generator import generator_from_plain, generator_to_plain
 from diskreplay.priorities import Priorities
 from diskreplay.ring import Columns, Ring
@@ -154,7 +155,7 @@ class Exclusive(Contents[SamplerT]):
                 for columns in source.chunks(first, snapshot):
                     yield [columns[i] for i in order]
 
-            self.commit_rows(rows, begin, begin, begin + size)
+            self.commit_rows(rows, begin, begin, begin + size, source.state)
 
     def _order_of(self, source: Ring) -> list[int]:
         """Return where the columns of a saved store are that this one wants, in its order."""
@@ -168,11 +169,20 @@ class Exclusive(Contents[SamplerT]):
         return [source.schema.names.index(name) for name in own.names]
 
     def commit_rows(
-        self, rows: Callable[[], Iterable[Columns]], first: int, start: int, count: int
+        self,
+        rows: Callable[[], Iterable[Columns]],
+        first: int,
+        start: int,
+        count: int,
+        under: Mapping[str, Any] | None = None,
     ) -> None:
-        """Commit rows past the window, whose priorities the sampler holds already."""
+        """Commit rows past the window, whose priorities the sampler holds already.
+
+        under:  a state that they come from; what this version does not know of it is kept
+        """
         blocks = self.sampler.dirty_blocks(max(start, count - self.ring.capacity), count)
-        self.ring.commit_rows(rows, first, start, count, self._facts(), blocks)
+        facts = laid_over(under or {}, self._facts())
+        self.ring.commit_rows(rows, first, start, count, facts, blocks)
         self.sampler.committed(blocks)
 
     def _facts(self) -> dict[str, Any]:

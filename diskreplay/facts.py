@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from diskreplay.arguments import MAX_COUNT, real_number
 from diskreplay.errors import DamageError, DiskReplayError, SchemaError
 from diskreplay.generator import generator_from_plain
-from diskreplay.priorities import BLOCK_SLOTS, block_of
-from diskreplay.samplers import PrioritizedSampler
+from diskreplay.priorities import BLOCK_SLOTS, block_of, checked_state
+from diskreplay.runs import complete
+from diskreplay.samplers import DEFAULTS, PrioritizedSampler
 from diskreplay.schema import Schema
 from diskreplay.store import DURABILITIES
 
@@ -22,6 +23,7 @@ KINDS = ("uniform", "prioritized")
 MAX_CAPACITY = 2**40
 _MOST = MAX_COUNT // 2  # so that one can go on counting
 _MAX_FIELDS = 2**16 - 3  # of a msgpack array, beside checksum and write id
+RUN_SETTINGS = {"durability": "system", "commit_interval": 1.0}  # as the constructors have them
 _COUNTERS = ("count", "start", "commits", "runs", "stale_updates")
 
 
@@ -47,16 +49,15 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """What every commit writes; the plain data of generator, sampler and settings are sound."""
+    """What every commit writes, after checking it; `plain` is all of it."""
 
     count: int
     start: int
     commits: int
     runs: int
     stale_updates: int
-    generator: Any
-    sampler: dict[str, Any]
     settings: dict[str, Any]
+    plain: dict[str, Any]
 
     def first(self, capacity: int) -> int:
         """Return the oldest live write id."""
@@ -98,33 +99,49 @@ def state_of(found: Any, kind: str) -> State:
             raise DamageError(f"the state holds no number of {name} (found {number!r:.40})")
     if facts["start"] > facts["count"]:
         raise DamageError("the state starts after its end")
-    if not isinstance(facts.get("run"), str):
+    if not isinstance(facts.get("run"), str | bytes):  # bytes in the first version
         raise DamageError("the state does not say which run it is of")
     generator_from_plain(facts.get("generator"))
     sampler = _mapping("state of the sampler", facts.get("sampler"))
-    settings = _mapping("table of settings", facts.get("settings"))
-    if settings.get("durability") not in DURABILITIES:
-        raise DamageError("the settings hold no durability")
-    names = PrioritizedSampler.SETTINGS if kind == "prioritized" else ()
-    expected = {"durability", "commit_interval", *names}
-    if settings.keys() != expected:
-        raise DamageError(f"the settings are not those of a {kind} buffer")
+    settings = settings_of(facts.get("settings"), kind)
+    if kind == "prioritized" and checked_state(sampler)[0] > _MOST:
+        raise DamageError(f"the frame is {sampler['frame']}")
+    counters = {name: facts[name] for name in _COUNTERS}
+    return State(**counters, settings=settings, plain=facts)
+
+
+def settings_of(found: Any, kind: str) -> dict[str, Any]:
+    """Return the settings that a state holds, or raise DamageError.
+
+    One that is missing is what the constructors have; one that is not known here is left out.
+    """
+    stored = _mapping("table of settings", found)
+    names = DEFAULTS if kind == "prioritized" else {}
+    settings = {name: stored.get(name, usual) for name, usual in {**RUN_SETTINGS, **names}.items()}
+    if settings["durability"] not in DURABILITIES:
+        raise DamageError(f"the settings hold no durability (found {settings['durability']!r:.40})")
     try:
         real_number("commit_interval", settings["commit_interval"], low=0, high=float("inf"))
         if names:
-            given = {name: settings[name] for name in names}
-            PrioritizedSampler(1, **given).restore(sampler)
-            if sampler["frame"] > _MOST:
-                raise DamageError(f"the frame is {sampler['frame']}")
+            PrioritizedSampler(1, **{name: settings[name] for name in names})
     except DiskReplayError as error:
-        raise DamageError(f"the state is damaged: {error!s:.200}") from None
-    counters = {name: facts[name] for name in _COUNTERS}
-    return State(**counters, generator=facts["generator"], sampler=sampler, settings=settings)
+        raise DamageError(f"the settings are damaged: {error!s:.200}") from None
+    return settings
+
+
+def laid_over(under: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state with another laid over it: what only a newer version knows stays."""
+    both = {**under, **state}
+    for name in ("sampler", "settings"):
+        tables = [table for table in (under.get(name), state.get(name)) if isinstance(table, dict)]
+        if tables:
+            both[name] = {key: value for table in tables for key, value in table.items()}
+    return both
 
 
 def check_run(number: int, found: Any, state: State | None) -> None:
     """Raise DamageError when a sealed value does not describe a run."""
-    facts = _mapping(f"description of run {number}", found)
+    facts = complete(_mapping(f"description of run {number}", found))
     numbers = [facts.get(name) for name in ("first", "end", "rows")]
     if not all(type(n) is int and 0 <= n <= _MOST for n in numbers):
         raise DamageError(f"the description of run {number} does not say what it wrote")

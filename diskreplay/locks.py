@@ -26,7 +26,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diskreplay.errors import DamageError, LockedError, NotAStoreError, StorageError
+from diskreplay.errors import (
+    DamageError,
+    LockedError,
+    NotAStoreError,
+    StorageError,
+    printable,
+)
 from diskreplay.forks import call_in_child
 from diskreplay.refusals import explained
 from diskreplay.store_directory import LOCK, OPENERS, OPENERS_LOCK, WRITER_LOCK, StoreDirectory
@@ -102,7 +108,7 @@ def _alive(entries: StoreDirectory, name: str) -> list[Opener]:
             types = list(map(type, opener))
             if types != [int, str, float, str] or opener.access not in _WORDS:
                 raise TypeError from None
-            return [opener._replace(host="".join(filter(str.isprintable, opener.host)))]
+            return [opener._replace(host=printable(opener.host))]
         entries.unlink(name)
         return []
     finally:

@@ -17,6 +17,7 @@ from diskreplay.buffer import open as open_buffer
 from diskreplay.creation import beside
 from diskreplay.directory import holds_store
 from diskreplay.errors import ArgumentError, MismatchError, NotLiveError, StorageError
+from diskreplay.facts import laid_over
 from diskreplay.refusals import ours, real_path
 from diskreplay.schema import STANDARD_FIELDS, fields_of
 from diskreplay.session import PathLike
@@ -203,15 +204,15 @@ def _put_runs(place: Path, sources: Sequence[_Source], positions: Sequence[Ints]
         for source, places in zip(sources, positions, strict=True)
         for run in _runs_of(source, places)
     ]
-    if not runs:
-        return
+    state = sources[0].buffer._ring.state
     store = Store(place, access="exclusive", durability="full")
     try:
 
         def put(txn: Transaction) -> None:
             for number, run in enumerate(runs):
                 txn.put_run(number, run)
-            txn.put_meta({"state": {**txn.meta("state"), "runs": len(runs)}})
+            mine = {**txn.meta("state"), "runs": len(runs)}
+            txn.put_meta({"state": laid_over(state, mine)})
 
         store.commit(put)
     finally:

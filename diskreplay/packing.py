@@ -3,7 +3,7 @@
 LMDB gives a value of more than 2022 bytes pages of its own, and begins a page of smaller ones with
 as many as fit whole. So records of just over half a page, or just over a page, waste up to half of
 the file. Where that is so, the records of `per_value` consecutive slots are stored one after the
-other in one value, a group::
+other in one value, a group. A new store gets the number from `packing_for`, and keeps it::
 
     slot     0 1 2 | 3 4 5 | 6 7      capacity 8, per_value 3: the last group is shorter
     key      0     | 1     | 2
@@ -14,6 +14,7 @@ Everything here is arithmetic over sizes in bytes: it knows no store and no sche
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +28,7 @@ _NODE_BYTES = 8 + 8  # header and key
 _POINTER_BYTES = 2
 _LARGEST_IN_LEAF = 2022
 _BRANCHES = (PAGE_BYTES - _PAGE_HEADER) // (_NODE_BYTES + _POINTER_BYTES)
-_LEAST_PAYLOAD = 64  # below it the framing of records is what costs
-# Of the payload: the first leaves room up to 1.2 for pages that commits have freed. The others are
-# for records whose framing takes that room: for one by itself, which is read faster, and for more.
-_FINE, _FINE_ALONE, _FINE_PACKED = 1.17, 1.195, 1.18
-_NEAREST = 1.02  # of the least possible, where the goal is out of reach
+_GOAL = 1.1  # of the bytes of the records; what is left up to 1.2 is for freed pages
 _MOST_RECORDS = 64
 _MOST_BYTES = 12 * PAGE_BYTES  # of a value: a read from a cold disk meets each of its pages
 BLOCK_BYTES = 4032  # of 1000 priorities, sealed: a little more than they take
@@ -44,9 +41,19 @@ class Packing(NamedTuple):
     record_bytes: int
 
     def places(self, slots: Ints) -> tuple[Ints, Ints]:
-        """Return the key of each slot's value, and where in the value its record begins."""
+        """Return the key of each slot's value, and which of its parts the record is."""
         groups, within = np.divmod(slots, self.per_value)
-        return groups, within * self.record_bytes
+        return groups, within
+
+    @property
+    def value_bytes(self) -> int:
+        """The length of a value, but for the last one, which may have fewer records."""
+        return self.per_value * self.record_bytes
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """Where in a value the records are."""
+        return _parts(self.per_value, self.record_bytes)
 
     def groups(self, slots: int) -> int:
         """Return how many values the slots from 0 on take."""
@@ -82,32 +89,25 @@ class Packing(NamedTuple):
 ALONE = Packing(1, 0)
 
 
-def packing_for(record_bytes: int, payload_bytes: int) -> Packing:
-    """Return how records of a size are stored: it follows from these two numbers alone.
+@functools.lru_cache(64)
+def _parts(number: int, record_bytes: int) -> tuple[slice, ...]:
+    return tuple(slice(n * record_bytes, (n + 1) * record_bytes) for n in range(number))
 
-    A value holds the smallest number of records for which values, the pages above them and
-    priorities take at most 1.17 times the payload; or else one, if that takes 1.195 times, or as
-    many as take 1.18 times. Where framing alone costs more than that, it is the smallest that comes
-    within 2 % of the least possible; such records, if small, stay in one page.
 
-    >>> packing_for(970, 944).per_value, packing_for(3084, 3056).per_value
-    (1, 5)
+def packing_for(record_bytes: int) -> Packing:
+    """Return how a new store keeps records of a size. One that is there says itself how it does.
+
+    A value holds the fewest records for which it takes at most 1.1 times their bytes on disk, with
+    its share of leaf and branch pages; where no number does, the one that takes the least. It is at
+    most 64, and at most what 48 KiB hold.
+
+    >>> [packing_for(record_bytes).per_value for record_bytes in (74, 522, 970, 3084)]
+    [3, 15, 1, 5]
     """
     most = max(1, min(_MOST_RECORDS, _MOST_BYTES // record_bytes))
-    if payload_bytes < _LEAST_PAYLOAD or most == 1:
-        return Packing(1, record_bytes)
-    costs = [
-        slot_bytes(Packing(n, record_bytes)) + _value_bytes(BLOCK_BYTES) / 1000
-        for n in range(1, most + 1)
-    ]
-    for alone, packed in ((_FINE, _FINE), (_FINE_ALONE, _FINE_PACKED)):
-        for number, cost in enumerate(costs, 1):
-            if cost <= (alone if number == 1 else packed) * payload_bytes:
-                return Packing(number, record_bytes)
-    if 2 * record_bytes <= _LARGEST_IN_LEAF:
-        costs = costs[: _LARGEST_IN_LEAF // record_bytes]
-    near = _NEAREST * min(costs)
-    return Packing(next(n for n, cost in enumerate(costs, 1) if cost <= near), record_bytes)
+    costs = [slot_bytes(Packing(n, record_bytes)) for n in range(1, most + 1)]
+    goal = max(_GOAL * record_bytes, min(costs))
+    return Packing(next(n for n, cost in enumerate(costs, 1) if cost <= goal), record_bytes)
 
 
 def slot_bytes(packing: Packing) -> float:

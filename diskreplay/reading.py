@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from diskreplay.directory import check_kinds, check_store, read_uuid
+from diskreplay.admission import check_layout
+from diskreplay.directory import check_kinds, check_store, read_manifest
 from diskreplay.engine import errors_of, open_env
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.locks import Hold
@@ -37,9 +38,10 @@ def reading(path: Path, faults: Faults) -> Iterator[tuple[DataFile | None, str |
         yield None, None
         return
     try:
-        uuid = read_uuid(path)
+        uuid = read_manifest(path).uuid
     except DamageError as error:
         faults.add(str(error))
+    check_layout(path)
     hold = None
     try:
         hold = Hold(path, "read")

@@ -34,7 +34,7 @@ _WAYS_OUT = {
     errno.ENFILE: "the whole system has too many: end what holds them, and call again",
     errno.ENOMEM: "make memory free, and call again",
     errno.ENAMETOOLONG: "choose a shorter path",
-    errno.ELOOP: "choose a path without links that lead in a circle",
+    errno.ELOOP: "take away the link, or choose a path whose links do not lead in a circle",
     errno.ENOTDIR: "a part of the path is a file: choose another path",
     errno.ENOENT: "was it removed meanwhile? Choose a path that exists",
     errno.ESTALE: "its file system went away: open it again",

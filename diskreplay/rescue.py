@@ -144,14 +144,15 @@ def _fill(
     sampler.clear(begin)
     priorities, known = found.priorities()
     if found.state is not None:
-        sampler.restore(found.state.sampler)
-        contents.generator = generator_from_plain(found.state.generator)
+        sampler.restore(found.state.plain["sampler"])
+        contents.generator = generator_from_plain(found.state.plain["generator"])
         contents.stale = found.state.stale_updates
     elif known.any():
         sampler.restore({"frame": 0, "max_priority": float(priorities[known].max())})
     if isinstance(buffer, PrioritizedReplayBuffer):
         priorities[~known] = buffer._sampler.max_priority
-    contents.commit_rows(list, begin, begin, begin)
+    under = found.state.plain if found.state else None
+    contents.commit_rows(list, begin, begin, begin, under)
     codec = found.codec
     step = max(1, _CHUNK_BYTES // codec.record_bytes) if codec else 1
     for low in range(0, n, step):

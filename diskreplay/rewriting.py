@@ -27,6 +27,7 @@ import numpy as np
 from diskreplay.arguments import checked_capacity, checked_path
 from diskreplay.codec import Codec
 from diskreplay.creation import sync, work_directory
+from diskreplay.directory import FORMAT, raise_format
 from diskreplay.errors import (
     ArgumentError,
     DamageError,
@@ -37,6 +38,7 @@ from diskreplay.errors import (
 )
 from diskreplay.estimation import estimate, human
 from diskreplay.facts import KINDS, Identity, State, identity_of, schema_of, state_of
+from diskreplay.layout import new_packing, packing_in, schema_facts
 from diskreplay.locks import ALONE
 from diskreplay.notes import make_known
 from diskreplay.packing import BLOCK_BYTES
@@ -170,7 +172,7 @@ def _rewrite(
         _sweep(path)
         before = store.disk_bytes()
         with store.snapshot() as snapshot:
-            found = _Contents(snapshot, store.identity)
+            found = _Contents(snapshot, store)
             target = found.identity._replace(capacity=capacity or found.identity.capacity)
             if kind is not None:
                 if kind == target.kind:
@@ -185,6 +187,8 @@ def _rewrite(
             try:
                 with work_directory(path, _NEW) as hidden:
                     found.write(hidden / "store", target, progress or (lambda done, total: None))
+                    if store.format < FORMAT:
+                        raise_format(path)
                     _swap(hidden / "store", path)
             except OSError as error:
                 if isinstance(error, LockedError):
@@ -203,39 +207,55 @@ def _rewrite(
 class _Contents:
     """What is live in a snapshot of a store, and where it goes in another one."""
 
-    def __init__(self, snapshot: Snapshot, identity: Any) -> None:
+    def __init__(self, snapshot: Snapshot, store: Store) -> None:
         self._snapshot = snapshot
-        self.identity: Identity = identity_of(identity)
-        self.state: State = state_of(snapshot.meta("state"), self.identity.kind)
+        self._facts = snapshot.facts()
+        self.identity: Identity = identity_of(store.identity)
+        self.state: State = state_of(self._facts.get("state"), self.identity.kind)
         self.first = self.state.first(self.identity.capacity)
-        self._facts: dict[str, Any] = dict(snapshot.meta("state"))
-        plain = snapshot.meta("schema")
+        self._new_state: dict[str, Any] = dict(self.state.plain)
+        plain = self._facts.get("schema")
         self.schema: Schema | None = None if plain is None else schema_of(plain)
         if self.schema is None and self.state.count:
             raise DamageError("the schema is missing: repair() copies what can be read")
         self._codec = Codec(self.schema) if self.schema else None
+        if self._codec is not None:
+            self._before = packing_in(
+                self._facts.get("layout"),
+                snapshot.some_values,
+                self._codec.schema,
+                self._codec.write_id_of,
+                self.identity.capacity,
+                str(store.path),
+            )
+            self._after = new_packing(self._codec.schema)
 
     def become(self, kind: str, settings: Mapping[str, float]) -> None:
         """Have the state of a buffer of another kind in which the transitions are all new."""
-        kept = {k: v for k, v in self.state.settings.items() if k not in DEFAULTS}
-        self._facts |= {"sampler": {}, "settings": kept}
+        state = self.state.plain
+        kept = {k: v for k, v in state["settings"].items() if k not in DEFAULTS}
+        news = {k: v for k, v in state["sampler"].items() if k not in ("frame", "max_priority")}
+        self._new_state |= {"sampler": news, "settings": kept}
         if kind == "prioritized":
-            self._facts["settings"] = {**kept, **DEFAULTS, **settings}
+            self._new_state["settings"] = {**kept, **DEFAULTS, **settings}
             sampler = self.sampler(self.identity.capacity)
             if self.first < self.state.count:
                 sampler.raise_largest(np.array([_PRIORITY], np.float32))
-            self._facts |= {"sampler": sampler.state(), "settings": kept | sampler.settings()}
+            self._new_state |= {
+                "sampler": news | sampler.state(),
+                "settings": kept | sampler.settings(),
+            }
 
     def sampler(self, capacity: int) -> PrioritizedSampler:
         """Return an empty sampler of a capacity; raise ArgumentError when memory has no room."""
-        settings = self._facts["settings"]
+        settings = {**DEFAULTS, **self._new_state["settings"]}
         return PrioritizedSampler(capacity, **{name: settings[name] for name in DEFAULTS})
 
     def write(self, place: Path, target: Identity, progress: Progress) -> None:
         """Make a store at `place` of what is live, or of the newest of it."""
         count, capacity = self.state.count, target.capacity
         first = max(self.first, count - capacity)
-        Store.create(place, target._asdict(), {})
+        Store.create(place, {**self._facts["identity"], **target._asdict()}, {})
         store = Store(place, access="exclusive", durability="process")
         try:
             done = 0
@@ -248,6 +268,14 @@ class _Contents:
             store.commit(put, -(-capacity // BLOCK_SLOTS) * BLOCK_BYTES)
         finally:
             store.close()
+
+    def _new_facts(self, start: int) -> dict[str, Any]:
+        """Return all facts but the identity, of which layout and start are others now."""
+        facts = {name: fact for name, fact in self._facts.items() if name != "identity"}
+        if self.schema is not None:
+            new = schema_facts(self.schema, self._after)
+            facts |= {**new, "layout": {**facts.get("layout", {}), **new["layout"]}}
+        return {**facts, "state": {**self._new_state, "start": start}}
 
     def _parts(self, first: int, count: int, capacity: int) -> Iterator[tuple[int, int]]:
         """Yield ranges of write ids, each for a commit, in the order of their new slots."""
@@ -262,9 +290,8 @@ class _Contents:
             txn.put_blocks(self._blocks(first, target.capacity))
         for number, run in enumerate(self._snapshot.runs()):
             txn.put_run(number, run)
-        txn.put_meta({"state": {**self._facts, "start": max(first, self.state.start)}})
-        if self.schema is not None:
-            txn.put_meta({"schema": self.schema.to_plain()})
+        txn.put_meta(self._new_facts(max(first, self.state.start)))
+        txn.put_others(self._snapshot)
 
     def _put(self, txn: Transaction, begin: int, end: int, capacity: int) -> None:
         codec = self._codec
@@ -274,13 +301,13 @@ class _Contents:
         for at in range(begin, end, step):
             ids = np.arange(at, min(at + step, end))
             slots = ids % self.identity.capacity
-            records = self._snapshot.records(slots, codec.packing)
+            records = self._snapshot.records(slots, self._before)
             faults = codec.faults(records, ids, slots)
             if faults:
                 raise DamageError(
                     f"{faults[0]}: nothing was changed; diskreplay.repair() copies the others"
                 )
-            txn.put_records(capacity, at, list(map(bytes, records)), codec.packing)
+            txn.put_records(capacity, at, list(map(bytes, records)), self._after)
 
     def _blocks(self, first: int, capacity: int) -> Blocks:
         """Return the priorities of the write ids from `first` on, by their slots of a capacity."""

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from diskreplay.arguments import MAX_COUNT
 from diskreplay.codec import Codec
 from diskreplay.errors import DamageError, MismatchError, SchemaError, StorageError
-from diskreplay.facts import identity_of
-from diskreplay.packing import ALONE, BLOCK_BYTES
+from diskreplay.facts import identity_of, laid_over
+from diskreplay.layout import new_packing, packing_in, schema_facts
+from diskreplay.packing import ALONE, BLOCK_BYTES, Packing
 from diskreplay.schema import Array, Field, Schema, infer_schema
 from diskreplay.store import Snapshot, Store, Transaction
 from diskreplay.version import __version__
@@ -119,7 +120,7 @@ class Ring:
         if plain is None:
             self.schema = None  # if one was adopted, then by a call that failed
         elif self.schema is None:
-            self._adopt_stored(plain)
+            self._adopt_stored(plain, snapshot)
         state = self.read_state(snapshot)
         if self.schema is None and state["count"]:
             raise DamageError(f"the schema of {self.store.path} is missing")
@@ -148,12 +149,15 @@ class Ring:
     def adopt(self, schema: Schema) -> None:
         """Have this schema from now on."""
         if self.schema is None:
-            self._codec = Codec(schema)
-            self._packing = self._codec.packing
-            self._window = Window(schema, self.capacity, self._window_bytes)
-            self.chunk_rows = max(1, _CHUNK_BYTES // self._codec.record_bytes)
-            self._limit = min(self._window.rows, max(1, COMMIT_BYTES // self._codec.record_bytes))
-            self.schema = schema
+            self._take_up(Codec(schema), new_packing(schema))
+
+    def packing_of(self, schema: Schema) -> Packing:
+        """Return how the records of this schema are stored, or will be when it is adopted."""
+        return new_packing(schema) if self.schema is None else self._packing
+
+    def schema_facts(self) -> dict[str, Any]:
+        """Return the facts of the schema, {} before there is one."""
+        return {} if self.schema is None else schema_facts(self.schema, self._packing)
 
     def has_room(self, n: int) -> bool:
         """Return whether n more rows may wait for the next commit."""
@@ -252,7 +256,9 @@ class Ring:
             "run": self._run,
             "runs": max(state["runs"], self._run_number + 1),
         }
-        txn.put_meta({"state": {**state, **facts, **counters}})
+        if self.schema is not None and not (txn.has("schema") and txn.has("layout")):
+            txn.put_meta(self.schema_facts())
+        txn.put_meta({"state": {**laid_over(state, facts), **counters}})
         txn.put_run(self._run_number, run)
         return commits
 
@@ -351,8 +357,6 @@ class Ring:
             run |= {"end": count, "rows": self._run_rows + n}
             commits = self.put(txn, rows(), state, count, {**facts, "start": start}, run)
             txn.put_blocks(blocks)
-            if self.schema is not None:
-                txn.put_meta({"schema": self.schema.to_plain()})
             return commits
 
         self.commits = self.store.commit(put, self.commit_bytes(n, len(blocks)))
@@ -360,7 +364,7 @@ class Ring:
         self.count = self.committed = count
         self.start = start
 
-    def _adopt_stored(self, plain: Any) -> None:
+    def _adopt_stored(self, plain: Any, snapshot: Snapshot) -> None:
         try:
             schema = Schema.from_plain(plain)
         except SchemaError as error:
@@ -378,7 +382,25 @@ class Ring:
                 f"{', '.join(self.expected)}): open it with "
                 f"diskreplay.open({str(self.store.path)!r}), or choose a new path"
             )
-        self.adopt(schema)
+        codec = Codec(schema)
+        packing = packing_in(
+            snapshot.meta("layout"),
+            snapshot.some_values,
+            schema,
+            codec.write_id_of,
+            self.capacity,
+            str(self.store.path),
+        )
+        self._take_up(codec, packing)
+
+    def _take_up(self, codec: Codec, packing: Packing) -> None:
+        """Have a schema, by its codec, and a way to store its records."""
+        self._codec = codec
+        self._packing = packing
+        self._window = Window(codec.schema, self.capacity, self._window_bytes)
+        self.chunk_rows = max(1, _CHUNK_BYTES // codec.record_bytes)
+        self._limit = min(self._window.rows, max(1, COMMIT_BYTES // codec.record_bytes))
+        self.schema = codec.schema
 
     def _new_run(self, count: int) -> dict[str, Any]:
         return {

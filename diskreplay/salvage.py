@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.arguments import MAX_COUNT
-from diskreplay.codec import Codec, packing_of
+from diskreplay.codec import Codec
 from diskreplay.errors import DamageError
 from diskreplay.facts import (
     checksum_in,
@@ -179,33 +179,29 @@ class Salvage:
         return unseal(raw[: unpacker.tell()], name, name)
 
     def _tree_records(self, trees: dict[bytes, Any]) -> Iterator[tuple[int, int, bytes]]:
-        if self._walk is None or b"transitions" not in trees or self.schema is None:
+        """Yield what may be a record in the tree, however many of them share a value."""
+        if self._walk is None or b"transitions" not in trees or self.codec is None:
             return
         tree = trees[b"transitions"]._replace(flags=INTEGER_KEYS)
-        packing = packing_of(self.schema)
-        for group, at, value in self._walk.numbered(b"transitions", tree):
-            for slot, within, record in packing.split(group, value):
-                write_id = write_id_in(record)
-                if slot == write_id % self.identity.capacity:
-                    yield write_id, at + within, record
+        size = self.codec.record_bytes
+        for _, at, value in self._walk.numbered(b"transitions", tree):
+            for within in range(0, len(value), size):
+                record = value[within : within + size]
+                yield write_id_in(record), at + within, record
 
     def _scanned_records(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield what may be a record, of those that begin like one."""
         if self.codec is None or self.schema is None:
             return
         size = self.codec.record_bytes
-        is_packed = self.codec.packing.per_value > 1
         head = record_head(self.schema)
         for offset, page in self._pages(free=False):
-            if is_packed:  # then one may begin anywhere, with its head on two pages
-                page += self.file.read(offset + len(page), len(head) - 1)
+            # Where records share a value one may begin anywhere, with its head on two pages.
+            page += self.file.read(offset + len(page), len(head) - 1)
             at = page.find(head)
             while at >= 0:
-                record = b""
-                if at + size <= len(page):
-                    record = page[at : at + size]
-                elif is_packed or at == HEADER:  # on several pages
-                    record = self._across(offset + at, size)
+                is_inside = at + size <= len(page)
+                record = page[at : at + size] if is_inside else self._across(offset + at, size)
                 if record:
                     yield write_id_in(record), offset + at, record
                 at = page.find(head, at + 1)

@@ -1,4 +1,8 @@
-"""Seals: the bytes of everything in a store that is not a record, with a checksum and its key."""
+"""Seals: plain data as bytes that tell whether they are what was written, and under which key.
+
+"Sealed" is the msgpack array [checksum, key, content]: the checksum is the xxh3_64 of all bytes
+after it, and the key tells a value that was moved to another key.
+"""
 
 from __future__ import annotations
 

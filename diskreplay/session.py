@@ -41,11 +41,12 @@ from diskreplay.errors import (
     StorageError,
     printable,
 )
-from diskreplay.estimation import estimate, warn_of_disk
+from diskreplay.estimation import estimate_of, warn_of_disk
 from diskreplay.exclusive import Exclusive
 from diskreplay.forkable import Forkable
 from diskreplay.forks import forget, process, watch
 from diskreplay.generator import generator_to_plain, new_generator
+from diskreplay.layout import schema_facts
 from diskreplay.refusals import ours, remove_tree
 from diskreplay.replacing import replacing
 from diskreplay.ring import Ring, new_state
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 _PATIENCE = 0.05  # seconds
-RUN_SETTINGS = ("durability", "commit_interval")
 _log = logging.getLogger("diskreplay")
 _log.addHandler(logging.NullHandler())  # what is done with it is the program's to say
 _child: object = None  # the process that has been told to close at its end
@@ -142,14 +142,14 @@ class Session(Forkable, Generic[SamplerT]):
         is_new = False
         if self._access != "read":
             whole = all(name in expected for name in STANDARD_FIELDS)
-            meta = {"schema": Schema(expected.values()).to_plain()} if whole else {}
+            meta = schema_facts(Schema(expected.values())) if whole else {}
             facts = {
                 "generator": generator_to_plain(generator),
                 "sampler": sampler.state(),
                 "settings": self._settings,
                 "stale_updates": 0,
             }
-            meta["state"] = new_state(facts)  # type: ignore[assignment]
+            meta["state"] = new_state(facts)
             is_new = self._create({"kind": kind, "capacity": self._capacity}, meta)
         if self._temporary:
             durability = "process"  # it does not outlive the process anyway
@@ -311,7 +311,8 @@ class Session(Forkable, Generic[SamplerT]):
         """Warn, once, when the disk has less room than the buffer takes when full."""
         self._is_disk_looked_at = True
         prioritized = self._store.identity["kind"] == "prioritized"
-        found = estimate(schema, self._capacity, prioritized=prioritized)
+        packing = self._ring.packing_of(schema)
+        found = estimate_of(schema, self._capacity, packing, prioritized=prioritized)
         self._store.reserve(found.disk_bytes * 5 // 4)
         warn_of_disk(found, self._path, self._store.disk_bytes())
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from diskreplay.ahead import Drawn
 from diskreplay.contents import Contents, SamplerT
+from diskreplay.layout import schema_facts
 from diskreplay.outbox import NEW, Outbox
 from diskreplay.priorities import BLOCK_SLOTS, Priorities
 from diskreplay.ring import COMMIT_BYTES, Columns
@@ -97,7 +98,7 @@ class Shared(Contents[SamplerT]):
 
             def put(txn: Transaction) -> None:
                 if txn.meta("schema") is None:
-                    txn.put_meta({"schema": schema.to_plain()})
+                    txn.put_meta(schema_facts(schema))
 
             self.store.commit(put)
             with self.view():

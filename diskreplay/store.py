@@ -1,15 +1,6 @@
 """Store: the LMDB environment of one buffer. It knows bytes, slots and blocks, and no schema.
 
-Databases of the environment::
-
-    transitions   slot (uint64, native)           -> record, as the codec made it; of some sizes
-                  slot // per_value                  several, one after the other: see packing.py
-    priorities    number of block (uint64)        -> sealed raw float32 of its slots
-    runs          number of run (uint64)          -> sealed description of a run
-    meta          b"identity", b"schema", b"state"-> sealed facts, plain data
-
-"Sealed" is the msgpack array [checksum, key, content]: the checksum is the xxh3_64 of all bytes
-after it, and the key tells a value that was moved to another key.
+tables.py names its databases. All values but records are sealed, see seals.py.
 """
 
 from __future__ import annotations
@@ -17,15 +8,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 import uuid as uuids
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import getitem
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay.admission import check_known
 from diskreplay.creation import building, check_outside
-from diskreplay.directory import check_kinds, check_store, holds_store, read_uuid
+from diskreplay.directory import (
+    FORMAT,
+    check_kinds,
+    check_store,
+    holds_store,
+    raise_format,
+    read_manifest,
+)
 from diskreplay.engine import (
     MapFullError,
     Records,
@@ -46,8 +46,10 @@ from diskreplay.refusals import ours
 from diskreplay.seals import seal, unseal
 from diskreplay.soundness import check_data_file
 from diskreplay.store_directory import DATA, LOCK
+from diskreplay.tables import TABLES
 
 Ints = NDArray[np.int64]
+Raw = Sequence[Any] | NDArray[np.uint8]
 T = TypeVar("T")
 
 _COMMIT_ROOM_BYTES = 4 << 20  # pages of the trees, and lists of free pages
@@ -57,6 +59,7 @@ _SYNC_FLAGS = {
     "process": {"sync": False, "metasync": False},
 }
 DURABILITIES = tuple(_SYNC_FLAGS)
+_CUT_AT_ONCE = 1024  # values of at most so many bytes are copied whole, and cut all at once
 _TRIES = 20
 
 
@@ -66,6 +69,7 @@ class Snapshot:
     def __init__(self, store: Store, txn: Any) -> None:
         self._path = store.path
         self._databases = store._env.databases
+        self._env = store._env
         self._warmer = store._env.warmer
         self._txn = txn
 
@@ -74,23 +78,56 @@ class Snapshot:
         raw = self._txn.get(name.encode(), db=self._databases["meta"])
         return None if raw is None else self._unseal(raw, name, f"the {name}")
 
-    def records(self, slots: Ints, packing: Packing = ALONE) -> list[Any]:
-        """Return the record of each slot as a buffer into the store, an empty one if missing."""
+    def facts(self) -> dict[str, Any]:
+        """Return all facts, also those that this version does not know."""
+        raw = {str(bytes(k), "utf-8", "replace"): value for k, value in self._cursor("meta")}
+        return {name: self._unseal(raw[name], name, f"the {ascii(name)[1:-1]:.40}") for name in raw}
+
+    def has(self, name: str) -> bool:
+        """Return whether the fact `name` was ever committed."""
+        return self._txn.get(name.encode(), db=self._databases["meta"]) is not None
+
+    def some_values(self, n: int = 64) -> list[tuple[int, bytes]]:
+        """Return up to n values of records by their keys, the first and the last among them."""
+        found: dict[int, bytes] = {}
+        with self._cursor("transitions") as cursor:
+            if cursor.last():
+                last = number_of(cursor.key())
+                cursor.first()
+                first = number_of(cursor.key())
+                for i in range(n):
+                    cursor.set_range(integer_key(first + (last - first) * i // max(1, n - 1)))
+                    found[number_of(cursor.key())] = bytes(cursor.value())
+        return list(found.items())
+
+    def others(self) -> dict[bytes, Any]:
+        """Return handles of the databases that a newer version has made, by name."""
+        known = {table.name.encode() for table in TABLES}
+        names = [bytes(name) for name, _ in self._txn.cursor() if bytes(name) not in known]
+        return {name: self._env.open_db(name, self._txn, create=False) for name in names}
+
+    def records(self, slots: Ints, packing: Packing = ALONE) -> Raw:
+        """Return the record of each slot as a buffer: into the store, or as the row of an array.
+
+        One that is missing is empty; in a value with others it is zero bytes.
+        """
         database = self._databases["transitions"]
         if packing.per_value == 1:
             return self._warmer.values(self._txn, database, slots)
-        groups, begins = packing.places(slots)
+        groups, within = packing.places(slots)
         values = self._warmer.values(self._txn, database, groups)
-        size = packing.record_bytes
-        parts = [value[at : at + size] for value, at in zip(values, begins.tolist(), strict=True)]
-        # What was never written is zero bytes; no record begins with one.
-        return [part if part and part[0] else without_blank(part) for part in parts]
+        if packing.value_bytes <= _CUT_AT_ONCE and set(map(len, values)) == {packing.value_bytes}:
+            joined = np.frombuffer(b"".join(values), f"V{packing.record_bytes}")
+            found = joined.take(np.arange(slots.size) * packing.per_value + within)
+            return found.view(np.uint8).reshape(slots.size, packing.record_bytes)
+        parts = packing.parts
+        return [*map(getitem, values, map(parts.__getitem__, within.tolist()))]
 
     def seals(self) -> dict[int, bytes]:
         """Return the checksum of each priority block: which changed since an earlier snapshot."""
         database = self._databases["priorities"]
         found: dict[int, bytes] = {}
-        cursor = iter(self._txn.cursor(database))
+        cursor = iter(self._cursor("priorities"))
         numbers = np.arange(self.entries("priorities"))
         for begin, end in self._warmer.parts(self._txn, database, numbers):
             part = itertools.islice(cursor, end - begin)
@@ -114,7 +151,7 @@ class Snapshot:
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the descriptions of all runs, oldest first."""
-        numbers = [number_of(key) for key, _ in self._txn.cursor(self._databases["runs"])]
+        numbers = [number_of(key) for key, _ in self._cursor("runs")]
         return [self._sealed("runs", n, "the description of run") for n in numbers]
 
     def run(self, number: int) -> dict[str, Any] | None:
@@ -135,6 +172,9 @@ class Snapshot:
         stat = self._txn.stat(self._databases[database])
         pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(pages * stat["psize"])
+
+    def _cursor(self, database: str) -> Any:
+        return self._txn.cursor(self._databases[database])
 
     def _sealed(self, database: str, number: int, what: str) -> Any:
         raw = self._txn.get(integer_key(number), b"", self._databases[database])
@@ -174,7 +214,7 @@ class Transaction(Snapshot):
         self, capacity: int, first: int, records: Records, packing: Packing = ALONE
     ) -> None:
         """Put the records of the write ids from `first` on into their slots."""
-        with self._txn.cursor(self._databases["transitions"]) as cursor:
+        with self._cursor("transitions") as cursor:
             put_records(cursor, first % capacity, records, capacity, packing)
 
     def put_blocks(self, blocks: Mapping[int, bytes]) -> None:
@@ -190,6 +230,13 @@ class Transaction(Snapshot):
     def put_run(self, number: int, description: Mapping[str, Any]) -> None:
         """Put the description of a run."""
         self._put("runs", integer_key(number), seal(number, description))
+
+    def put_others(self, source: Snapshot) -> None:
+        """Put what is in the databases of another store that this version does not know."""
+        for name, database in source.others().items():
+            mine = self._env.open_db(name, self._txn, **database.flags(source._txn))
+            with self._txn.cursor(mine) as cursor:
+                cursor.putmulti(source._txn.cursor(database))
 
     def _put(self, database: str, key: bytes, value: bytes) -> None:
         self._txn.put(key, value, db=self._databases[database])
@@ -223,12 +270,13 @@ class Store:
         check_store(path)
         self.path = path
         check_kinds(path)
+        check_known(path)
         self._writing = access in ("exclusive", "shared")
         self._follows = access in ("shared", "read")
         self.has_to_be_there = True  # where it is not, nothing is committed
         self._hold = Hold(path, access)
         try:
-            uuid = read_uuid(path)
+            self.format, uuid = read_manifest(path)
             check_data_file(path)
             self._files = OpenedFiles(path, self._hold.files)
             self._note = Note(path, self._files.data, lasting=durability != "process")
@@ -294,6 +342,9 @@ class Store:
             with self._files.commit_lock():
                 if self.has_to_be_there:
                     self.check_place()
+                if self.format < FORMAT:
+                    raise_format(self.path)  # or an older one would not see what is committed now
+                    self.format = FORMAT
                 # The slot of a killed reader would keep every page that is replaced from now on.
                 self._env.reader_check()
                 newest = self._files.newest_transaction()
@@ -330,8 +381,11 @@ class Store:
         raise self._replaced(DATA if behind < 0 else LOCK, "Open the store again")
 
     @ours
-    def copy(self, target: Path) -> None:
-        """Write a compacted copy of what is committed to `target`, as a store of its own."""
+    def copy(self, target: Path, facts: Mapping[str, Any]) -> None:
+        """Write a compacted copy of what is committed to `target`, as a store of its own.
+
+        facts:  put into its `meta`, where they are not there
+        """
         if holds_store(target):
             raise StorageError(f"{target} holds a store already: choose a new directory")
         check_outside(target)
@@ -342,6 +396,8 @@ class Store:
             try:
                 with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
                     txn.put(b"identity", seal("identity", {**self.identity, "uuid": uuid}))
+                    for name, fact in facts.items():
+                        txn.put(name.encode(), seal(name, fact), overwrite=False)
             finally:
                 env.close()
 
@@ -372,11 +428,6 @@ class Store:
     def abandon(self) -> None:
         """Leave the environment to the parent, in a forked child, without closing it."""
         self._env.abandon()
-
-
-def without_blank(part: Any) -> Any:
-    """Return what stands in the place of a record in a value, b"" when nothing was written."""
-    return part if bytes(part).strip(b"\0") else b""
 
 
 def _write_new(place: Path, meta: Mapping[str, Any]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from diskreplay.arguments import MAX_COUNT, checked_path
-from diskreplay.codec import Codec, packing_of
+from diskreplay.codec import Codec
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.facts import (
     Identity,
@@ -20,6 +22,7 @@ from diskreplay.facts import (
     state_of,
     write_id_in,
 )
+from diskreplay.layout import layout_of, packing_in
 from diskreplay.packing import ALONE, Packing
 from diskreplay.pages import INTEGER_KEYS, NO_PAGE, Tree
 from diskreplay.priorities import BLOCK_SLOTS
@@ -28,18 +31,13 @@ from diskreplay.refusals import ours
 from diskreplay.schema import Schema
 from diskreplay.seals import unseal
 from diskreplay.store_directory import DATA
+from diskreplay.tables import TABLES
 from diskreplay.walk import Faults, Walk
 from diskreplay.wording import count_of
 
 Progress = Callable[[int, int], object]
 
-TREES = {
-    b"meta": 0,
-    b"runs": INTEGER_KEYS,
-    b"priorities": INTEGER_KEYS,
-    b"transitions": INTEGER_KEYS,
-}
-_FACTS = (b"identity", b"schema", b"state")
+TREES = {table.name.encode(): INTEGER_KEYS * table.has_numbers for table in TABLES}
 EMPTY = Tree(0, 0, 0, 0, 0, 0, 0, NO_PAGE)
 _CHUNK_BYTES = 1 << 20
 
@@ -111,6 +109,7 @@ class _Check:
         self._faults = walk.faults
         self._identity: Identity | None = None
         self._schema: Schema | None = None
+        self._layout: Any = None
         self._codec: Codec | None = None
         self._state: State | None = None
 
@@ -120,8 +119,7 @@ class _Check:
         walk.collect_free()
         trees = walk.trees()
         for name in trees.keys() - TREES.keys():
-            self._faults.add(f"there is a database {name[:40]!r}, which is none of a store's")
-            walk.exhaust(name, trees[name])
+            walk.exhaust(name, trees[name])  # a newer version's: what matters here is a feature
         for name, flags in TREES.items():
             if name not in trees:
                 self._faults.add(f"the database {name.decode()} is missing")
@@ -142,12 +140,9 @@ class _Check:
     def _check_meta(self, tree: Tree) -> None:
         contents = {}
         for key, _, raw in self._walk.values(b"meta", tree):
-            if key not in _FACTS or not isinstance(key, bytes):
-                self._faults.add(f"the database meta holds an unknown key {key!r:.40}")
-                continue
-            name = key.decode()
+            name = str(key, "utf-8", "replace") if isinstance(key, bytes) else str(key)
             with self._noted():
-                contents[name] = unseal(raw, name, f"the {name}")
+                contents[name] = unseal(raw, name, f"the {ascii(name)[1:-1]:.40}")
         with self._noted():
             if "identity" not in contents:
                 raise DamageError("the identity cannot be read: records are not checked")
@@ -160,6 +155,10 @@ class _Check:
         with self._noted():
             if "schema" in contents:
                 self._schema = schema_of(contents["schema"])
+        with self._noted():
+            if "layout" in contents:
+                layout_of(contents["layout"], DATA)
+                self._layout = contents["layout"]
         with self._noted():
             if "state" not in contents:
                 raise DamageError("the state cannot be read: what is missing is not known")
@@ -209,7 +208,10 @@ class _Check:
     def _check_records(self, tree: Tree) -> None:
         # Without a schema nothing says in which value a slot has its place.
         expected = _Expected([] if self._schema is None else self._live_slots())
-        packing = ALONE if self._schema is None else packing_of(self._schema)
+        packing = self._packing(tree)
+        if packing is None:
+            self._walk.exhaust(b"transitions", tree)
+            return
         slots: list[int] = []
         records: list[bytes] = []
         waiting = done = 0
@@ -236,6 +238,27 @@ class _Check:
                 f"the record of {_words('write id', first, first + high - low)} "
                 f"in {_words('slot', low, high)} is missing"
             )
+
+    def _packing(self, tree: Tree) -> Packing | None:
+        """Return how records are stored; note it where nothing tells, and return None."""
+        schema, identity = self._schema, self._identity
+        if schema is None or identity is None:
+            return ALONE
+
+        def some_values() -> Iterator[tuple[int, bytes]]:
+            walk = Walk(self._walk.file, self._walk.meta)  # of its own: one takes each page once
+            for key, _, value in itertools.islice(walk.numbered(b"transitions", tree), 64):
+                yield key, value
+
+        def write_id_of(record: bytes) -> int | None:
+            self._codec = self._codec or Codec(schema)
+            return self._codec.write_id_of(record)
+
+        with self._noted():
+            return packing_in(
+                self._layout, some_values, schema, write_id_of, identity.capacity, DATA
+            )
+        return None
 
     def _has_place(self, group: int, value: bytes, packing: Packing) -> bool:
         """Return whether a value is of the ring; note it if not, or if it has another length."""

@@ -13,7 +13,7 @@ from runner import runner
 from stores import change, stored
 
 from diskreplay import PrioritizedReplayBuffer
-from diskreplay.store import seal, unseal
+from diskreplay.seals import seal, unseal
 
 SIDE = 16
 HOSTILE = (

@@ -12,12 +12,31 @@ from common import columns, numbers_of
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.seals import seal, unseal
 
 PAGE = 4096
 
 
+FIELDS: dict[str, Any] = {
+    "state": ("float32", (3,)),
+    "action": "int64",
+    "reward": "float32",
+    "next_state": ("float32", (3,)),
+    "done": "float32",
+}
+
+
+def laid_out(path: Path, records_per_value: int) -> None:
+    """Have a store that has a schema, and no row yet, keep so many records in a value."""
+    layout = unseal(stored(path, "meta", "layout"), "layout", "layout")
+    layout["records_per_value"] = records_per_value
+    change(path, "meta", "layout", seal("layout", layout))
+
+
 def uniform(path: Path) -> Path:
-    """Several leaf pages of records, two runs, more than one lap."""
+    """Several leaf pages of records, each a value; two runs, more than one lap."""
+    ReplayBuffer(capacity=300, path=path, seed=1, schema=FIELDS).close()
+    laid_out(path, 1)
     for _ in range(2):
         with ReplayBuffer(capacity=300, path=path, seed=1) as buffer:
             buffer.extend(*columns(buffer.count, 200).values())
@@ -28,7 +47,9 @@ def uniform(path: Path) -> Path:
 
 
 def prioritized(path: Path) -> Path:
-    """Two priority blocks, one of them on its own page, after a clear."""
+    """Two priority blocks, one of them on its own page, after a clear; each record is a value."""
+    PrioritizedReplayBuffer(capacity=1100, path=path, seed=1, schema=FIELDS).close()
+    laid_out(path, 1)
     with PrioritizedReplayBuffer(capacity=1100, path=path, seed=1) as buffer:
         buffer.extend(*columns(0, 1000).values(), priorities=np.arange(1000) / 7)
         buffer.flush()
@@ -60,6 +81,9 @@ def packed_pages(path: Path) -> Path:
 
 
 def _wide(path: Path, *, capacity: int, rows: int, width: int, per_value: int) -> Path:
+    schema = FIELDS | dict.fromkeys(("state", "next_state"), ("float32", (width,)))
+    ReplayBuffer(capacity=capacity, path=path, seed=1, schema=schema).close()
+    laid_out(path, per_value)
     with ReplayBuffer(capacity=capacity, path=path, seed=1) as buffer:
         for first in range(0, capacity * 3 // 2, rows):
             values = list(columns(first, rows).values())

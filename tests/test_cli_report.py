@@ -20,7 +20,7 @@ from stores import change
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
-from diskreplay.store import seal
+from diskreplay.seals import seal
 
 matplotlib_image = pytest.importorskip("matplotlib.image")
 

@@ -199,7 +199,7 @@ def test_an_output_is_not_overwritten_unless_it_may_be(tmp_path: Path) -> None:
     flip_all.mkdir()
     (flip_all / "diskreplay.json").write_text("{}")
     kept = contents(b)
-    assert "openers.lock is missing" in refused("copy", flip_all, b, "--force")
+    assert "expected a format version and a uuid" in refused("copy", flip_all, b, "--force")
     assert contents(b) == kept
 
 

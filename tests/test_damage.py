@@ -7,30 +7,29 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
 import pytest
 from common import columns, numbers_of, run_python
 from others import Other
+from stores import change, stored
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, notes
 from diskreplay.notes import is_known
+from diskreplay.packing import packing_for
 
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
+RECORD_BYTES = 66  # of `columns`
+PER_VALUE = packing_for(RECORD_BYTES).per_value
 
 
 def spoil(path: Path, slots: list[int]) -> None:
     """Change a bit of the record in each slot, through the engine: no page is damaged."""
-    env = lmdb.open(str(path), max_dbs=8, map_size=1 << 30)
-    database = env.open_db(b"transitions", integerkey=True, create=False)
-    with env.begin(write=True, db=database) as txn:
-        for slot in slots:
-            key = slot.to_bytes(8, "little")
-            record = bytearray(txn.get(key))
-            record[-7] ^= 4
-            txn.put(key, bytes(record))
-    env.close()
+    for slot in slots:
+        group, within = divmod(slot, PER_VALUE)
+        value = bytearray(stored(path, "transitions", group))
+        value[(within + 1) * RECORD_BYTES - 7] ^= 4
+        change(path, "transitions", group, bytes(value))
 
 
 @pytest.mark.parametrize("access", ["exclusive", "shared", "read"])
@@ -188,12 +187,8 @@ def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) ->
 def test_a_missing_record_is_damage_at_once(tmp_path: Path) -> None:
     with ReplayBuffer(100, path=tmp_path / "b") as buffer:
         buffer.extend(**columns(0, 60))
-    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
-    database = env.open_db(b"transitions", integerkey=True, create=False)
-    with env.begin(write=True, db=database) as txn:
-        txn.delete((5).to_bytes(8, "little"))
-    env.close()
-    with pytest.raises(diskreplay.DamageError, match=r"has 59 records \(expected 60 or more\)"):
+    change(tmp_path / "b", "transitions", 5, None)
+    with pytest.raises(diskreplay.DamageError, match=r"has 5 groups .*\(expected 6 or more"):
         diskreplay.open(tmp_path / "b")
 
 

@@ -25,6 +25,7 @@ from xxhash import xxh3_64_intdigest
 
 import diskreplay
 from diskreplay import Field, PrioritizedReplayBuffer, ReplayBuffer, Schema
+from diskreplay.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
@@ -285,3 +286,14 @@ def test_the_headers_in_the_description_of_the_format_are_those_of_records(tmp_p
     expected += b"".join(bytes.fromhex(header) + bytes(length) for length, header in bins.items())
     assert record == expected
     assert record[3:12] == b"\xcf" + xxh3_64_intdigest(record[12:]).to_bytes(8, "big")
+
+
+def test_the_databases_in_the_description_of_the_format_are_those_of_the_table() -> None:
+    text = (ROOT / "docs/format.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (yes|no) \| (.*) \| (.*) \|$", text, re.M)
+    plain = [[re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", cell) for cell in row] for row in rows]
+    expected = [
+        [table.name, "yes" if table.has_numbers else "no", table.key, table.value]
+        for table in TABLES
+    ]
+    assert [[*row[:3], row[3].removeprefix("sealed ")] for row in plain] == expected

@@ -139,9 +139,9 @@ DAMAGES: list[tuple[str, Callable[[Path], object], type[Exception], str]] = [
     ),
     (
         "newer",
-        lambda p: (p / "diskreplay.json").write_text('{"format": 2, "uuid": "x"}'),
+        lambda p: (p / "diskreplay.json").write_text('{"format": 3, "uuid": "x"}'),
         diskreplay.FormatVersionError,
-        r"has format 2 \(this diskreplay reads format 1\)",
+        r"has format 3 \(this diskreplay reads 1 and 2\)",
     ),
     (
         "no manifest",

@@ -8,7 +8,7 @@ from browser import BINARIES, BINARY, Browser
 from reports import hostile, pixels, report
 from stores import change, stored
 
-from diskreplay.store import seal, unseal
+from diskreplay.seals import seal, unseal
 
 pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.skipif(

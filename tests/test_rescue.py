@@ -238,8 +238,8 @@ def test_the_manifest_may_be_lost(manifest: bytes, tmp_path: Path) -> None:
 
 def test_a_store_of_another_format_is_not_repaired(tmp_path: Path) -> None:
     store = uniform(tmp_path / "s")
-    (store / "diskreplay.json").write_text('{"format": 2, "uuid": "x"}')
-    with pytest.raises(diskreplay.FormatVersionError, match="has format 2"):
+    (store / "diskreplay.json").write_text('{"format": 3, "uuid": "x"}')
+    with pytest.raises(diskreplay.FormatVersionError, match="has format 3"):
         repair(store, tmp_path / "out")
 
 
@@ -340,7 +340,7 @@ def test_a_record_that_ends_in_a_free_page_is_not_taken(tmp_path: Path) -> None:
         values = {f.name: np.zeros((1, *f.shape), f.dtype) for f in buffer.schema.fields}
         [other] = buffer._ring._codec.encode(buffer.schema.accept_columns(values), write_id)
     content[content.index(live[write_id]) + 30] ^= 1
-    ends = [page * PAGE for page in free if page - 1 not in free]
+    ends = [page * PAGE for page in free if page > 2 and page - 1 not in free]
     [at, *_] = [end - 1800 for end in ends if not any(content[end - 1800 : end])]
     content[at : at + len(other)] = other
     data.write_bytes(content)

@@ -14,7 +14,8 @@ from xxhash import xxh3_64_intdigest
 
 import diskreplay
 from diskreplay.errors import DamageError
-from diskreplay.store import Store, seal, unseal
+from diskreplay.seals import seal, unseal
+from diskreplay.store import Store
 
 
 def make(path: Path, **arguments: Any) -> Store:
@@ -133,7 +134,7 @@ def test_nesting_that_the_interpreter_cannot_follow_is_damage(tmp_path: Path) ->
         import os, sys
         os.environ["MSGPACK_PUREPYTHON"] = "1"  # as where there is no wheel of it
         import msgpack, diskreplay
-        from diskreplay.store import unseal
+        from diskreplay.seals import unseal
         from xxhash import xxh3_64_intdigest
 
         assert msgpack.Unpacker.__module__ == "msgpack.fallback"

@@ -11,6 +11,7 @@ import pytest
 from common import run_python
 
 import diskreplay
+from diskreplay import tables
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,49 +33,52 @@ MAY_IMPORT = {
     "sight": set(),
     "schema": {"arguments", "errors", "sight"},
     "packing": set(),
-    "codec": {"errors", "packing", "schema"},
+    "tables": set(),
+    "seals": {"errors"},
+    "features": {"errors"},
+    "codec": {"errors", "schema"},
+    "layout": {"codec", "errors", "features", "packing", "priorities", "schema"},
     "batch": {"schema"},
     "store_directory": {"errors"},
-    "seals": {"errors"},
     "locks": {"errors", "forks", "refusals", "store_directory"},
-    "directory": {"errors", "refusals", "store_directory"},
+    "directory": {"errors", "features", "refusals", "store_directory"},
     "waiting": {"errors", "locks", "refusals"},
     "notes": {"errors", "pages", "store_directory", "waiting"},
     "opened_files": {"errors", "forks", "pages", "refusals", "store_directory", "waiting"},
     "creation": {"directory", "errors", "notes", "refusals", "store_directory"},
     "soundness": {"errors", "notes", "pages", "reading", "refusals", "store_directory", "walk"},
-    "engine": {"errors", "packing", "refusals"},
+    "admission": {"directory", "errors", "layout", "pages", "seals", "store_directory", "walk"},
+    "engine": {"errors", "packing", "refusals", "tables"},
     "warming": {"engine"},
     "environment": {"engine", "errors", "forks", "opened_files", "warming"},
     "store": {
-        "creation", "directory", "engine", "environment", "errors", "locks", "notes",
-        "opened_files", "packing", "refusals", "seals", "soundness", "store_directory",
+        "admission", "creation", "directory", "engine", "environment", "errors", "locks", "notes",
+        "opened_files", "packing", "refusals", "seals", "soundness", "store_directory", "tables",
     },
     "uniform": {"errors", "priorities"},
     "samplers": {"arguments", "errors", "priorities", "sum_tree", "uniform"},
     "window": {"errors", "schema"},
     "outbox": {"priorities", "schema", "window"},
     "estimation": {
-        "arguments", "codec", "errors", "outbox", "packing", "priorities", "ring", "samplers",
+        "arguments", "errors", "layout", "outbox", "packing", "priorities", "ring", "samplers",
         "schema", "window",
     },
     "ring": {
-        "arguments", "codec", "errors", "facts", "packing", "schema", "store", "version", "window",
+        "arguments", "codec", "errors", "facts", "layout", "packing", "schema", "store", "version",
+        "window",
     },
     "ahead": set(),
     "batches": {"ahead", "errors", "forks", "refusals"},
     "contents": {"ahead", "arguments", "errors", "generator", "ring", "samplers", "store"},
     "exclusive": {
-        "ahead", "contents", "errors", "generator", "priorities", "ring", "samplers", "schema",
-        "store",
+        "ahead", "contents", "errors", "facts", "generator", "priorities", "ring", "samplers",
+        "schema", "store",
     },
-    "shared": {
-        "ahead", "contents", "outbox", "priorities", "ring", "schema", "store", "window"
-    },
+    "shared": {"ahead", "contents", "layout", "outbox", "priorities", "ring", "schema", "store"},
     "session": {
         "arguments", "committer", "contents", "errors", "estimation", "exclusive", "forkable",
-        "forks",
-        "generator", "refusals", "replacing", "ring", "schema", "shared", "store", "wording",
+        "forks", "generator", "layout", "refusals", "replacing", "ring", "schema", "shared",
+        "store", "wording",
     },
     "forkable": {"errors", "store"},
     "replacing": {"creation", "directory", "errors", "locks", "refusals", "store_directory"},
@@ -84,22 +88,27 @@ MAY_IMPORT = {
         "arguments", "batch", "batches", "contents", "errors", "ring", "schema", "session", "store",
     },
     "base": {
-        "arguments", "batches", "contents", "engine", "errors", "exclusive", "locks", "packing",
+        "arguments", "batches", "contents", "errors", "exclusive", "facts", "locks", "packing",
         "pickling", "reader", "refusals", "runs", "schema", "session", "shared", "sight", "store",
+        "tables",
     },
     "buffer": {
-        "arguments", "base", "batch", "errors", "generator", "priorities", "refusals", "samplers",
+        "arguments", "base", "batch", "errors", "facts", "generator", "priorities", "refusals",
+        "samplers",
         "schema", "session", "store", "window",
     },
     "pages": set(),
     "walk": {"errors", "pages"},
-    "facts": {"arguments", "errors", "generator", "priorities", "samplers", "schema", "store"},
+    "facts": {
+        "arguments", "errors", "generator", "priorities", "runs", "samplers", "schema", "store",
+    },
     "reading": {
-        "directory", "engine", "errors", "locks", "pages", "refusals", "store_directory", "walk",
+        "admission", "directory", "engine", "errors", "locks", "pages", "refusals",
+        "store_directory", "walk",
     },
     "verification": {
-        "arguments", "codec", "errors", "facts", "packing", "pages", "priorities", "reading",
-        "refusals", "schema", "seals", "store_directory", "walk",
+        "arguments", "codec", "errors", "facts", "layout", "packing", "pages", "priorities",
+        "reading", "refusals", "schema", "seals", "store_directory", "tables", "walk",
     },
     "salvage": {"arguments", "codec", "errors", "facts", "pages", "priorities", "seals", "walk"},
     "rescue": {
@@ -107,13 +116,13 @@ MAY_IMPORT = {
         "reading", "refusals", "salvage", "verification", "walk",
     },
     "rewriting": {
-        "arguments", "codec", "creation", "errors", "estimation", "facts", "locks", "notes",
-        "packing", "priorities", "refusals", "samplers", "schema", "store", "store_directory",
-        "verification",
+        "arguments", "codec", "creation", "directory", "errors", "estimation", "facts", "layout",
+        "locks", "notes", "packing", "priorities", "refusals", "samplers", "schema", "store",
+        "store_directory", "verification",
     },
     "merging": {
-        "arguments", "buffer", "creation", "directory", "errors", "refusals", "schema", "session",
-        "store", "verification",
+        "arguments", "buffer", "creation", "directory", "errors", "facts", "refusals", "schema",
+        "session", "store", "verification",
     },
     "__init__": {
         "batch", "batches", "buffer", "errors", "estimation", "merging", "priorities", "rescue",
@@ -232,3 +241,14 @@ def test_files_stay_small() -> None:
     root = PACKAGE.parent
     files = [f for d in ("diskreplay", "tools", "tests") for f in (root / d).rglob("*.py")]
     assert not {str(f.relative_to(root)) for f in files if len(f.read_text().splitlines()) > 460}
+
+
+def test_no_other_file_lists_the_databases() -> None:
+    names = {table.name for table in tables.TABLES}
+    root = PACKAGE.parent
+    files = [f for d in ("diskreplay", "tools") for f in (root / d).rglob("*.py")]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            listed = ast.unparse(node) if isinstance(node, ast.Tuple | ast.List | ast.Set) else ""
+            found = {name for name in names if f"'{name}'" in listed}
+            assert len(found) < 2 or file.name == "tables.py", f"{file}: {listed}"

@@ -14,7 +14,7 @@ import msgpack
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from diskreplay.store import seal, unseal
+from diskreplay.seals import seal, unseal
 
 PAGE = 4096
 Generator = np.random.Generator

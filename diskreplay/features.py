@@ -1,0 +1,21 @@
+"""Features: additions to the format. A store lists those it uses; an unknown one is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diskreplay.errors import DamageError, FormatVersionError
+
+KNOWN_FEATURES: tuple[str, ...] = ()
+
+
+def check_features(found: Any, where: str) -> None:
+    """Raise FormatVersionError when a store uses a feature that this version does not know."""
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise DamageError(f"{where} does not list its features (found {found!r:.80})")
+    unknown = [ascii(name)[:60] for name in found if name not in KNOWN_FEATURES]
+    if unknown:
+        raise FormatVersionError(
+            f"{where} uses {', '.join(unknown[:8])}, which this diskreplay does not know (it knows "
+            f"{', '.join(KNOWN_FEATURES) or 'no features'}): install a newer version of diskreplay"
+        )

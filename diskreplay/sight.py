@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -53,6 +54,14 @@ def are_finite(array: Array) -> bool:
     return bool(np.isfinite(array).all())
 
 
+def are_within(most: float, array: Array) -> bool:
+    """Return whether all of a few numbers are finite, and none is farther from zero than `most`."""
+    numbers = array.ravel().tolist()
+    if not math.isfinite(sum(numbers)):
+        return False
+    return not numbers or (-most <= min(numbers) and max(numbers) <= most)
+
+
 def are_dones(array: Array) -> bool:
     """Return whether all values are true or false, as numbers or not."""
     if array.size <= _FEW:
@@ -72,6 +81,14 @@ class Sight:
         self._dones: list[tuple[int, Typed]] = []
         self._fields = tuple(fields)
         self._columns = [(i, field.shape, field.dtype) for i, field in enumerate(self._fields)]
+        # By which a few numbers are seen to fit a field of floats, and to be allowed there, too.
+        self._few = {
+            i: are_dones
+            if field.name == "done"
+            else functools.partial(are_within, float(np.finfo(field.dtype).max))
+            for i, field in enumerate(self._fields)
+            if field.dtype.kind == "f"
+        }
         self._limited = [
             (i, _LIMITS[f.name]) for i, f in enumerate(self._fields) if f.name in _LIMITS
         ]
@@ -119,14 +136,19 @@ class Sight:
                 return None
             if column.dtype != dtype:
                 others.append(i)
+        seen = []
         for i in others:
-            field = self._fields[i]
-            if columns[i].dtype in field.narrower:
-                columns[i] = columns[i].astype(field.dtype)
+            field, column = self._fields[i], columns[i]
+            is_few = column.size <= _FEW and i in self._few and column.dtype.kind in "fiub"
+            if is_few and self._few[i](column):
+                columns[i] = column.astype(field.dtype)
+                seen.append(i)
+            elif column.dtype in field.narrower:
+                columns[i] = column.astype(field.dtype)
             else:
-                columns[i] = field.convert(columns[i], lead)
+                columns[i] = field.convert(column, lead)
         for i, are_allowed in self._limited:
-            if not are_allowed(columns[i]):
+            if i not in seen and not are_allowed(columns[i]):
                 self._fields[i].convert(columns[i], lead)  # raises the error
         return columns
 

@@ -170,6 +170,31 @@ def test_infinite_rewards_do_not_hide_each_other() -> None:
                 buffer.extend(**some(2) | {"rewards": np.array(pair, np.float32)})
 
 
+FAR = [6e4, 65519.0, 65520.0, 3.4e38, 3.5e38, 1e300, -1e300, np.inf, np.nan, 2**63, -(2**63)]
+
+
+@pytest.mark.parametrize("reward_type", ["float16", "float32"])
+@pytest.mark.parametrize("field", ["state", "reward", "done"])
+def test_a_few_numbers_of_a_wider_type_are_those_of_many(field: str, reward_type: str) -> None:
+    # Few numbers are looked at by Python, and many by numpy: they must see the same.
+    schema = {"state": "float32", "reward": reward_type}
+    with ReplayBuffer(1000, schema=schema) as buffer:
+        buffer.push(0.0, 0, 0.0, 0.0, False)
+        for number in (0, 1, 0.5, *FAR):
+            found = []
+            for n in (2, 100):
+                column = np.full(n, number)
+                column[0] = 0
+                columns = {f"{name}s": np.zeros(n, np.int64) for name in NAMES}
+                try:
+                    ids = buffer.extend(**columns | {f"{field}s": column})
+                    found.append(repr(buffer.get(ids[-1:], fields=[field])))
+                except SchemaError as error:
+                    found.append(str(error))
+            assert found[0] == found[1]
+        buffer.check()
+
+
 def test_states_that_are_single_numbers_are_not_taken_for_columns() -> None:
     with ReplayBuffer(10) as buffer:
         buffer.push(1.0, 0, 1.0, 2.0, False)
@@ -225,7 +250,9 @@ def calls_of(work: Callable[[], object]) -> int:
     return seen
 
 
-@pytest.mark.parametrize("form", ["arrays", "dones as floats"])
+@pytest.mark.parametrize(
+    "form", ["arrays", "dones as floats", "dones as whole numbers", "rewards of double precision"]
+)
 @pytest.mark.parametrize("access", ["exclusive", "shared"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_rows_are_little_work(kind: Any, access: str, form: str, tmp_path: Path) -> None:
@@ -237,9 +264,9 @@ def test_few_rows_are_little_work(kind: Any, access: str, form: str, tmp_path: P
         pushes = calls_of(lambda: buffer.push(*row))
         calls = {}
         for n in (1, 4, 16):
-            given = FORMS[form](some(n))
+            given = FORMS[form](some(n))  # rewards of vector environments are float64
             buffer.extend(**given)
             calls[n] = calls_of(lambda given=given: buffer.extend(**given))  # type: ignore[misc]
     assert calls[1] <= 3 * pushes
-    assert calls[4] < 4 * pushes
+    assert calls[4] <= 2.5 * pushes
     assert calls[16] <= 0.4 * 16 * pushes

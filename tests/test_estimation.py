@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, row, run_python
+from stores import laid_out
 from test_packing import rows_of, schema_of
 
 import diskreplay
@@ -246,6 +247,14 @@ def test_the_first_push_warns_when_it_fixes_the_schema(call: str, small_disk: Pa
     buffer.push(**row(1))
     buffer.extend(**columns(2, 3))
     buffer.close()
+
+
+def test_what_counts_is_how_a_store_keeps_its_records(small_disk: Path) -> None:
+    with pytest.warns(DiskSpaceWarning, match="takes 7"):
+        ReplayBuffer(1_000_000, path=small_disk / "b", schema=SMALL).close()
+    laid_out(small_disk / "b", 1)
+    with pytest.warns(DiskSpaceWarning, match="takes 9"):
+        diskreplay.open(small_disk / "b").close()
 
 
 def test_a_warning_that_is_an_error_changes_nothing(small_disk: Path) -> None:

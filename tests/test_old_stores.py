@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from old_stores.make import OLD, Old, priorities, rows
-from stores import stored
+from stores import change, stored
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
@@ -188,3 +188,24 @@ def test_a_row_and_a_value_that_are_damaged_cost_no_others(
     done = diskreplay.repair(tmp_path / "s", tmp_path / "out")
     assert done.lost_ids == ((old.count - 1, old.count),)
     assert diskreplay.verify(tmp_path / "out") == []
+
+
+def test_one_that_two_rules_wrote_to_is_refused_and_repaired(
+    unpacked: dict[str, Path], tmp_path: Path
+) -> None:
+    """As a version that had records share values did to stores of the one before."""
+    [old] = [old for old in OLD if old.name == "prioritized-496"]
+    path = tmp_path / "s"
+    shutil.copytree(unpacked["290a269"] / old.name, path)
+    record = stored(path, "transitions", 0)
+    change(path, "transitions", 0, record + bytes(14 * len(record)))
+    before = (path / "data.mdb").read_bytes()
+    for access in ("exclusive", "shared", "read"):
+        with pytest.raises(diskreplay.DamageError, match=r"do not agree .* diskreplay\.repair"):
+            diskreplay.open(path, access=access)
+    with pytest.raises(diskreplay.DamageError, match="do not agree"):
+        diskreplay.compact(path)
+    assert (path / "data.mdb").read_bytes() == before
+    assert "do not agree on how many records share one" in diskreplay.verify(path)[0]
+    assert diskreplay.repair(path, tmp_path / "out").lost == 0
+    check_rows(tmp_path / "out", old, old.live)

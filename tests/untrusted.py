@@ -206,7 +206,7 @@ def odd_files(path: Path, generator: Generator) -> None:
 def bomb(path: Path, generator: Generator) -> None:
     body = pick(generator, BODIES)
     if generator.random() < 0.7:
-        name = pick(generator, ["identity", "schema", "state"])
+        name = pick(generator, ["identity", "schema", "layout", "state"])
         put(path, "meta", {name.encode(): sealed_body(name, body)})
     else:
         put(path, pick(generator, ["priorities", "runs"]), {number_key(0): sealed_body(0, body)})
@@ -273,6 +273,20 @@ def odd_schema(path: Path, generator: Generator) -> None:
         part = int(generator.integers(3))
         field[part] = pick(generator, [NAMES, DTYPES, SHAPES][part])
     put_fact(path, "schema", schema)
+
+
+def odd_layout(path: Path, generator: Generator) -> None:
+    layout = fact(path, "layout")
+    key = pick(generator, list(layout))
+    numbers = [2, 3, 5, 64, 1000, 2**16, *NUMBERS]
+    names = [[], ["log"], ["x" * 10_000], [None], [[]], {"log": 1}, "log", *NUMBERS]
+    layout[key] = pick(generator, names if key == "features" else numbers)
+    if generator.random() < 0.2:
+        del layout[pick(generator, list(layout))]
+    put_fact(path, "layout", layout)
+    if generator.random() < 0.2:
+        put(path, "meta", {b"layout": None})
+        odd_records(path, generator)
 
 
 def odd_runs(path: Path, generator: Generator) -> None:
@@ -373,7 +387,7 @@ BYTES: list[Mutation] = [
 VALUES: list[Mutation] = [
     (f.__name__, f)
     for f in (
-        bomb, odd_identity, odd_state, odd_counts, odd_inner, odd_schema, odd_runs, odd_blocks,
-        odd_records, lost_values, odd_trees,
+        bomb, odd_identity, odd_state, odd_counts, odd_inner, odd_schema, odd_layout, odd_runs,
+        odd_blocks, odd_records, lost_values, odd_trees,
     )
 ]  # fmt: skip

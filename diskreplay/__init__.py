@@ -21,6 +21,7 @@ from diskreplay.errors import (
 )
 from diskreplay.estimation import DiskSpaceWarning, Estimate, estimate
 from diskreplay.merging import merge
+from diskreplay.pinned_pages import PinnedPagesWarning
 from diskreplay.priorities import importance_weights
 from diskreplay.rescue import Repair, repair
 from diskreplay.rewriting import Rewritten, compact, convert, resize
@@ -47,6 +48,7 @@ __all__ = [
     "MismatchError",
     "NotAStoreError",
     "NotLiveError",
+    "PinnedPagesWarning",
     "PrioritizedBatch",
     "PrioritizedReplayBuffer",
     "PriorityError",

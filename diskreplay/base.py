@@ -190,15 +190,17 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
         (of all live transitions, without framing), records_bytes and priorities_bytes (pages that
         hold them), free_bytes (pages that nothing is on, for later commits), memory_bytes (window
         and side tables when full); durability and commit_interval; openers (a list of who has it
-        open: pid, host, since, access, stopped); commits, stale_updates (over all runs); damaged
-        (left out by this buffer with on_damage="skip"); runs (when, where and how many rows each
-        wrote, and how many of them are live, at least and at most); and, where the buffer is
+        open: pid, host, since, access, stopped); oldest_reader (who keeps the pages of old commits:
+        pid, host, commits_behind, stopped; or None); commits, stale_updates (over all runs);
+        damaged (left out by this buffer with on_damage="skip"); runs (when, where and how many rows
+        each wrote, and how many of them are live, at least and at most); and, where the buffer is
         prioritized, priority_min, priority_mean, priority_max (None where nothing is live),
         max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta and frame.
         """
         with self._view() as view, self._seen(view) as snapshot:
             ring = self._ring
             runs = [complete(run) for run in snapshot.runs()]
+            oldest = self._store.pinned_pages.oldest_reader()
             return {
                 "kind": self._store.identity["kind"],
                 "path": str(self._path),
@@ -210,6 +212,7 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
                 "memory_bytes": self._contents.nbytes,
                 **{name: self._settings[name] for name in RUN_SETTINGS},
                 "openers": [opener.to_plain() for opener in openers(self._path)],
+                "oldest_reader": oldest.to_plain() if oldest else None,
                 "commits": ring.commits,
                 "stale_updates": self._contents.stale_updates,
                 "damaged": len(self._contents.damaged),

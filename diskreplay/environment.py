@@ -45,6 +45,7 @@ class Environment:
         self._flags = flags
         self._env: lmdb.Environment | None = None
         self._process = process()
+        self.used_bytes = 0  # of the data file, before the last commit of this process
         self._open()
 
     def _open(self) -> lmdb.Environment:
@@ -116,7 +117,7 @@ class Environment:
 
     def make_room(self, n: int) -> None:
         """Have room for a commit of n bytes in the map, where there is address space for it."""
-        used = self._used_bytes()
+        self.used_bytes = used = self._used_bytes()
         if used + n > self._map_bytes:
             self._remap(used + n)
 
@@ -164,6 +165,10 @@ class Environment:
         """Return the engine's table of readers."""
         found: str = self._live.readers()
         return found
+
+    def reading(self) -> list[tuple[int, int | None]]:
+        """Return the pid of each reader, with the transaction that it reads, if any."""
+        return readers_of(self._live)
 
     def reader_check(self) -> None:
         """Give back the slots of readers that were killed."""

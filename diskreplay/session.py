@@ -47,6 +47,7 @@ from diskreplay.forkable import Forkable
 from diskreplay.forks import forget, process, watch
 from diskreplay.generator import generator_to_plain, new_generator
 from diskreplay.layout import schema_facts
+from diskreplay.pinned_pages import PinnedPagesWarning
 from diskreplay.refusals import ours, remove_tree
 from diskreplay.replacing import replacing
 from diskreplay.ring import Ring, new_state
@@ -390,6 +391,7 @@ class Session(Forkable, Generic[SamplerT]):
         finally:
             self._store.has_to_be_there = True
         self._is_committed()
+        self._store.pinned_pages.warn()
 
     def _is_committed(self) -> None:
         self._changed_at = None
@@ -408,6 +410,8 @@ class Session(Forkable, Generic[SamplerT]):
                 return left
             try:
                 self._commit()
+            except PinnedPagesWarning:  # where warnings are errors, there is nobody to raise it to
+                return None
             except Exception:
                 self._commit_failed = True  # the next writing call meets the error itself
                 return self._interval

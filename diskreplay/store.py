@@ -42,6 +42,7 @@ from diskreplay.locks import Hold
 from diskreplay.notes import Note
 from diskreplay.opened_files import OpenedFiles
 from diskreplay.packing import ALONE, Packing
+from diskreplay.pinned_pages import PinnedPages
 from diskreplay.refusals import ours
 from diskreplay.seals import seal, unseal
 from diskreplay.soundness import check_data_file
@@ -283,6 +284,7 @@ class Store:
             with errors_of(path):
                 flags = _SYNC_FLAGS[durability]
                 self._env = Environment(path, self._files, self._writing, flags)
+            self.pinned_pages = PinnedPages(path, self._env)
             with self.snapshot() as snapshot:
                 self.identity: dict[str, Any] = _mapping(snapshot.meta("identity"), path)
             if self.identity.get("uuid") != uuid:

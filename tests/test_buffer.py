@@ -392,6 +392,7 @@ def test_stats_is_plain_and_complete(tmp_path: Path) -> None:
     stats = buffer.stats()
     assert set(stats) == {
         "kind", "path", "size", "capacity", "count", "schema", "disk_bytes", "memory_bytes",
+        "oldest_reader",
         "payload_bytes", "records_bytes", "priorities_bytes", "free_bytes", "durability",
         "commit_interval", "openers",
         "commits", "stale_updates", "damaged", "runs", "priority_min", "priority_mean",

@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "locks": {"errors", "forks", "refusals", "store_directory"},
     "directory": {"errors", "features", "refusals", "store_directory"},
     "waiting": {"errors", "locks", "refusals"},
+    "pinned_pages": {"engine", "environment", "errors", "locks"},
     "notes": {"errors", "pages", "store_directory", "waiting"},
     "opened_files": {"errors", "forks", "pages", "refusals", "store_directory", "waiting"},
     "creation": {"directory", "errors", "notes", "refusals", "store_directory"},
@@ -53,7 +54,8 @@ MAY_IMPORT = {
     "environment": {"engine", "errors", "forks", "opened_files", "warming"},
     "store": {
         "admission", "creation", "directory", "engine", "environment", "errors", "locks", "notes",
-        "opened_files", "packing", "refusals", "seals", "soundness", "store_directory", "tables",
+        "opened_files", "packing", "pinned_pages", "refusals", "seals", "soundness",
+        "store_directory", "tables",
     },
     "uniform": {"errors", "priorities"},
     "samplers": {"arguments", "errors", "priorities", "sum_tree", "uniform"},
@@ -77,8 +79,8 @@ MAY_IMPORT = {
     "shared": {"ahead", "contents", "layout", "outbox", "priorities", "ring", "schema", "store"},
     "session": {
         "arguments", "committer", "contents", "errors", "estimation", "exclusive", "forkable",
-        "forks", "generator", "layout", "refusals", "replacing", "ring", "schema", "shared",
-        "store", "wording",
+        "forks", "generator", "layout", "pinned_pages", "refusals", "replacing", "ring", "schema",
+        "shared", "store", "wording",
     },
     "forkable": {"errors", "store"},
     "replacing": {"creation", "directory", "errors", "locks", "refusals", "store_directory"},
@@ -125,8 +127,9 @@ MAY_IMPORT = {
         "session", "store", "verification",
     },
     "__init__": {
-        "batch", "batches", "buffer", "errors", "estimation", "merging", "priorities", "rescue",
-        "rewriting", "schema", "sum_tree", "verification", "version", "waiting",
+        "batch", "batches", "buffer", "errors", "estimation", "merging", "pinned_pages",
+        "priorities", "rescue", "rewriting", "schema", "sum_tree", "verification", "version",
+        "waiting",
     },
 }  # fmt: skip
 EXTERNAL = {

@@ -203,6 +203,11 @@ def _overview(facts: dict[str, Any], path: Path, on: Screen) -> Iterator[str]:
         yield item(f"pid {who['pid']} on {printable(who['host'])}", f"{who['access']}, {since}", on)
         if who["stopped"]:
             yield f"    it is stopped: kill -CONT {who['pid']} lets it go on"
+    oldest = facts["oldest_reader"]
+    if oldest is not None and oldest["commits_behind"] > 1:
+        behind = count_of(oldest["commits_behind"], "commit")
+        yield f"  pid {oldest['pid']} reads what was there {behind} ago,"
+        yield "    so that no page that was freed since is used again"
 
 
 def _field_lines(plain: Sequence[Any] | None, on: Screen) -> Iterator[str]:

@@ -79,6 +79,7 @@ class Environment:
     def begin(self, *, write: bool = False) -> Any:
         """Begin a transaction, after other processes have made the data file larger, too."""
         env: Any = self._live
+        self._files.check_sizes()
         try:
             return env.begin(write=write, buffers=not write)
         except lmdb.ReadersFullError:
@@ -172,6 +173,7 @@ class Environment:
 
     def reader_check(self) -> None:
         """Give back the slots of readers that were killed."""
+        self._files.check_sizes()
         self._live.reader_check()
 
     def open_db(self, name: bytes, txn: Any, **flags: bool) -> Any:
@@ -195,6 +197,7 @@ class Environment:
         self.warmer.stop()  # to close under a transaction ends the process
         env = self._env
         if env is not None:
+            self._files.mend_lock_file()
             try:
                 if sync:
                     env.sync(True)

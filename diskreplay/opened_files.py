@@ -101,23 +101,44 @@ class OpenedFiles:
                         raise _changed(self._path / name, "is another file now")
                 settled = time.time_ns() - found.st_ctime_ns > _CLOCK_NS
                 self._unchanged = place if settled else None
-            name = DATA
-            size, least = os.fstat(self.data).st_size, self._least_bytes
-            if size >= least:
-                self._least_bytes = size
-                name = LOCK
-                size, least = os.lstat(self._lock_file).st_size, self._lock_bytes
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
             raise _changed(self._path / name, f"cannot be reached ({error.strerror})") from None
+        self.check_sizes()
+
+    def check_sizes(self) -> None:
+        """Raise StorageError when a file was cut: who touches what was there ends by SIGBUS.
+
+        Cost: about 2 microseconds.
+        """
+        name, size, least = DATA, os.fstat(self.data).st_size, self._least_bytes
+        if size >= least:
+            self._least_bytes = size
+            found = self._lock_status()
+            if found is None or _identity(found) != self._expected[LOCK]:
+                return  # the one that is mapped is elsewhere, and as it was
+            name, size, least = LOCK, found.st_size, self._lock_bytes
         if size < least:
             raise _changed(self._path / name, f"was cut: it has {size} bytes, and had {least}")
 
+    def mend_lock_file(self) -> None:
+        """Give the engine's lock file the size that it had, when it was cut.
+
+        The engine touches it at its end, and nobody can go on with what was in it.
+        """
+        found = self._lock_status()
+        if found is None or _identity(found) != self._expected.get(LOCK):
+            return
+        if found.st_size < self._lock_bytes:
+            with contextlib.suppress(OSError):
+                os.truncate(self._lock_file, self._lock_bytes)
+
     def _lock_status(self) -> os.stat_result | None:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             return os.lstat(self._lock_file)
-        return None
+        except FileNotFoundError:
+            return None
 
 
 def _drop_inherited() -> None:

@@ -117,28 +117,36 @@ def test_a_file_that_is_cut_in_place_ends_no_process(
     code = """
         import os, sys, diskreplay
         from common import columns
-        path, access = sys.argv[1] + "/b", sys.argv[3]
+        path, access, size = sys.argv[1] + "/b", sys.argv[3], int(sys.argv[4])
         buffer = diskreplay.PrioritizedReplayBuffer(1000, path=path)
         buffer.extend(**columns(0, 1000))
-        if access != "exclusive":
-            buffer.close()
-            buffer = diskreplay.open(path, access=access, window_bytes=0)
-        file = path + "/" + sys.argv[2]
-        whole = open(path + "/data.mdb", "rb").read()
-        size = os.stat(file).st_size
+        buffer.close()
+        buffer = diskreplay.open(path, access=access, window_bytes=0, commit_interval=1e9)
+        buffer.sample(5)
         if access != "read":
             buffer.update_priorities([3], [7.0])
-        os.truncate(file, 4096)
-        for _ in range(3):
+        os.truncate(path + "/" + sys.argv[2], size)
+        calls = [lambda: buffer.sample(64), lambda: buffer.get([5]), lambda: list(buffer)]
+        calls += [buffer.check, lambda: buffer.save(sys.argv[1] + "/saved")]
+        if access != "read":
+            calls += [buffer.flush, buffer.clear, buffer.close]
+        for call in calls:
             try:
-                (len if access == "read" else diskreplay.PrioritizedReplayBuffer.flush)(buffer)
+                call()
             except diskreplay.StorageError as error:
-                assert f"{sys.argv[2]} was cut: it has 4096 bytes" in str(error), error
+                assert f"{sys.argv[2]} was cut: it has {size} bytes" in str(error), error
             else:
                 raise AssertionError("it went on")
-        os._exit(0)  # what was cut cannot be closed, either
+        assert os.listdir(sys.argv[1]) == ["b"]
+        buffer._close_at_last() if access == "read" else buffer._let_go(sync=False)
     """
-    run_python(code, tmp_path, name, access)
+    for size in (4096, 0):
+        run_python(code, tmp_path, name, access, str(size))
+        if name == "lock.mdb":
+            with diskreplay.open(tmp_path / "b") as buffer:
+                assert [int(e.reward * 8) for e in buffer] == list(range(1000))
+            assert diskreplay.verify(tmp_path / "b") == []
+        shutil.rmtree(tmp_path / "b")
 
 
 def test_nobody_makes_a_second_lock_file_beside_those_who_have_the_first(tmp_path: Path) -> None:

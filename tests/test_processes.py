@@ -39,6 +39,32 @@ def run(code: str, path: Path) -> str:
     return run_python(PRELUDE + code, path).stdout
 
 
+def test_a_call_of_the_parent_waits_until_the_child_has_left_its_environment(
+    tmp_path: Path,
+) -> None:
+    code = """
+import os, sys, time
+
+def hold_up():  # before the library's own, which comes later
+    time.sleep(0.2)
+    os.mkdir(sys.argv[1] + "-held")
+
+os.register_at_fork(after_in_child=hold_up)
+import warnings, diskreplay
+from common import columns
+warnings.simplefilter("ignore", DeprecationWarning)
+buffer = diskreplay.PrioritizedReplayBuffer(100, path=sys.argv[1])
+buffer.extend(**columns(0, 50))
+child = os.fork()
+if child == 0:
+    os._exit(0)
+buffer.check()
+assert os.path.exists(sys.argv[1] + "-held")
+os.waitpid(child, 0)
+"""
+    run_python(code, tmp_path / "b")
+
+
 def test_a_forked_child_reads_and_its_end_leaves_the_parent_alone(tmp_path: Path) -> None:
     code = """
 buffer = diskreplay.PrioritizedReplayBuffer(100, path=sys.argv[1], commit_interval=1e9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from interrupted import interrupted_at
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
-from diskreplay.warming import pages_waited_for
+from diskreplay.warming import _Share, pages_waited_for
 
 N = 5000
 WIDE = 60
@@ -134,6 +135,35 @@ def test_an_interrupt_at_any_line_leaves_no_thread_reading(store: Path, long: bo
         line += 1 if long else 9
     assert got
     assert line > 100
+
+
+@pytest.mark.parametrize("what", ["fork", "larger map", "close"])
+def test_who_takes_the_map_away_waits_for_a_thread_that_an_interrupt_left_reading(
+    what: str, store: Path
+) -> None:
+    buffer = diskreplay.open(store, access="read")
+    share = _Share(None, [])
+    ended: list[bool] = []
+    assert share.take("helper")
+    buffer._store._env.warmer._given = [share]
+
+    def end() -> None:
+        time.sleep(0.2)  # so that who does not wait is there first
+        ended.append(True)
+        share.done.set()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    if what == "fork":
+        assert buffer._hold_for_fork(60)
+        buffer._release_after_fork()
+    elif what == "larger map":
+        buffer._store._env.grow()
+    else:
+        buffer.close()
+    assert ended
+    thread.join()
+    buffer.close()
 
 
 def test_forks_while_threads_read_from_disk(store: Path) -> None:

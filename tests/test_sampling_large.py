@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from common import columns
 from sampling import append, mass, sampler
 
-from diskreplay import SumTree
+from diskreplay import PrioritizedReplayBuffer, SumTree
 from diskreplay.priorities import checked_priorities
 from diskreplay.samplers import _WAITING_KEPT
 
@@ -63,3 +64,14 @@ def test_a_changed_block_of_many_gives_no_mass_to_slots_that_are_not_live() -> N
     assert not found[:100].any()
     assert found[100:700].tolist() == pytest.approx([mass(p) for p in stored[100:700]])
     assert not found[700:].any()
+
+
+def test_a_commit_writes_the_blocks_that_changed_and_no_others() -> None:
+    with PrioritizedReplayBuffer(5000, commit_interval=1e9) as buffer:
+        buffer.extend(**columns(0, 5000))
+        buffer.flush()
+        assert dict(buffer._sampler.dirty_blocks(0, 5000)) == {}
+        buffer.update_priorities([2500, 4999], [2.0, 3.0])
+        assert sorted(buffer._sampler.dirty_blocks(0, 5000)) == [2, 4]
+        buffer.flush()
+        assert dict(buffer._sampler.dirty_blocks(0, 5000)) == {}

@@ -270,10 +270,5 @@ def errors_of(path: Path) -> Iterator[None]:
         ) from None
     except lmdb.MapFullError:
         raise MapFullError(f"the map of {path} is full") from None
-    except lmdb.PanicError:
-        raise StorageError(
-            f"{path}: the disk refused the last step of a commit, and the storage engine gives the "
-            "file up: close the buffer, and open it again"
-        ) from None
     except (lmdb.Error, OSError, MemoryError) as error:
         raise StorageError(f"{path}: {explained(error, path)}") from error

@@ -74,7 +74,7 @@ class Environment:
 
     def ready(self) -> None:
         """Have the environment open, before a lock is taken that its opening takes, too."""
-        self._live.path()
+        self.begin().abort()
 
     def begin(self, *, write: bool = False) -> Any:
         """Begin a transaction, after other processes have made the data file larger, too."""
@@ -86,6 +86,8 @@ class Environment:
             env.reader_check()  # gives back the slots of killed processes
         except lmdb.MapResizedError:
             self._follow()
+        except lmdb.PanicError:  # a commit failed in its last step: the engine gives the file up
+            self.close()
         while True:
             env = self._live
             try:

@@ -16,8 +16,8 @@ from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.buffer import open as open_buffer
 from diskreplay.creation import beside
 from diskreplay.directory import holds_store
-from diskreplay.errors import ArgumentError, MismatchError, NotLiveError, StorageError
-from diskreplay.facts import laid_over
+from diskreplay.errors import ArgumentError, DamageError, MismatchError, NotLiveError, StorageError
+from diskreplay.facts import check_run, laid_over
 from diskreplay.refusals import ours, real_path
 from diskreplay.schema import STANDARD_FIELDS, fields_of
 from diskreplay.session import PathLike
@@ -221,8 +221,12 @@ def _put_runs(place: Path, sources: Sequence[_Source], positions: Sequence[Ints]
 
 def _runs_of(source: _Source, places: Ints) -> Iterator[dict[str, Any]]:
     for run in source.runs:
-        if not isinstance(run, dict) or run["live"] is None:
+        try:
+            check_run(0, run, None)
+        except DamageError:
             continue  # verify tells it; the transitions are what they are
+        if run["live"] is None:
+            continue
         least, most = run["live"]
         if most:
             begin = max(run["first"] - source.first, 0)

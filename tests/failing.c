@@ -1,5 +1,6 @@
-/* Preloaded: of the calls to the system between fail_arm(at, code) and fail_arm(0, 0), the at-th
- * fails with the error `code`. Whoever calls: Python, its libraries, the storage engine. */
+/* Preloaded: of the calls to the system between fail_arm(at, code, only) and fail_arm(0, 0, ""), the
+ * at-th fails with the error `code`; `only` is the name of those that count, "" for all of them.
+ * Whoever calls: Python, its libraries, the storage engine. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <dirent.h>
@@ -8,6 +9,7 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -17,15 +19,18 @@
 
 static atomic_long at, count;
 static int code;
+static const char *counted = "";
 static const char *volatile failed = "";
 
-void fail_arm(long n, int error) { count = 0; code = error; failed = ""; at = n; }
+void fail_arm(long n, int error, const char *only) {
+    count = 0; code = error; counted = only; failed = ""; at = n;
+}
 long fail_count(void) { return count; }
 const char *fail_name(void) { return failed; }
 
 static int strikes(const char *name) {
     long n = at;
-    if (!n || atomic_fetch_add(&count, 1) + 1 != n) return 0;
+    if (!n || (*counted && strcmp(counted, name)) || atomic_fetch_add(&count, 1) + 1 != n) return 0;
     failed = name;
     errno = code;
     return 1;

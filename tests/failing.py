@@ -1,8 +1,9 @@
 """Calls of the library in which the n-th call to the system fails, for each n.
 
 `python failing.py SCENARIO PLACE CODE MOST` runs in a process of its own, with failing.c preloaded;
-each n has a child, about MOST of them. CODE is the name of an error, or "files": then n is how many
-files can be opened at a time. What is wrong is printed, and nothing else.
+each n has a child, about MOST of them. CODE is the name of an error, as "EIO", or as "EIO:pwrite"
+where only those calls count, or "files": then n is how many files can be opened at a time. What is
+wrong is printed, and nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from children import in_child
 from common import columns, numbers_of
 
 import diskreplay
-from diskreplay import DiskReplayError, PrioritizedReplayBuffer, ReplayBuffer, StorageError
+from diskreplay import DiskReplayError, PrioritizedReplayBuffer, ReplayBuffer
 
 CAPACITY = 200
 ROWS = 60
@@ -152,17 +153,18 @@ class FailingCall:
     def __init__(self, code: str) -> None:
         self._library = ctypes.CDLL(None)
         self._library.fail_count.restype = ctypes.c_long
-        self._library.fail_arm.argtypes = [ctypes.c_long, ctypes.c_int]
+        self._library.fail_arm.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_char_p]
         self._library.fail_name.restype = ctypes.c_char_p
-        self._code = getattr(errno, code)
+        name, _, only = code.partition(":")
+        self._code, self._only = getattr(errno, name), only.encode()
 
     def arm(self, at: int) -> None:
-        self._library.fail_arm(at, self._code)
+        self._library.fail_arm(at, self._code, self._only)
 
     def disarm(self) -> tuple[int, str]:
         """Return how many calls there were, and which failed."""
         found = self._library.fail_count(), self._library.fail_name().decode()
-        self._library.fail_arm(0, 0)
+        self._library.fail_arm(0, 0, b"")
         return found
 
 
@@ -222,16 +224,11 @@ def look_after(place: Place, scenario: Callable[[Place], None]) -> Iterator[str]
     buffer = place.buffer
     if buffer is not None and not buffer._closed:
         path, temporary = buffer.path, buffer._temporary
-        try:
-            if len(buffer) >= 4:
-                numbers_of(buffer.sample(4))
-            buffer.flush()
-            buffer.check()
-            buffer.close()
-        except StorageError as error:
-            if "gives the file up" not in str(error):
-                raise
-            buffer._let_go(sync=False)
+        if len(buffer) >= 4:
+            numbers_of(buffer.sample(4))
+        buffer.flush()
+        buffer.check()
+        buffer.close()
         if temporary and path.exists():
             yield f"{path} is left"
     place.buffer = buffer = None

@@ -55,6 +55,15 @@ def test_a_call_to_the_system_that_fails_is_an_error_of_ours(
         assert not any(wrong), "\n".join(wrong)
 
 
+@pytest.mark.parametrize("scenario", ["create", "exclusive", "shared"])
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+def test_after_a_write_of_the_engine_that_fails_the_same_buffer_goes_on(
+    call: str, scenario: str, library: Path, place: Path
+) -> None:
+    wrong = wrong_of(scenario, f"EIO:{call}", place, 10_000, library)
+    assert not any(wrong), "\n".join(wrong)
+
+
 @pytest.mark.parametrize("scenario", list(SCENARIOS))
 def test_descriptors_that_are_used_up_are_an_error_of_ours(
     scenario: str, place: Path, long: bool

@@ -19,6 +19,7 @@ from kills import at_each_step, at_random
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.store import Store
 
 
 def make(kind: Any, path: Path, first: int, n: int, capacity: int, runs: int = 1) -> list[int]:
@@ -186,3 +187,20 @@ def test_kills_at_random_moments(tmp_path: Path, long: bool) -> None:
             assert contents(tmp_path / "new").keys() == whole
             shutil.rmtree(tmp_path / "new")
     assert kills
+
+
+@pytest.mark.parametrize("name", ["first", "end", "rows", "pid", "host", "started"])
+def test_what_a_damaged_description_of_a_run_says_is_left_out(name: str, tmp_path: Path) -> None:
+    for letter in "ab":
+        with ReplayBuffer(10, path=tmp_path / letter) as buffer:
+            buffer.extend(**columns(0, 3))
+    store = Store(tmp_path / "a", access="exclusive")
+    try:
+        with store.transaction() as txn:
+            txn.put_run(0, {**(txn.run(0) or {}), name: b"?"})
+    finally:
+        store.close()
+    assert diskreplay.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out") == 6
+    assert diskreplay.verify(tmp_path / "out") == []
+    with diskreplay.open(tmp_path / "out") as merged:
+        assert len(merged.stats()["runs"]) >= 1

@@ -50,7 +50,10 @@ def attempt(step: Callable[[], Any], found: list[str]) -> Any:
     try:
         return step()
     except DiskReplayError as error:
-        found.append(type(error).__name__ if str(error).isprintable() else f"WRONG raw {error!r}")
+        # No argument of ours is out of its range: what is stored is. There may be little memory.
+        is_blamed = isinstance(error, diskreplay.ArgumentError) and "of memory" not in str(error)
+        is_wrong = is_blamed or not str(error).isprintable()
+        found.append(f"WRONG {error!r}" if is_wrong else type(error).__name__)
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in last if "/diskreplay" in frame.filename][-1]

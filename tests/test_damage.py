@@ -20,15 +20,14 @@ from diskreplay.packing import packing_for
 
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
 RECORD_BYTES = 66  # of `columns`
-PER_VALUE = packing_for(RECORD_BYTES).per_value
 
 
-def spoil(path: Path, slots: list[int]) -> None:
+def spoil(path: Path, slots: list[int], record_bytes: int = RECORD_BYTES) -> None:
     """Change a bit of the record in each slot, through the engine: no page is damaged."""
     for slot in slots:
-        group, within = divmod(slot, PER_VALUE)
+        group, within = divmod(slot, packing_for(record_bytes).per_value)
         value = bytearray(stored(path, "transitions", group))
-        value[(within + 1) * RECORD_BYTES - 7] ^= 4
+        value[(within + 1) * record_bytes - 7] ^= 4
         change(path, "transitions", group, bytes(value))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from common import columns, numbers_of, row, run_python
 from test_batches import fill
-from test_damage import spoil
+from test_damage import RECORD_BYTES, spoil
 
 import diskreplay
 from diskreplay import (
@@ -162,7 +162,7 @@ def test_draws_beside_batches_that_wait(kind: Any, access: str, tmp_path: Path) 
 def test_a_draw_reads_nothing_so_it_meets_no_damage(kind: Any, tmp_path: Path) -> None:
     path = tmp_path / "b"
     filled(kind, path).close()
-    spoil(path, [4, 30])  # write ids 64 and 30
+    spoil(path, [4, 30], RECORD_BYTES + 9)  # write ids 64 and 30
     with diskreplay.open(path, window_bytes=0, on_damage="skip", seed=1) as buffer:
         drawn = {i for _ in range(40) for i in buffer.draw(20).indices.tolist()}
         assert {64, 30} <= drawn
@@ -233,7 +233,7 @@ def test_fields_that_there_are_not_are_refused(tmp_path: Path) -> None:
 
 def test_a_record_is_checked_whichever_fields_are_asked_for(tmp_path: Path) -> None:
     filled(ReplayBuffer, tmp_path / "b").close()
-    spoil(tmp_path / "b", [3])  # a byte of x, of write id 63
+    spoil(tmp_path / "b", [3], RECORD_BYTES + 9)  # a byte of x, of write id 63
     with diskreplay.open(tmp_path / "b") as buffer:
         with pytest.raises(diskreplay.DamageError, match="write id 63 in slot 3 is damaged"):
             buffer.get([62, 63], fields=["reward"])

@@ -73,3 +73,16 @@ def test_a_shared_buffer_gives_its_count_of_draws_back(tmp_path: Path) -> None:
         buffer.flush()
         assert buffer.frame == 2
     assert diskreplay.open(tmp_path / "b").frame == 2
+
+
+@pytest.mark.parametrize("what", ["buffer", "batches", "batches that never began"])
+def test_closing_waits_for_the_end_of_the_thread_that_draws(what: str) -> None:
+    for _ in range(10):  # one that nobody waits for may be gone by chance
+        with filled(PrioritizedReplayBuffer) as buffer:
+            batches = buffer.batches(SIZE, prefetch=3)
+            lane = batches._lane
+            if what != "batches that never began":
+                next(batches)
+            (buffer if what == "buffer" else batches).close()
+            assert lane.thread is None or not lane.thread.is_alive()
+            assert (lane.thread is None) == (what == "batches that never began")

@@ -67,11 +67,12 @@ def merge(
     """
     target = real_path(checked_path(out))
     try:
-        paths = [] if isinstance(paths, str | bytes | os.PathLike) else [*map(checked_path, paths)]
-    except TypeError:
-        paths = []
-    if not paths:
+        given = [] if isinstance(paths, str | bytes | os.PathLike) else [*paths]
+    except Exception:  # an object may raise anything when it is asked for its parts
+        given = []
+    if not given:
         raise ArgumentError("merge() needs a list of the paths of stores, at least one")
+    paths = [*map(checked_path, given)]
     if not isinstance(order, str) or order not in ORDERS:
         raise ArgumentError(f"order must be one of {', '.join(ORDERS)} (found {order!r})")
     capacity = None if capacity is None else checked_capacity(capacity)

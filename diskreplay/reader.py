@@ -219,7 +219,7 @@ class Reader(Session[SamplerT], Generic[SamplerT, BatchT]):
         """Return the names of fields that a user asks for, each once."""
         try:
             names = [] if isinstance(fields, str) else [*dict.fromkeys(fields)]
-        except TypeError:
+        except Exception:  # an object may raise anything when it is asked for its parts
             names = []
         if not names:
             raise ArgumentError(f"fields must be a list of names (found {fields!r})")

@@ -5,6 +5,7 @@ The first five fields are always state, action, reward, next_state and done; ext
 
 from __future__ import annotations
 
+import contextlib
 import keyword
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,7 +75,7 @@ class Field:
             if found.subdtype is not None:
                 found, inner = found.subdtype
                 found, lengths = found.newbyteorder("="), lengths + inner
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # an object may raise anything when it is iterated
             raise SchemaError(f"field {name!r} has no usable dtype or shape: {error}") from None
         if found.str[1:] not in _TYPES:
             raise SchemaError(_not_numbers(name, str(found)))
@@ -306,9 +307,14 @@ def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dic
     if isinstance(fields, Schema):
         fields = fields.fields
     found: dict[str, Field] = {}
-    if isinstance(fields, str) or not isinstance(fields, Iterable):
+    entries: Any = None
+    with contextlib.suppress(Exception):  # an object may raise anything when it is iterated
+        if isinstance(fields, Mapping):
+            entries = [*fields.items()]
+        elif not isinstance(fields, str):
+            entries = [(None, field) for field in fields]
+    if entries is None:
         raise SchemaError(f"expected a Schema, or fields by name (found {fields!r})")
-    entries = fields.items() if isinstance(fields, Mapping) else [(None, f) for f in fields]
     for key, entry in entries:
         name = entry.name if key is None and isinstance(entry, Field) else str(key)
         if not isinstance(entry, Field):

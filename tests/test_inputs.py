@@ -101,7 +101,7 @@ class Tensor:
         error, message = self._error
         raise error(message)
 
-    __array__ = __float__ = __index__ = __int__ = _refuse
+    __array__ = __float__ = __index__ = __int__ = __iter__ = _refuse
 
 
 TENSORS = [
@@ -172,13 +172,32 @@ def calls(bad: Any) -> dict[str, Any]:
             lambda: diskreplay.importance_weights([0.5], bad, 1.0),
             lambda: diskreplay.importance_weights([0.5], 4, bad),
         ],
-        "schema": [lambda: diskreplay.Field("x", "f4", (bad,))],
+        "schema": [
+            lambda: diskreplay.Field("x", "f4", (bad,)),
+            lambda: diskreplay.Schema(bad),
+            lambda: diskreplay.estimate(bad, 10),
+            lambda: ReplayBuffer(4, schema=bad),
+        ],
+        "names": [
+            lambda: buffer.get([0], fields=bad),
+            lambda: buffer.get([0], fields=[bad]),
+            lambda: diskreplay.merge(bad, "never"),
+            lambda: diskreplay.merge([bad], "never"),
+        ],
     }  # fmt: skip
 
 
 KINDS_OF_FIELDS = {
     "state": ("f4", (3,)), "action": "i8", "reward": "f4", "next_state": ("f4", (3,)), "done": "f4"
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("tensor", TENSORS)
+def test_an_object_that_is_no_shape_is_an_error_of_ours(tensor: Any) -> None:
+    with pytest.raises(SchemaError, match="'x' has no usable dtype or shape"):
+        diskreplay.Field("x", "f4", tensor)
+    with pytest.raises(SchemaError, match="'state' has no usable dtype or shape"):
+        ReplayBuffer(4, schema={"state": ("f4", tensor)})
 
 
 @pytest.mark.parametrize("what", calls(None))

@@ -136,7 +136,10 @@ def test_a_path_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = demo("--path", tmp_path / "file" / "below")
     assert result.returncode == 1
-    assert result.stderr == f"Error: cannot make {tmp_path / 'file' / 'below'}: Not a directory\n"
+    assert result.stderr == (
+        f"Error: cannot make {tmp_path / 'file' / 'below'}: Not a directory: a part of the path is "
+        "a file: choose another path\n"
+    )
 
 
 def test_a_missing_gymnasium_is_one_sentence() -> None:

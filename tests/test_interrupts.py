@@ -127,19 +127,24 @@ def test_the_locks_end_with_the_process_and_not_with_its_forked_children(tmp_pat
         warnings.simplefilter("ignore")  # newer Pythons warn of fork beside threads, rightly
         buffer = diskreplay.ReplayBuffer(10, path=sys.argv[1])
         if os.fork() == 0:
+            os.write(int(sys.argv[3]), b"forked")
             os.read(int(sys.argv[2]), 1)  # outlives its parent until the test ends
             os._exit(0)
         os._exit(0)
     """
     waits, ends = os.pipe()
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "b"), str(waits)],
-        pass_fds=[waits],
-        check=True,
-    )
-    ReplayBuffer(10, path=tmp_path / "b").close()
-    os.close(ends)
-    os.close(waits)
+    forked, says_so = os.pipe()
+    try:
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), tmp_path / "b", str(waits), str(says_so)],
+            pass_fds=[waits, says_so],
+            check=True,
+        )
+        assert os.read(forked, 6) == b"forked"
+        ReplayBuffer(10, path=tmp_path / "b").close()
+    finally:
+        for descriptor in (waits, ends, forked, says_so):
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize("call", ["close", "flush"])

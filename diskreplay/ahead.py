@@ -8,7 +8,7 @@ remembers what was before its draw::
        what a commit saves      where the stream is in memory
 
 A lane is the batches of one iterator: its thread adds at the end, its user takes from the front.
-Both do so under the buffer's lock; a lane's own lock is for waiting, and is taken last.
+Both do so under the buffer's lock, and wake each other by a bell.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
+
+from diskreplay.bell import Bell
 
 
 class Drawn(NamedTuple):
@@ -40,7 +42,8 @@ class Lane:
         self.is_stuck = False  # the next draw failed, and is left to the user
         self.is_stopped = False
         self._room = room
-        self._changed = threading.Condition()
+        self._for_thread = Bell()
+        self._for_user = Bell()
 
     @property
     def has_room(self) -> bool:
@@ -49,44 +52,41 @@ class Lane:
 
     def wait_for_room(self) -> bool:
         """Return True when another batch may be drawn, False when no more ever may."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.has_room or self.is_stopped)
-            return not self.is_stopped
+        self._for_thread.wait_until(lambda: self.has_room or self.is_stopped)
+        return not self.is_stopped
 
     def wait_for_batch(self) -> None:
         """Return when there is a batch, or when the thread will not draw one."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.ready or self.is_stuck or self.is_stopped)
+        self._for_thread.ring()  # which an interrupted call may have left to do
+        self._for_user.wait_until(lambda: self.ready or self.is_stuck or self.is_stopped)
 
     def add(self, drawn: Drawn) -> None:
         """Have one more batch ready."""
-        with self._changed:
-            self.ready.append(drawn)
-            self._changed.notify_all()
+        self.ready.append(drawn)
+        self._for_user.ring()
 
     def take(self) -> Drawn:
         """Give the oldest batch away."""
-        with self._changed:
-            self._changed.notify_all()
-            return self.ready.popleft()
+        drawn = self.ready.popleft()
+        self._for_thread.ring()
+        return drawn
 
     def drop(self) -> None:
         """Have no batch ready any more."""
-        with self._changed:
-            self.ready.clear()
-            self._changed.notify_all()
+        self.ready.clear()
+        self._for_thread.ring()
 
     def stick(self, is_stuck: bool) -> None:
         """Leave the next draw to the user; or draw again."""
-        with self._changed:
-            self.is_stuck = is_stuck
-            self._changed.notify_all()
+        self.is_stuck = is_stuck
+        self._for_thread.ring()
+        self._for_user.ring()
 
     def stop(self) -> None:
         """Let the thread end."""
-        with self._changed:
-            self.is_stopped = True
-            self._changed.notify_all()
+        self.is_stopped = True
+        self._for_thread.ring()
+        self._for_user.ring()
 
     def join(self) -> None:
         """Wait for the end of the thread, which needs no lock that it cannot get to see it."""

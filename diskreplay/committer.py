@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
+from diskreplay.bell import Bell
 from diskreplay.refusals import started
 
 
@@ -20,8 +21,8 @@ class Committer:
     def __init__(self, interval: float, commit: Callable[[], float | None]) -> None:
         self._interval = interval
         self._commit = weakref.WeakMethod(commit)
-        self._changed = threading.Event()
-        self._stopped = threading.Event()
+        self._changed = Bell()
+        self._stopped = Bell()
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
@@ -29,19 +30,18 @@ class Committer:
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="diskreplay", daemon=True)
             self._thread = started(thread)  # not before it can be joined
-        self._changed.set()
+        self._changed.ring()
 
     def stop(self) -> None:
         """End the thread and wait for its end. Call it without the lock that `commit` takes."""
-        self._stopped.set()
-        self._changed.set()
+        self._stopped.ring()
+        self._changed.ring()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:
         while True:
             self._changed.wait()
-            self._changed.clear()
             delay: float | None = self._interval
             while delay is not None:
                 if self._stopped.wait(min(delay, threading.TIMEOUT_MAX)):

@@ -39,6 +39,8 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Protocol
 
+from diskreplay.bell import Bell
+
 
 class Watched(Protocol):
     """What is told of forks."""
@@ -137,7 +139,8 @@ class _Fork:
         self.call = _Call()
         self.errors: list[BaseException] = []  # that came while it waited
         self.held: list[Watched] = []
-        self.is_ready = threading.Event()
+        self.is_ready = False
+        self._ready = Bell()
         self.is_over: SimpleQueue[None] = SimpleQueue()
         self.is_begun = False  # has passed all of its first hooks
         self._in_call = {id(one) for one in _sessions() if one._is_in_call_here()}
@@ -150,7 +153,7 @@ class _Fork:
         except RuntimeError:  # there can be no more threads: then nothing is held
             return
         if len(self.errors) < 2:
-            self.is_ready.wait()
+            self._ready.wait_until(lambda: self.is_ready)
 
     def _attend(self) -> None:
         if not self._is_attended.acquire(blocking=False):
@@ -161,7 +164,8 @@ class _Fork:
                     _pipe.extend(os.pipe())
                     self._hold()
             finally:
-                self.is_ready.set()
+                self.is_ready = True
+                self._ready.ring()
                 self.is_over.get()
                 if not self.is_begun:  # the last of the first hooks was ended by one
                     self.errors.append(KeyboardInterrupt())

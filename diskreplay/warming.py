@@ -29,6 +29,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay.bell import Bell
 from diskreplay.engine import integer_keys
 
 Ints = NDArray[np.int64]
@@ -53,12 +54,22 @@ class _Share:
     def __init__(self, database: Any, keys: list[bytes]) -> None:
         self.database = database
         self.keys = keys
-        self.done = threading.Event()
+        self.is_done = False
+        self._done = Bell()
         self._taken: dict[str, str] = {}
 
     def take(self, who: str) -> bool:
         """Return whether it is `who` that has this share, from now on or from before."""
         return self._taken.setdefault("by", who) == who
+
+    def end(self) -> None:
+        """Say that the helper is done with it."""
+        self.is_done = True
+        self._done.ring()
+
+    def wait(self) -> None:
+        """Return when the helper is done with it."""
+        self._done.wait_until(lambda: self.is_done)
 
 
 class Warmer:
@@ -125,7 +136,7 @@ class Warmer:
         """Return when no helper reads; what none has begun is left. It may be done again."""
         for share in self._given:
             if not share.take("caller"):
-                share.done.wait()
+                share.wait()
         self._given = []
 
     def stop(self) -> None:
@@ -151,7 +162,7 @@ class Warmer:
             for share in self._given:
                 self._shares.put(share)
             for share in self._given:
-                share.done.wait()
+                share.wait()
         finally:
             self.settle()
 
@@ -172,7 +183,7 @@ def _help(begin: Callable[..., Any], shares: SimpleQueue[_Share | None]) -> None
                 with contextlib.suppress(Exception):
                     _read(begin(buffers=True), share)
             finally:
-                share.done.set()
+                share.end()
         del share
     shares.put(None)  # for the next helper
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -14,18 +15,23 @@ import diskreplay
 LIBRARY = str(Path(diskreplay.__file__).parent)
 
 
-def interrupted_at(line: int, call: Callable[[], Any]) -> bool:
-    """Run a call with an interrupt before its n-th line; return whether it came so far."""
+def interrupted_at(line: int, call: Callable[[], Any], *, in_locks: bool = False) -> bool:
+    """Run a call with an interrupt before its n-th line; return whether it came so far.
+
+    in_locks:  count the lines, and the ends, of functions of `threading`, too
+    """
+    places = (LIBRARY, threading.__file__) if in_locks else (LIBRARY,)
     passed = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal passed
-        if not frame.f_code.co_filename.startswith(LIBRARY):
+        if not frame.f_code.co_filename.startswith(places):
             return None
         text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
         # The end of a `with` is traced at its first line, where the interpreter, whose checks for
         # signals are elsewhere, never raises: the lock would stay locked.
-        if event == "line" and not text.startswith("with "):
+        is_end = event == "return" and frame.f_code.co_filename == threading.__file__
+        if is_end or (event == "line" and not text.startswith("with ")):
             passed += 1
             if passed == line:
                 sys.settrace(None)

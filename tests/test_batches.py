@@ -44,8 +44,7 @@ def expected(kind: type, n: int) -> list[bytes]:
 def fill(batches: Any) -> None:
     """Wait until the thread has drawn all that it may."""
     lane = batches._lane
-    with lane._changed:
-        assert lane._changed.wait_for(lambda: not lane.has_room, 60)
+    lane._for_user.wait_until(lambda: not lane.has_room)
 
 
 @pytest.fixture(autouse=True)

@@ -22,12 +22,13 @@ PACKAGE = Path(diskreplay.__file__).parent
 MAY_IMPORT = {
     "version": set(),
     "wording": set(),
-    "forks": set(),
+    "bell": set(),
+    "forks": {"bell"},
     "errors": set(),
     "refusals": {"errors", "store_directory"},
     "arguments": {"errors"},
     "generator": {"errors"},
-    "committer": {"refusals"},
+    "committer": {"bell", "refusals"},
     "priorities": {"arguments", "errors"},
     "sum_tree": {"arguments", "errors"},
     "sight": set(),
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "soundness": {"errors", "notes", "pages", "reading", "refusals", "store_directory", "walk"},
     "admission": {"directory", "errors", "layout", "pages", "seals", "store_directory", "walk"},
     "engine": {"errors", "packing", "refusals", "tables"},
-    "warming": {"engine"},
+    "warming": {"bell", "engine"},
     "environment": {"engine", "errors", "forks", "opened_files", "warming"},
     "store": {
         "admission", "creation", "directory", "engine", "environment", "errors", "locks", "notes",
@@ -69,7 +70,7 @@ MAY_IMPORT = {
         "arguments", "codec", "errors", "facts", "layout", "packing", "schema", "store", "version",
         "window",
     },
-    "ahead": set(),
+    "ahead": {"bell"},
     "batches": {"ahead", "errors", "forks", "refusals"},
     "contents": {"ahead", "arguments", "errors", "generator", "ring", "samplers", "store"},
     "exclusive": {
@@ -226,6 +227,15 @@ def test_no_module_pickles_or_asserts_or_touches_the_global_random_state(name: s
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
             is_random = node.value.attr == "random" and ast.unparse(node.value.value) == "np"
             assert not is_random or node.attr in {"Generator", "PCG64"}
+
+
+@pytest.mark.parametrize("name", sorted(MAY_IMPORT))
+def test_no_module_waits_for_what_an_interrupt_can_leave_locked(name: str) -> None:
+    # Written in Python, these have moments in which an interrupt leaves their lock taken: use Bell.
+    breakable = {"Event", "Condition", "Semaphore", "BoundedSemaphore", "Barrier", "Queue"}
+    for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+        assert not isinstance(node, ast.Attribute) or node.attr not in breakable
+        assert not isinstance(node, ast.Name) or node.id not in breakable
 
 
 def test_what_is_tested_as_the_lowest_is_what_is_declared() -> None:

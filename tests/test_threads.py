@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 from common import columns, numbers_of, row
+from interrupted import interrupted_at
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
+from diskreplay.committer import Committer
 
 
 def test_pushing_drawing_and_updating_from_threads(tmp_path: Path) -> None:
@@ -74,3 +78,55 @@ def test_closing_ends_the_committing_thread(tmp_path: Path) -> None:
     [committer] = set(threading.enumerate()) - before
     buffer.close()
     assert not committer.is_alive()
+
+
+class Owner:
+    """Counts how often it is asked to commit."""
+
+    def __init__(self) -> None:
+        self.commits: SimpleQueue[None] = SimpleQueue()
+
+    def commit(self) -> None:
+        """Have nothing more to commit."""
+        self.commits.put(None)
+
+
+def ends(call: Callable[[], object]) -> bool:
+    """Call it on another thread; return whether it ends within some seconds."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(20)
+    return not thread.is_alive()
+
+
+def test_an_interrupt_at_any_moment_of_a_wake_leaves_the_committing_thread_awake() -> None:
+    for moment in itertools.count(1):
+        owner = Owner()
+        committer = Committer(0.0, owner.commit)
+        committer.wake()
+        owner.commits.get(timeout=20)
+        came_so_far = interrupted_at(moment, committer.wake, in_locks=True)
+        assert ends(committer.wake)
+        owner.commits.get(timeout=20)
+        assert ends(committer.stop)
+        if not came_so_far:
+            break
+    assert moment > 2
+
+
+def test_an_interrupt_at_any_moment_of_a_batch_leaves_the_thread_drawing(tmp_path: Path) -> None:
+    buffer = PrioritizedReplayBuffer(100, path=tmp_path / "b", commit_interval=1e9, seed=0)
+    buffer.extend(**columns(0, 100))
+    buffer.sample(1)  # so that the committing thread is awake
+    for moment in itertools.count(1):
+        batches = buffer.batches(4, prefetch=1)
+        next(batches)
+        came_so_far = interrupted_at(moment, lambda: next(batches), in_locks=True)  # noqa: B023
+        for _ in range(3):
+            assert ends(lambda: next(batches))  # noqa: B023
+        assert ends(batches.close)
+        if not came_so_far:
+            break
+    assert moment > 10
+    buffer.check()
+    buffer.close()

@@ -150,7 +150,7 @@ def test_who_takes_the_map_away_waits_for_a_thread_that_an_interrupt_left_readin
     def end() -> None:
         time.sleep(0.2)  # so that who does not wait is there first
         ended.append(True)
-        share.done.set()
+        share.end()
 
     thread = threading.Thread(target=end)
     thread.start()

@@ -27,7 +27,7 @@ from pathlib import Path
 from xxhash import xxh3_64_hexdigest
 
 from diskreplay.errors import DamageError
-from diskreplay.pages import meta_pages, newest_of
+from diskreplay.pages import last_page_of, meta_pages, newest_of, page_bytes_in
 from diskreplay.store_directory import DATA, KNOWN, StoreDirectory
 from diskreplay.waiting import wait_for
 
@@ -59,7 +59,8 @@ class Note:
         """
         for _ in range(_LOOKS):
             noted = self._read()
-            if noted and _vouches(noted, os.fstat(self._data), meta_pages(self._data)):
+            metas = meta_pages(self._data)  # before the size: a writer makes the file grow first
+            if noted and _vouches(noted, os.fstat(self._data), metas):
                 return True
             if noted == self._read():
                 return False
@@ -188,7 +189,9 @@ def _counts(descriptor: int) -> bool:
 
 
 def _vouches(noted: bytes, found: os.stat_result, metas: list[bytes]) -> bool:
-    """Return whether a note is one of this file."""
+    """Return whether a note is one of this file, and the file is as long as it says itself."""
+    if found.st_size < (last_page_of(newest_of(metas)) + 1) * page_bytes_in(metas[0]):
+        return False  # the engine would end the process, whoever wrote the note
     if noted in (_likeness(found), _likeness(found, _boot())):
         return True
     parts = noted.split()

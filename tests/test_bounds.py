@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parent
+TOOLS = TESTS.parent / "tools"
 IGNORING = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -21,7 +22,7 @@ def run_ignoring(tests: Path, *arguments: str) -> subprocess.CompletedProcess[st
     command = ["-m", "pytest", "-p", "conftest", "-n0", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(
         [sys.executable, "-c", IGNORING, *command, str(tests)],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(TESTS)},
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": f"{TESTS}:{TOOLS}"},
     )  # fmt: skip
 
 

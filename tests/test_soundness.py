@@ -17,7 +17,7 @@ from common import columns, run_python
 
 import diskreplay
 from diskreplay import ReplayBuffer, soundness
-from diskreplay.notes import Note, is_known
+from diskreplay.notes import Note, is_known, make_known
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other users need root")
 
@@ -210,8 +210,10 @@ def test_a_stranger_cannot_vouch_for_his_own_file(mark: bool, tmp_path: Path) ->
         with diskreplay.ReplayBuffer(2000, path=path) as buffer:
             buffer.extend(**columns(0, 2000))
         file = path + "/data.mdb"
-        os.truncate(file, os.stat(file).st_size // 2 // 4096 * 4096)
-        found, descriptor = os.stat(file), os.open(file, os.O_RDONLY)
+        half = os.stat(file).st_size // 2 // 4096 * 4096
+        descriptor = os.open(file, os.O_RDWR)
+        os.pwrite(descriptor, bytes(half), half)
+        found = os.stat(file)
         note = notes._likeness(found)
         if sys.argv[2] == "True":
             note = notes._mark(found, pages.meta_pages(descriptor)[0])
@@ -226,8 +228,14 @@ def test_a_stranger_cannot_vouch_for_his_own_file(mark: bool, tmp_path: Path) ->
     run_python(code, place, mark)
     assert not is_known(place / "b")
     assert "is damaged" in opened(place / "b")
-    faults = diskreplay.verify(place / "b")
-    assert any("the file ends before it" in fault for fault in faults)
+    assert any("is damaged" in fault for fault in diskreplay.verify(place / "b"))
+
+
+def test_no_note_vouches_for_a_file_that_ends_before_its_last_page(store: Path) -> None:
+    cut(store)
+    make_known(store)
+    assert not is_known(store)
+    assert "is damaged" in opened(store)
 
 
 @pytest.mark.parametrize("change", ["group", "others", "second link", "large", "gone"])

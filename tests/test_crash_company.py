@@ -43,7 +43,7 @@ SABOTAGE = {
     "a process dies": (
         "for kind in kinds: kind.refresh = lambda self: os.kill(os.getpid(), signal.SIGSEGV)",
         "'data.known', 'removed'",
-        r"process \d+ \(opening\) ended by 11",
+        r"process \d+ \(\w+\) ended by 11",
     ),
     "an error is not ours": (
         "for kind in kinds: kind.refresh = lambda self: {}['size']",

@@ -33,7 +33,7 @@ SABOTAGE = {
     "files that were replaced are not looked at": (
         "Store.check_place = lambda self: None",
         "'data.mdb', 'older'",
-        r"process \d+ committed to a data\.mdb that was not at its path",
+        r"process \d+ (committed to|read from) a data\.mdb that was not at its path",
     ),
     "acknowledged before it is committed": (
         "for kind in kinds: kind.flush = lambda self: None",

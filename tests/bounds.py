@@ -80,10 +80,9 @@ def _processes() -> dict[int, str]:
     except ChildProcessError:
         return {}  # as after most tests, and quicker
     children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, parent = entry.read_text().rpartition(")")[2].split()[:2]
-            pid = int(entry.parent.name)
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
             if state not in "ZX":
                 children.setdefault(int(parent), []).append(pid)
             elif int(parent) == os.getpid():

@@ -61,6 +61,19 @@ def test_a_writer_is_told_at_its_next_commit(
     assert diskreplay.verify(tmp_path / "b") == []
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_commit_of_an_opening_looks_too(name: str, tmp_path: Path) -> None:
+    PrioritizedReplayBuffer(100, path=tmp_path / "b").close()
+    store = Store(tmp_path / "b", access="exclusive")
+    removed(tmp_path / "b" / name)
+    with (
+        pytest.raises(diskreplay.StorageError, match=f"{name} .* was it removed"),
+        store.transaction(),
+    ):
+        pytest.fail("something is committed where nobody finds it")
+    store.close()
+
+
 @pytest.mark.parametrize("how", [removed, replaced])
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"writer.lock"}))
 def test_a_reader_is_told_at_its_next_look(

@@ -1,8 +1,18 @@
 """diskreplay: an experience-replay buffer that lives on disk."""
 
-from diskreplay.batch import Batch, Draw, Experience, PrioritizedBatch
-from diskreplay.batches import Batches
-from diskreplay.buffer import PrioritizedReplayBuffer, ReplayBuffer, open
+from diskreplay.buffer import (
+    Batch,
+    Batches,
+    DiskSpaceWarning,
+    Draw,
+    Estimate,
+    Experience,
+    PrioritizedBatch,
+    PrioritizedReplayBuffer,
+    ReplayBuffer,
+    estimate,
+    open,
+)
 from diskreplay.errors import (
     ArgumentError,
     ClosedError,
@@ -19,17 +29,20 @@ from diskreplay.errors import (
     SchemaError,
     StorageError,
 )
-from diskreplay.estimation import DiskSpaceWarning, Estimate, estimate
-from diskreplay.merging import merge
-from diskreplay.pinned_pages import PinnedPagesWarning
-from diskreplay.priorities import importance_weights
-from diskreplay.rescue import Repair, repair
-from diskreplay.rewriting import Rewritten, compact, convert, resize
+from diskreplay.maintenance import (
+    Repair,
+    Rewritten,
+    compact,
+    convert,
+    merge,
+    repair,
+    resize,
+    verify,
+)
+from diskreplay.sampling import SumTree, importance_weights
 from diskreplay.schema import Field, Schema
-from diskreplay.sum_tree import SumTree
-from diskreplay.verification import verify
+from diskreplay.store import PinnedPagesWarning, WaitingWarning
 from diskreplay.version import __version__
-from diskreplay.waiting import WaitingWarning
 
 __all__ = [
     "ArgumentError",

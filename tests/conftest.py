@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from others import Other
 
-from diskreplay import session
+from diskreplay.buffer import session
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=2000, stateful_step_count=100)

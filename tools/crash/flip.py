@@ -34,7 +34,7 @@ import diskreplay
 from crash.damage import DAMAGES, Victim, touches_held, victims
 from crash.images import Buffer, Outcome, changed, columns, facts, live_ids, run_apart, verify
 from crash.table import table
-from diskreplay.notes import make_known
+from diskreplay.store import make_known
 
 HEADS = (
     "damage", "rounds", "held", "found", "harmless", "held there", "missed", "verify died",

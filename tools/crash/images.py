@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
-from diskreplay.soundness import check_data_file
+from diskreplay.store import check_data_file
 
 Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
 

@@ -12,7 +12,7 @@ import click
 
 import diskreplay
 from diskreplay.errors import printable
-from diskreplay.refusals import explained
+from diskreplay.store import explained
 from diskreplay_tools.charts import printable_lines, tell
 
 # By section of the help. A command is loaded when it is asked for: some need what is slow to load.

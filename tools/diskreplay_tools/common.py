@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
-from diskreplay.creation import check_outside, work_directory
-from diskreplay.refusals import explained, real_path
-from diskreplay.replacing import replacing
+from diskreplay.store import check_outside, explained, real_path, replacing, work_directory
 
 Progress = Callable[[int, int], None]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from diskreplay.refusals import explained
+from diskreplay.store import explained
 from diskreplay.wording import count_of
 
 AVERAGED = 20  # episodes

@@ -14,9 +14,8 @@ import click
 import numpy as np
 
 import diskreplay
-from diskreplay.creation import beside
-from diskreplay.refusals import real_path
 from diskreplay.schema import infer_schema
+from diskreplay.store import beside, real_path
 from diskreplay.wording import count_of
 from diskreplay_tools.charts import tell
 from diskreplay_tools.common import force_option, new_store, out_argument, progress

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 import diskreplay
-from diskreplay.refusals import real_path
+from diskreplay.store import real_path
 from diskreplay.wording import count_of
 from diskreplay_tools.charts import tell
 from diskreplay_tools.common import (

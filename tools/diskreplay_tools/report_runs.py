@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from diskreplay.runs import Span, spans_of, writer_of
+from diskreplay.store import Span, spans_of, writer_of
 from diskreplay.wording import count_of
 from diskreplay_tools import report_figures as draw
 from diskreplay_tools import report_page as page

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import diskreplay
-from diskreplay.runs import spans_of
+from diskreplay.store import spans_of
 from diskreplay.wording import count_of
 from diskreplay_tools import report_figures as draw
 from diskreplay_tools import report_page as page

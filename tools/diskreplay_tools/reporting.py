@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 import diskreplay
-from diskreplay.estimation import human
-from diskreplay.refusals import real_path
+from diskreplay.buffer import human
+from diskreplay.store import real_path
 from diskreplay.wording import count_of
 from diskreplay_tools import report_page as page
 from diskreplay_tools.charts import number

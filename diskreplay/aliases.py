@@ -1,0 +1,16 @@
+"""The types of arrays and paths that all parts share."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Bools: TypeAlias = NDArray[np.bool_]
+Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+Columns: TypeAlias = list[Array]  # one array a field, with the transitions as first dimension
+PathLike: TypeAlias = str | os.PathLike[str]

@@ -1,0 +1,27 @@
+"""Buffer: replay buffers assembled from a store, rows in memory and a sampler."""
+
+from __future__ import annotations
+
+from diskreplay.buffer.batch import Batch, Draw, Experience, PrioritizedBatch
+from diskreplay.buffer.batches import Batches
+from diskreplay.buffer.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer, open
+from diskreplay.buffer.session import PathLike
+from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate, human
+from diskreplay.buffer.writer import Exclusive
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "DiskSpaceWarning",
+    "Draw",
+    "Estimate",
+    "Exclusive",
+    "Experience",
+    "PathLike",
+    "PrioritizedBatch",
+    "PrioritizedReplayBuffer",
+    "ReplayBuffer",
+    "estimate",
+    "human",
+    "open",
+]

@@ -1,0 +1,53 @@
+"""Committer: a thread that commits a buffer which was changed and then left alone."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+
+from diskreplay.bell import Bell
+from diskreplay.store import started
+
+
+class Committer:
+    """Calls `commit` within `interval` seconds of `wake`.
+
+    `commit` returns the seconds until it wants to be called again, or None when there is nothing
+    left to commit. The thread starts with the first `wake` and holds no reference that would keep
+    the owner of the method alive.
+    """
+
+    def __init__(self, interval: float, commit: Callable[[], float | None]) -> None:
+        self._interval = interval
+        self._commit = weakref.WeakMethod(commit)
+        self._changed = Bell()
+        self._stopped = Bell()
+        self._thread: threading.Thread | None = None
+
+    def wake(self) -> None:
+        """Say that there is something to commit."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="diskreplay", daemon=True)
+            self._thread = started(thread)  # not before it can be joined
+        self._changed.ring()
+
+    def stop(self) -> None:
+        """End the thread and wait for its end. Call it without the lock that `commit` takes."""
+        self._stopped.ring()
+        self._changed.ring()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._changed.wait()
+            delay: float | None = self._interval
+            while delay is not None:
+                if self._stopped.wait(min(delay, threading.TIMEOUT_MAX)):
+                    return
+                commit = self._commit()
+                if commit is None:
+                    return
+                delay = commit()
+                del commit

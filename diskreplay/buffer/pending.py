@@ -1,0 +1,139 @@
+"""Outbox: what one of several writing processes will say at its next commit.
+
+Rows have no write ids yet, only their number in the outbox; updates of priorities have one, too.
+They count on for ever, and what is counted is counted as totals: a commit compares them with those
+that the store has of this run. So a commit that was done, but whose end was interrupted, is not
+done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diskreplay.buffer.window import Window, window_nbytes, window_rows
+from diskreplay.sampling import Priorities
+from diskreplay.schema import Array, Schema
+
+Ints = NDArray[np.int64]
+NEW = np.float32(np.nan)  # the priority of a row that gets the largest so far
+_LEAST_COMPACTED = 1 << 14
+
+
+def outbox_nbytes(schema: Schema, capacity: int, window_bytes: int) -> int:
+    """Return the memory of an outbox in which no updates wait, in bytes."""
+    rows = window_rows(schema, capacity, window_bytes)
+    return window_nbytes(schema, capacity, window_bytes) + rows * NEW.nbytes
+
+
+class Update(NamedTuple):
+    """New priorities by write id, and the largest that was given: one may be given twice."""
+
+    number: int
+    write_ids: Ints
+    priorities: Priorities
+    highest: float
+
+
+class Outbox:
+    """Rows, priorities by write id, and counts that wait for a commit."""
+
+    def __init__(self) -> None:
+        self.pushed = self.sent = 0  # rows: in all, and done with
+        self.updated = 0
+        self.draws = self.stale = 0
+        self._updates: list[Update] = []
+        self._waiting = self._compacted = 0  # write ids in the updates: now, and when compacted
+        self._rows = 0  # that the window has; 0 before there is a schema
+        self._rows_nbytes = 0
+        self._given = np.zeros(1, np.float32)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes, in bytes."""
+        return self._rows_nbytes + 12 * self._waiting
+
+    def adopt(self, schema: Schema, capacity: int, window_bytes: int) -> None:
+        """Make room for rows of this schema."""
+        if not self._rows:
+            self._window = Window(schema, capacity, window_bytes)
+            self._given = np.full(self._window.rows, NEW)
+            self._rows_nbytes = outbox_nbytes(schema, capacity, window_bytes)
+            self._rows = self._window.rows
+
+    def has_room(self, n: int) -> bool:
+        """Return whether n more rows can be held."""
+        return not self._rows or self.pushed - self.sent + n <= self._rows
+
+    def fits(self, n: int) -> bool:
+        """Return whether n rows can be held at all, once there is a schema."""
+        return n <= self._rows
+
+    def push(self, row: list[Any], given: Priorities | None) -> None:
+        """Hold one row."""
+        self._window.write_row(self.pushed, row)
+        self._given[self.pushed % self._rows] = NEW if given is None else given[0]
+        self.pushed += 1
+
+    def extend(self, columns: list[Array], given: Priorities | None) -> None:
+        """Hold rows, for which there is room."""
+        n, at = len(columns[0]), self.pushed % self._rows
+        self._window.write(self.pushed, columns)
+        if at + n <= self._rows:
+            self._given[at : at + n] = NEW if given is None else given
+        else:
+            places = np.arange(at, at + n) % self._rows
+            self._given[places] = NEW if given is None else given
+        self.pushed += n
+
+    def update(self, write_ids: Ints, priorities: Priorities) -> None:
+        """Hold new priorities."""
+        if write_ids.size:
+            number, highest = self.updated + 1, float(priorities.max())
+            self._updates.append(Update(number, write_ids, priorities, highest))
+            self.updated = number
+            self._waiting += write_ids.size
+            if self._waiting > 2 * self._compacted + _LEAST_COMPACTED:
+                self.latest()
+
+    def rows(self, sent: int, size: int) -> Iterator[list[Array]]:
+        """Yield the rows after the first `sent`, at most `size` in a chunk."""
+        if sent < self.pushed:
+            for _, columns in self._window.chunks(sent, self.pushed, size):
+                yield columns
+
+    def given(self, sent: int) -> Priorities:
+        """Return the priorities of the rows after the first `sent`; NEW where none was given."""
+        return self._given[np.arange(sent, self.pushed) % max(1, self._rows)]
+
+    def latest(self) -> Update:
+        """Return all updates as one: each write id once, with its last priority."""
+        if not self._updates:
+            return Update(self.updated, np.zeros(0, np.int64), np.zeros(0, np.float32), -1.0)
+        ids = np.concatenate([update.write_ids for update in self._updates])[::-1]
+        priorities = np.concatenate([update.priorities for update in self._updates])[::-1]
+        unique, at = np.unique(ids, return_index=True)
+        highest = max(update.highest for update in self._updates)
+        number = self._updates[-1].number
+        self._updates = [Update(number, unique, priorities[at], highest)]
+        self._waiting = self._compacted = unique.size
+        return self._updates[0]
+
+    def forget_highest(self) -> None:
+        """Let the largest priority start anew, as `clear` has it."""
+        self._updates = [update._replace(highest=-1.0) for update in self._updates]
+
+    def forget_updates(self, number: int) -> None:
+        """Let the updates up to a number be done with."""
+        if self._updates and self._updates[0].number <= number:
+            self._updates = [update for update in self._updates if update.number > number]
+            self._waiting = sum(update.write_ids.size for update in self._updates)
+
+    def settle(self) -> None:
+        """Let all of it be done with: it is committed, or is not to be."""
+        self._updates = []
+        self._waiting = 0
+        self.sent = self.pushed

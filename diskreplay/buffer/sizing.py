@@ -1,0 +1,201 @@
+"""Estimation: the disk and the memory that a buffer takes when full, before anything is written."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from diskreplay.buffer.pending import outbox_nbytes
+from diskreplay.buffer.ring import COMMIT_BYTES
+from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES, window_nbytes
+from diskreplay.errors import ArgumentError, SchemaError, warn_caller
+from diskreplay.live_range import BLOCK_SLOTS
+from diskreplay.records import BLOCK_BYTES, PAGE_BYTES, Packing, new_packing, slot_bytes, tree_bytes
+from diskreplay.sampling import side_table_nbytes
+from diskreplay.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
+from diskreplay.validation import ACCESS, checked_capacity, whole_number
+from diskreplay.wording import count_of
+
+_OTHER_PAGES = 40  # meta pages, facts, runs, lists of free pages
+# A commit writes to new pages. Those that it replaced are used again by the second one after it;
+# 2.1 times the pages of a commit were found to be free at most.
+_COMMITS_FREED = 2.25
+
+
+class DiskSpaceWarning(UserWarning):
+    """The disk has less room than a buffer will take when full."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a buffer takes when it is full, in bytes, and what that is made of.
+
+    payload_bytes, record_bytes:  of one transition: the fields alone, and with their framing
+    records_per_value:            how many records share a value of the store, see docs/format.md
+    records_disk_bytes, priorities_disk_bytes:
+                                  pages of all records and of all priorities
+    spare_disk_bytes:             pages that the last commits have freed, and what little there is
+                                  beside records and priorities; see `estimate`
+    window_bytes:                 columns in memory, as far as the capacity fills them
+    side_table_bytes:             priorities and the tree over them
+    outbox_bytes:                 of access="shared": rows that wait for a commit
+    """
+
+    capacity: int
+    payload_bytes: int
+    record_bytes: int
+    records_per_value: int
+    records_disk_bytes: int
+    priorities_disk_bytes: int
+    spare_disk_bytes: int
+    window_bytes: int
+    side_table_bytes: int
+    outbox_bytes: int
+
+    @property
+    def disk_bytes(self) -> int:
+        """The size of the data file, in bytes, after any number of laps."""
+        return self.records_disk_bytes + self.priorities_disk_bytes + self.spare_disk_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory of the buffer, in bytes: what `stats()` calls so."""
+        return self.window_bytes + self.side_table_bytes + self.outbox_bytes
+
+    def __str__(self) -> str:
+        priorities = f", priorities {human(self.priorities_disk_bytes)}"
+        side_table = f", side tables {human(self.side_table_bytes)}"
+        outbox = f", outbox {human(self.outbox_bytes)}"
+        shared = f", {self.records_per_value} to a value" * (self.records_per_value > 1)
+        payload = self.capacity * self.payload_bytes
+        ratio = f"; {self.disk_bytes / payload:.2f} times the payload" if payload else ""
+        return (
+            f"{count_of(self.capacity, 'transition')} of {count_of(self.payload_bytes, 'byte')} "
+            f"({self.record_bytes:,} as a record{shared})\n"
+            f"disk    {human(self.disk_bytes)}: records {human(self.records_disk_bytes)}"
+            f"{priorities * (self.priorities_disk_bytes > 0)}, "
+            f"spare pages {human(self.spare_disk_bytes)}{ratio}\n"
+            f"memory  {human(self.memory_bytes)}: window {human(self.window_bytes)}"
+            f"{side_table * (self.side_table_bytes > 0)}{outbox * (self.outbox_bytes > 0)}"
+        )
+
+
+def estimate(
+    schema: SchemaLike,
+    capacity: int,
+    *,
+    prioritized: bool = True,
+    window_bytes: int = DEFAULT_WINDOW_BYTES,
+    access: str = "exclusive",
+) -> Estimate:
+    """Return what disk and memory a buffer of these arguments takes when full. Nothing is written.
+
+    `disk_bytes` is the data file after any number of laps, with commits of up to 2 MiB, which is
+    how large `push` lets them grow. An `extend` of more at once, or `load`, is one commit, and adds
+    twice its own size; so does a reader that stays in one call for long. A store that `load` or
+    `repair` began in the middle of its ring can take up to twice as much, when its records are
+    small: what comes before the first slot leaves pages half full. `memory_bytes` is what `stats()`
+    says; batches, and the pages of the store that the system caches, come on top.
+
+    Raises SchemaError when the schema does not have all standard fields, and ArgumentError for
+    arguments that a constructor refuses.
+
+    >>> fields = {"state": ("float32", (60,)), "action": "int64", "reward": "float32",
+    ...           "next_state": ("float32", (60,)), "done": "float32"}
+    >>> print(estimate(fields, 1_000_000))
+    1,000,000 transitions of 496 bytes (522 as a record, 15 to a value)
+    disk    567 MB: records 548 MB, priorities 4.13 MB, spare pages 14.5 MB; 1.14 times the payload
+    memory  289 MB: window 268 MB, side tables 20.1 MB
+
+    schema:       a Schema or fields by name, as the constructors take it, but complete
+    prioritized:  for a PrioritizedReplayBuffer, or else for a ReplayBuffer
+    """
+    given = fields_of(schema)
+    if missing := [name for name in STANDARD_FIELDS if name not in given]:
+        raise SchemaError(
+            f"estimate() needs the dtype and shape of every field: {', '.join(missing)} missing in "
+            f"the schema (found {', '.join(given) or 'no field'})"
+        )
+    whole = Schema(given.values())
+    capacity = checked_capacity(capacity)
+    window_bytes = whole_number("window_bytes", window_bytes, at_least=0)
+    if access not in ACCESS:
+        raise ArgumentError(f"access must be one of {', '.join(ACCESS)} (found {access!r})")
+    return estimate_of(
+        whole,
+        capacity,
+        new_packing(whole),
+        prioritized=prioritized,
+        window_bytes=window_bytes,
+        access=access,
+    )
+
+
+def estimate_of(
+    schema: Schema,
+    capacity: int,
+    packing: Packing,
+    *,
+    prioritized: bool,
+    window_bytes: int = DEFAULT_WINDOW_BYTES,
+    access: str = "exclusive",
+) -> Estimate:
+    """Return what `estimate` does, of a store that has a way to keep its records."""
+    blocks = -(-capacity // BLOCK_SLOTS) if prioritized else 0
+    records = tree_bytes(packing.groups(capacity), packing.per_value * packing.record_bytes)
+    priorities = tree_bytes(blocks, BLOCK_BYTES)
+    spare = _COMMITS_FREED * (min(records, _commit_bytes(packing)) + priorities)
+    return Estimate(
+        capacity=capacity,
+        payload_bytes=schema.payload_bytes,
+        record_bytes=packing.record_bytes,
+        records_per_value=packing.per_value,
+        records_disk_bytes=records,
+        priorities_disk_bytes=priorities,
+        spare_disk_bytes=(int(spare) // PAGE_BYTES + _OTHER_PAGES) * PAGE_BYTES,
+        window_bytes=window_nbytes(schema, capacity, window_bytes),
+        side_table_bytes=side_table_nbytes(capacity) if prioritized else 0,
+        outbox_bytes=outbox_nbytes(schema, capacity, COMMIT_BYTES) if access == "shared" else 0,
+    )
+
+
+def _commit_bytes(packing: Packing) -> int:
+    """Return the pages that a commit of records rewrites, in bytes: also beside its two ends."""
+    rows = max(1, COMMIT_BYTES // packing.record_bytes) + 2 * (packing.per_value - 1)
+    return int(rows * slot_bytes(packing)) + 6 * PAGE_BYTES
+
+
+def warn_of_disk(found: Estimate, path: Path, there: int) -> None:
+    """Warn, at the line of the caller outside of this package, when the disk has too little room.
+
+    there:  the bytes that the data file has already
+    """
+    try:
+        usage = shutil.disk_usage(path)
+    except OSError:
+        return
+    if usage.total <= 0 or usage.free + there >= found.disk_bytes:
+        return
+    warn_caller(
+        f"{path} takes {human(found.disk_bytes)} of disk when all of its "
+        f"{found.capacity} transitions are there (found {human(usage.free)} free, and "
+        f"{human(there)} in use by it): make room, or choose another path, or a smaller capacity "
+        "with diskreplay.estimate()",
+        DiskSpaceWarning,
+    )
+
+
+def human(n: float) -> str:
+    """Return a number of bytes with three digits and a decimal unit.
+
+    >>> human(1), human(999), human(4_120_000), human(6.06e8)
+    ('1 byte', '999 bytes', '4.12 MB', '606 MB')
+    """
+    if n < 1000:
+        return count_of(round(n), "byte")
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        n /= 1000
+        if n < 999.5 or unit == "PB":
+            break
+    return f"{n:.{2 if n < 9.995 else 1 if n < 99.95 else 0}f} {unit}"

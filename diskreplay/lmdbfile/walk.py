@@ -1,0 +1,292 @@
+"""Walk: the trees of a data file, page by page, and all that is wrong with them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from diskreplay.errors import printable
+from diskreplay.lmdbfile.pages import (
+    BIG,
+    BRANCH,
+    HEADER,
+    INTEGER_KEYS,
+    LEAF,
+    NO_PAGE,
+    NUMBER,
+    OVERFLOW,
+    PAGE_HEADER,
+    TREE,
+    TREE_RECORD,
+    DataFile,
+    Meta,
+    Node,
+    Tree,
+    Value,
+    nodes_of,
+    order_of,
+    tree_at,
+)
+from diskreplay.wording import count_of
+
+FREE, MAIN = b"free pages", b"main"
+_MAX_DEPTH = 32
+_LEAST_SLACK = 1 << 20  # pages at the end of a file that were freed before they were ever written
+_FAULTS_KEPT = 1000
+_Key = int | bytes | None
+
+
+class Faults:
+    """Sentences about what is wrong: the first thousand, and how many more there are."""
+
+    def __init__(self) -> None:
+        self._kept: list[str] = []
+        self.count = 0
+
+    def add(self, sentence: str) -> None:
+        """Take note of one fault."""
+        self.count += 1
+        if self.count <= _FAULTS_KEPT:
+            self._kept.append(printable(sentence))
+
+    def sentences(self) -> list[str]:
+        """Return what was noted."""
+        more = self.count - len(self._kept)
+        return [*self._kept, *([f"and {count_of(more, 'more fault')}"] if more else [])]
+
+
+class Walk:
+    """One walk over the trees that a meta page names.
+
+    It gives every value that it reaches in a tree as it should be, and notes all that is wrong.
+    Cost: reads each page in use once. Memory: 3 bytes a page.
+    """
+
+    def __init__(self, file: DataFile, meta: Meta, faults: Faults | None = None) -> None:
+        self.file = file
+        self.meta = meta
+        self.faults = Faults() if faults is None else faults
+        self.pages = meta.last_page + 1
+        there = file.size // file.page_bytes
+        if self.pages > there + max(there, _LEAST_SLACK):
+            self.faults.add(
+                f"meta page {meta.transaction % 2} counts {self.pages} pages, of which the file "
+                f"holds {there}"
+            )
+            self.pages = there
+        self.reached = np.zeros(self.pages, np.bool_)
+        self.free = np.zeros(self.pages, np.bool_)
+        self.disputed = np.zeros(self.pages, np.bool_)  # free, and in a tree all the same
+
+    def collect_free(self) -> None:
+        """Take note of the free pages. This comes first: a page in use is none of them."""
+        for transaction, _, content in self.values(FREE, self.meta.free):
+            if not isinstance(transaction, int) or not 1 <= transaction <= self.meta.transaction:
+                self.faults.add(f"free pages are listed under transaction {transaction!r}")
+                continue
+            if len(content) % 8 or len(content) < 8:
+                self.faults.add(f"the list of free pages of transaction {transaction} is cut off")
+                continue
+            length, *_ = NUMBER.unpack_from(content)
+            numbers = np.frombuffer(content, np.uint64)[1:]
+            known = numbers[(numbers >= 2) & (numbers < self.pages)].astype(np.int64)
+            descending = bool((numbers[1:] < numbers[:-1]).all())
+            twice = bool((self.free[known] | self.reached[known]).any())
+            if length != numbers.size or known.size != numbers.size or not descending or twice:
+                self.faults.add(
+                    f"the list of free pages of transaction {transaction} holds other numbers"
+                )
+            self.free[known] = True
+
+    def trees(self) -> dict[bytes, Tree]:
+        """Return the named trees."""
+        found: dict[bytes, Tree] = {}
+        for name, _, content in self.values(MAIN, self.meta.main):
+            if isinstance(name, bytes) and len(content) == TREE_RECORD.size:
+                found[name] = tree_at(content)
+            else:
+                self.faults.add(f"the tree {_word(name)} has no description")
+        return found
+
+    def exhaust(self, name: bytes, tree: Tree) -> None:
+        """Walk a tree for its faults alone."""
+        for _ in self.values(name, tree):
+            pass
+
+    def numbered(self, name: bytes, tree: Tree) -> Iterator[tuple[int, int, bytes]]:
+        """Yield the values of a tree whose keys are numbers."""
+        for key, at, content in self.values(name, tree):
+            if isinstance(key, int):
+                yield key, at, content
+
+    def values(self, name: bytes, tree: Tree) -> Iterator[Value]:
+        """Yield the values of a tree in the order of its keys.
+
+        A leaf page that is not where or what it should be is left out as a whole; of others, what
+        lies between the keys that the branches say.
+        """
+        what = name.decode("ascii", "replace")
+        counted = {"branch pages": 0, "leaf pages": 0, "overflow pages": 0, "entries": 0}
+        said = (tree.branches, tree.leaves, tree.overflows, tree.entries)
+        before = self.faults.count
+        last: _Key = None
+        stack: list[tuple[int, int, _Key, _Key]] = []
+        if tree.root != NO_PAGE:
+            stack.append((tree.root, 1, None, None))
+        elif tree.depth:
+            self.faults.add(f"{what}: it is empty, but {tree.depth} pages deep")
+        while stack:
+            number, depth, low, high = stack.pop()
+            taken = self._take(what, number, depth, tree.depth)
+            if taken is None:
+                continue
+            page, is_leaf = taken
+            nodes, wrong = nodes_of(page, leaf=is_leaf)
+            for fault in wrong:
+                self.faults.add(f"{what}: page {number} is damaged: {fault}")
+            if not is_leaf:
+                counted["branch pages"] += 1
+                stack.extend(self._children(what, number, nodes, tree.flags, depth, low, high))
+                continue
+            counted["leaf pages"] += 1
+            if not nodes:
+                self.faults.add(f"{what}: page {number} is damaged: it is empty")
+            for node in nodes:
+                key = order_of(node.key, tree.flags)
+                wrong_key = self._wrong_key(node.key, key, tree.flags, low, last, high)
+                if wrong_key:
+                    self.faults.add(f"{what}: page {number} at {node.at}: {wrong_key}")
+                    continue
+                last = key
+                counted["entries"] += 1
+                if node.flags & ~BIG != (TREE if name == MAIN else 0):
+                    self.faults.add(
+                        f"{what}: page {number} at {node.at}: a value with the flags "
+                        f"{node.flags:#x}"
+                    )
+                    continue
+                size = node.low | node.high << 16
+                if not node.flags & BIG:
+                    at = node.value_at
+                    yield Value(key, number * len(page) + at, page[at : at + size])
+                    continue
+                (big,) = NUMBER.unpack_from(page, node.value_at)
+                pages = (HEADER - 1 + size) // len(page) + 1
+                counted["overflow pages"] += pages
+                content = self._take_big(f"{what}: page {number} at {node.at}", big, pages, size)
+                if content is not None:
+                    yield Value(key, big * len(page) + HEADER, content)
+        if self.faults.count == before:
+            for (counter, found), expected in zip(counted.items(), said, strict=True):
+                if found != expected:
+                    self.faults.add(f"{what}: it has {found} {counter} (expected {expected})")
+
+    def check_all_used(self) -> None:
+        """Note pages that are neither in a tree nor free. It makes sense after whole walks only."""
+        unused = np.flatnonzero(~(self.reached | self.free)[2:]) + 2
+        if unused.size:
+            self.faults.add(
+                f"neither in use nor free: {count_of(unused.size, 'page')} (the first: {unused[0]})"
+            )
+
+    def _take(self, what: str, number: int, depth: int, deepest: int) -> tuple[bytes, bool] | None:
+        """Return a page of a tree and whether it is a leaf, or note why there is none."""
+        page = self._claim(what, number, 1) and self.file.page(number)
+        if not page:
+            if page == b"":
+                self.faults.add(f"{what}: page {number} is missing: the file ends before it")
+            return None
+        found, _, flags, _, _ = PAGE_HEADER.unpack_from(page, 0)
+        if found != number or flags not in (BRANCH, LEAF):
+            self.faults.add(
+                f"{what}: page {number} is damaged: it says it is page {found} with the flags "
+                f"{flags:#x}"
+            )
+        elif depth <= _MAX_DEPTH:
+            if (flags == LEAF) != (depth == deepest):
+                self.faults.add(f"{what}: page {number} is at depth {depth} of {deepest}")
+            return page, flags == LEAF
+        else:
+            self.faults.add(f"{what}: page {number} is more than {_MAX_DEPTH} pages deep")
+        self.reached[number] = False
+        return None
+
+    def _take_big(self, where: str, number: int, pages: int, size: int) -> bytes | None:
+        """Return the content of overflow pages, or note why there is none."""
+        if not self._claim(where, number, pages):
+            return None
+        at = number * self.file.page_bytes
+        raw = self.file.read(at, HEADER + size)
+        if not raw:
+            self.faults.add(f"{where}: page {number} is missing: the file ends before it")
+            return None
+        found, _, flags, low, high = PAGE_HEADER.unpack_from(raw, 0)
+        length = low | high << 16 if sys.byteorder == "little" else low << 16 | high
+        if found != number or flags != OVERFLOW or length != pages:
+            self.faults.add(
+                f"{where}: page {number} is damaged: it says it is page {found} with the flags "
+                f"{flags:#x} and {length} pages (expected {pages})"
+            )
+            self.reached[number : number + pages] = False
+            return None
+        return raw[HEADER:]
+
+    def _wrong_key(
+        self, raw: bytes, key: int | bytes, flags: int, low: _Key, last: _Key, high: _Key
+    ) -> str:
+        """Return what is wrong with a key of a leaf, if anything."""
+        if not raw or (flags & INTEGER_KEYS and len(raw) != 8):
+            return f"a key of {count_of(len(raw), 'byte')}"
+        if (
+            (low is not None and key < low)  # type: ignore[operator]
+            or (high is not None and key >= high)  # type: ignore[operator]
+            or (last is not None and key <= last)  # type: ignore[operator]
+        ):
+            return f"the key {_word(key)} is not in its place"
+        return ""
+
+    def _claim(self, what: str, number: int, pages: int) -> bool:
+        end = number + pages
+        if number < 2 or end > self.pages:
+            self.faults.add(f"{what}: it refers to page {number} of {self.pages}")
+        elif self.reached[number:end].any() or self.free[number:end].any():
+            self.faults.add(f"{what}: page {number} is in use twice, or free")
+            self.disputed[number:end] |= self.free[number:end]
+        else:
+            self.reached[number:end] = True
+            return True
+        return False
+
+    def _children(
+        self,
+        what: str,
+        number: int,
+        nodes: list[Node],
+        flags: int,
+        depth: int,
+        low: _Key,
+        high: _Key,
+    ) -> list[tuple[int, int, _Key, _Key]]:
+        """Return what stands below a branch page, the last child first."""
+        least = 1 if what == FREE.decode() else 2  # the engine asserts it
+        if len(nodes) < least:
+            self.faults.add(f"{what}: page {number} is damaged: its branches are {len(nodes)}")
+        found: list[tuple[int, int, _Key, _Key]] = []
+        ends = [low, *(order_of(node.key, flags) for node in nodes[1:]), high]
+        for index, node in enumerate(nodes):
+            child = node.low | node.high << 16 | node.flags << 32
+            here, after = ends[index], ends[index + 1]
+            sized = index == 0 or not flags & INTEGER_KEYS or len(node.key) == 8
+            ordered = here is None or after is None or here < after  # type: ignore[operator]
+            if not sized or not ordered:
+                self.faults.add(
+                    f"{what}: page {number} is damaged: branch {index} is not in its place"
+                )
+            found.append((child, depth + 1, here, after))
+        return found[::-1]
+
+
+def _word(key: int | bytes) -> str:
+    return str(key) if isinstance(key, int) else ascii(key[:40])

@@ -1,0 +1,19 @@
+"""Maintenance: verify, repair, compact, resize, convert and merge whole stores."""
+
+from __future__ import annotations
+
+from diskreplay.maintenance.merging import merge
+from diskreplay.maintenance.repairing import Repair, repair
+from diskreplay.maintenance.rewriting import Rewritten, compact, convert, resize
+from diskreplay.maintenance.verification import verify
+
+__all__ = [
+    "Repair",
+    "Rewritten",
+    "compact",
+    "convert",
+    "merge",
+    "repair",
+    "resize",
+    "verify",
+]

@@ -1,0 +1,25 @@
+"""Schema: the named, typed fields of a transition, and the check that values fit them."""
+
+from __future__ import annotations
+
+from diskreplay.schema.row_check import only_row
+from diskreplay.schema.schema import (
+    STANDARD_FIELDS,
+    Array,
+    Field,
+    Schema,
+    SchemaLike,
+    fields_of,
+    infer_schema,
+)
+
+__all__ = [
+    "STANDARD_FIELDS",
+    "Array",
+    "Field",
+    "Schema",
+    "SchemaLike",
+    "fields_of",
+    "infer_schema",
+    "only_row",
+]

@@ -1,0 +1,87 @@
+"""Store: a directory with an LMDB environment, its locks, commits and state; it knows bytes."""
+
+from __future__ import annotations
+
+from diskreplay.store.creation import beside, check_outside, sync, work_directory
+from diskreplay.store.directory import FORMAT, holds_store, raise_format
+from diskreplay.store.files import DATA, HIDDEN, LOCK, StoreDirectory
+from diskreplay.store.locks import ALONE, openers
+from diskreplay.store.notes import make_known
+from diskreplay.store.os_errors import explained, ours, real_path, remove_tree, started
+from diskreplay.store.pinned_pages import PinnedPagesWarning
+from diskreplay.store.replacing import replacing
+from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
+from diskreplay.store.soundness import check_data_file
+from diskreplay.store.state import (
+    KINDS,
+    RUN_SETTINGS,
+    Identity,
+    State,
+    check_run,
+    checksum_in,
+    identity_of,
+    laid_over,
+    priorities_of,
+    record_head,
+    schema_of,
+    settings_of,
+    state_of,
+    write_id_in,
+)
+from diskreplay.store.store import DURABILITIES, Snapshot, Store, Transaction
+from diskreplay.store.tables import TABLES
+from diskreplay.store.unopened import PathLike, pinned, reading
+from diskreplay.store.waiting import WaitingWarning
+
+__all__ = [
+    "ALONE",
+    "DATA",
+    "DURABILITIES",
+    "FORMAT",
+    "HIDDEN",
+    "KINDS",
+    "LOCK",
+    "RUN_SETTINGS",
+    "TABLES",
+    "Identity",
+    "PathLike",
+    "PinnedPagesWarning",
+    "Snapshot",
+    "Span",
+    "State",
+    "Store",
+    "StoreDirectory",
+    "Transaction",
+    "WaitingWarning",
+    "beside",
+    "check_data_file",
+    "check_outside",
+    "check_run",
+    "checksum_in",
+    "complete",
+    "explained",
+    "holds_store",
+    "identity_of",
+    "laid_over",
+    "make_known",
+    "openers",
+    "ours",
+    "pinned",
+    "priorities_of",
+    "raise_format",
+    "reading",
+    "real_path",
+    "record_head",
+    "remove_tree",
+    "replacing",
+    "schema_of",
+    "settings_of",
+    "spans_of",
+    "started",
+    "state_of",
+    "sync",
+    "with_live",
+    "work_directory",
+    "write_id_in",
+    "writer_of",
+]

@@ -1,0 +1,175 @@
+"""The directory of a store: what is in it, and whether it is one.
+
+::
+
+    PATH/
+      diskreplay.json       format, uuid, features; written before the directory has its name
+      data.mdb  lock.mdb    the LMDB environment
+      data.known            what data.mdb looked like when diskreplay wrote it last, see notes.py
+      *.lock  openers/      who has the store open, see locks.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from diskreplay.errors import (
+    DamageError,
+    FormatVersionError,
+    NotAStoreError,
+    StorageError,
+)
+from diskreplay.records import KNOWN_FEATURES, check_features
+from diskreplay.store.files import (
+    FILES,
+    HIDDEN,
+    LOCK,
+    MANIFEST,
+    OPENERS,
+    StoreDirectory,
+)
+from diskreplay.store.os_errors import explained
+
+FORMAT = 2
+KNOWN_FORMATS = (1, 2)
+
+_MANIFEST_BYTES = 1 << 16
+_MOST_LOCK_BYTES = 16 << 20  # some 250 times as much as the table of readers takes
+
+
+def holds_store(path: Path) -> bool:
+    """Return whether `path` is a store; False means that one may be made there.
+
+    Raises NotAStoreError when something else is in the way.
+    """
+    return _is_store(path, "choose a new directory")
+
+
+def check_store(path: Path) -> None:
+    """Raise NotAStoreError where there is no store to read."""
+    way_out = "give the path of a store"
+    if not _is_store(path, way_out):
+        raise NotAStoreError(
+            f"{path} holds no store: {way_out}; ReplayBuffer(capacity, path=...) makes one"
+        )
+
+
+def _is_store(path: Path, way_out: str) -> bool:
+    try:
+        names = sorted(entry.name for entry in path.iterdir())
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError:
+        raise NotAStoreError(f"{path} is a file or inside one, not a store: {way_out}") from None
+    except OSError as error:
+        raise StorageError(f"cannot look into {path}: {explained(error, path)}") from None
+    if names and MANIFEST not in names:
+        shown = [name for name in names if not name.startswith(".diskreplay-")] or names
+        raise NotAStoreError(
+            f"{path} is not a diskreplay store: expected {MANIFEST} in it (found "
+            f"{', '.join(shown[:3])}{' ...' if len(shown) > 3 else ''}): {way_out}"
+        )
+    return bool(names)
+
+
+def is_of_store(name: str) -> bool:
+    """Return whether a name in a store's directory is one of a store's own."""
+    return name in (*FILES, OPENERS) or name.startswith(HIDDEN)
+
+
+def check_kinds(path: Path) -> None:
+    """Raise DamageError for what could change other files, hang, or take all memory.
+
+    That is a link or a pipe in a store, and a lock file that the engine would map whole.
+    """
+    try:
+        with StoreDirectory(path) as directory:
+            for name in (*FILES, OPENERS):
+                try:
+                    found = directory.status(name)
+                except FileNotFoundError:
+                    continue
+                what, is_right = "file", stat.S_ISREG(found.st_mode)
+                if name == OPENERS:
+                    what, is_right = "directory", stat.S_ISDIR(found.st_mode)
+                if not is_right:
+                    raise DamageError(
+                        f"{path / name} is not a {what}: a store holds no links and no pipes (the "
+                        "whole directory may be a link)"
+                    )
+                if name == LOCK and found.st_size > _MOST_LOCK_BYTES:
+                    raise DamageError(
+                        f"{path / name} has {found.st_size} bytes (expected {_MOST_LOCK_BYTES} at "
+                        "most): remove it while nobody has the store open, and it is made anew"
+                    )
+    except OSError as error:
+        raise StorageError(f"cannot look into {path}: {explained(error, path)}") from None
+
+
+class Manifest(NamedTuple):
+    """What the manifest of a store says."""
+
+    format: int
+    uuid: str
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return what the manifest of a store says.
+
+    Raises FormatVersionError where its format or one of its features is not known.
+    """
+    file = path / MANIFEST
+    try:
+        with StoreDirectory(path) as directory:
+            manifest = json.loads(directory.read_small(MANIFEST, _MANIFEST_BYTES))
+        version, uuid = manifest["format"], manifest["uuid"]
+        if type(version) is not int or not isinstance(uuid, str):
+            raise TypeError
+    except FileNotFoundError:
+        raise NotAStoreError(f"{path} is not a diskreplay store: {MANIFEST} is missing") from None
+    except OSError as error:
+        raise StorageError(f"cannot read {file}: {explained(error, path)}") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise DamageError(f"{file} is damaged: expected a format version and a uuid") from None
+    if version not in KNOWN_FORMATS:
+        raise FormatVersionError(
+            f"{path} has format {version} (this diskreplay reads "
+            f"{' and '.join(map(str, KNOWN_FORMATS))}): install a newer version of diskreplay"
+        )
+    check_features(manifest.get("features", []), str(path))
+    return Manifest(version, uuid)
+
+
+def new_manifest(uuid: str) -> str:
+    """Return what the manifest of a new store says."""
+    return json.dumps({"format": FORMAT, "uuid": uuid, "features": list(KNOWN_FEATURES)}) + "\n"
+
+
+def raise_format(path: Path) -> None:
+    """Have the manifest say the newest format, so that older versions refuse what is written now.
+
+    One byte is changed where it stands: that is done or not done, whatever ends the process or the
+    machine, and who has the store open finds the file that they know.
+    """
+    failed = f"cannot make the manifest of {path} say format {FORMAT}"
+    try:
+        with StoreDirectory(path) as directory:
+            found = directory.read_small(MANIFEST, _MANIFEST_BYTES)
+            number = re.search(rb'"format"\s*:\s*(1)\s*[,}]', found)
+            if number is None:
+                raise StorageError(f"{failed}: there is no format in it that could be changed")
+            descriptor = directory.open(MANIFEST, os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, b"%d" % FORMAT, number.start(1))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"{failed}: {explained(error, path)}") from None

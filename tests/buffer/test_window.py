@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diskreplay import DamageError, Field, ReplayBuffer, Schema
+from diskreplay.buffer.window import MIN_ROWS, Window, window_rows
+
+TYPES = ["b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16"]
+SHAPES: list[tuple[int, ...]] = [(), (3,), (2, 2), (0,), (1500,)]
+
+
+@st.composite
+def schemas(draw: st.DrawFn) -> Schema:
+    names = ("state", "action", "reward", "next_state", "done", "more", "most")
+    types, shapes = st.sampled_from(TYPES), st.sampled_from(SHAPES)
+    fields = [Field(name, draw(types), draw(shapes)) for name in names if name != "reward"]
+    return Schema([*fields, Field("reward", draw(st.sampled_from(["f2", "f4", "f8", "i4"])))])
+
+
+def values_of(schema: Schema, n: int, seed: int) -> list[Any]:
+    """Return columns of any bits that a field may hold, NaN of every kind among them."""
+    rng = np.random.default_rng(seed)
+    columns = []
+    for field in schema.fields:
+        if field.dtype.kind == "b" or field.name == "done":
+            columns.append(rng.integers(0, 2, (n, *field.shape)).astype(field.dtype))
+        elif field.name == "reward":
+            columns.append(rng.integers(-100, 100, n).astype(field.dtype))
+        else:
+            raw = rng.bytes(n * field.payload_bytes)
+            columns.append(np.frombuffer(raw, field.dtype).reshape(n, *field.shape))
+    return columns
+
+
+def the_bytes(columns: list[Any]) -> list[bytes]:
+    return [column.tobytes() for column in columns]
+
+
+@given(schemas(), st.integers(0, 99), st.lists(st.integers(1, 60), max_size=6), st.booleans())
+def test_what_is_written_is_taken_bit_for_bit(
+    schema: Schema, seed: int, sizes: list[int], one_by_one: bool
+) -> None:
+    window = Window(schema, 100, 0)
+    count = 0
+    everything = values_of(schema, sum(sizes), seed)
+    for n in sizes:
+        part = [column[count : count + n] for column in everything]
+        if one_by_one:
+            for i in range(n):
+                row = {f.name: c[i] for f, c in zip(schema.fields, part, strict=True)}
+                window.write_row(count + i, schema.accept_row(row))
+        else:
+            window.write(count, part)
+        count += n
+    asked = np.arange(count + 5)
+    columns, held = window.take(asked)
+    expected = (asked >= count - window.rows) & (asked < count)
+    assert held.tolist() == expected.tolist()
+    assert len(columns) == (len(schema.fields) if held.any() else 0)
+    assert [len(column) for column in window.take(asked[:0])[0]] == [0] * len(schema.fields)
+    for column, whole, field in zip(columns, everything, schema.fields, strict=False):
+        assert column[held].tobytes() == whole[asked[held]].tobytes()
+        assert (column.dtype, column.shape[1:]) == (field.dtype, field.shape)
+        assert column.flags.c_contiguous
+        assert column.flags.writeable
+        assert column.flags.owndata or column.base is not None
+
+
+@pytest.mark.parametrize("size", [2, 5000])
+def test_what_is_taken_is_a_copy(size: int) -> None:
+    window = Window(schema_of(size), 100, 0)
+    window.write(0, values_of(schema_of(size), 3, 1))
+    before, _ = window.take(np.arange(3))
+    kept = the_bytes(before)
+    window.write(0, values_of(schema_of(size), 3, 2))
+    assert the_bytes(before) == kept
+    before[0][:] = 7
+    after, _ = window.take(np.arange(3))
+    assert the_bytes(after) == the_bytes(values_of(schema_of(size), 3, 2))
+
+
+def schema_of(size: int) -> Schema:
+    state = ("u1", (size,))
+    return Schema(
+        {"state": state, "action": "i8", "reward": "f4", "next_state": state, "done": "f4"}
+    )
+
+
+@given(st.lists(st.integers(0, 399), min_size=1, max_size=200), st.integers(1, 400))
+def test_read_rows_take_no_place_from_newer_ones(wanted: list[int], limit: int) -> None:
+    schema, wanted = schema_of(2), [write_id % limit for write_id in wanted]
+    window = Window(schema, 100, 0)
+    everything = values_of(schema, 500, 3)
+    window.write(limit, [column[limit : limit + 20] for column in everything])
+    ids = np.array(wanted)
+    window.write_below(ids, [column[ids] for column in everything], limit)
+    owners = {(limit + i) % window.rows: limit + i for i in range(20)}
+    for write_id in wanted if len(wanted) <= window.rows else []:
+        if owners.get(write_id % window.rows, -1) < limit:
+            owners[write_id % window.rows] = write_id
+    columns, held = window.take(np.arange(500))
+    assert np.flatnonzero(held).tolist() == sorted(owners.values())
+    assert the_bytes([c[held] for c in columns]) == the_bytes([c[held] for c in everything[:]])
+
+
+def test_its_size_is_what_was_allowed() -> None:
+    schema = schema_of(1000)
+    assert window_rows(schema, 10, 0) == 10
+    assert window_rows(schema, 10**6, 0) == MIN_ROWS
+    for allowed in (200_000, 1 << 20):
+        window = Window(schema, 10**6, allowed)
+        assert 0.99 * allowed < window.nbytes <= allowed
+        assert window.rows == window_rows(schema, 10**6, allowed)
+
+
+def test_chunks_are_the_rows_in_order() -> None:
+    schema = schema_of(2)
+    window = Window(schema, 100, 0)
+    everything = values_of(schema, 100, 5)
+    window.write(36, [column[36:100] for column in everything])
+    found = list(window.chunks(40, 100, 25))
+    assert [(first, len(columns[0])) for first, columns in found] == [(40, 24), (64, 25), (89, 11)]
+    for index, column in enumerate(everything):
+        parts = [columns[index] for _, columns in found]
+        assert np.concatenate(parts).tobytes() == column[40:100].tobytes()
+
+
+def test_dropped_rows_are_held_no_more() -> None:
+    schema = schema_of(2)
+    window = Window(schema, 100, 0)
+    window.write(0, values_of(schema, 10, 1))
+    window.drop_from(7)
+    assert window.take(np.arange(10))[1].tolist() == [True] * 7 + [False] * 3
+
+
+def test_rows_that_wait_for_a_commit_keep_their_places() -> None:
+    def rows(first: int, n: int) -> dict[str, Any]:
+        ids = np.arange(first, first + n)
+        states = ids[:, None].astype(np.float32)
+        return {
+            "states": states, "actions": ids, "rewards": np.zeros(n), "next_states": states,
+            "dones": np.zeros(n),
+        }  # fmt: skip
+
+    with ReplayBuffer(1000, window_bytes=0, commit_interval=1e9) as buffer:
+        buffer.extend(**rows(0, 500))
+        buffer.flush()
+        buffer.extend(**rows(500, 30))
+        buffer.get(np.arange(60))
+        for first in range(530, 730, 10):
+            buffer.extend(**rows(first, 10))
+        buffer.flush()
+        assert buffer.get(np.arange(730)).actions.tolist() == list(range(730))
+
+
+def test_a_row_of_another_write_id_is_not_given_for_a_commit() -> None:
+    window = Window(schema_of(2), 100, 0)
+    window.write(0, values_of(schema_of(2), 10, 1))
+    window.write(67, values_of(schema_of(2), 1, 2))  # in the place of 3
+    with pytest.raises(DamageError, match=r"does not hold the rows of the write ids \[0, 10\)"):
+        list(window.chunks(0, 10, 100))
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, 2**54 + 2**30 + 1, -(2**60) - 1, 10**17 + 3])
+def test_push_rounds_whole_numbers_as_extend_does(number: int) -> None:
+    with ReplayBuffer(10) as buffer:
+        buffer.push([0.0], 0, number, [0.0], False)
+        buffer.extend([[0.0]], [0], [number], [[0.0]], [False])
+        pushed, extended = buffer.get([0, 1]).rewards
+    assert pushed == extended == np.float32(np.int64(number))

@@ -1,0 +1,215 @@
+"""The house: who imports whom, what is public, what must never be there."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+
+import pytest
+from common import run_python
+
+import diskreplay
+from diskreplay.store import TABLES
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PACKAGE = Path(diskreplay.__file__).parent
+TOOLS = PACKAGE.parent / "tools"
+# The rooms of the house, each with those that it may import from; the ground is open to all.
+GROUND = {"aliases", "bell", "errors", "forks", "live_range", "validation", "version", "wording"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "schema": set(),
+    "lmdbfile": set(),
+    "records": {"schema"},
+    "sampling": set(),
+    "store": {"lmdbfile", "records", "sampling", "schema"},
+    "buffer": {"records", "sampling", "schema", "store"},
+    "maintenance": {"buffer", "lmdbfile", "records", "sampling", "schema", "store"},
+}
+GROUND_MAY_IMPORT = {
+    "errors": set(),
+    "version": set(),
+    "wording": set(),
+    "aliases": set(),
+    "bell": set(),
+    "forks": {"bell"},
+    "validation": {"errors"},
+    "live_range": {"aliases"},
+}
+# Who beside numpy is imported from which files.
+EXTERNAL = {
+    "lmdb": {"store/engine", "store/environment", "store/read_ahead", "buffer/ring"},
+    "msgpack": {"records/seals", "maintenance/recovery"},
+    "xxhash": {"records/codec", "records/seals", "store/notes"},
+}
+# What the tools take from a room; all else is the public names.
+TOOLS_TAKE = {
+    "aliases", "errors", "live_range", "validation", "wording",
+    "buffer", "lmdbfile", "maintenance", "records", "sampling", "schema", "store",
+}  # fmt: skip
+STANDARD = set(__import__("sys").stdlib_module_names)
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+FILES = sorted(str(path.relative_to(PACKAGE).with_suffix("")) for path in PACKAGE.rglob("*.py"))
+
+
+def room_of(name: str) -> str:
+    """Return the package of a file; a file of the ground is its own."""
+    return name.partition("/")[0]
+
+
+def own_imports(file: Path) -> set[str]:
+    return {
+        module.removeprefix("diskreplay.")
+        for module in imports(file)
+        if module.startswith("diskreplay.")
+    }
+
+
+def test_every_file_has_a_room() -> None:
+    rooms = {room_of(name) for name in FILES}
+    assert rooms == {*MAY_IMPORT, *GROUND, "__init__"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_imports_only_what_its_room_may(name: str) -> None:
+    room = room_of(name)
+    for module in own_imports(PACKAGE / f"{name}.py"):
+        other, _, inner = module.partition(".")
+        if name == "__init__" or (other == room and room in MAY_IMPORT):
+            continue
+        if room in GROUND:
+            assert other in GROUND_MAY_IMPORT[room]
+            continue
+        assert other in MAY_IMPORT[room] | GROUND
+        assert not inner, f"take what is exported by diskreplay.{other}"
+    roots = {module.split(".")[0] for module in imports(PACKAGE / f"{name}.py")}
+    for root in roots - STANDARD - {"diskreplay", "__future__", "numpy", "typing_extensions"}:
+        assert name in EXTERNAL[root]
+
+
+def test_the_rooms_have_no_cycle() -> None:
+    graph = {**MAY_IMPORT, **GROUND_MAY_IMPORT}
+    done: set[str] = set()
+    while len(done) < len(graph):
+        ready = {name for name, needs in graph.items() if needs <= done} - done
+        assert ready, f"a cycle among {set(graph) - done}"
+        done |= ready
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_a_room_exports_what_others_take_of_it(room: str) -> None:
+    exported = set(importlib.import_module(f"diskreplay.{room}").__all__)
+    files = [*PACKAGE.rglob("*.py"), *TOOLS.rglob("*.py")]
+    taken = {
+        alias.name
+        for file in files
+        if file.parent != PACKAGE / room
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == f"diskreplay.{room}"
+        for alias in node.names
+    }
+    assert taken == exported
+
+
+def test_the_tools_take_what_is_exported() -> None:
+    for file in TOOLS.rglob("*.py"):
+        for module in own_imports(file):
+            assert module in TOOLS_TAKE, f"{file} imports diskreplay.{module}"
+
+
+def test_all_is_what_is_visible() -> None:
+    submodules = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
+    visible = {name for name in vars(diskreplay) if not name.startswith("_")} - submodules
+    # `open` hides no module, and the version is the one dunder that is public.
+    assert visible | {"__version__"} == set(diskreplay.__all__)
+    assert diskreplay.__all__ == sorted(diskreplay.__all__)
+
+
+def test_every_error_is_public_and_a_builtin_too() -> None:
+    classes = [c for c in vars(diskreplay.errors).values() if isinstance(c, type)]
+    assert {c.__name__ for c in classes} <= set(diskreplay.__all__)
+    for error in classes:
+        assert issubclass(error, diskreplay.DiskReplayError)
+        if error is not diskreplay.DiskReplayError:
+            assert issubclass(error, ValueError | IndexError | OSError | RuntimeError)
+            assert error.__name__ in (diskreplay.errors.__doc__ or "")
+
+
+def test_importing_loads_no_framework() -> None:
+    code = """
+        import sys
+        before = {name.split(".")[0] for name in sys.modules}
+        import diskreplay
+        loaded = {name.split(".")[0] for name in sys.modules} - before - sys.stdlib_module_names
+        print(*sorted(loaded))
+    """
+    loaded = set(run_python(code).stdout.split())
+    private = {name for name in loaded if name.startswith(("_", "cython"))}
+    assert loaded - private == {"diskreplay", "numpy", "lmdb", "msgpack", "xxhash"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_module_pickles_or_asserts_or_touches_the_global_random_state(name: str) -> None:
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    forbidden = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "random"}
+    assert not forbidden & imports(PACKAGE / f"{name}.py")
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Assert)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+            is_random = node.value.attr == "random" and ast.unparse(node.value.value) == "np"
+            assert not is_random or node.attr in {"Generator", "PCG64"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_module_waits_for_what_an_interrupt_can_leave_locked(name: str) -> None:
+    # Written in Python, these have moments in which an interrupt leaves their lock taken: use Bell.
+    breakable = {"Event", "Condition", "Semaphore", "BoundedSemaphore", "Barrier", "Queue"}
+    for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+        assert not isinstance(node, ast.Attribute) or node.attr not in breakable
+        assert not isinstance(node, ast.Name) or node.id not in breakable
+
+
+def test_what_is_tested_as_the_lowest_is_what_is_declared() -> None:
+    root = PACKAGE.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    # The oldest matplotlib warns beside the newest of what it needs itself.
+    names = [name for extra in ("demo", "parquet", "test") for name in extras[extra]]
+    declared = {name.partition(";")[0] for name in [*project["dependencies"], *names]}
+    lines = (root / ".ci" / "lowest.txt").read_text().splitlines()
+    tested = {line.replace("==", ">=") for line in lines if not line.startswith("#")}
+    assert declared == tested
+
+
+def test_files_stay_small() -> None:
+    root = PACKAGE.parent
+    files = [f for d in ("diskreplay", "tools", "tests") for f in (root / d).rglob("*.py")]
+    assert not {str(f.relative_to(root)) for f in files if len(f.read_text().splitlines()) > 460}
+
+
+def test_no_other_file_lists_the_databases() -> None:
+    names = {table.name for table in TABLES}
+    root = PACKAGE.parent
+    files = [f for d in ("diskreplay", "tools") for f in (root / d).rglob("*.py")]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            listed = ast.unparse(node) if isinstance(node, ast.Tuple | ast.List | ast.Set) else ""
+            found = {name for name in names if f"'{name}'" in listed}
+            assert len(found) < 2 or file.name == "tables.py", f"{file}: {listed}"

@@ -1,0 +1,206 @@
+"""merge."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import stores
+from common import columns, contents, numbers_of
+from hypothesis import example, given, settings
+from kills import at_each_step, at_random
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.store.store import Store
+
+
+def make(kind: Any, path: Path, first: int, n: int, capacity: int, runs: int = 1) -> list[int]:
+    """Make a store of consecutive numbers, and return those that are live."""
+    for run in range(runs):
+        with kind(capacity, path=path) as buffer:
+            numbers = np.array_split(np.arange(first, first + n), runs)[run]
+            more = {"priorities": numbers / 4} if kind is PrioritizedReplayBuffer else {}
+            if numbers.size:
+                buffer.extend(**columns(int(numbers[0]), numbers.size), **more)
+    return list(range(first, first + n))[-capacity:]
+
+
+def interleaved(parts: list[list[int]]) -> list[int]:
+    """Each transition at the place that is its share of its store."""
+    marked = [
+        ((2 * i + 1) / (2 * len(part)), number, value)
+        for number, part in enumerate(parts)
+        for i, value in enumerate(part)
+    ]
+    return [value for _, _, value in sorted(marked)]
+
+
+@settings(max_examples=40)
+@given(
+    kind=st.sampled_from([ReplayBuffer, PrioritizedReplayBuffer]),
+    parts=st.lists(
+        st.tuples(st.integers(0, 40), st.integers(1, 30), st.integers(1, 3)),
+        min_size=1,
+        max_size=4,
+    ),
+    order=st.sampled_from(["sequence", "interleaved"]),
+    capacity=st.none() | st.integers(1, 60),
+)
+@example(
+    kind=PrioritizedReplayBuffer, parts=[(40, 10, 3), (7, 30, 1)], order="interleaved", capacity=12
+)
+def test_against_lists(
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: Any,
+    parts: list[tuple[int, int, int]],
+    order: str,
+    capacity: int | None,
+) -> None:
+    place = tmp_path_factory.mktemp("s")
+    paths = [place / str(i) for i in range(len(parts))]
+    lists = [
+        make(kind, path, 1000 * i, n, size, runs)
+        for i, (path, (n, size, runs)) in enumerate(zip(paths, parts, strict=True))
+    ]
+    expected = list(itertools.chain(*lists)) if order == "sequence" else interleaved(lists)
+    total = len(expected)
+    n = diskreplay.merge(list(paths), place / "out", order=order, capacity=capacity)
+    expected = expected[-(capacity or max(1, total)) :]
+    assert n == len(expected)
+    assert diskreplay.verify(place / "out") == []
+    with diskreplay.open(place / "out") as merged:
+        assert merged.count == total
+        ids = np.arange(total - n, total)
+        if n:
+            assert numbers_of(merged.get(ids)).tolist() == expected
+        merged.check()
+        if isinstance(merged, PrioritizedReplayBuffer) and n:
+            assert merged.priorities(ids).tolist() == [number / 4 for number in expected]
+            assert merged.frame == 0
+        # Each run says what of it is there.
+        whole = list(itertools.chain(*lists)) if order == "sequence" else interleaved(lists)
+        owner = [number // 1000 for number in whole]
+        for run in merged.stats()["runs"] if total else []:
+            of_store = {owner[run["first"]], owner[run["end"] - 1]}
+            assert len(of_store) == 1
+            wrote = [o for o in owner[run["first"] : run["end"]] if o in of_store]
+            assert run["rows"] == len(wrote)
+        if total:
+            assert sum(run["rows"] for run in merged.stats()["runs"]) == total
+
+
+def test_settings_extras_and_largest_priority(tmp_path: Path) -> None:
+    for name, alpha in (("a", 0.3), ("b", 0.9)):
+        path = tmp_path / name
+        with PrioritizedReplayBuffer(50, path=path, alpha=alpha, commit_interval=0) as buffer:
+            more = {"logit": np.arange(20.0), "priorities": np.full(20, 5.0)}
+            ids = buffer.extend(**columns(0, 20), **more)
+            buffer.sample(4)
+            buffer.update_priorities(ids, np.full(20, 2.0))
+    diskreplay.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    with diskreplay.open(tmp_path / "out") as merged:
+        assert isinstance(merged, PrioritizedReplayBuffer)
+        stats = merged.stats()
+        assert (stats["alpha"], stats["max_priority"], stats["priority_max"]) == (0.3, 5.0, 2.0)
+        assert merged.get([0, 39]).logit.tolist() == [0, 19]
+
+
+def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
+    a, b = stores.uniform(tmp_path / "a"), stores.prioritized(tmp_path / "b")
+    wide = stores.large(tmp_path / "wide")
+    before = contents(tmp_path)
+    out = tmp_path / "out"
+    with pytest.raises(diskreplay.MismatchError, match="only stores of one kind"):
+        diskreplay.merge([a, b], out)
+    with pytest.raises(diskreplay.MismatchError, match="only stores of the same fields"):
+        diskreplay.merge([a, wide], out)
+    with pytest.raises(diskreplay.StorageError, match="holds a store already"):
+        diskreplay.merge([a], b)
+    with pytest.raises(diskreplay.LockedError):
+        diskreplay.merge([a, a], out)
+    with pytest.raises(diskreplay.NotAStoreError):
+        diskreplay.merge([a, tmp_path / "none"], out)
+    for wrong, arguments in (("order", {"order": "random"}), ("capacity", {"capacity": 0})):
+        with pytest.raises(diskreplay.ArgumentError, match=wrong):
+            diskreplay.merge([a], out, **arguments)  # type: ignore[arg-type]
+    for nothing in ([], iter([]), "path", b"path", a, 5, None):
+        with pytest.raises(diskreplay.ArgumentError, match="list of the paths of stores"):
+            diskreplay.merge(nothing, out)  # type: ignore[arg-type]
+    with pytest.raises(diskreplay.ArgumentError, match="order"):
+        diskreplay.merge([a], out, order=np.array(["sequence"] * 2))  # type: ignore[arg-type]
+    with pytest.raises(diskreplay.StorageError, match="inside the store"):
+        diskreplay.merge([a], wide / "inner")
+    assert contents(tmp_path) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "wide"]
+
+
+def test_an_empty_store_takes_the_fields_of_the_others(tmp_path: Path) -> None:
+    ReplayBuffer(10, path=tmp_path / "empty").close()
+    a = stores.uniform(tmp_path / "a")
+    assert diskreplay.merge([tmp_path / "empty", a], tmp_path / "out") == 300
+    assert diskreplay.merge([tmp_path / "empty"], tmp_path / "nothing") == 0
+    assert diskreplay.verify(tmp_path / "nothing") == []
+
+
+def test_a_kill_at_each_step_leaves_a_whole_store_or_none(tmp_path: Path) -> None:
+    a, b = stores.uniform(tmp_path / "a"), stores.uniform(tmp_path / "b")
+    before = {path: contents(path) for path in (a, b)}
+    out = tmp_path / "out"
+    kills = 0
+    for _ in at_each_step(lambda: diskreplay.merge([a, b], out)):
+        kills += 1
+        for path in (a, b):
+            assert before[path].items() <= contents(path).items()
+        if out.exists():
+            with diskreplay.open(out, access="read") as merged:
+                assert len(merged) == 600
+            break
+    assert kills > 10
+
+
+def test_kills_at_random_moments(tmp_path: Path, long: bool) -> None:
+    paths = [tmp_path / name for name in "ab"]
+    for i, path in enumerate(paths):
+        make(PrioritizedReplayBuffer, path, 100_000 * i, 20_000, 20_000)
+    before = {path: contents(path) for path in paths}
+    out = tmp_path / "out"
+    began = time.perf_counter()
+    diskreplay.merge(paths, out)
+    rng = random.Random(0)
+    took = time.perf_counter() - began
+    moments = [rng.uniform(0, 1.2 * took) for _ in range(20 if long else 6)]
+    kills = 0
+    whole = contents(out).keys()
+    for was_killed in at_random(lambda: diskreplay.merge(paths, tmp_path / "new"), moments):
+        kills += was_killed
+        assert all(before[path].items() <= contents(path).items() for path in paths)
+        if (tmp_path / "new").exists():
+            assert diskreplay.verify(tmp_path / "new") == []
+            assert contents(tmp_path / "new").keys() == whole
+            shutil.rmtree(tmp_path / "new")
+    assert kills
+
+
+@pytest.mark.parametrize("name", ["first", "end", "rows", "pid", "host", "started"])
+def test_what_a_damaged_description_of_a_run_says_is_left_out(name: str, tmp_path: Path) -> None:
+    for letter in "ab":
+        with ReplayBuffer(10, path=tmp_path / letter) as buffer:
+            buffer.extend(**columns(0, 3))
+    store = Store(tmp_path / "a", access="exclusive")
+    try:
+        with store.transaction() as txn:
+            txn.put_run(0, {**(txn.run(0) or {}), name: b"?"})
+    finally:
+        store.close()
+    assert diskreplay.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out") == 6
+    assert diskreplay.verify(tmp_path / "out") == []
+    with diskreplay.open(tmp_path / "out") as merged:
+        assert len(merged.stats()["runs"]) >= 1

@@ -1,0 +1,157 @@
+"""compact and resize."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import stores
+from common import columns, numbers_of
+from hypothesis import example, given, settings
+from stores import told
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+
+
+def draws(path: Path) -> list[list[int]]:
+    """The next batches, of a copy."""
+    shutil.copytree(path, path.with_name("drawn"))
+    with diskreplay.open(path.with_name("drawn")) as buffer:
+        found = [numbers_of(buffer.sample(4)).tolist() for _ in range(9)] if len(buffer) else []
+    shutil.rmtree(path.with_name("drawn"))
+    return found
+
+
+STORES = [stores.uniform, stores.prioritized, stores.empty]
+
+
+@pytest.mark.parametrize("make", STORES)
+def test_compact_changes_nothing_but_the_file(make: Any, tmp_path: Path) -> None:
+    path = make(tmp_path / "s")
+    before, drawn, data = told(path), draws(path), (path / "data.mdb").read_bytes()
+    manifest, mode = (path / "diskreplay.json").read_bytes(), (path / "data.mdb").stat().st_mode
+    done = diskreplay.compact(path)
+    assert (told(path), draws(path)) == (before, drawn)
+    assert diskreplay.verify(path) == []
+    assert (path / "data.mdb").read_bytes() != data
+    assert (path / "diskreplay.json").read_bytes() == manifest
+    assert (path / "data.mdb").stat().st_mode == mode
+    assert (done.size, done.dropped, done.before_bytes) == (len(before[0]), 0, len(data))
+    assert done.after_bytes == (path / "data.mdb").stat().st_size
+    assert sorted(p.name for p in path.iterdir()) == [
+        "data.known", "data.mdb", "diskreplay.json", "lock.mdb", "openers", "openers.lock",
+        "writer.lock",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [stores.large, stores.packed, stores.packed_pages])
+def test_compact_keeps_records_of_any_size(make: Any, tmp_path: Path) -> None:
+    path = make(tmp_path / "s")
+    with diskreplay.open(path) as buffer:
+        before = [row.state.tobytes() for row in buffer]
+    diskreplay.compact(path)
+    assert diskreplay.verify(path) == []
+    diskreplay.resize(path, 17)
+    assert diskreplay.verify(path) == []
+    with diskreplay.open(path) as buffer:
+        assert [row.state.tobytes() for row in buffer] == before[-17:]
+
+
+@settings(max_examples=40)
+@given(
+    kind=st.sampled_from([ReplayBuffer, PrioritizedReplayBuffer]),
+    capacity=st.integers(1, 40),
+    sizes=st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=4),
+    others=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 70)), min_size=1, max_size=4),
+)
+@example(kind=PrioritizedReplayBuffer, capacity=10, sizes=[(25, False)], others=[(30, 3), (9, 20)])
+def test_resize_against_a_list(
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: Any,
+    capacity: int,
+    sizes: list[tuple[int, bool]],
+    others: list[tuple[int, int]],
+) -> None:
+    """Writes, clears and resizes in any order; the list holds what should be live."""
+    path = tmp_path_factory.mktemp("s") / "s"
+    live: list[int] = []
+    count = 0
+
+    def write(buffer: Any, n: int) -> None:
+        nonlocal count, live
+        more = {"priorities": np.arange(count, count + n) / 4} if hasattr(buffer, "beta") else {}
+        if n:
+            buffer.extend(**columns(count, n), **more)
+        live = [*live, *range(count, count + n)][-buffer.capacity :]
+        count += n
+
+    with kind(capacity, path=path) as buffer:
+        for n, is_cleared in sizes:
+            write(buffer, n)
+            if is_cleared:
+                buffer.clear()
+                live = []
+    for capacity, n in others:
+        before = len(live)
+        done = diskreplay.resize(path, capacity)
+        live = live[-capacity:]
+        assert (done.size, done.dropped) == (len(live), before - len(live))
+        assert diskreplay.verify(path) == []
+        with diskreplay.open(path) as buffer:
+            assert buffer.capacity == capacity
+            assert buffer.count == count
+            ids = np.arange(count - len(live), count)
+            assert len(buffer) == len(live)
+            if live:
+                assert numbers_of(buffer.get(ids)).tolist() == live == ids.tolist()
+                if kind is PrioritizedReplayBuffer:
+                    assert (buffer.priorities(ids) == ids / 4).all()
+            buffer.check()
+            write(buffer, n)
+
+
+def test_the_file_of_a_store_that_lost_half_is_small(tmp_path: Path) -> None:
+    width, n = 60, 20_000
+    with PrioritizedReplayBuffer(n, path=tmp_path / "s") as buffer:
+        states = np.random.default_rng(0).standard_normal((n, width)).astype(np.float32)
+        for _ in range(2):
+            for at in range(0, n, 1000):
+                part = states[at : at + 1000]
+                buffer.extend(part, np.zeros(1000, int), np.zeros(1000), part, np.zeros(1000))
+                buffer.flush()
+    done = diskreplay.resize(tmp_path / "s", n // 2)
+    payload = n // 2 * (2 * 4 * width + 16)
+    assert done.after_bytes <= 1.2 * payload
+    again = diskreplay.compact(tmp_path / "s")
+    assert again.after_bytes <= 1.2 * payload
+    with diskreplay.open(tmp_path / "s") as buffer:
+        buffer.clear()
+    assert diskreplay.compact(tmp_path / "s").after_bytes < 200_000
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    path = stores.uniform(tmp_path / "s")
+    steps: list[tuple[int, int]] = []
+    diskreplay.compact(path, progress=lambda done, total: steps.append((done, total)))
+    assert steps[-1] == (300, 300)
+
+
+def test_the_pages_are_in_order_after_a_wrapped_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diskreplay.maintenance.rewriting._COMMIT_BYTES", 100_000)
+    path, n = tmp_path / "s", 20_000
+    with ReplayBuffer(n, path=path) as buffer:
+        buffer.extend(**columns(0, n + n // 2))
+        payload = buffer.stats()["payload_bytes"]
+        full = buffer.stats()["records_bytes"]
+    done = diskreplay.compact(path)
+    with diskreplay.open(path) as buffer:
+        assert buffer.stats()["records_bytes"] <= 1.01 * full
+    assert done.after_bytes < 1.2 * full
+    assert payload < full

@@ -1,0 +1,295 @@
+"""A process ends, in whatever way, and another goes on where the last commit was."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from common import SUPPORT, columns, numbers_of, row, run_python
+from refused import writes_refused
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+
+TRAIN = """
+import hashlib, os, sys
+import numpy as np
+import diskreplay
+from common import columns, numbers_of, row
+
+kind, path, begin, end, how = sys.argv[1:]
+arguments = {"alpha": 0.7, "beta_frames": 300} if kind == "PrioritizedReplayBuffer" else {}
+buffer = getattr(diskreplay, kind)(700, seed=11, path=path, window_bytes=0, **arguments)
+for step in range(int(begin), int(end)):
+    buffer.push(**row(2 * step))
+    buffer.extend(**columns(2 * step + 1, 1))
+    if len(buffer) >= 32:
+        batch = buffer.sample(32)
+        numbers_of(batch)
+        print(step, hashlib.sha256(b"".join(a.tobytes() for a in batch)).hexdigest())
+        if kind == "PrioritizedReplayBuffer":
+            # Every id twice and stale ones among them, as a real loop has.
+            ids = np.concatenate([batch.indices, batch.indices, [0]])
+            buffer.update_priorities(ids, np.abs(np.sin(ids + step)) * 3)
+if how == "exit":
+    buffer.flush()
+    sys.stdout.flush()
+    os._exit(0)
+if how == "close":
+    buffer.close()
+"""
+
+
+@pytest.mark.parametrize("kind", ["ReplayBuffer", "PrioritizedReplayBuffer"])
+@pytest.mark.parametrize("how", ["exit", "close", "end"])
+def test_the_next_100_batches_are_those_of_a_run_that_never_stopped(
+    kind: str, how: str, tmp_path: Path
+) -> None:
+    def train(path: str, begin: int, end: int, how: str) -> list[str]:
+        return run_python(TRAIN, kind, tmp_path / path, begin, end, how).stdout.splitlines()
+
+    whole = train("whole", 0, 500, "end")
+    first = train("parts", 0, 400, how)
+    second = train("parts", 400, 500, "end")
+    assert len(second) == 100
+    assert [*first, *second] == whole
+
+
+def test_a_commit_happens_while_the_program_makes_no_call(tmp_path: Path) -> None:
+    code = """
+        import sys, diskreplay
+        from common import columns
+        buffer = diskreplay.ReplayBuffer(100, path=sys.argv[1], commit_interval=0.05)
+        buffer.extend(**columns(0, 7))
+        print("pushed", flush=True)
+        sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "b")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=SUPPORT,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "pushed\n"
+        reader = diskreplay.open(tmp_path / "b", access="read")
+        while len(reader) == 0:
+            assert process.poll() is None
+        assert len(reader) == 7
+        reader.close()
+        process.kill()
+    with diskreplay.open(tmp_path / "b") as buffer:
+        assert [int(e.reward * 8) for e in buffer] == list(range(7))
+
+
+def test_with_interval_zero_every_call_commits(tmp_path: Path) -> None:
+    code = """
+        import os, sys, diskreplay
+        from common import columns, row
+        buffer = diskreplay.PrioritizedReplayBuffer(100, path=sys.argv[1], commit_interval=0)
+        buffer.push(**row(0), priority=3.0)
+        buffer.extend(**columns(1, 4))
+        buffer.sample(2)
+        buffer.update_priorities([2], [8.0])
+        os._exit(9)
+    """
+    run_python(code, tmp_path / "b", check=False)
+    with diskreplay.open(tmp_path / "b") as buffer:
+        stats = buffer.stats()
+        assert (stats["size"], stats["frame"], stats["max_priority"]) == (5, 1, 8.0)
+        assert stats["commits"] == 4
+
+
+def test_a_buffer_that_nobody_closes_is_committed_when_it_goes(tmp_path: Path) -> None:
+    code = """
+        import gc, sys, diskreplay
+        from common import columns
+        def forget(name):
+            buffer = diskreplay.ReplayBuffer(9, path=sys.argv[1] + name, commit_interval=1e9)
+            buffer.extend(**columns(0, 5))
+            return buffer
+        forget("collected")
+        assert len(diskreplay.open(sys.argv[1] + "collected")) == 5
+        kept = forget("at-exit")
+        kept.itself = kept  # with this it is never collected, not even at the end
+        gc.freeze()
+    """
+    run_python(code, f"{tmp_path}/")
+    assert len(diskreplay.open(tmp_path / "at-exit")) == 5
+
+
+WRITER = """
+import sys
+import numpy as np
+import diskreplay
+from common import columns, row
+
+kind, path, seed = sys.argv[1:]
+rng = np.random.default_rng(int(seed))
+prioritized = kind == "PrioritizedReplayBuffer"
+buffer = getattr(diskreplay, kind)(500, seed=1, path=path, commit_interval=0.002, window_bytes=0)
+while True:
+    n = int(rng.integers(1, 130))
+    count = buffer.stats()["count"]
+    more = {"priorities": np.arange(count, count + n) % 97 + 0.5} if prioritized else {}
+    if n == 1:
+        buffer.push(**row(count), **({"priority": more["priorities"][0]} if prioritized else {}))
+    else:
+        buffer.extend(**columns(count, n), **more)
+    if rng.random() < 0.3:
+        buffer.flush()
+        print(count + n, flush=True)  # what the parent has read is committed
+"""
+
+
+@pytest.mark.parametrize("kind", ["ReplayBuffer", "PrioritizedReplayBuffer"])
+def test_20_kills_lose_nothing_that_was_committed(kind: str, tmp_path: Path, long: bool) -> None:
+    rng = np.random.default_rng(20)
+    path = tmp_path / "b"
+    committed = 0
+    for kill in range(500 if long else 20):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, kind, str(path), str(kill)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=SUPPORT,
+        ) as process:
+            assert process.stdout is not None
+            # Random moments: some before the store exists, most somewhere in the writing.
+            for _ in range(int(rng.integers(0, 60))):
+                committed = int(process.stdout.readline())
+            process.send_signal(signal.SIGKILL)
+            rest = process.stdout.read().split("\n")[:-1]
+            committed = max([committed, *map(int, rest)])
+        assert process.returncode == -signal.SIGKILL
+        if not path.exists():
+            assert committed == 0
+            continue
+        with diskreplay.open(path) as buffer:
+            buffer.check()
+            count = buffer.stats()["count"]
+            assert count >= committed
+            live = np.arange(max(0, count - 500), count)
+            assert numbers_of(buffer.get(live)).tolist() == live.tolist() if count else True
+            assert [int(e.reward * 8) for e in buffer] == live.tolist()
+            if kind == "PrioritizedReplayBuffer" and count:
+                found = buffer._sampler.live_priorities(int(live[0]), count)
+                np.testing.assert_array_equal(found, live % 97 + 0.5)
+            committed = count
+    assert committed > 500
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".diskreplay-new-")] == [
+        "b"
+    ]
+
+
+def test_a_kill_while_a_store_is_made_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
+    # The process kills itself at each step of the making, seen by its system calls' audit events.
+    code = """
+        import os, signal, sys, diskreplay
+        steps = 0
+        def count(event, arguments):
+            global steps
+            if event in ("open", "os.rename", "os.mkdir", "tempfile.mkdtemp", "os.chmod"):
+                steps += 1
+                if steps == int(sys.argv[2]):
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(count)
+        diskreplay.ReplayBuffer(10, path=sys.argv[1])
+        os._exit(0)
+    """
+    stores = 0
+    for step in range(1, 100):
+        path = tmp_path / str(step)
+        result = run_python(code, path, step, check=False)
+        stores += path.exists()
+        with ReplayBuffer(10, path=path) as buffer:
+            buffer.push(**row(0))
+        assert len(diskreplay.open(path)) == 1
+        if result.returncode == 0:
+            break
+    assert 0 < stores < step
+
+
+def test_the_error_of_a_background_commit_is_met_by_the_next_call(tmp_path: Path) -> None:
+    buffer = PrioritizedReplayBuffer(10**6, path=tmp_path / "b", commit_interval=0.01)
+    buffer.extend(**columns(0, 100))
+    buffer.flush()
+
+    def extend_until_refused() -> None:
+        while True:
+            buffer.extend(**columns(len(buffer), 1000))
+
+    with writes_refused(), pytest.raises(diskreplay.StorageError, match="File too large"):
+        extend_until_refused()
+    accepted = len(buffer)  # the refused rows were not taken, the others are held
+    assert accepted > 100
+    assert accepted % 1000 == 100
+    buffer.extend(**columns(accepted, 10))
+    buffer.close()
+    with diskreplay.open(tmp_path / "b") as again:
+        again.check()
+        assert [int(e.reward * 8) for e in again] == list(range(accepted + 10))
+
+
+@pytest.mark.parametrize("name", ["push", "extend", "update"])
+def test_the_call_after_a_background_commit_that_failed_commits_itself(
+    name: str, tmp_path: Path
+) -> None:
+    buffer = PrioritizedReplayBuffer(1000, path=tmp_path / "b", commit_interval=0.01)
+    buffer.extend(**columns(0, 10))
+    buffer.flush()
+    data = tmp_path / "b" / "data.mdb"
+    data.rename(tmp_path / "away")
+    buffer.push(**row(10))
+    end = time.monotonic() + 60
+    while not buffer._commit_failed:
+        assert time.monotonic() < end, "nobody remembers that the commit failed"
+        time.sleep(0.005)
+    calls: dict[str, Callable[[], Any]] = {
+        "push": lambda: buffer.push(**row(11)),
+        "extend": lambda: buffer.extend(**columns(11, 5)),
+        "update": lambda: buffer.update_priorities([0], [7.0]),
+    }
+    with pytest.raises(diskreplay.StorageError, match=r"data\.mdb"):
+        calls[name]()
+    assert (len(buffer), buffer.max_priority) == (11, 1.0)
+    (tmp_path / "away").rename(data)
+    calls[name]()
+    assert not buffer._commit_failed
+    numbers = list(range(len(buffer)))
+    buffer.close()
+    with diskreplay.open(tmp_path / "b") as again:
+        assert [int(e.reward * 8) for e in again] == numbers
+
+
+def test_a_large_extend_that_fails_is_undone_whole(tmp_path: Path) -> None:
+    buffer = PrioritizedReplayBuffer(10**5, path=tmp_path / "b", window_bytes=0, seed=2)
+    buffer.extend(**columns(0, 100), priorities=np.linspace(1, 2, 100))
+    buffer.flush()
+    before = buffer.stats()
+    with writes_refused(), pytest.raises(diskreplay.StorageError):
+        buffer.extend(**columns(100, 50_000), priorities=np.full(50_000, 9.0))
+    assert buffer.stats() == before
+    buffer.check()
+    assert buffer.extend(**columns(100, 50_000))[0] == 100
+    numbers_of(buffer.sample(100))
+
+
+def test_alpha_may_change_on_reopening(tmp_path: Path) -> None:
+    priorities = np.linspace(0, 5, 50).astype(np.float32)
+    with PrioritizedReplayBuffer(50, alpha=0.3, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 50), priorities=priorities)
+    with PrioritizedReplayBuffer(50, alpha=1.0, epsilon=0.25, path=tmp_path / "b") as buffer:
+        tree = buffer._sampler
+        buffer.sample(1)
+        expected = priorities.astype(np.float64) + 0.25
+        assert tree._tree.masses(np.arange(50)).tolist() == expected.tolist()

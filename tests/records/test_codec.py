@@ -1,0 +1,342 @@
+"""Codec: columns to records and back, what any msgpack reader sees, and what damage is found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
+
+from diskreplay import DamageError, Schema
+from diskreplay.records.codec import Codec
+
+DTYPES = ["?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16"]
+NUMBERS = [dtype for dtype in DTYPES if dtype not in ("?", "f2", "c8", "c16")]
+SMALL = {"state": ("f4", (2,)), "action": "i8", "reward": "f4", "next_state": "?", "done": "?"}
+
+Columns = list[np.ndarray[Any, Any]]
+
+
+def random_columns(schema: Schema, n: int, seed: int = 0) -> Columns:
+    """Columns of any bits that their types can have."""
+    generator = np.random.default_rng(seed)
+    columns = []
+    for field in schema.fields:
+        if field.dtype.kind == "b":
+            columns.append(generator.random((n, *field.shape)) < 0.5)
+        else:
+            content = generator.bytes(n * field.payload_bytes)
+            columns.append(np.frombuffer(content, field.dtype).reshape((n, *field.shape)))
+    return columns
+
+
+def decoded(codec: Codec, records: list[Any], first: int = 0) -> Columns:
+    write_ids = np.arange(first, first + len(records))
+    assert codec.faults(records, write_ids, write_ids % 10) == []
+    return codec.decode(records, write_ids, write_ids % 10)
+
+
+def assert_same(found: Columns, expected: Columns) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert one.tobytes() == other.tobytes()
+
+
+def small(n: int = 3, first: int = 0) -> tuple[Codec, Columns, list[bytes]]:
+    codec = Codec(Schema(SMALL))
+    columns = random_columns(codec.schema, n)
+    return codec, columns, codec.encode(columns, first)
+
+
+# There and back
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_and_shape_comes_back_bit_for_bit(dtype: str) -> None:
+    for shape in [(), (1,), (3,), (2, 0), (0,), (2, 3), (2, 1, 2)]:
+        kind = (dtype, shape)
+        schema = Schema(dict.fromkeys(("state", "action", "reward", "next_state", "done"), kind))
+        codec = Codec(schema)
+        for n in (1, 2, 17):
+            columns = random_columns(schema, n, seed=n)
+            records = codec.encode(columns, first_write_id=5)
+            assert [len(record) for record in records] == [codec.record_bytes] * n
+            assert_same(decoded(codec, records, first=5), columns)
+            assert_same(decoded(codec, list(map(memoryview, records)), first=5), columns)
+
+
+@pytest.mark.parametrize(
+    ("size", "header"),
+    [
+        (0, b"\xc4\x00"),
+        (255, b"\xc4\xff"),
+        (256, b"\xc5\x01\x00"),
+        (65_535, b"\xc5\xff\xff"),
+        (65_536, b"\xc6\x00\x01\x00\x00"),
+    ],
+)
+def test_arrays_have_the_smallest_bin_header_of_their_size(size: int, header: bytes) -> None:
+    codec = Codec(Schema({**SMALL, "state": ("u1", (size,))}))
+    columns = random_columns(codec.schema, 2)
+    records = codec.encode(columns, 0)
+    payload = columns[0][1].tobytes()
+    assert records[1][19:].startswith(header + payload)
+    assert msgpack.unpackb(records[1])[2] == payload
+    assert_same(decoded(codec, records), columns)
+
+
+@pytest.mark.parametrize(("extras", "head"), [(8, b"\x9f"), (9, b"\xdc\x00\x10"), (20, b"\xdc")])
+def test_many_fields_have_the_long_array_header(extras: int, head: bytes) -> None:
+    kinds = {f"x{i}": (DTYPES[i % 14], (3,)[: i % 2]) for i in range(extras)}
+    codec = Codec(Schema({**SMALL, **kinds}))
+    columns = random_columns(codec.schema, 4)
+    records = codec.encode(columns, 9)
+    assert records[0].startswith(head)
+    assert len(msgpack.unpackb(records[0])) == 2 + 5 + extras
+    assert_same(decoded(codec, records, first=9), columns)
+
+
+def test_scalars_have_full_width_whatever_their_value() -> None:
+    codec = Codec(Schema({**SMALL, **{dtype: dtype for dtype in DTYPES if dtype != "?"}}))
+    markers = dict(zip(NUMBERS, b"\xcc\xcd\xce\xcf\xd0\xd1\xd2\xd3\xca\xcb", strict=True))
+    for value in (0, 1, 100):
+        columns = [np.full((1, *f.shape), value, f.dtype) for f in codec.schema.fields]
+        expected = b""
+        for column, name in zip(columns[5:], codec.schema.names[5:], strict=True):
+            if name in markers:
+                expected += bytes([markers[name]]) + column.astype(f">{name}").tobytes()
+            else:
+                expected += bytes([0xC4, column.nbytes]) + column.astype(f"<{name}").tobytes()
+        [record] = codec.encode(columns, 0)
+        assert record.endswith(expected)
+        assert len(record) == codec.record_bytes
+
+
+def test_the_layout_of_a_record_is_as_documented() -> None:
+    codec = Codec(Schema(SMALL))
+    values = ([[1.0, -2.0]], [-3], [0.5], [True], [False])
+    columns = [np.array(v, f.dtype) for v, f in zip(values, codec.schema.fields, strict=True)]
+    [record] = codec.encode(columns, first_write_id=258)
+    body = bytes.fromhex(
+        "d3 0000000000000102"  # the write id
+        "c4 08 0000803f 000000c0"  # an array, little-endian
+        "d3 fffffffffffffffd"  # numbers, big-endian
+        "ca 3f000000"
+        "c3 c2"  # bools
+    )
+    assert record == b"\x97\xcf" + xxh3_64_intdigest(body).to_bytes(8, "big") + body
+    assert codec.record_bytes == len(record)
+
+
+def test_arrays_in_any_order_of_memory_are_stored_in_c_order() -> None:
+    codec = Codec(Schema({**SMALL, "state": ("f4", (2, 3)), "next_state": ("?", (2,))}))
+    columns = random_columns(codec.schema, 4)
+    strided = [np.asfortranarray(columns[0]), *(np.repeat(c, 2, 0)[::2] for c in columns[1:])]
+    assert not strided[1].flags.c_contiguous
+    assert codec.encode(strided, 0) == codec.encode(columns, 0)
+
+
+def test_no_transitions_are_no_records() -> None:
+    codec = Codec(Schema(SMALL))
+    empty = random_columns(codec.schema, 0)
+    assert codec.encode(empty, 3) == []
+    assert_same(decoded(codec, []), empty)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2**31, 2**63 - 4])
+def test_write_ids_count_on_from_the_first(first: int) -> None:
+    codec, columns, records = small(3, first)
+    assert [msgpack.unpackb(record)[1] for record in records] == [first, first + 1, first + 2]
+    assert_same(decoded(codec, records, first), columns)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_decoded_columns_are_fresh_native_writable_and_contiguous(n: int) -> None:
+    kinds = {dtype.strip("?") or "flag": (dtype, ()) for dtype in DTYPES}
+    arrays = {f"{name}s": (dtype, (3,)) for name, (dtype, _) in kinds.items()}
+    codec = Codec(Schema({**SMALL, **kinds, **arrays}))
+    records = codec.encode(random_columns(codec.schema, n), 0)
+    first, second = decoded(codec, records), decoded(codec, records)
+    wrong = []
+    for field, column, other in zip(codec.schema.fields, first, second, strict=True):
+        flags = column.flags
+        sound = column.dtype.isnative and flags.c_contiguous and flags.aligned and flags.writeable
+        if not sound or column.base is not None or np.shares_memory(column, other):
+            wrong.append(str(field))
+    assert wrong == []
+
+
+# What any msgpack reader sees
+
+values_of = {
+    **{f"u{2**k}": st.integers(0, 2 ** (8 * 2**k) - 1) for k in range(4)},
+    **{f"i{2**k}": st.integers(-(2 ** (8 * 2**k - 1)), 2 ** (8 * 2**k - 1) - 1) for k in range(4)},
+    "f4": st.floats(width=32),
+    "f8": st.floats(),
+    "?": st.booleans(),
+}
+
+
+@given(st.data())
+def test_any_msgpack_reader_finds_the_numbers_that_were_pushed(data: st.DataObject) -> None:
+    scalars = data.draw(st.lists(st.sampled_from(sorted(values_of)), max_size=14))
+    array_dtype = data.draw(st.sampled_from(DTYPES))
+    shape = tuple(data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=3)))
+    kinds: dict[str, Any] = {**SMALL, "state": (array_dtype, shape)}
+    kinds |= {f"x{i}": dtype for i, dtype in enumerate(scalars)}
+    schema = Schema(kinds)
+    columns = random_columns(schema, 1, seed=data.draw(st.integers(0, 99)))
+    pushed = [data.draw(values_of[dtype]) for dtype in scalars]
+    columns[5:] = [np.array([v], dtype) for v, dtype in zip(pushed, scalars, strict=True)]
+    write_id = data.draw(st.integers(0, 2**63 - 2))
+    [record] = Codec(schema).encode(columns, write_id)
+    checksum, found_id, state, *numbers = msgpack.unpackb(record)
+    assert found_id == write_id
+    assert state == columns[0].astype(columns[0].dtype.newbyteorder("<")).tobytes()
+    expected = [column[0].item() for column in columns[1:]]
+    assert list(map(repr, numbers)) == list(map(repr, expected))
+    assert list(map(repr, numbers[4:])) == list(map(repr, pushed))
+    head = 10 if len(schema.fields) < 14 else 12
+    assert checksum == xxh3_64_intdigest(record[head:])
+    assert_same(decoded(Codec(schema), [record], write_id), columns)
+
+
+# Damage
+
+
+def one_fault(codec: Codec, records: list[Any], write_ids: list[int]) -> str:
+    """The message, the same from faults and from decode."""
+    ids = np.array(write_ids)
+    [fault] = codec.faults(records, ids, ids % 10)
+    with pytest.raises(DamageError) as caught:
+        codec.decode(records, ids, ids % 10)
+    assert str(caught.value) == fault
+    return fault
+
+
+def test_every_flipped_bit_of_a_record_is_found() -> None:
+    codec, _, [before, record, after] = small()
+    for bit in range(8 * len(record)):
+        damaged = bytearray(record)
+        damaged[bit // 8] ^= 1 << bit % 8
+        fault = one_fault(codec, [before, bytes(damaged), after], [0, 1, 2])
+        assert fault.startswith("the record of write id 1 in slot 1 is damaged: its ")
+        reason = "first bytes are not those of a record" if bit < 16 else "checksum does not match"
+        assert reason in fault
+
+
+def test_every_other_byte_at_every_place_is_found() -> None:
+    codec, _, [record] = small(1)
+    damaged = []
+    for at in range(len(record)):
+        for byte in set(range(256)) - {record[at]}:
+            damaged.append(record[:at] + bytes([byte]) + record[at + 1 :])
+    write_ids = np.zeros(len(damaged), np.int64)
+    assert len(codec.faults(damaged, write_ids, write_ids)) == 255 * len(record)
+
+
+def test_swapped_neighbouring_bytes_are_found() -> None:
+    codec, _, [record] = small(1)
+    for at in range(len(record) - 1):
+        if record[at] != record[at + 1]:
+            swapped = record[:at] + record[at : at + 2][::-1] + record[at + 2 :]
+            assert "is damaged" in one_fault(codec, [swapped], [0])
+
+
+def test_a_record_of_another_write_id_is_found() -> None:
+    codec, _, records = small(3, first=7)
+    fault = one_fault(codec, [records[0], records[0], records[2]], [7, 8, 9])
+    assert fault == "the record of write id 8 in slot 8 is damaged: it holds write id 7"
+    fault = one_fault(codec, [records[0]], [17])  # one lap later in the same slot
+    assert fault == "the record of write id 17 in slot 7 is damaged: it holds write id 7"
+
+
+@pytest.mark.parametrize("cut", [1, 2, 10, 20])
+def test_a_record_of_another_size_is_found(cut: int) -> None:
+    codec, _, [before, record, after] = small()
+    size = len(record)
+    for wrong in (record[:-cut], record[cut:], record + record[:cut], bytes(cut) + record):
+        fault = one_fault(codec, [before, wrong, after], [0, 1, 2])
+        assert fault == (
+            f"the record of write id 1 in slot 1 is damaged: "
+            f"it has {len(wrong)} bytes (expected {size})"
+        )
+
+
+def test_bytes_moved_from_one_record_to_its_neighbour_are_found() -> None:
+    codec, _, [first, second] = small(2)
+    records = [first + second[:1], second[1:]]
+    write_ids = np.arange(2)
+    assert len(codec.faults(records, write_ids, write_ids)) == 2
+
+
+def test_a_missing_record_is_found() -> None:
+    codec, _, records = small()
+    for nothing in (b"", memoryview(b"")):
+        fault = one_fault(codec, [records[0], nothing, records[2]], [0, 1, 2])
+        assert fault == "the record of write id 1 in slot 1 is damaged: it is missing"
+        assert one_fault(codec, [nothing], [12]).startswith(
+            "the record of write id 12 in slot 2 is"
+        )
+
+
+def test_zeros_in_place_of_a_record_are_what_was_never_written() -> None:
+    codec, _, records = small()
+    fault = one_fault(codec, [records[0], bytes(codec.record_bytes), records[2]], [0, 1, 2])
+    assert fault.endswith("is damaged: it is missing")
+
+
+def test_a_record_of_another_schema_of_the_same_size_is_found() -> None:
+    codec = Codec(Schema({**SMALL, "x": "?", "y": "?"}))
+    other = Codec(Schema({**SMALL, "x": "u1"}))
+    assert codec.record_bytes == other.record_bytes
+    [record] = other.encode(random_columns(other.schema, 1), 0)
+    assert other.faults([record], np.zeros(1), np.zeros(1)) == []
+    fault = one_fault(codec, [record], [0])
+    assert fault.endswith("its first bytes are not those of a record of this schema")
+
+
+def test_faults_lists_every_bad_record_and_decode_names_the_first() -> None:
+    codec, _, records = small(8, first=40)
+    flipped = records[6][:-1] + bytes([records[6][-1] ^ 1])
+    wrong_head = b"\x98" + records[7][1:]
+    found = [records[0], b"", records[2], records[3][:-1], records[5], records[5]]
+    write_ids = np.arange(40, 48)
+    faults = codec.faults([*found, flipped, wrong_head], write_ids, write_ids % 10)
+    assert faults == [
+        "the record of write id 41 in slot 1 is damaged: it is missing",
+        f"the record of write id 43 in slot 3 is damaged: it has {len(records[0]) - 1} bytes "
+        f"(expected {len(records[0])})",
+        "the record of write id 44 in slot 4 is damaged: it holds write id 45",
+        "the record of write id 46 in slot 6 is damaged: its checksum does not match its bytes",
+        "the record of write id 47 in slot 7 is damaged: its first bytes are not those of a "
+        "record of this schema",
+    ]
+    with pytest.raises(DamageError, match=r"^the record of write id 41 in slot 1 .*missing$"):
+        codec.decode([*found, flipped, wrong_head], write_ids, write_ids % 10)
+
+
+def test_records_that_are_all_bad_are_all_listed() -> None:
+    codec, _, _ = small()
+    write_ids = np.arange(4)
+    assert len(codec.faults([b"", b"x", b"", b"yz"], write_ids, write_ids)) == 4
+
+
+def test_a_sound_batch_has_no_faults() -> None:
+    codec, _, records = small(100)
+    order = np.random.default_rng(3).permutation(100)
+    assert codec.faults([records[i] for i in order], order, order) == []
+
+
+def test_a_bool_whose_byte_is_neither_0_nor_1_is_written_as_true() -> None:
+    base = {"state": "f4", "action": "i8", "reward": "f4", "next_state": "f4", "done": "f4"}
+    codec = Codec(Schema({**base, "flag": "?"}))
+    odd = np.array([2, 0, 255], np.uint8).view(np.bool_)
+    columns = [np.zeros(3, f.dtype) for f in codec.schema.fields[:5]]
+    records = codec.encode([*columns, odd], 0)
+    assert [msgpack.unpackb(record)[-1] for record in records] == [True, False, True]

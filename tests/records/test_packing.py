@@ -1,0 +1,407 @@
+"""Records that share a value: the rule, the store against a naive twin, the size of real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import test_model
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from stores import change, laid_out, stored
+from test_store import read as read_alone
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, Schema, verify
+from diskreplay.records.codec import Codec, record_bytes_of
+from diskreplay.records.grouping import Packing, packing_for, slot_bytes
+from diskreplay.store.store import Store
+from diskreplay.wording import count_of
+
+FRAMING = 28  # of states of 256 bytes or more, action, reward and done
+PRIORITY = slot_bytes(Packing(1, 4032)) / 1000  # bytes of disk a slot
+
+
+def schema_of(payload_bytes: int) -> dict[str, Any]:
+    """Five fields with this payload."""
+    pixels = payload_bytes - 16
+    return {
+        "state": ("uint8", (pixels // 2,)),
+        "action": "int64",
+        "reward": "float32",
+        "next_state": ("uint8", (pixels - pixels // 2,)),
+        "done": "float32",
+    }
+
+
+def rows_of(first: int, n: int, payload_bytes: int) -> dict[str, Any]:
+    """Transitions that are told from all others by their number, as arguments of `extend`."""
+    pixels = payload_bytes - 16
+    numbers = np.arange(first, first + n)
+    found = np.random.default_rng([first, n]).integers(0, 256, (n, pixels), np.uint8)
+    return {
+        "states": found[:, : pixels // 2],
+        "actions": numbers,
+        "rewards": numbers % 1000,
+        "next_states": found[:, pixels // 2 :],
+        "dones": numbers % 2,
+    }
+
+
+# The rule
+
+
+def costs_of(record_bytes: int) -> dict[int, float]:
+    """The disk space of a record by how many of them share a value."""
+    most = max(1, min(64, 48 * 1024 // record_bytes))
+    return {n: slot_bytes(Packing(n, record_bytes)) for n in range(1, most + 1)}
+
+
+def test_a_value_holds_the_fewest_records_that_cost_a_tenth_more_at_most() -> None:
+    for record_bytes in [*range(19, 5000), *range(5000, 70_000, 37), 10**6, 2**40]:
+        packing, costs = packing_for(record_bytes), costs_of(record_bytes)
+        assert packing.record_bytes == record_bytes
+        cost = costs[packing.per_value]
+        if cost <= 1.1 * record_bytes:
+            fewer = range(1, packing.per_value)
+            assert not [n for n in fewer if costs[n] <= 1.1 * record_bytes]
+        else:
+            assert cost == min(costs.values())
+
+
+@pytest.mark.parametrize(
+    ("record_bytes", "per_value"), [(74, 3), (522, 15), (970, 1), (3084, 5), (28_268, 1)]
+)
+def test_these_were_found_by_hand(record_bytes: int, per_value: int) -> None:
+    assert packing_for(record_bytes).per_value == per_value
+
+
+def test_no_record_costs_more_than_a_sixth_of_its_size() -> None:
+    for record_bytes in [*range(19, 5000), *range(5000, 70_000, 37)]:
+        cost = slot_bytes(packing_for(record_bytes)) / record_bytes
+        assert cost <= (1.1 if record_bytes <= 8000 else 1.17), record_bytes
+
+
+def test_from_350_bytes_on_a_full_store_takes_a_fifth_more_than_its_payload_at_most() -> None:
+    for framing in (24, FRAMING, 30):
+        for payload in [*range(350, 5000), *range(5000, 70_000, 37)]:
+            cost = slot_bytes(packing_for(payload + framing)) + PRIORITY
+            assert cost <= 1.2 * payload, (payload, framing)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["f4", "f8", "u1", "bool", "i8", "f2", "c8"]),
+            st.sampled_from([(), (0,), (3,), (255,), (256,), (40, 50), (65_536,)]),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_sizes_are_known_without_a_codec(fields: list[tuple[str, tuple[int, ...]]]) -> None:
+    schema = Schema(schema_of(20) | {f"f{i}": field for i, field in enumerate(fields)})
+    assert record_bytes_of(schema) == Codec(schema).record_bytes
+
+
+def test_a_schema_may_claim_any_size() -> None:
+    huge = Schema(schema_of(20) | {"a": ("u1", (2**29,)), "b": ("f8", (2**25,))})
+    assert packing_for(record_bytes_of(huge)).per_value == 1
+
+
+@given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 200), st.data())
+def test_groups_of_live_write_ids(
+    per_value: int, capacity: int, first: int, data: st.DataObject
+) -> None:
+    count = first + data.draw(st.integers(0, capacity))
+    packing = Packing(per_value, 10)
+    touched = {write_id % capacity // per_value for write_id in range(first, count)}
+    assert packing.live_groups(first, count, capacity) == len(touched)
+    groups = packing.groups(capacity)
+    assert sum(packing.slots_in(group, capacity) for group in range(groups)) == capacity
+    slots = np.arange(capacity)
+    keys, within = packing.places(slots)
+    assert (keys * per_value + within == slots).all()
+    assert [packing.parts[w].start for w in within] == (within * 10).tolist()
+
+
+# The store
+
+
+def numbered(first: int, n: int, size: int) -> list[bytes]:
+    return [f"\x97{number:08d}".encode("latin-1").ljust(size, b"\1") for number in
+            range(first, first + n)]  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(
+    packing=st.builds(Packing, st.integers(2, 9), st.sampled_from([40, 200, 700, 1500, 4090])),
+    capacity=st.integers(1, 40),
+    start=st.integers(0, 60),
+    sizes=st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=1, max_size=12),
+)
+@example(packing=Packing(3, 1500), capacity=8, start=7, sizes=[(8, True)])
+def test_the_store_against_a_dictionary(
+    tmp_path_factory: pytest.TempPathFactory,
+    packing: Packing,
+    capacity: int,
+    start: int,
+    sizes: list[tuple[int, bool]],
+) -> None:
+    """Puts of any length from any slot on; some transactions end with an error."""
+    place = tmp_path_factory.mktemp("s") / "s"
+    Store.create(place, {"kind": "uniform", "capacity": capacity}, {})
+    store = Store(place, access="exclusive")
+    expected: dict[int, bytes] = {}
+    first = start
+    for number, (n, is_committed) in enumerate(sizes):
+        rows = numbered(first + 1000 * number, min(n, capacity), packing.record_bytes)
+        try:
+            with store.transaction() as txn:
+                half = len(rows) // 2
+                txn.put_records(capacity, first, rows[:half], packing)
+                txn.put_records(capacity, first + half, rows[half:], packing)
+                if not is_committed:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            rows = []
+        expected |= {(first + i) % capacity: row for i, row in enumerate(rows)}
+        first += len(rows)
+        slots = np.random.default_rng(n).permutation(capacity)
+        with store.snapshot() as snapshot:
+            found = [bytes(record).strip(b"\0") for record in snapshot.records(slots, packing)]
+            groups = {slot // packing.per_value for slot in expected}
+            assert snapshot.entries("transitions") == len(groups)
+        assert found == [expected.get(slot, b"") for slot in slots.tolist()]
+    store.close()
+
+
+def test_alone_the_bytes_are_what_they_were(tmp_path: Path) -> None:
+    Store.create(tmp_path / "s", {"kind": "uniform", "capacity": 10}, {})
+    store = Store(tmp_path / "s", access="exclusive")
+    with store.transaction() as txn:
+        txn.put_records(10, 7, numbered(7, 5, 100), Packing(1, 100))
+    assert read_alone(store, [7, 8, 9, 0, 1, 2]) == [*numbered(7, 5, 100), b""]
+    store.close()
+
+
+# The buffer
+
+
+@pytest.mark.parametrize("payload", [130, 980, 2030, 3056])
+def test_the_buffer_against_the_model(payload: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine of test_model.py, with a field more that makes records share values."""
+    width = payload - 40
+    assert packing_for(payload + FRAMING).per_value > 1
+    columns, row, numbers_of = test_model.columns, test_model.row, test_model.numbers_of
+
+    def pixels(numbers: Any) -> Any:
+        return ((np.asarray(numbers)[:, None] * 7 + np.arange(width)) % 251).astype(np.uint8)
+
+    def wide_columns(first: int, n: int) -> dict[str, Any]:
+        return columns(first, n) | {"pixels": pixels(np.arange(first, first + n))}
+
+    def wide_row(number: int) -> dict[str, Any]:
+        return row(number) | {"pixels": pixels([number])[0]}
+
+    def wide_numbers(batch: Any) -> Any:
+        numbers = numbers_of(batch)
+        np.testing.assert_array_equal(batch.pixels, pixels(numbers))
+        return numbers
+
+    for name, function in (
+        ("columns", wide_columns),
+        ("row", wide_row),
+        ("numbers_of", wide_numbers),
+    ):
+        monkeypatch.setattr(test_model, name, function)
+    test_model.run_state_machine_as_test(
+        test_model.BufferAgainstModel,
+        settings=settings(deadline=None, derandomize=True, max_examples=12, stateful_step_count=25),
+    )
+
+
+def test_a_store_that_begins_in_the_middle_of_a_group(tmp_path: Path) -> None:
+    schema = schema_of(980)  # two to a value
+    with ReplayBuffer(101, path=tmp_path / "a", schema=schema) as buffer:
+        buffer.extend(**rows_of(0, 90, 980))
+        buffer.flush()
+        buffer.clear()
+        for first in range(90, 120, 3):
+            buffer.extend(**rows_of(first, 3, 980))
+            buffer.flush()
+    with ReplayBuffer(25, path=tmp_path / "b", schema=schema) as buffer:
+        buffer.load(tmp_path / "a")
+        assert buffer.get(np.arange(95, 120)).actions.tolist() == list(range(95, 120))
+    with ReplayBuffer(101, path=tmp_path / "c", schema=schema) as buffer:
+        buffer.load(tmp_path / "a")
+        assert [e.action for e in buffer] == list(range(90, 120))
+    # Slots 0 to 18 and 90 to 100: eleven values for 0 to 19, and six for 90 to 100.
+    with diskreplay.open(tmp_path / "c", access="read") as reader:
+        with reader._store.snapshot() as snapshot:
+            assert snapshot.entries("transitions") == 10 + 6
+            blank = snapshot.records(np.array([19, 20, 89, 50]), reader._ring._packing)
+            assert not any(bytes(record).strip(b"\0") for record in blank)
+        assert [e.action for e in reader] == list(range(90, 120))
+    for name in "abc":
+        assert verify(tmp_path / name) == []
+    value = stored(tmp_path / "c", "transitions", 9)
+    assert len(value) == 2 * 1008
+    assert not any(value[1008:])
+
+
+@pytest.mark.parametrize("payload", [980, 2030, 3056])
+def test_several_writers(payload: int, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"path": tmp_path / "b", "schema": schema_of(payload)}
+    with PrioritizedReplayBuffer(50, access="shared", window_bytes=0, **arguments) as buffer:
+        for first in range(0, 210, 7):
+            buffer.extend(**rows_of(first, 7, payload))
+            buffer.flush()
+            assert len(buffer) == min(50, first + 7)
+            assert buffer.get([buffer.count - 1]).actions == [first + 6]
+        batch = buffer.sample(40)
+        for number, state in zip(batch.actions.tolist(), batch.states, strict=True):
+            whole = rows_of(number // 7 * 7, 7, payload)["states"]
+            np.testing.assert_array_equal(state, whole[number % 7])
+        buffer.check()
+    assert verify(tmp_path / "b") == []
+
+
+# Damage
+
+SIZE = 2030 + FRAMING
+
+
+def make(path: Path, payload: int = 2030) -> list[int]:
+    """Seven records to a value, 4 pages each, the last value with fewer; return the write ids."""
+    ReplayBuffer(25, path=path, schema=schema_of(payload)).close()
+    laid_out(path, 7)
+    with ReplayBuffer(25, path=path, commit_interval=1e9) as buffer:
+        for first in range(0, 40, 4):
+            buffer.extend(**rows_of(first, 4, payload))
+            buffer.flush()
+        assert buffer._ring._packing.per_value == 7
+        return list(range(15, 40))
+
+
+def readable(path: Path, ids: list[int]) -> list[int]:
+    """The write ids whose records can be read."""
+    with diskreplay.open(path, window_bytes=0) as buffer:
+        bad = buffer._ring.damaged(np.array(ids))
+        return sorted(set(ids) - set(bad.tolist()))
+
+
+@pytest.mark.parametrize(
+    "length", [0, 1, SIZE - 1, SIZE, SIZE + 1, 3 * SIZE + 1000, 7 * SIZE - 1, 20_000]
+)
+def test_a_value_of_another_length_costs_what_is_not_in_it(length: int, tmp_path: Path) -> None:
+    ids = make(tmp_path / "s")
+    value = stored(tmp_path / "s", "transitions", 1)  # slots 7 to 13: write ids 32 to 38
+    change(tmp_path / "s", "transitions", 1, value.ljust(length, b"x")[:length])
+    gone = set(range(32 + min(7, length // SIZE), 39))
+    faults = verify(tmp_path / "s")
+    assert (
+        f"the value of slots 7 to 13 is damaged: it has "
+        f"{count_of(length, 'byte')} (expected {7 * SIZE:,})" in (faults)
+    )
+    assert len(faults) > bool(gone)
+    assert readable(tmp_path / "s", ids) == [i for i in ids if i not in gone]
+    done = diskreplay.repair(tmp_path / "s", tmp_path / "out")
+    # What is not in the tree may still stand in another page of the file.
+    assert done.copied >= 25 - len(gone)
+    assert verify(tmp_path / "out") == []
+    with diskreplay.open(tmp_path / "s", window_bytes=0) as buffer:
+        if gone:
+            with pytest.raises(diskreplay.DamageError, match=r"write id \d+ in slot \d+ is dam"):
+                buffer.get(ids)
+        for first in range(40, 75, 5):  # what is written over is sound again
+            buffer.extend(**rows_of(first, 5, 2030))
+            buffer.flush()
+        assert buffer.get(np.arange(50, 75)).actions.tolist() == list(range(50, 75))
+    assert verify(tmp_path / "s") == []
+
+
+def test_a_bit_costs_one_record_and_no_neighbour(tmp_path: Path) -> None:
+    ids = make(tmp_path / "s")
+    value = bytearray(stored(tmp_path / "s", "transitions", 1))
+    value[2 * SIZE + 900] ^= 1
+    change(tmp_path / "s", "transitions", 1, bytes(value))
+    assert verify(tmp_path / "s") == [
+        "the record of write id 34 in slot 9 is damaged: its checksum does not match its bytes"
+    ]
+    assert readable(tmp_path / "s", ids) == [i for i in ids if i != 34]
+    with diskreplay.open(tmp_path / "s", window_bytes=0, on_damage="skip") as buffer:
+        assert set(buffer.sample(24).actions.tolist()) == set(ids) - {34}
+
+
+@pytest.mark.parametrize("part", [slice(0, SIZE), slice(0, 1), slice(SIZE, 3 * SIZE)])
+def test_a_blank_in_the_place_of_a_live_record_is_missed(part: slice, tmp_path: Path) -> None:
+    ids = make(tmp_path / "s")
+    value = bytearray(stored(tmp_path / "s", "transitions", 0))  # slots 0 to 6: 25 to 31
+    value[part] = bytes(part.stop - part.start)
+    change(tmp_path / "s", "transitions", 0, bytes(value))
+    if part == slice(0, 1):
+        [fault] = verify(tmp_path / "s")
+        assert "write id 25 in slot 0 is damaged" in fault
+        gone = [25]
+    elif part.start == 0:
+        assert verify(tmp_path / "s") == ["the record of write id 25 in slot 0 is missing"]
+        gone = [25]
+    else:
+        assert verify(tmp_path / "s") == [
+            "the record of write ids 26 to 27 in slots 1 to 2 is missing"
+        ]
+        gone = [26, 27]
+    assert readable(tmp_path / "s", ids) == [i for i in ids if i not in gone]
+
+
+def test_a_missing_group_and_one_too_many(tmp_path: Path) -> None:
+    make(tmp_path / "s")
+    change(tmp_path / "s", "transitions", 4, b"x")
+    assert verify(tmp_path / "s") == ["there is a record in slot 28 of 25"]
+    change(tmp_path / "s", "transitions", 4, None)
+    change(tmp_path / "s", "transitions", 2, None)
+    with pytest.raises(
+        diskreplay.DamageError, match=r"has 3 groups of records \(expected 4 or more\)"
+    ):
+        diskreplay.open(tmp_path / "s")
+    assert "the record of write ids 15 to 20 in slots 15 to 20 is missing" in (
+        verify(tmp_path / "s")
+    )
+
+
+def test_without_a_schema_nothing_is_said_of_records(tmp_path: Path) -> None:
+    make(tmp_path / "s")
+    change(tmp_path / "s", "meta", "schema", None)
+    [fault] = verify(tmp_path / "s")
+    assert fault == "the schema cannot be read: records are not checked"
+
+
+# The size of real files
+
+
+@pytest.mark.parametrize(
+    "payload", [220, 255, 300, 496, 980, 1500, 2030, 2500, 3056, 4100, 6000, 8200, 16_400, 28_240]
+)
+def test_a_file_is_at_most_a_fifth_larger_than_its_payload(
+    payload: int, tmp_path: Path, long: bool
+) -> None:
+    """Commits of random size. Three of them may stand in pages that wait to be used again."""
+    capacity = ((24 if long else 8) << 20) // payload
+    generator = np.random.default_rng(payload)
+    most = max(1, (32 << 10) // payload)
+    with PrioritizedReplayBuffer(
+        capacity,
+        path=tmp_path / "b",
+        schema=schema_of(payload),
+        commit_interval=1e9,
+        durability="process",
+    ) as buffer:
+        for laps in (1, 3):
+            while buffer.count < laps * capacity:
+                n = min(int(generator.integers(1, most + 1)), laps * capacity - buffer.count)
+                buffer.extend(**rows_of(buffer.count, n, payload))
+                buffer.flush()
+            assert buffer.stats()["disk_bytes"] <= (1.2 * capacity + 3 * most) * payload

@@ -1,0 +1,153 @@
+"""The frequencies of draws.
+
+The statistical tests have fixed seeds and a significance of 1e-3: a correct sampler passes for
+999 of 1000 seeds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sampling import append, mass, sampler, written
+from scipy.stats import chi2
+
+from diskreplay.sampling.prioritized import UniformSampler
+
+SIGNIFICANCE = 1e-3
+BATCH, BATCHES = 64, 3200  # 204,800 draws
+
+
+def chi_square(observed: Any, expected: Any) -> tuple[float, int]:
+    """Pearson's statistic and its degrees of freedom, with bins pooled to 5 expected or more."""
+    bins, waiting = [], np.zeros(2)
+    for pair in np.stack([observed, expected], axis=1)[np.argsort(expected, kind="stable")]:
+        waiting = waiting + pair
+        if waiting[1] >= 5.0:
+            bins.append(waiting)
+            waiting = np.zeros(2)
+    if bins:
+        bins[-1] = bins[-1] + waiting
+    return float(sum((found - wanted) ** 2 / wanted for found, wanted in bins)), len(bins) - 1
+
+
+def assert_not_too_far(statistic: float, freedom: int) -> None:
+    assert statistic <= chi2.ppf(1 - SIGNIFICANCE, max(1, freedom))
+
+
+def assert_neither_too_far_nor_too_near(statistic: float, freedom: int) -> None:
+    low, high = chi2.ppf([SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2], freedom)
+    assert low <= statistic <= high
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 1000, 4097])
+@pytest.mark.parametrize("laps", [0.5, 1.0, 3.4])
+def test_write_ids_are_drawn_in_proportion_to_their_masses(capacity: int, laps: float) -> None:
+    count = max(1, int(laps * capacity))
+    target, first = written(capacity, count, seed=capacity)
+    masses = np.array([mass(p) for p in target.live_priorities(first, count)])
+    shares = masses / masses.sum()
+    generator = np.random.default_rng(11)
+    draws = [target.draw(BATCH, first, count, generator) for _ in range(BATCHES)]
+    drawn = np.stack([write_ids for write_ids, _ in draws]) - first
+    assert drawn.min() >= 0
+    assert drawn.max() < count - first
+    probabilities = np.stack([found for _, found in draws])
+    np.testing.assert_allclose(probabilities, shares[drawn], rtol=1e-12)
+
+    # All draws together. A batch is stratified, which can only lower the variance of a frequency:
+    # so there is an upper limit here, and no lower one.
+    frequencies = np.bincount(drawn.ravel(), minlength=shares.size)
+    assert_not_too_far(*chi_square(frequencies, shares * drawn.size))
+
+    # Each share of the total by itself. There the draws of different batches are independent, so
+    # the statistic has its distribution exactly, and may not be too small either.
+    by_slot = np.argsort(np.arange(first, count) % capacity)
+    ends = np.cumsum(shares[by_slot])
+    begins = ends - shares[by_slot]
+    statistic, freedom = 0.0, 0
+    for i in range(BATCH):
+        overlap = np.minimum(ends, (i + 1) / BATCH) - np.maximum(begins, i / BATCH)
+        expected = np.maximum(overlap, 0.0) * BATCH * BATCHES
+        found = np.bincount(drawn[:, i], minlength=shares.size)[by_slot]
+        assert found[expected == 0.0].sum() <= 1  # by a last bit at the end of the share
+        one = chi_square(found, expected)
+        statistic, freedom = statistic + one[0], freedom + max(0, one[1])
+    if freedom:
+        assert_neither_too_far_nor_too_near(statistic, freedom)
+
+
+def test_the_places_within_a_share_change_from_batch_to_batch() -> None:
+    target = sampler(6400)
+    target.hold(0, 6400, None)
+    generator = np.random.default_rng(5)
+    drawn = np.stack([target.draw(BATCH, 0, 6400, generator)[0] for _ in range(500)])
+    assert (drawn // 100 == np.arange(BATCH)).all()  # a share of the total is 100 slots here
+    different = [np.unique(column).size for column in drawn.T]
+    assert min(different) > 90  # of 100; all but 0.7 are expected
+    offsets = drawn % 100
+    assert max(np.unique(row).size for row in offsets) > 40  # not one offset for a whole batch
+
+
+def test_single_draws_are_independent() -> None:
+    # A batch of one is not stratified: the frequencies may not be too good to be true.
+    target, first = written(60, 150, seed=8)
+    masses = np.array([mass(p) for p in target.live_priorities(first, 150)])
+    generator = np.random.default_rng(13)
+    drawn = np.array([target.draw(1, first, 150, generator)[0][0] for _ in range(5000)])
+    expected = masses / masses.sum() * drawn.size
+    found = np.bincount(drawn - first, minlength=60)
+    assert_neither_too_far_nor_too_near(*chi_square(found, expected))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.6, 0.0])
+def test_a_priority_of_100_among_ones_is_drawn_in_its_share(alpha: float) -> None:
+    target = sampler(1000, alpha=alpha)
+    append(target, 0, [1.0] * 700 + [100.0] + [1.0] * 299)
+    generator = np.random.default_rng(17)
+    draws = [target.draw(BATCH, 0, 1000, generator)[0] for _ in range(BATCHES)]
+    found = np.mean(np.concatenate(draws) == 700)
+    share = mass(100.0, alpha) / (mass(100.0, alpha) + 999 * mass(1.0, alpha))
+    assert abs(found - share) < 4 * np.sqrt(share * (1 - share) / (BATCH * BATCHES))
+
+
+def test_what_is_not_live_is_never_drawn_at_any_capacity() -> None:
+    generator = np.random.default_rng(19)
+    for capacity in range(1, 71):
+        for count in {1, capacity // 2 or 1, capacity, capacity + 1, 3 * capacity + 1}:
+            target = sampler(capacity)
+            append(target, 0, generator.integers(0, 3, count).tolist())
+            first = max(0, count - capacity)
+            drawn, probabilities = target.draw(500, first, count, generator)
+            assert first <= drawn.min() <= drawn.max() < count
+            assert (probabilities > 0.0).all()
+            target.clear(count)
+            target.hold(count, 1, None)
+            assert (target.draw(50, count, count + 1, generator)[0] == count).all()
+
+
+def test_uniform_draws_are_equally_frequent_and_without_duplicates_in_a_batch() -> None:
+    generator, size = np.random.default_rng(23), 1000
+    draws = [UniformSampler().draw(BATCH, 500, 500 + size, generator) for _ in range(BATCHES)]
+    drawn = np.stack([write_ids for write_ids, _ in draws])
+    assert all(probability == 1 / size for _, probability in draws)
+    assert drawn.min() == 500
+    assert drawn.max() == 500 + size - 1
+    assert all(np.unique(row).size == BATCH for row in drawn)
+    frequencies = np.bincount(drawn.ravel() - 500)
+    for bins in (1000, 10, 2):  # the coarse bins show a trend that single ones hide
+        found = frequencies.reshape(bins, -1).sum(axis=1)
+        statistic, freedom = chi_square(found, np.full(bins, drawn.size / bins))
+        # Without replacement the variance of a frequency is this much lower.
+        statistic *= (size - 1) / (size - BATCH)
+        assert_neither_too_far_nor_too_near(statistic, freedom)
+
+
+def test_a_uniform_batch_of_everything_is_a_random_order() -> None:
+    generator = np.random.default_rng(29)
+    draws = np.stack([UniformSampler().draw(5, 7, 12, generator)[0] for _ in range(4000)])
+    assert (np.sort(draws, axis=1) == np.arange(7, 12)).all()
+    for place in draws.T:
+        statistic = chi_square(np.bincount(place - 7), np.full(5, 800.0))
+        assert_neither_too_far_nor_too_near(*statistic)

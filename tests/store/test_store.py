@@ -1,0 +1,237 @@
+"""The store alone: bytes by slot, one transaction for all, damage reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import pytest
+from common import run_python
+from xxhash import xxh3_64_intdigest
+
+import diskreplay
+from diskreplay.errors import DamageError
+from diskreplay.records.seals import seal, unseal
+from diskreplay.store.store import Store
+
+
+def make(path: Path, **arguments: Any) -> Store:
+    Store.create(path, {"kind": "uniform", "capacity": 10}, {"state": {"count": 0}})
+    return Store(path, access="exclusive", **arguments)
+
+
+def commit(
+    store: Store,
+    capacity: int,
+    rows: Iterable[tuple[int, list[bytes]]],
+    blocks: dict[int, bytes] | None = None,
+    state: dict[str, Any] | None = None,
+) -> None:
+    with store.transaction() as txn:
+        for first, part in rows:
+            txn.put_records(capacity, first, part)
+        txn.put_blocks(blocks or {})
+        txn.put_meta({"state": state or {}})
+
+
+def records(first: int, n: int, size: int = 100) -> list[bytes]:
+    return [f"{number:08d}".encode() * (size // 8) for number in range(first, first + n)]
+
+
+def read(store: Store, slots: list[int]) -> list[bytes]:
+    with store.snapshot() as snapshot:
+        return [bytes(record) for record in snapshot.records(np.array(slots))]
+
+
+@pytest.mark.parametrize("runs", [[10, 10, 10], [3] * 11, [7, 2, 9, 10, 1, 5], [1] * 25])
+@pytest.mark.parametrize("start", [0, 4])
+def test_records_go_to_their_slots_on_every_lap(
+    runs: list[int], start: int, tmp_path: Path
+) -> None:
+    store = make(tmp_path / "s")
+    first = start
+    expected: dict[int, bytes] = {}
+    for n in runs:
+        rows = records(first, n)
+        commit(store, 10, [(first, rows[: n // 2]), (first + n // 2, rows[n // 2 :])])
+        expected |= {(first + i) % 10: row for i, row in enumerate(rows)}
+        first += n
+        assert read(store, list(range(10))) == [expected.get(slot, b"") for slot in range(10)]
+    store.close()
+
+
+def test_the_first_lap_fills_the_pages(tmp_path: Path) -> None:
+    store = make(tmp_path / "s")
+    for first in range(0, 4000, 100):
+        commit(store, 10**6, [(first, records(first, 100, 480))])
+    assert store.disk_bytes() < 1.3 * 4000 * 480  # inserting instead of appending takes twice
+    store.close()
+
+
+def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
+    store = make(tmp_path / "s")
+    commit(store, 10, [(0, records(0, 4))], {0: b"old"}, {"count": 4})
+
+    def broken() -> Iterator[tuple[int, list[bytes]]]:
+        yield 0, records(50, 4)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        commit(store, 10, broken(), {0: b"new"}, {"count": 8})
+    assert read(store, [0, 1, 2, 3, 4]) == [*records(0, 4), b""]
+    with store.snapshot() as snapshot:
+        assert snapshot.meta("state") == {"count": 4}
+        assert snapshot.blocks([0]) == {0: b"old"}
+    commit(store, 10, [(4, records(4, 1))])
+    store.close()
+
+
+def test_a_snapshot_does_not_move(tmp_path: Path) -> None:
+    store = make(tmp_path / "s")
+    commit(store, 10, [(0, records(0, 10))], {3: b"a"})
+    with store.snapshot() as snapshot:
+        before = snapshot.seals()
+        commit(store, 10, [(10, records(10, 10))], {3: b"b", 4: b"c"})
+        assert [bytes(r) for r in snapshot.records(np.arange(10))] == records(0, 10)
+        assert snapshot.blocks([3]) == {3: b"a"}
+    with store.snapshot() as snapshot:
+        assert snapshot.blocks([3, 4]) == {3: b"b", 4: b"c"}
+        assert set(snapshot.seals()) == {3, 4}
+        assert snapshot.seals()[3] != before[3]
+        with pytest.raises(DamageError, match=r"priority block 5 of .* is missing"):
+            snapshot.blocks([5])
+    store.close()
+
+
+@pytest.mark.parametrize("content", [None, 7, "text", b"bytes", [1, [2]], {"a": {"b": 1.5}}])
+def test_what_is_sealed_comes_back_and_no_other_bytes_do(content: Any) -> None:
+    raw = seal("state", content)
+    assert unseal(raw, "state", "it") == content
+    for bit in range(len(raw) * 8):
+        flipped = bytearray(raw)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DamageError, match="it is damaged"):
+            unseal(flipped, "state", "it")
+    for bad in (raw[:-1], raw + b"\0", seal("other", content), seal(0, content), b"\x93\xcf"):
+        with pytest.raises(DamageError, match="it is damaged"):
+            unseal(bad, "state", "it")
+    with pytest.raises(DamageError, match="it is missing"):
+        unseal(b"", "state", "it")
+
+
+def test_a_sealed_bomb_is_damage_and_not_a_crash() -> None:
+    for body in (b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff", b"\xa5state\xdf\xff\xff\xff\xff"):
+        raw = b"\x93\xcf" + xxh3_64_intdigest(body).to_bytes(8, "big") + body
+        with pytest.raises(DamageError):
+            unseal(raw, "state", "it")
+
+
+def test_nesting_that_the_interpreter_cannot_follow_is_damage(tmp_path: Path) -> None:
+    code = """
+        import os, sys
+        os.environ["MSGPACK_PUREPYTHON"] = "1"  # as where there is no wheel of it
+        import msgpack, diskreplay
+        from diskreplay.records.seals import unseal
+        from xxhash import xxh3_64_intdigest
+
+        assert msgpack.Unpacker.__module__ == "msgpack.fallback"
+        name = msgpack.packb("identity")
+        nested = name + b"\\x91" * 450 + b"\\xc0"
+        path = sys.argv[1]
+        with diskreplay.ReplayBuffer(10, path=path) as buffer:
+            buffer.push([0.0], 1, 0.0, [0.0], False)
+        data = bytearray(open(path + "/data.mdb", "rb").read())
+        at = data.rindex(name)
+        while at >= 0:
+            data[at : at + len(nested)] = nested
+            at = data.rfind(name, 0, at)
+        with open(path + "/data.mdb", "wb") as file:
+            file.write(data)
+        sys.setrecursionlimit(400)
+        raw = b"\\x93\\xcf" + xxh3_64_intdigest(nested).to_bytes(8, "big") + nested
+        calls = {
+            "unseal": lambda: unseal(raw, "identity", "the identity"),
+            "repair": lambda: diskreplay.repair(path, path + "2"),
+            "open": lambda: diskreplay.open(path),
+        }
+        for what, call in calls.items():
+            try:
+                call()
+            except diskreplay.DamageError:
+                continue
+            raise AssertionError(f"{what} took it")
+    """
+    run_python(code, tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["identity", "state", "schema"])
+@pytest.mark.parametrize("content", [None, 5, [], {}, {"kind": 3}, {"count": -1}, "x" * 1000])
+def test_facts_of_other_types_are_damage(name: str, content: Any, tmp_path: Path) -> None:
+    with diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
+        buffer.push([0.0], 0, 0.0, [0.0], False)
+    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
+    with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
+        txn.put(name.encode(), seal(name, content))
+    env.close()
+    for make in (
+        lambda: diskreplay.open(tmp_path / "b"),
+        lambda: diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b"),
+    ):
+        with pytest.raises(DamageError, match=str(tmp_path / "b")):
+            make()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": "many"},
+        {"start": 5},
+        {"commits": None},
+        {"stale_updates": -1},
+        {"generator": ["MT19937", b"", b"", 0, 0]},
+        {"generator": ["PCG64", b"1" * 16, "2" * 16, 0, 0]},
+        {"generator": ["PCG64", b"1" * 16, b"2" * 16, "a", None]},
+        {"generator": None},
+        {"sampler": {"frame": 1.5, "max_priority": 1.0}},
+        {"sampler": {"frame": 1, "max_priority": float("nan")}},
+        {"sampler": []},
+    ],
+)
+def test_a_state_that_makes_no_sense_is_damage(change: dict[str, Any], tmp_path: Path) -> None:
+    with diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
+        buffer.push([0.0], 0, 0.0, [0.0], False)
+    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
+    with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
+        state = unseal(txn.get(b"state"), "state", "it")
+        txn.put(b"state", seal("state", state | change))
+    env.close()
+    with pytest.raises(DamageError):
+        diskreplay.open(tmp_path / "b").close()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 39, b"\0" * 44, b"\xff" * 40, 5, None])
+def test_a_priority_block_that_holds_none_is_damage(content: Any, tmp_path: Path) -> None:
+    with diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
+        buffer.push([0.0], 0, 0.0, [0.0], False)
+    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
+    database = env.open_db(b"priorities", integerkey=True, create=False)
+    with env.begin(write=True, db=database) as txn:
+        txn.put((0).to_bytes(8, "little"), seal(0, content))
+    env.close()
+    with pytest.raises(DamageError, match="priority block 0"):
+        diskreplay.open(tmp_path / "b")
+
+
+def test_a_missing_priority_block_is_damage(tmp_path: Path) -> None:
+    with diskreplay.PrioritizedReplayBuffer(2500, path=tmp_path / "b") as buffer:
+        buffer.extend(*np.zeros((5, 2100)))
+    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
+    database = env.open_db(b"priorities", integerkey=True, create=False)
+    with env.begin(write=True, db=database) as txn:
+        assert txn.delete((1).to_bytes(8, "little"))
+    env.close()
+    with pytest.raises(DamageError, match=r"priority block 1 of .*b is missing"):
+        diskreplay.open(tmp_path / "b")

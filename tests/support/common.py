@@ -1,0 +1,74 @@
+"""Transitions that any process can make again from their number alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+STATE = 3
+SUPPORT = Path(__file__).parent
+
+
+def columns(first: int, n: int) -> dict[str, NDArray[Any]]:
+    """n transitions with the numbers first, first + 1, ..., as the arguments of `extend`."""
+    numbers = np.arange(first, first + n)
+    states = (numbers[:, None] * STATE + np.arange(STATE)).astype(np.float32)
+    return {
+        "states": states,
+        "actions": numbers * 7 % 11,
+        "rewards": (numbers / 8).astype(np.float32),
+        "next_states": states + 1,
+        "dones": numbers % 5 == 4,
+    }
+
+
+def row(number: int) -> dict[str, Any]:
+    """The transition of a number, as the arguments of `push`."""
+    one = columns(number, 1)
+    names = ("state", "action", "reward", "next_state", "done")
+    return {name: column[0] for name, column in zip(names, one.values(), strict=True)}
+
+
+def numbers_of(batch: Any) -> NDArray[np.int64]:
+    """The numbers of the transitions in a batch, after checking that each is whole."""
+    numbers = np.rint(batch.rewards * 8).astype(np.int64)
+    expected = [columns(int(number), 1) for number in numbers]
+    for name, found in zip(
+        ("states", "actions", "rewards", "next_states", "dones"), batch, strict=False
+    ):
+        wanted = np.concatenate([one[name] for one in expected]) if expected else found
+        np.testing.assert_array_equal(found, wanted.astype(found.dtype))
+    return numbers
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        # The engine's table of readers, and a note that saves time.
+        if file.is_file() and file.name not in ("lock.mdb", "data.known")
+    }
+
+
+def run_python(
+    code: str, *arguments: object, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, with tests/ importable and warnings as errors."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=SUPPORT,
+        env={**os.environ, "PYTHONPATH": ":".join(map(str, SUPPORT.parent.glob("*/")))},
+        timeout=300,
+    )
+    if check and result.returncode != 0:
+        raise AssertionError(f"exit status {result.returncode}\n{result.stdout}\n{result.stderr}")
+    return result

@@ -1,0 +1,137 @@
+"""Small stores of every kind, and ways to change a value past the library."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+from common import columns, numbers_of
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.records.seals import seal, unseal
+
+PAGE = 4096
+
+
+FIELDS: dict[str, Any] = {
+    "state": ("float32", (3,)),
+    "action": "int64",
+    "reward": "float32",
+    "next_state": ("float32", (3,)),
+    "done": "float32",
+}
+
+
+def laid_out(path: Path, records_per_value: int) -> None:
+    """Have a store that has a schema, and no row yet, keep so many records in a value."""
+    layout = unseal(stored(path, "meta", "layout"), "layout", "layout")
+    layout["records_per_value"] = records_per_value
+    change(path, "meta", "layout", seal("layout", layout))
+
+
+def uniform(path: Path) -> Path:
+    """Several leaf pages of records, each a value; two runs, more than one lap."""
+    ReplayBuffer(capacity=300, path=path, seed=1, schema=FIELDS).close()
+    laid_out(path, 1)
+    for _ in range(2):
+        with ReplayBuffer(capacity=300, path=path, seed=1) as buffer:
+            buffer.extend(*columns(buffer.count, 200).values())
+            buffer.flush()
+            buffer.extend(*columns(buffer.count, 30).values())
+            buffer.sample(8)
+    return path
+
+
+def prioritized(path: Path) -> Path:
+    """Two priority blocks, one of them on its own page, after a clear; each record is a value."""
+    PrioritizedReplayBuffer(capacity=1100, path=path, seed=1, schema=FIELDS).close()
+    laid_out(path, 1)
+    with PrioritizedReplayBuffer(capacity=1100, path=path, seed=1) as buffer:
+        buffer.extend(*columns(0, 1000).values(), priorities=np.arange(1000) / 7)
+        buffer.flush()
+        buffer.clear()
+        buffer.extend(*columns(1000, 350).values(), priorities=np.arange(350) / 3)
+        buffer.sample(8)
+    return path
+
+
+def large(path: Path) -> Path:
+    """Records that take several pages each."""
+    with ReplayBuffer(capacity=20, path=path, seed=1) as buffer:
+        for first in range(0, 30, 10):
+            values = list(columns(first, 10).values())
+            values[0] = values[3] = np.arange(first * 1500, (first + 10) * 1500).reshape(10, 1500)
+            buffer.extend(*values)
+            buffer.flush()
+    return path
+
+
+def packed(path: Path) -> Path:
+    """Two records to a value in a leaf; the last value has one."""
+    return _wide(path, capacity=101, rows=22, width=120, per_value=2)
+
+
+def packed_pages(path: Path) -> Path:
+    """Seven records to a value of four pages; the last value has three."""
+    return _wide(path, capacity=24, rows=5, width=252, per_value=7)
+
+
+def _wide(path: Path, *, capacity: int, rows: int, width: int, per_value: int) -> Path:
+    schema = FIELDS | dict.fromkeys(("state", "next_state"), ("float32", (width,)))
+    ReplayBuffer(capacity=capacity, path=path, seed=1, schema=schema).close()
+    laid_out(path, per_value)
+    with ReplayBuffer(capacity=capacity, path=path, seed=1) as buffer:
+        for first in range(0, capacity * 3 // 2, rows):
+            values = list(columns(first, rows).values())
+            numbers = np.arange(first * width, (first + rows) * width, dtype=np.float32)
+            values[0] = values[3] = numbers.reshape(rows, width)
+            buffer.extend(*values)
+            buffer.flush()
+        assert buffer._ring._packing.per_value == per_value
+    return path
+
+
+def empty(path: Path) -> Path:
+    ReplayBuffer(capacity=10, path=path).close()
+    return path
+
+
+def change(path: Path, database: str, key: str | int, value: bytes | None) -> None:
+    """Put a value into a store past the library, or delete it."""
+    with lmdb.open(str(path), max_dbs=8, map_size=1 << 42) as env:
+        db = env.open_db(database.encode(), create=False)
+        raw = key.to_bytes(8, sys.byteorder) if isinstance(key, int) else key.encode()
+        with env.begin(write=True, db=db) as txn:
+            if value is None:
+                assert txn.delete(raw)
+            else:
+                txn.put(raw, value)
+
+
+def stored(path: Path, database: str, key: str | int) -> bytes:
+    with lmdb.open(str(path), max_dbs=8, readonly=True) as env:
+        db = env.open_db(database.encode(), create=False)
+        raw = key.to_bytes(8, sys.byteorder) if isinstance(key, int) else key.encode()
+        with env.begin(db=db) as txn:
+            value = txn.get(raw)
+            assert value is not None
+            return bytes(value)
+
+
+def told(path: Path) -> tuple[Any, ...]:
+    """All that a store holds: live write ids, transitions, priorities, random stream, facts."""
+    with diskreplay.open(path, access="read") as buffer:
+        buffer.check()
+        ids = np.arange(buffer.count - len(buffer), buffer.count)
+        numbers = numbers_of(buffer.get(ids)).tolist() if ids.size else []
+        prioritized = isinstance(buffer, PrioritizedReplayBuffer)
+        priorities = buffer.priorities(ids).tolist() if prioritized else []
+        stats = buffer.stats()
+        kept = ["count", "runs", "stale_updates", "commits", "durability"]
+        kept += ["alpha", "beta", "frame", "max_priority"] * prioritized
+        facts = {name: stats[name] for name in kept}
+        return ids.tolist(), numbers, priorities, facts, buffer._ring.state["generator"]

@@ -1,0 +1,386 @@
+"""verify, compact, resize, clear, copy, merge, repair and bench, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stores
+from click.testing import Result
+from common import columns, contents, numbers_of
+from diskreplay_tools.cli import main
+from kills import at_each_step
+from others import Other
+from runner import runner
+
+import diskreplay
+
+COMMAND = [sys.executable, "-m", "diskreplay_tools"]
+
+
+def run(*arguments: object, status: int = 0, **more: Any) -> Result:
+    done = runner().invoke(main, list(map(str, arguments)), **more)
+    assert done.exit_code == status, (done.output, done.exception)
+    if status == 1:
+        assert "Traceback" not in done.output
+    return done
+
+
+def refused(*arguments: object, status: int = 1) -> str:
+    """The one sentence that an error is."""
+    done = run(*arguments, status=status)
+    assert done.stdout == ""
+    if status == 1:
+        assert done.stderr.startswith("Error: ")
+        assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def numbers(path: Path) -> list[int]:
+    with diskreplay.open(path, access="read") as buffer:
+        return [int(row.reward * 8) for row in buffer]
+
+
+def flip(path: Path) -> None:
+    """Damage one record of `stores.large`, of write id 15."""
+    raw = bytearray((path / "data.mdb").read_bytes())
+    at = raw.find(np.arange(22_500, 22_600).tobytes())
+    raw[at] ^= 1
+    (path / "data.mdb").write_bytes(raw)
+
+
+# verify
+
+
+def test_verify_of_a_sound_store(tmp_path: Path) -> None:
+    path = stores.prioritized(tmp_path / "s")
+    assert run("verify", path).stdout == f"{path}: sound\n"
+    assert run("verify", "--deep", path).stdout == f"{path}: sound\n"
+    found = json.loads(run("verify", "--json", "--deep", path).stdout)
+    assert found == {"path": str(path), "deep": True, "faults": []}
+
+
+def test_verify_tells_every_fault(tmp_path: Path) -> None:
+    path = stores.large(tmp_path / "s")
+    flip(path)
+    for arguments in (["verify"], ["verify", "--deep"]):
+        done = run(*arguments, path, status=1)
+        first, *faults = done.stdout.splitlines()
+        assert first == f"{path}: 1 fault"
+        assert faults == [f"  {fault}" for fault in diskreplay.verify(path)]
+        assert "write id 15" in faults[0]
+    found = json.loads(run("verify", "--json", path, status=1).stdout)
+    assert found["faults"] == diskreplay.verify(path)
+
+
+def test_deep_finds_values_that_no_field_may_hold(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with diskreplay.ReplayBuffer(10, path=path) as buffer:
+        buffer.extend(**columns(0, 5))
+        buffer._ring._window._columns[2][3] = np.nan  # past the checks of a push
+        buffer._ring._window._columns[4][4] = 7
+    assert run("verify", path).stdout == f"{path}: sound\n"
+    lines = run("verify", "--deep", path, status=1).stdout.splitlines()
+    assert lines == [
+        f"{path}: 2 faults",
+        "  the reward of write id 3 is not finite",
+        "  done of write id 4 is not 0 or 1",
+    ]
+
+
+# compact, resize, clear
+
+
+def test_compact_and_resize_and_clear(tmp_path: Path) -> None:
+    path = stores.uniform(tmp_path / "s")
+    kept = numbers(path)
+    before = (path / "data.mdb").stat().st_size
+    said = run("compact", path).stdout
+    lines = [f"{path}: 300 transitions", "data file: .* kB before, .* kB now", ""]
+    assert re.fullmatch("\n".join(lines), said)
+    assert (path / "data.mdb").stat().st_size <= before
+    assert numbers(path) == kept
+    assert "Drop the oldest 180 transitions" in run(
+        "resize", path, "--capacity", 120, input="n\n", status=1
+    ).output  # fmt: skip
+    assert numbers(path) == kept
+    assert "capacity 120; 120 transitions, 180 dropped" in run(
+        "resize", path, "--capacity", 120, "--yes"
+    ).stdout  # fmt: skip
+    assert numbers(path) == kept[-120:]
+    assert "Remove all 120 transitions" in run("clear", path, input="n\n", status=1).output
+    assert numbers(path) == kept[-120:]
+    assert run("clear", path, "--yes").stdout == f"{path}: 120 transitions removed\n"
+    assert numbers(path) == []
+
+
+def test_who_has_the_store_is_named(tmp_path: Path, other: Other) -> None:
+    path = stores.prioritized(tmp_path / "b")
+    kept = numbers(path)
+    other.open(1100)
+    for arguments in (["compact", path], ["resize", path, "--capacity", 5, "--yes"]):
+        assert f"held by pid {other.process.pid} on" in refused(*arguments)
+    assert f"held by pid {other.process.pid} on" in refused("clear", path, "--yes")
+    another = stores.uniform(tmp_path / "another")
+    assert f"held by pid {other.process.pid} on" in refused("copy", another, path, "--force")
+    assert "sound" in run("verify", path).stdout
+    assert "350 transitions" in run("copy", path, tmp_path / "c").stdout
+    other.close()
+    assert numbers(path) == kept == numbers(tmp_path / "c")
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    for name in ("verify", "compact", "clear"):
+        assert "is not a diskreplay store" in refused(name, tmp_path / "mine")
+        assert "does not exist" in refused(name, tmp_path / "none", status=2)
+    assert "is not a diskreplay store" in refused("resize", tmp_path / "mine", "--capacity", 5)
+    assert "0 is not in the range" in refused("resize", tmp_path, "--capacity", 0, status=2)
+    assert "No such command" in refused("compress", tmp_path, status=2)
+
+
+def test_a_damaged_store_is_not_compacted(tmp_path: Path) -> None:
+    path = stores.large(tmp_path / "s")
+    flip(path)
+    before = contents(path)
+    assert "write id 15" in refused("compact", path)
+    assert contents(path) == before
+
+
+# copy, merge, repair
+
+
+def test_copy_and_merge(tmp_path: Path) -> None:
+    path = stores.uniform(tmp_path / "s")
+    kept = numbers(path)
+    out = tmp_path / "deep" / "out"
+    assert run("copy", path, out).stdout == f"{out}: 300 transitions, write ids [160, 460)\n"
+    said = run("merge", path, out, "-o", tmp_path / "both", "--order", "interleaved").stdout
+    assert said == f"{tmp_path / 'both'}: 600 transitions of 2 stores\n"
+    assert numbers(tmp_path / "both") == np.repeat(kept, 2).tolist()
+    run("merge", path, "-o", tmp_path / "few", "--capacity", 10)
+    assert numbers(tmp_path / "few") == kept[-10:]
+    assert "given twice" in refused("merge", path, path, "-o", tmp_path / "x", status=2)
+    assert "the store itself" in refused("merge", path, out, "-o", out, "--force", status=2)
+    assert "the store itself" in refused("copy", path, path, "--force", status=2)
+    assert "the store itself" in refused("repair", path, path, "--force", status=2)
+    prioritized = stores.prioritized(tmp_path / "p")
+    assert "one kind" in refused("merge", path, prioritized, "-o", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_output_is_not_overwritten_unless_it_may_be(tmp_path: Path) -> None:
+    a, b = stores.uniform(tmp_path / "a"), stores.empty(tmp_path / "b")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    before = contents(tmp_path)
+    for arguments in (["copy", a, b], ["merge", a, "-o", b], ["repair", a, b]):
+        assert "--force to overwrite it" in refused(*arguments)
+        mine = [tmp_path / "mine" if argument is b else argument for argument in arguments]
+        assert "is not a store" in refused(*mine, "--force")
+    assert contents(tmp_path) == before
+    for arguments in (["copy", a, b], ["merge", a, "-o", b], ["repair", a, b]):
+        run(*arguments, "--force")
+        assert numbers(b) == numbers(a)
+        assert diskreplay.verify(b) == []
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "mine"]
+    flip_all = tmp_path / "broken"
+    flip_all.mkdir()
+    (flip_all / "diskreplay.json").write_text("{}")
+    kept = contents(b)
+    assert "expected a format version and a uuid" in refused("copy", flip_all, b, "--force")
+    assert contents(b) == kept
+
+
+def test_a_kill_at_any_step_of_an_overwriting_leaves_one_store(tmp_path: Path) -> None:
+    a, out = stores.uniform(tmp_path / "a"), stores.empty(tmp_path / "out")
+    whole = {(): 0, tuple(numbers(a)): 0}
+    for _ in at_each_step(lambda: main(["copy", str(a), str(out), "--force"], "diskreplay")):
+        whole[tuple(numbers(out))] += 1
+        if numbers(out):
+            break
+        assert diskreplay.verify(out) == []
+    assert all(whole.values())
+
+
+def test_overwriting_from_inside_and_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = stores.uniform(tmp_path / "a"), stores.empty(tmp_path / "b")
+    (tmp_path / "link").symlink_to(b)
+    run("copy", a, tmp_path / "link", "--force")
+    assert (tmp_path / "link").is_symlink()
+    assert numbers(b) == numbers(a)
+    monkeypatch.chdir(b)
+    run("copy", "../a", "../b", "--force")
+    monkeypatch.chdir(tmp_path)
+    assert numbers(b) == numbers(a)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "link"]
+
+
+def test_a_store_inside_a_store_is_refused(tmp_path: Path) -> None:
+    a = stores.uniform(tmp_path / "a")
+    before = contents(tmp_path)
+    for arguments in (["copy", a], ["repair", a]):
+        assert "is inside the store" in refused(*arguments, a / "inner")
+    assert "is inside the store" in refused("merge", a, "-o", a / "inner")
+    assert contents(tmp_path) == before
+    shutil.copytree(a, tmp_path / "big")
+    shutil.copytree(a, tmp_path / "big" / "sub")
+    before = contents(tmp_path)
+    for arguments in (["copy"], ["repair"]):
+        given = [*arguments, tmp_path / "big" / "sub", tmp_path / "big", "--force"]
+        assert "is inside of" in refused(*given, status=2)
+    assert contents(tmp_path) == before
+
+
+def test_an_empty_directory_is_no_output_in_the_way(tmp_path: Path) -> None:
+    path = stores.uniform(tmp_path / "s")
+    (tmp_path / "new").mkdir()
+    run("copy", path, tmp_path / "new")
+    assert numbers(tmp_path / "new") == numbers(path)
+
+
+def test_repair_says_what_is_lost(tmp_path: Path) -> None:
+    path = stores.large(tmp_path / "s")
+    done = run("repair", path, tmp_path / "sound")
+    assert "copied all transitions of a sound store: 20" in done.stdout
+    flip(path)
+    done = run("repair", path, tmp_path / "out", status=1)
+    assert "transitions copied: 19; lost: 1 (write ids 15)" in done.stdout
+    assert "write id 15" in done.stderr
+    assert numbers(tmp_path / "out") == [n for n in range(10, 30) if n != 15]
+
+
+# Terminals, pipes, interrupts
+
+
+def in_terminal(*arguments: object) -> str:
+    """What a command writes to a terminal."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=child, stderr=child, stdin=child
+    )
+    os.close(child)
+    said = b""
+    while True:
+        try:
+            part = os.read(parent, 65536)
+        except OSError:  # the terminal is gone with the last who wrote to it
+            break
+        if not part:
+            break
+        said += part
+    os.close(parent)
+    assert process.wait() == 0
+    return said.decode()
+
+
+@pytest.mark.parametrize("name", ["compact", "verify"])
+def test_a_bar_on_a_terminal_and_none_in_a_pipe(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with diskreplay.ReplayBuffer(60_000, path=path) as buffer:
+        buffer.extend(**columns(0, 60_000))
+    said = in_terminal(name, path)
+    assert re.search(rf"{name} .*\d+%", said)
+    done = subprocess.run([*COMMAND, name, str(path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{path}: ")
+    assert "%" not in done.stdout
+
+
+def test_ctrl_c_leaves_nothing_half_done(tmp_path: Path) -> None:
+    a = stores.uniform(tmp_path / "a")
+    code = """
+import os, signal, sys
+import diskreplay.maintenance.merging
+from diskreplay_tools.cli import main
+put_runs = diskreplay.maintenance.merging._put_runs
+def interrupted(*arguments):
+    put_runs(*arguments)
+    os.kill(os.getpid(), signal.SIGINT)
+diskreplay.maintenance.merging._put_runs = interrupted
+main(sys.argv[1:], prog_name="diskreplay")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "merge", str(a), "-o", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "Aborted!"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_reader_of_the_output_that_leaves(tmp_path: Path) -> None:
+    path = stores.uniform(tmp_path / "s")
+    process = subprocess.Popen(
+        [*COMMAND, "verify", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate()
+    assert b"Traceback" not in said
+    assert process.returncode in (0, 1, -signal.SIGPIPE)
+
+
+# bench
+
+
+def test_bench(tmp_path: Path) -> None:
+    given = ["bench", tmp_path, "--capacity", 3000, "--batch-size", 8]
+    said = run(*given, "--estimate", "--field", "state=uint8:8x8").stdout
+    fields = {"state": ("u1", (8, 8)), "next_state": ("u1", (8, 8)), "action": "i8"}
+    schema = diskreplay.Schema({**fields, "reward": "f4", "done": "f4"})
+    assert said == f"{diskreplay.estimate(schema, 3000)}\n"
+    done = json.loads(run(*given, "--seconds", 0.1, "--json").stdout)
+    for name in ("pushes", "extended_rows", "steps"):
+        assert done[f"{name}_per_second"] > 0
+    assert done["transitions"] == 3000
+    text = run(*given, "--seconds", 0.1, "--uniform").stdout
+    assert [line.split()[0] for line in text.splitlines()] == [
+        "3,000", "disk", "memory", "push", "extend", "step", "reopen"
+    ]  # fmt: skip
+    assert "priorities" not in text
+    path = stores.prioritized(tmp_path / "s")
+    found = json.loads(run("bench", "--like", path, "--estimate", "--json").stdout)
+    assert (found["capacity"], found["payload_bytes"]) == (1100, 40)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s"]
+    assert "leave out --field" in refused(
+        "bench", "--like", path, "--field", "state=f4:2", status=2
+    )  # fmt: skip
+    assert "found nan" in refused("bench", "--seconds", "nan", status=2)
+    assert "cannot name a field" in refused(
+        "bench", "--field", "self=f4", "--estimate", status=2
+    )  # fmt: skip
+    assert "expected NAME=DTYPE:SHAPE" in refused("bench", "--field", "state", status=2)
+    assert "is empty" in refused("bench", "--like", stores.empty(tmp_path / "e"))
+    assert "Error" in refused("bench", "--field", "state=text:3", "--estimate", status=2)
+
+
+def test_numbers_are_whole_after_all_of_it(tmp_path: Path) -> None:
+    """One store through every command that makes another."""
+    path = stores.prioritized(tmp_path / "a")
+    with diskreplay.open(path, access="read") as buffer:
+        ids = np.arange(buffer.count - 350, buffer.count)
+        expected = numbers_of(buffer.get(ids)).tolist(), buffer.priorities(ids).tolist()
+    run("compact", path)
+    run("copy", path, tmp_path / "b")
+    run("repair", tmp_path / "b", tmp_path / "c")
+    run("resize", tmp_path / "c", "--capacity", 400)
+    run("merge", tmp_path / "c", "-o", tmp_path / "d")
+    with diskreplay.open(tmp_path / "d") as buffer:
+        ids = np.arange(350)
+        assert (numbers_of(buffer.get(ids)).tolist(), buffer.priorities(ids).tolist()) == expected
+        buffer.check()

@@ -13,7 +13,7 @@ from diskreplay.records.grouping import (
     tree_bytes,
 )
 from diskreplay.records.layout import layout_of, new_packing, packing_in, schema_facts
-from diskreplay.records.seals import seal, unseal
+from diskreplay.records.seals import fingerprint, seal, unseal
 
 __all__ = [
     "ALONE",
@@ -23,6 +23,7 @@ __all__ = [
     "Codec",
     "Packing",
     "check_features",
+    "fingerprint",
     "layout_of",
     "new_packing",
     "packing_in",

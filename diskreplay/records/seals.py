@@ -10,7 +10,7 @@ import contextlib
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from diskreplay.errors import DamageError
 
@@ -34,3 +34,9 @@ def unseal(raw: Any, key: str | int, what: str) -> Any:
     if not raw:
         raise DamageError(f"{what} is missing")
     raise DamageError(f"{what} is damaged: its bytes are not those that were written")
+
+
+def fingerprint(content: Any) -> bytes:
+    """Return 16 bytes that follow from plain data, and differ where the data differ."""
+    digest: bytes = xxh3_128_digest(msgpack.packb(content))
+    return digest

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from diskreplay.store.creation import beside, check_outside, sync, work_directory
 from diskreplay.store.directory import FORMAT, holds_store, raise_format
-from diskreplay.store.files import DATA, HIDDEN, LOCK, StoreDirectory
-from diskreplay.store.locks import ALONE, openers
-from diskreplay.store.notes import make_known
-from diskreplay.store.os_errors import explained, ours, real_path, remove_tree, started
-from diskreplay.store.pinned_pages import PinnedPagesWarning
-from diskreplay.store.replacing import replacing
-from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
-from diskreplay.store.soundness import check_data_file
-from diskreplay.store.state import (
+from diskreplay.store.facts import (
     KINDS,
     RUN_SETTINGS,
     Identity,
@@ -28,6 +20,14 @@ from diskreplay.store.state import (
     state_of,
     write_id_in,
 )
+from diskreplay.store.files import DATA, HIDDEN, LOCK, StoreDirectory
+from diskreplay.store.locks import ALONE, openers
+from diskreplay.store.notes import make_known
+from diskreplay.store.os_errors import explained, ours, real_path, remove_tree, started
+from diskreplay.store.pinned_pages import PinnedPagesWarning
+from diskreplay.store.replacing import replacing
+from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
+from diskreplay.store.soundness import check_data_file
 from diskreplay.store.store import DURABILITIES, Snapshot, Store, Transaction
 from diskreplay.store.tables import TABLES
 from diskreplay.store.unopened import PathLike, pinned, reading

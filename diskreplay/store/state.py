@@ -1,195 +1,260 @@
-"""Facts: what the sealed values of a store must say, checked without opening a buffer."""
+"""State: the facts of a store, parsed and checked once.
+
+`Identity` never changes. `State` is written by every commit. A `Run` describes one opening for
+writing. Each keeps the facts that it does not know, which a newer version may have stored.
+"""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from diskreplay.errors import DamageError, DiskReplayError, SchemaError
-from diskreplay.live_range import BLOCK_SLOTS
-from diskreplay.sampling import (
-    DEFAULTS,
-    PrioritizedSampler,
-    block_of,
-    checked_state,
-    generator_from_plain,
-)
-from diskreplay.schema import Schema
-from diskreplay.store.runs import complete
-from diskreplay.store.store import DURABILITIES
-from diskreplay.validation import MAX_COUNT, real_number
+from diskreplay.errors import DamageError
+from diskreplay.live_range import LiveRange, blocks_in
+from diskreplay.records import fingerprint
+from diskreplay.validation import MAX_COUNT
 
 KINDS = ("uniform", "prioritized")
 MAX_CAPACITY = 2**40
-_MOST = MAX_COUNT // 2  # so that one can go on counting
-_MAX_FIELDS = 2**16 - 3  # of a msgpack array, beside checksum and write id
-RUN_SETTINGS = {"durability": "system", "commit_interval": 1.0}  # as the constructors have them
-_COUNTERS = ("count", "start", "commits", "runs", "stale_updates")
+SEED_BYTES = 16
+_MOST = MAX_COUNT // 2  # of a stored count: it can go on counting
+_MAX_PRIORITY = float(np.finfo(np.float32).max)
+_RUN_TYPES = {"started": float, "host": str, "pid": int, "versions": dict}
+_RUN_TOTALS = ("sent", "updated", "draws", "stale")
 
 
-class Identity(NamedTuple):
-    """What never changes."""
+@dataclass(frozen=True)
+class Identity:
+    """The facts of a store that never change."""
 
     kind: str
     capacity: int
     uuid: str
+    plain: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def has_priorities(self) -> bool:
+        """Whether the store keeps a priority for each slot."""
+        return self.kind == "prioritized"
 
     @property
     def blocks(self) -> int:
         """The number of priority blocks when all slots are in use."""
-        return -(-self.capacity // BLOCK_SLOTS) if self.kind == "prioritized" else 0
+        return blocks_in(self.capacity) if self.has_priorities else 0
 
-    def live_slots(self, first: int, count: int) -> list[tuple[int, int]]:
-        """Return the slots of the write ids [first, count) as ascending ranges."""
-        begin = first % self.capacity
-        end = begin + count - first
-        parts = [(0, end - self.capacity), (begin, min(end, self.capacity))]
-        return [(low, high) for low, high in parts if low < high]
+    @classmethod
+    def parse(cls, plain: Any) -> Identity:
+        """Return the identity that a store holds, or raise DamageError."""
+        found = _table("identity", plain)
+        kind, capacity, uuid = (found.get(name) for name in ("kind", "capacity", "uuid"))
+        if kind not in KINDS:
+            raise DamageError(f"the identity holds no kind of buffer (found {kind!r:.40})")
+        if type(capacity) is not int or not 1 <= capacity <= MAX_CAPACITY:
+            raise DamageError(f"the identity holds no capacity (found {capacity!r:.40})")
+        if not isinstance(uuid, str):
+            raise DamageError(f"the identity holds no uuid (found {uuid!r:.40})")
+        return cls(str(kind), capacity, uuid, found)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the identity as plain data."""
+        known = {"kind": self.kind, "capacity": self.capacity, "uuid": self.uuid}
+        return {**self.plain, **known}
 
 
 @dataclass(frozen=True)
 class State:
-    """What every commit writes, after checking it; `plain` is all of it."""
+    """The facts that every commit writes.
 
-    count: int
-    start: int
-    commits: int
-    runs: int
-    stale_updates: int
-    settings: dict[str, Any]
-    plain: dict[str, Any]
-
-    def first(self, capacity: int) -> int:
-        """Return the oldest live write id."""
-        return max(self.start, self.count - capacity)
-
-
-def identity_of(found: Any) -> Identity:
-    """Return the identity that a sealed value holds, or raise DamageError."""
-    facts = _mapping("identity", found)
-    kind, capacity, uuid = (facts.get(name) for name in Identity._fields)
-    if kind not in KINDS:
-        raise DamageError(f"the identity holds no kind of buffer (found {kind!r:.40})")
-    if type(capacity) is not int or not 1 <= capacity <= MAX_CAPACITY:
-        raise DamageError(f"the identity holds no capacity (found {capacity!r:.40})")
-    if not isinstance(uuid, str):
-        raise DamageError(f"the identity holds no uuid (found {uuid!r:.40})")
-    return Identity(str(kind), capacity, uuid)
-
-
-def schema_of(found: Any) -> Schema:
-    """Return the schema that a sealed value holds, or raise DamageError."""
-    try:
-        schema = Schema.from_plain(found)
-        if len(schema.fields) > _MAX_FIELDS:
-            raise SchemaError(f"it has {len(schema.fields)} fields")
-        for field in schema.fields:
-            np.dtype((field.dtype, field.shape))  # there are shapes that numpy has no type for
-    except (SchemaError, ValueError, OverflowError, MemoryError) as error:
-        raise DamageError(f"the schema is damaged: {error!s:.200}") from None
-    return schema
-
-
-def state_of(found: Any, kind: str) -> State:
-    """Return the state that a sealed value holds, or raise DamageError."""
-    facts = _mapping("state", found)
-    for name in _COUNTERS:
-        number = facts.get(name)
-        if type(number) is not int or not 0 <= number <= _MOST:
-            raise DamageError(f"the state holds no number of {name} (found {number!r:.40})")
-    if facts["start"] > facts["count"]:
-        raise DamageError("the state starts after its end")
-    if not isinstance(facts.get("run"), str | bytes):  # bytes in the first version
-        raise DamageError("the state does not say which run it is of")
-    generator_from_plain(facts.get("generator"))
-    sampler = _mapping("state of the sampler", facts.get("sampler"))
-    settings = settings_of(facts.get("settings"), kind)
-    if kind == "prioritized" and checked_state(sampler)[0] > _MOST:
-        raise DamageError(f"the frame is {sampler['frame']}")
-    counters = {name: facts[name] for name in _COUNTERS}
-    return State(**counters, settings=settings, plain=facts)
-
-
-def settings_of(found: Any, kind: str) -> dict[str, Any]:
-    """Return the settings that a state holds, or raise DamageError.
-
-    One that is missing is what the constructors have; one that is not known here is left out.
+    count, start:   the live range, see LiveRange
+    commits, runs:  how many there were
+    run:            the id of the run that committed last
+    stale_updates:  updates of priorities that came too late, over all runs
+    seed, draws:    the random stream: its key, 16 bytes, and the number of the next draw
+    settings:       the settings of the last run, as plain data
+    frame:          batches given so far, which the annealing follows; 0 in a uniform store
+    max_priority:   the largest priority so far, None before there was any
     """
-    stored = _mapping("table of settings", found)
-    names = DEFAULTS if kind == "prioritized" else {}
-    settings = {name: stored.get(name, usual) for name, usual in {**RUN_SETTINGS, **names}.items()}
-    if settings["durability"] not in DURABILITIES:
-        raise DamageError(f"the settings hold no durability (found {settings['durability']!r:.40})")
-    try:
-        real_number("commit_interval", settings["commit_interval"], low=0, high=float("inf"))
-        if names:
-            PrioritizedSampler(1, **{name: settings[name] for name in names})
-    except DiskReplayError as error:
-        raise DamageError(f"the settings are damaged: {error!s:.200}") from None
-    return settings
+
+    seed: bytes
+    settings: Mapping[str, Any]
+    count: int = 0
+    start: int = 0
+    commits: int = 0
+    runs: int = 0
+    run: str = ""
+    stale_updates: int = 0
+    draws: int = 0
+    frame: int = 0
+    max_priority: float | None = None
+    plain: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def live(self, capacity: int) -> LiveRange:
+        """Return the live range in a ring of so many slots."""
+        return LiveRange(capacity, self.start, self.count)
+
+    @classmethod
+    def parse(cls, plain: Any, identity: Identity) -> State:
+        """Return the state that a store holds, or raise DamageError."""
+        found = _table("state", plain)
+        count, start, commits, runs, stale = (
+            _count("state", name, found.get(name))
+            for name in ("count", "start", "commits", "runs", "stale_updates")
+        )
+        if start > count:
+            raise DamageError("the state starts after its end")
+        run = found.get("run")
+        if not isinstance(run, str | bytes):  # bytes in the first version
+            raise DamageError("the state does not say which run it is of")
+        frame, largest = 0, None
+        if identity.has_priorities:
+            sampler = _table("state of the sampler", found.get("sampler"))
+            frame = _count("state", "batches (frame)", sampler.get("frame"))
+            largest = sampler.get("max_priority")
+            if largest is not None and not (
+                type(largest) is float and 0 <= largest <= _MAX_PRIORITY
+            ):
+                raise DamageError(f"the largest priority is none (found {largest!r:.40})")
+        return cls(
+            seed=_seed_of(found),
+            settings=_table("table of settings", found.get("settings")),
+            count=count,
+            start=start,
+            commits=commits,
+            runs=runs,
+            run=run if isinstance(run, str) else run.hex(),
+            stale_updates=stale,
+            draws=_count("state", "draws", found.get("draws", 0)),
+            frame=frame,
+            max_priority=largest,
+            plain=found,
+        )
+
+    def to_plain(self, identity: Identity) -> dict[str, Any]:
+        """Return the state as plain data, with the facts of newer versions in it."""
+        sampler = dict(_table_or_empty(self.plain.get("sampler")))
+        if identity.has_priorities:
+            sampler |= {"frame": self.frame, "max_priority": self.max_priority}
+        names = ("count", "start", "commits", "runs", "run", "stale_updates", "seed", "draws")
+        plain = {**self.plain, **{name: getattr(self, name) for name in names}}
+        plain.pop("generator", None)  # of format 2, see `_seed_of`
+        settings = {**_table_or_empty(self.plain.get("settings")), **self.settings}
+        return {**plain, "sampler": sampler, "settings": settings}
+
+    def without(self, sampler: Mapping[str, Any], settings: Mapping[str, Any]) -> State:
+        """Return the state without some facts of its sampler and some settings."""
+        plain = dict(self.plain)
+        for name, dropped in (("sampler", sampler), ("settings", settings)):
+            table = _table_or_empty(plain.get(name))
+            plain[name] = {key: value for key, value in table.items() if key not in dropped}
+        kept = {key: value for key, value in self.settings.items() if key not in settings}
+        return replace(self, settings=kept, plain=plain)
 
 
-def laid_over(under: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a state with another laid over it: what only a newer version knows stays."""
-    both = {**under, **state}
-    for name in ("sampler", "settings"):
-        tables = [table for table in (under.get(name), state.get(name)) if isinstance(table, dict)]
-        if tables:
-            both[name] = {key: value for table in tables for key, value in table.items()}
-    return both
+@dataclass(frozen=True)
+class Run:
+    """The description of one opening of a store for writing.
+
+    first, end:   the write ids of its transitions are in [first, end)
+    rows:         how many it wrote; with others in between where several wrote together
+    rows_least:   at least so many, in a merged store where that is not known
+    id:           random, to tell a run from another one of the same number
+    started, host, pid, versions:  when and where it ran
+    sent, updated, draws, stale:   totals of a shared writer: a commit that was done but whose end
+                  was interrupted is not done twice
+    """
+
+    first: int
+    end: int
+    rows: int
+    started: float
+    host: str
+    pid: int
+    versions: Mapping[str, str]
+    id: str
+    rows_least: int | None = None
+    sent: int = 0
+    updated: int = 0
+    draws: int = 0
+    stale: int = 0
+    plain: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def parse(cls, number: int, plain: Any) -> Run:
+        """Return the run of a number that a store describes, or raise DamageError."""
+        name = f"description of run {number}"
+        found = _table(name, plain)
+        first, end = (_count(name, fact, found.get(fact)) for fact in ("first", "end"))
+        if first > end:
+            raise DamageError(f"the {name} starts after its end")
+        # Nobody else could write in the first version: all between the ends were its rows.
+        rows = _count(name, "rows", found.get("rows", end - first))
+        least = found.get("rows_least")
+        if least is not None:
+            _count(name, "rows_least", least)
+        if not (least or 0) <= rows <= end - first:
+            raise DamageError(f"the {name} does not say what it wrote")
+        for fact, type_ in _RUN_TYPES.items():
+            if type(found.get(fact)) is not type_:
+                raise DamageError(f"the {name} has no {fact}")
+        run = found.get("run", "")
+        if not isinstance(run, str):
+            raise DamageError(f"the {name} has no run")
+        sent, updated, draws, stale = (_count(name, t, found.get(t, 0)) for t in _RUN_TOTALS)
+        return cls(
+            first=first,
+            end=end,
+            rows=rows,
+            started=found["started"],
+            host=found["host"],
+            pid=found["pid"],
+            versions=found["versions"],
+            id=run,
+            rows_least=least,
+            sent=sent,
+            updated=updated,
+            draws=draws,
+            stale=stale,
+            plain=found,
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the description as plain data; totals and limits of 0 are left out."""
+        names = ("first", "end", "rows", *_RUN_TYPES)
+        plain = {**self.plain, **{name: getattr(self, name) for name in names}, "run": self.id}
+        for name in ("rows_least", *_RUN_TOTALS):
+            if (value := getattr(self, name)) or name in plain:
+                plain[name] = value
+        return plain
 
 
-def check_run(number: int, found: Any, state: State | None) -> None:
-    """Raise DamageError when a sealed value does not describe a run."""
-    facts = complete(_mapping(f"description of run {number}", found))
-    numbers = [facts.get(name) for name in ("first", "end", "rows")]
-    if not all(type(n) is int and 0 <= n <= _MOST for n in numbers):
-        raise DamageError(f"the description of run {number} does not say what it wrote")
-    first, end = facts["first"], facts["end"]
-    if first > end:
-        raise DamageError(f"the description of run {number} starts after its end")
-    if state is not None and (end > state.count or number >= state.runs):
-        raise DamageError(f"the description of run {number} is beyond the state")
-    types = {"started": float, "host": str, "pid": int, "versions": dict, "run": str}
-    for name, type_ in types.items():
-        if type(facts.get(name)) is not type_:
-            raise DamageError(f"the description of run {number} has no {name}")
+def _seed_of(state: Mapping[str, Any]) -> bytes:
+    """Return the key of the random stream.
+
+    A store of format 1 or 2 holds the state of a generator instead, and no number of draws: the key
+    follows from that state, so that the store is one stream from there on.
+    """
+    seed = state.get("seed")
+    if seed is None and isinstance(state.get("generator"), list | tuple):
+        seed = fingerprint(state["generator"])
+    if not isinstance(seed, bytes) or len(seed) != SEED_BYTES:
+        raise DamageError(f"the state holds no seed of the random stream (found {seed!r:.40})")
+    return seed
 
 
-def priorities_of(number: int, content: Any, identity: Identity) -> NDArray[np.float32]:
-    """Return the priorities of a block, or raise DamageError."""
-    if not 0 <= number < identity.blocks:
-        raise DamageError(f"priority block {number} belongs to no slots")
-    if not isinstance(content, bytes):
-        raise DamageError(f"priority block {number} holds no bytes")
-    return block_of(number, content, identity.capacity)
+def _count(name: str, fact: str, found: Any) -> int:
+    if type(found) is not int or not 0 <= found <= _MOST:
+        raise DamageError(f"the {name} holds no number of {fact} (found {found!r:.40})")
+    return found
 
 
-def record_head(schema: Schema) -> bytes:
-    """Return the bytes before the checksum, with which every record of a schema begins."""
-    n = 2 + len(schema.fields)
-    return (bytes([0x90 | n]) if n < 16 else struct.pack(">BH", 0xDC, n)) + b"\xcf"
-
-
-def checksum_in(record: bytes) -> int:
-    """Return the checksum that a record says it has, 0 if it is short."""
-    at = 2 if record[:1] != b"\xdc" else 4
-    return int.from_bytes(record[at : at + 8], "big")
-
-
-def write_id_in(record: bytes) -> int:
-    """Return the write id that a record says it has, whatever else is in it; -1 if it is short."""
-    at = 11 if record[:1] != b"\xdc" else 13
-    write_id: int = struct.unpack_from(">q", record, at)[0] if len(record) >= at + 8 else -1
-    return write_id
-
-
-def _mapping(what: str, found: Any) -> dict[str, Any]:
+def _table(name: str, found: Any) -> dict[str, Any]:
     if not isinstance(found, Mapping):
-        raise DamageError(f"the {what} is not a table")
+        raise DamageError(f"the {name} is not a table")
     return dict(found)
+
+
+def _table_or_empty(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}

@@ -23,7 +23,7 @@ from diskreplay import (
 )
 from diskreplay.records.seals import seal, unseal
 from diskreplay.sampling.prioritized import DEFAULTS
-from diskreplay.store.state import RUN_SETTINGS
+from diskreplay.store.facts import RUN_SETTINGS
 
 
 def fact(path: Path, name: str) -> Any:

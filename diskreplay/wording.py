@@ -1,4 +1,4 @@
-"""Words: a number of things, of one as of many."""
+"""Words: a number of things, of one as of many, and a number of bytes."""
 
 from __future__ import annotations
 
@@ -10,3 +10,18 @@ def count_of(n: int, what: str) -> str:
     ('1 byte', '0 runs', '2,000 transitions')
     """
     return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+def human(n: float) -> str:
+    """Return a number of bytes with three digits and a decimal unit.
+
+    >>> human(1), human(999), human(4_120_000), human(6.06e8)
+    ('1 byte', '999 bytes', '4.12 MB', '606 MB')
+    """
+    if n < 1000:
+        return count_of(round(n), "byte")
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        n /= 1000
+        if n < 999.5 or unit == "PB":
+            break
+    return f"{n:.{2 if n < 9.995 else 1 if n < 99.95 else 0}f} {unit}"

@@ -6,7 +6,7 @@ from diskreplay.buffer.batch import Batch, Draw, Experience, PrioritizedBatch
 from diskreplay.buffer.batches import Batches
 from diskreplay.buffer.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer, open
 from diskreplay.buffer.session import PathLike
-from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate, human
+from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate
 from diskreplay.buffer.writer import Exclusive
 
 __all__ = [
@@ -22,6 +22,5 @@ __all__ = [
     "PrioritizedReplayBuffer",
     "ReplayBuffer",
     "estimate",
-    "human",
     "open",
 ]

@@ -15,7 +15,7 @@ from diskreplay.records import BLOCK_BYTES, PAGE_BYTES, Packing, new_packing, sl
 from diskreplay.sampling import side_table_nbytes
 from diskreplay.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
 from diskreplay.validation import ACCESS, checked_capacity, whole_number
-from diskreplay.wording import count_of
+from diskreplay.wording import count_of, human
 
 _OTHER_PAGES = 40  # meta pages, facts, runs, lists of free pages
 # A commit writes to new pages. Those that it replaced are used again by the second one after it;
@@ -184,18 +184,3 @@ def warn_of_disk(found: Estimate, path: Path, there: int) -> None:
         "with diskreplay.estimate()",
         DiskSpaceWarning,
     )
-
-
-def human(n: float) -> str:
-    """Return a number of bytes with three digits and a decimal unit.
-
-    >>> human(1), human(999), human(4_120_000), human(6.06e8)
-    ('1 byte', '999 bytes', '4.12 MB', '606 MB')
-    """
-    if n < 1000:
-        return count_of(round(n), "byte")
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        n /= 1000
-        if n < 999.5 or unit == "PB":
-            break
-    return f"{n:.{2 if n < 9.995 else 1 if n < 99.95 else 0}f} {unit}"

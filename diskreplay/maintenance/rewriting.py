@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from diskreplay.buffer import estimate, human
+from diskreplay.buffer import estimate
 from diskreplay.errors import (
     ArgumentError,
     DamageError,
@@ -62,7 +62,7 @@ from diskreplay.store import (
     work_directory,
 )
 from diskreplay.validation import checked_capacity, checked_path
-from diskreplay.wording import count_of
+from diskreplay.wording import count_of, human
 
 PathLike = str | os.PathLike[str]
 

@@ -22,7 +22,7 @@ from diskreplay import (
     Schema,
     estimate,
 )
-from diskreplay.buffer.sizing import human
+from diskreplay.wording import human
 
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
 SMALL = {

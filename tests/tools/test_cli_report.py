@@ -287,7 +287,7 @@ def test_the_end_tells_the_page_and_its_size(tmp_path: Path) -> None:
         timeout=100,
     )
     assert result.returncode == 0, result.stderr
-    size = diskreplay.buffer.sizing.human(out.stat().st_size)
+    size = diskreplay.wording.human(out.stat().st_size)
     assert result.stdout == f"{out}: {size}\n"
     assert [file.name for file in out.parent.iterdir()] == ["page.html"]
 

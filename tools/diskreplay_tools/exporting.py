@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
-from diskreplay.buffer import human
-from diskreplay.wording import count_of
+from diskreplay.wording import count_of, human
 from diskreplay_tools.charts import tell
 from diskreplay_tools.common import (
     force_option,

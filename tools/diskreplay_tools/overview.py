@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
-from diskreplay.buffer import human
 from diskreplay.errors import printable
-from diskreplay.wording import count_of
+from diskreplay.wording import count_of, human
 from diskreplay_tools.charts import (
     Bins,
     Screen,

@@ -11,9 +11,8 @@ from typing import Any
 import click
 
 import diskreplay
-from diskreplay.buffer import human
 from diskreplay.store import real_path
-from diskreplay.wording import count_of
+from diskreplay.wording import count_of, human
 from diskreplay_tools import report_page as page
 from diskreplay_tools.charts import number
 from diskreplay_tools.common import force_option, new_file, progress, store_argument

@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 import diskreplay
-from diskreplay.buffer import human
+from diskreplay.wording import human
 from diskreplay_tools.common import needed
 from diskreplay_tools.tables import KEY, MEMBER, Column, Table, pyarrow, rows_in_chunk, stored_as
 

@@ -16,9 +16,8 @@ from typing import Any
 import click
 
 import diskreplay
-from diskreplay.buffer import human
 from diskreplay.errors import printable
-from diskreplay.wording import count_of
+from diskreplay.wording import count_of, human
 from diskreplay_tools.charts import (
     Screen,
     gauge,

@@ -19,12 +19,13 @@ from diskreplay.errors import DamageError
 from diskreplay.live_range import BLOCK_SLOTS
 from diskreplay.lmdbfile import HEADER, INTEGER_KEYS, DataFile, Meta, Walk
 from diskreplay.records import Codec, unseal
+from diskreplay.schema import Schema
 from diskreplay.store import (
+    DATA,
     checksum_in,
     identity_of,
     priorities_of,
     record_head,
-    schema_of,
     state_of,
     write_id_in,
 )
@@ -67,7 +68,7 @@ class Salvage:
         states = _all_sound(lambda state: state_of(state, self.identity.kind), facts["state"])
         self.state = max(states, key=lambda state: state.commits, default=None)
         self.state_is_reached = bool(reached["state"]) and self.state is not None
-        schemas = _all_sound(schema_of, facts["schema"])
+        schemas = _all_sound(lambda plain: Schema.from_stored(plain, DATA), facts["schema"])
         self.schema = schemas[0] if schemas else None
         is_new = self.state_is_reached and self.state is not None and not self.state.count
         if self.schema is None and not is_new:

@@ -56,7 +56,6 @@ from diskreplay.store import (
     make_known,
     ours,
     raise_format,
-    schema_of,
     state_of,
     sync,
     work_directory,
@@ -228,7 +227,9 @@ class _Contents:
         self.first = self.state.first(self.identity.capacity)
         self._new_state: dict[str, Any] = dict(self.state.plain)
         plain = self._facts.get("schema")
-        self.schema: Schema | None = None if plain is None else schema_of(plain)
+        self.schema: Schema | None = (
+            None if plain is None else Schema.from_stored(plain, str(store.path))
+        )
         if self.schema is None and self.state.count:
             raise DamageError("the schema is missing: repair() copies what can be read")
         self._codec = Codec(self.schema) if self.schema else None

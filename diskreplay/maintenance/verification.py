@@ -26,7 +26,6 @@ from diskreplay.store import (
     pinned,
     priorities_of,
     reading,
-    schema_of,
     state_of,
     write_id_in,
 )
@@ -152,7 +151,7 @@ class _Check:
                 )
         with self._noted():
             if "schema" in contents:
-                self._schema = schema_of(contents["schema"])
+                self._schema = Schema.from_stored(contents["schema"], DATA)
         with self._noted():
             if "layout" in contents:
                 layout_of(contents["layout"], DATA)

@@ -48,8 +48,7 @@ class Codec:
     >>> schema = Schema({"state": ("f4", (2,)), "action": "i8", "reward": "f4",
     ...                  "next_state": ("f4", (2,)), "done": "f4"})
     >>> codec = Codec(schema)
-    >>> columns = schema.accept_columns({"state": [[1, 2]], "action": [3], "reward": [4],
-    ...                                  "next_state": [[5, 6]], "done": [0]})
+    >>> columns = schema.accept_columns([[[1, 2]], [3], [4], [[5, 6]], [0]], {})
     >>> [record] = codec.encode(columns, first_write_id=7)
     >>> import msgpack
     >>> msgpack.unpackb(record)[1:4]

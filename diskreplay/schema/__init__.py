@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from diskreplay.aliases import Array
+from diskreplay.schema.field import Field
+from diskreplay.schema.inference import infer_schema
 from diskreplay.schema.row_check import only_row
-from diskreplay.schema.schema import (
-    STANDARD_FIELDS,
-    Array,
-    Field,
-    Schema,
-    SchemaLike,
-    fields_of,
-    infer_schema,
-)
+from diskreplay.schema.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
 
 __all__ = [
     "STANDARD_FIELDS",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.errors import DamageError, DiskReplayError, SchemaError
+from diskreplay.errors import DamageError, DiskReplayError
 from diskreplay.live_range import BLOCK_SLOTS
 from diskreplay.sampling import (
     DEFAULTS,
@@ -27,7 +27,6 @@ from diskreplay.validation import MAX_COUNT, real_number
 KINDS = ("uniform", "prioritized")
 MAX_CAPACITY = 2**40
 _MOST = MAX_COUNT // 2  # so that one can go on counting
-_MAX_FIELDS = 2**16 - 3  # of a msgpack array, beside checksum and write id
 RUN_SETTINGS = {"durability": "system", "commit_interval": 1.0}  # as the constructors have them
 _COUNTERS = ("count", "start", "commits", "runs", "stale_updates")
 
@@ -80,19 +79,6 @@ def identity_of(found: Any) -> Identity:
     if not isinstance(uuid, str):
         raise DamageError(f"the identity holds no uuid (found {uuid!r:.40})")
     return Identity(str(kind), capacity, uuid)
-
-
-def schema_of(found: Any) -> Schema:
-    """Return the schema that a sealed value holds, or raise DamageError."""
-    try:
-        schema = Schema.from_plain(found)
-        if len(schema.fields) > _MAX_FIELDS:
-            raise SchemaError(f"it has {len(schema.fields)} fields")
-        for field in schema.fields:
-            np.dtype((field.dtype, field.shape))  # there are shapes that numpy has no type for
-    except (SchemaError, ValueError, OverflowError, MemoryError) as error:
-        raise DamageError(f"the schema is damaged: {error!s:.200}") from None
-    return schema
 
 
 def state_of(found: Any, kind: str) -> State:

@@ -301,7 +301,9 @@ def test_records_of_replaced_pages_are_not_taken(tmp_path: Path) -> None:
     with diskreplay.open(store) as buffer:
         assert buffer.schema is not None
         values = {name.removesuffix("s"): value for name, value in columns(9, 1).items()}
-        other = buffer._ring._codec.encode(buffer.schema.accept_columns(values), write_id)[0]
+        other = buffer._ring._codec.encode(
+            buffer.schema.accept_columns(values.values(), {}), write_id
+        )[0]
     content[content.index(live[write_id]) + 30] ^= 1
     at = free_pages(store)[0] * PAGE + 16
     content[at : at + len(other)] = other
@@ -338,7 +340,9 @@ def test_a_record_that_ends_in_a_free_page_is_not_taken(tmp_path: Path) -> None:
     with diskreplay.open(store) as buffer:
         assert buffer.schema is not None
         values = {f.name: np.zeros((1, *f.shape), f.dtype) for f in buffer.schema.fields}
-        [other] = buffer._ring._codec.encode(buffer.schema.accept_columns(values), write_id)
+        [other] = buffer._ring._codec.encode(
+            buffer.schema.accept_columns(values.values(), {}), write_id
+        )
     content[content.index(live[write_id]) + 30] ^= 1
     ends = [page * PAGE for page in free if page > 2 and page - 1 not in free]
     [at, *_] = [end - 1800 for end in ends if not any(content[end - 1800 : end])]
@@ -357,7 +361,7 @@ def test_two_records_that_differ_are_both_left_out(tmp_path: Path) -> None:
     with diskreplay.open(store) as buffer:
         [other] = buffer._ring._codec.encode(
             buffer.schema.accept_columns(  # type: ignore[union-attr]
-                {n.removesuffix("s"): v for n, v in columns(9, 1).items()}
+                columns(9, 1).values(), {}
             ),
             459,
         )

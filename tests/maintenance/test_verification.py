@@ -254,7 +254,12 @@ BOMB = b"\xdd\xff\xff\xff\xff"
         ("meta", "identity", None, "the identity cannot be read"),
         ("meta", "identity", seal("identity", 3), "the identity is not a table"),
         ("meta", "schema", None, "the schema cannot be read"),
-        ("meta", "schema", seal("schema", [["state", "<f4", [2]]]), "the schema is damaged"),
+        (
+            "meta",
+            "schema",
+            seal("schema", [["state", "<f4", [2]]]),
+            "the schema of data.mdb is damaged",
+        ),
         ("meta", "state", None, "the state cannot be read"),
         ("meta", "state", seal("state", {}), "the state holds no number of count"),
         ("meta", "state", b"\x93\xcf" + BOMB, "the state is damaged"),

@@ -1,0 +1,275 @@
+"""Field: one named column of a schema, and the conversion of values to its type."""
+
+from __future__ import annotations
+
+import cmath
+import keyword
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from diskreplay.aliases import Array
+from diskreplay.errors import SchemaError
+from diskreplay.validation import as_array, as_whole
+
+FieldLike: TypeAlias = "Field | DTypeLike | tuple[DTypeLike, Sequence[int]]"
+
+MAX_TRANSITION_BYTES = 2**30
+TYPES = frozenset(
+    ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16")
+)
+# Parameters and results of the buffer's methods, which an extra field would shadow.
+_RESERVED_NAMES = frozenset(
+    ("states", "actions", "rewards", "next_states", "dones", "weights", "indices")
+    + ("priority", "priorities", "self")
+)
+_MAX_DIMENSIONS, _MAX_LENGTH = 32, 2**31 - 1  # of numpy's structured dtypes
+_RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}  # a kind converts to itself or a later one
+_REAL = "?bBhHiIlLqQefd"  # numpy's characters of the types of real numbers
+DONES = frozenset((0, 1))  # and every number that is equal to one of them
+_FEW = 64  # up to so many numbers Python looks at them faster than numpy, measured
+_FEW_TO_CAST = 32
+
+
+@dataclass(frozen=True, init=False)
+class Field:
+    """One named column: a dtype and the shape of one transition's value.
+
+    >>> Field("state", "float32", (60,))
+    Field(name='state', dtype=dtype('float32'), shape=(60,))
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def __init__(self, name: str, dtype: DTypeLike = np.float32, shape: Sequence[int] = ()) -> None:
+        if isinstance(name, str) and (name.startswith("_") or keyword.iskeyword(name)):
+            raise SchemaError(
+                f"{name!r} cannot name a field, since batches are named tuples: expected a name "
+                "that is no Python keyword and does not begin with an underscore"
+            )
+        self._set(name, *_dtype_and_shape(name, dtype, shape))
+
+    @classmethod
+    def stored(cls, name: str, dtype: DTypeLike, shape: Sequence[int]) -> Field:
+        """Return a field of a store, which may have a name that a new field may not have."""
+        field = object.__new__(cls)
+        field._set(name, dtype, shape)
+        return field
+
+    def _set(self, name: str, dtype: DTypeLike, shape: Sequence[int]) -> None:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise SchemaError(f"a field's name must be a Python identifier (found {name!r})")
+        if name in _RESERVED_NAMES:
+            raise SchemaError(f"{name!r} cannot name a field, it is a word of the buffer's methods")
+        try:
+            found = np.dtype(dtype).newbyteorder("=")
+            lengths = tuple(map(_length, shape))
+            if found.subdtype is not None:
+                found, inner = found.subdtype
+                found, lengths = found.newbyteorder("="), lengths + inner
+        except Exception as error:  # an object may raise anything when it is iterated
+            raise _unusable(name, error) from None
+        if found.str[1:] not in TYPES:
+            raise _not_numbers(name, found)
+        if any(length < 0 for length in lengths):
+            raise SchemaError(f"field {name!r} has a negative length in its shape {lengths}")
+        if len(lengths) > _MAX_DIMENSIONS or any(length > _MAX_LENGTH for length in lengths):
+            raise SchemaError(
+                f"field {name!r} has {len(lengths)} dimensions, the longest of {max(lengths)} "
+                f"(expected at most {_MAX_DIMENSIONS}, each of at most {_MAX_LENGTH})"
+            )
+        # Where one length is 0, numpy still multiplies the others.
+        if found.itemsize * math.prod(filter(None, lengths)) > MAX_TRANSITION_BYTES:
+            raise SchemaError(
+                f"field {name!r} has the shape {lengths} (expected at most {MAX_TRANSITION_BYTES} "
+                "bytes): store large values elsewhere and their names here"
+            )
+        for attribute, value in (("name", name), ("dtype", found), ("shape", lengths)):
+            object.__setattr__(self, attribute, value)
+
+    @property
+    def type(self) -> str:
+        """The dtype and the shape in one word, such as float32[60]."""
+        return f"{self.dtype}{list(self.shape) if self.shape else ''}"
+
+    @cached_property
+    def payload_bytes(self) -> int:
+        """The bytes of one value, without framing."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+    @cached_property
+    def _narrower(self) -> frozenset[np.dtype[Any]]:
+        """The dtypes of which every value is one of this field's, too."""
+        return frozenset(d for d in map(np.dtype, TYPES) if np.can_cast(d, self.dtype, "safe"))
+
+    @cached_property
+    def _largest(self) -> float:
+        """The largest number of a float field, 0.0 for any other."""
+        return float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.type}"
+
+    def convert(self, value: Any, lead: tuple[int, ...]) -> Array:
+        """Return `value` as an array of this field's dtype and of shape `lead + shape`.
+
+        Numbers are rounded to the precision of a float field and must fit a whole-number field
+        exactly; floats are not turned into whole numbers. Raises SchemaError with what was expected
+        and found.
+        """
+        found = as_numbers(self.name, value)
+        shape = lead + self.shape
+        if found.shape != shape:
+            advice = shape_advice(found, self.shape, len(lead))
+            raise SchemaError(
+                f"field {self.name!r}: expected shape {shape} (found {found.shape}, "
+                f"{found.dtype}){': ' * bool(advice)}{', or '.join(advice)}"
+            )
+        return self.fit(found)
+
+    def fit(self, found: Array) -> Array:
+        """Return an array of the right shape as one of this field's dtype, as `convert` does."""
+        array = found
+        if found.dtype != self.dtype:
+            if self._fits_as_float(found):
+                return found.astype(self.dtype)
+            array = self._cast(found)
+        if self.name == "reward" and not are_finite(array):
+            raise SchemaError(
+                "field 'reward': expected finite numbers "
+                f"(found {array[~np.isfinite(array)].flat[0]}): "
+                "one such reward spoils every value learnt from it"
+            )
+        if self.name == "done" and not are_dones(array):
+            wrong = array[~np.isin(array, (0, 1))].flat[0]
+            raise SchemaError(f"field 'done': expected True or False, 1 or 0 (found {wrong})")
+        return array
+
+    def _fits_as_float(self, found: Array) -> bool:
+        """Return whether a few real numbers can be stored as floats without any other check.
+
+        For the columns of a few environments this is several times faster than `_cast`.
+        """
+        if found.size > _FEW_TO_CAST or not self._largest or found.dtype.char not in _REAL:
+            return False
+        numbers = (found if found.ndim == 1 else found.ravel()).tolist()
+        if self.name == "done":
+            return DONES.issuperset(numbers)
+        most = self._largest
+        return not numbers or (
+            math.isfinite(sum(numbers)) and -most <= min(numbers) and max(numbers) <= most
+        )
+
+    def _cast(self, found: Array) -> Array:
+        """Return an array of another type as one of this field's, or raise SchemaError."""
+        if found.dtype in self._narrower:
+            return found.astype(self.dtype)
+        if found.dtype.str[1:] not in TYPES:
+            raise _not_numbers(self.name, found.dtype)
+        takes_bools = (self.dtype.kind == "b" or self.name == "done") and found.dtype.kind != "c"
+        is_later = _RANKS[found.dtype.kind] > _RANKS[self.dtype.kind]
+        if found.size and is_later and not (takes_bools and np.isin(found, (0, 1)).all()):
+            raise SchemaError(
+                f"field {self.name!r}: expected {self.dtype} (found {found.dtype}): "
+                "the first transition or schema= has set the type; convert the value to it"
+            )
+        try:
+            with np.errstate(over="raise", invalid="ignore"):
+                array = found.astype(self.dtype)
+        except FloatingPointError:
+            raise SchemaError(
+                f"field {self.name!r}: a number is beyond {self.dtype} "
+                f"(found {found.min()} to {found.max()}): schema= can set a wider type"
+            ) from None
+        if self.dtype.kind in "biu" and not np.array_equal(array, found):
+            raise SchemaError(
+                f"field {self.name!r}: values do not fit {self.dtype} "
+                f"(found {found.min()} to {found.max()})"
+            )
+        return array
+
+
+def as_numbers(name: str, value: Any) -> Array:
+    """Return a field's value, or a column of them, as an array of numbers; or raise SchemaError."""
+    if value is None:
+        way_out = " (at the end of an episode give the last observation, done masks it)"
+        raise SchemaError(f"field {name!r} is None{way_out if name == 'next_state' else ''}")
+    if isinstance(value, Mapping):
+        raise SchemaError(f"field {name!r} is a dictionary: give each of its entries as a field")
+    array = as_array(value, SchemaError, f"field {name!r} is not an array of numbers")
+    if array.dtype.str[1:] not in TYPES:
+        raise _not_numbers(name, array.dtype)
+    return array
+
+
+def shape_advice(found: Array, shape: tuple[int, ...], lead: int) -> list[str]:
+    """Return the ways to correct a value of a wrong shape, [] where none is known."""
+    ways = []
+    if not lead and not shape and found.size == 1:
+        ways.append("give a plain number")
+    if lead and not shape and found.shape[:lead] and found.size == found.shape[0]:
+        ways.append(f"give shape {found.shape[:lead]}")
+    if not lead and found.ndim and found.shape[1:] == shape:
+        ways.append("call extend(), which takes the transitions of several environments at once")
+    return ways
+
+
+def are_finite(array: Array) -> bool:
+    """Return whether all numbers are finite."""
+    # A sum is not finite where one of its numbers is not, and takes a fifth of the time.
+    if array.size <= _FEW and array.ndim == 1 and cmath.isfinite(sum(array.tolist())):
+        return True
+    return bool(np.isfinite(array).all())
+
+
+def are_dones(array: Array) -> bool:
+    """Return whether all numbers are 0 or 1, or true or false."""
+    if array.size <= _FEW:
+        return DONES.issuperset(array.ravel().tolist())
+    return bool(((array == 0) | (array == 1)).all())
+
+
+def _dtype_and_shape(name: str, dtype: Any, shape: Any) -> tuple[Any, Any]:
+    """Return dtype and shape of a field, also where one object has both, as a space has."""
+    try:
+        if isinstance(dtype, type) or not (hasattr(dtype, "dtype") and hasattr(dtype, "shape")):
+            return dtype, shape
+        own, found, given = dtype.dtype, dtype.shape, tuple(shape)
+        fits = own is None or found is None or given in ((), tuple(found))
+    except Exception as error:
+        raise _unusable(name, error) from None
+    if own is None or found is None:
+        raise SchemaError(
+            f"field {name!r}: a {type(dtype).__name__} has not one dtype and one shape: give each "
+            "of its parts as a field"
+        )
+    if not fits:
+        raise SchemaError(
+            f"field {name!r}: expected the shape {tuple(found)} of the {type(dtype).__name__}, or "
+            f"none (found {given})"
+        )
+    return own, found
+
+
+def _length(value: Any) -> int:
+    length = as_whole(value)
+    if length is None:
+        raise TypeError(f"a length must be a whole number (found {value!r})")
+    return length
+
+
+def _unusable(name: str, error: Exception) -> SchemaError:
+    return SchemaError(f"field {name!r} has no usable dtype or shape: {error}")
+
+
+def _not_numbers(name: str, found: np.dtype[Any]) -> SchemaError:
+    return SchemaError(
+        f"field {name!r}: expected numbers or bools of a fixed shape (found {found})"
+    )

@@ -1,0 +1,48 @@
+"""The schema that the first transitions ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from diskreplay.errors import SchemaError
+from diskreplay.schema.field import Field, as_numbers, shape_advice
+from diskreplay.schema.schema import Schema
+
+
+def infer_schema(values: Mapping[str, Any], given: Mapping[str, Field], *, lead: int) -> Schema:
+    """Make a schema from the first transitions, whose values have `lead` leading dimensions.
+
+    Float states, rewards, dones and extras become float32, whole-number actions int64, other whole
+    numbers keep their type (Python's are int64). next_state is what state is. `given` wins.
+    """
+    fields = {}
+    for name in dict.fromkeys((*values, *given)):
+        if name in given:
+            fields[name] = given[name]
+        elif name == "next_state":
+            state = given.get("state") or _infer_field("state", values["state"], lead)
+            fields[name] = Field(name, state.dtype, state.shape)
+        else:
+            fields[name] = _infer_field(name, values[name], lead)
+    return Schema(fields)
+
+
+def _infer_field(name: str, value: Any, lead: int) -> Field:
+    found = as_numbers(name, value)
+    if name in ("reward", "done") and found.ndim > lead:
+        advice = shape_advice(found, (), lead)
+        advice.append(f"set its shape with schema=, where a {name} has one")
+        raise SchemaError(
+            f"field {name!r}: expected one number a transition (found shape {found.shape}"
+            f"{', the first dimension of which counts the transitions' * lead}): "
+            f"{', or '.join(advice)}"
+        )
+    dtype = found.dtype
+    if dtype.kind == "f" or name in ("reward", "done"):
+        dtype = np.dtype(np.float32)
+    elif name == "action" and dtype.kind in "iu":
+        dtype = np.dtype(np.int64)
+    return Field(name, dtype, found.shape[lead:])

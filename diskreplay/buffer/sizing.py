@@ -11,7 +11,14 @@ from diskreplay.buffer.ring import COMMIT_BYTES
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES, window_nbytes
 from diskreplay.errors import ArgumentError, SchemaError, warn_caller
 from diskreplay.live_range import BLOCK_SLOTS
-from diskreplay.records import BLOCK_BYTES, PAGE_BYTES, Packing, new_packing, slot_bytes, tree_bytes
+from diskreplay.records import (
+    BLOCK_BYTES,
+    PAGE_BYTES,
+    Grouping,
+    new_grouping,
+    slot_bytes,
+    tree_bytes,
+)
 from diskreplay.sampling import side_table_nbytes
 from diskreplay.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
 from diskreplay.validation import ACCESS, checked_capacity, whole_number
@@ -125,7 +132,7 @@ def estimate(
     return estimate_of(
         whole,
         capacity,
-        new_packing(whole),
+        new_grouping(whole),
         prioritized=prioritized,
         window_bytes=window_bytes,
         access=access,
@@ -135,7 +142,7 @@ def estimate(
 def estimate_of(
     schema: Schema,
     capacity: int,
-    packing: Packing,
+    packing: Grouping,
     *,
     prioritized: bool,
     window_bytes: int = DEFAULT_WINDOW_BYTES,
@@ -160,7 +167,7 @@ def estimate_of(
     )
 
 
-def _commit_bytes(packing: Packing) -> int:
+def _commit_bytes(packing: Grouping) -> int:
     """Return the pages that a commit of records rewrites, in bytes: also beside its two ends."""
     rows = max(1, COMMIT_BYTES // packing.record_bytes) + 2 * (packing.per_value - 1)
     return int(rows * slot_bytes(packing)) + 6 * PAGE_BYTES

@@ -18,16 +18,13 @@ from numpy.typing import NDArray
 from diskreplay.errors import DamageError
 from diskreplay.live_range import BLOCK_SLOTS
 from diskreplay.lmdbfile import HEADER, INTEGER_KEYS, DataFile, Meta, Walk
-from diskreplay.records import Codec, unseal
+from diskreplay.records import Codec, checksum_in, record_head, unseal, write_id_in
 from diskreplay.schema import Schema
 from diskreplay.store import (
     DATA,
-    checksum_in,
     identity_of,
     priorities_of,
-    record_head,
     state_of,
-    write_id_in,
 )
 from diskreplay.validation import MAX_COUNT
 

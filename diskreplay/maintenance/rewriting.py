@@ -35,7 +35,7 @@ from diskreplay.errors import (
 )
 from diskreplay.live_range import BLOCK_SLOTS, block_span, slot_spans
 from diskreplay.maintenance.verification import Progress
-from diskreplay.records import BLOCK_BYTES, Codec, new_packing, packing_in, schema_facts
+from diskreplay.records import BLOCK_BYTES, Codec, new_grouping, schema_facts, stored_grouping
 from diskreplay.sampling import DEFAULTS, Blocks, Priorities, PrioritizedSampler, block_of
 from diskreplay.schema import Schema
 from diskreplay.store import (
@@ -234,15 +234,14 @@ class _Contents:
             raise DamageError("the schema is missing: repair() copies what can be read")
         self._codec = Codec(self.schema) if self.schema else None
         if self._codec is not None:
-            self._before = packing_in(
+            self._before = stored_grouping(
                 self._facts.get("layout"),
                 snapshot.some_values,
-                self._codec.schema,
-                self._codec.write_id_of,
+                self._codec,
                 self.identity.capacity,
                 str(store.path),
             )
-            self._after = new_packing(self._codec.schema)
+            self._after = new_grouping(self._codec.schema)
 
     def become(self, kind: str, settings: Mapping[str, float]) -> None:
         """Have the state of a buffer of another kind in which the transitions are all new."""

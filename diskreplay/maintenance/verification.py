@@ -12,7 +12,15 @@ import numpy as np
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.live_range import BLOCK_SLOTS
 from diskreplay.lmdbfile import INTEGER_KEYS, NO_PAGE, Faults, Tree, Walk
-from diskreplay.records import ALONE, Codec, Packing, layout_of, packing_in, unseal
+from diskreplay.records import (
+    ALONE,
+    Codec,
+    Grouping,
+    layout_of,
+    stored_grouping,
+    unseal,
+    write_id_in,
+)
 from diskreplay.schema import Schema
 from diskreplay.store import (
     DATA,
@@ -27,7 +35,6 @@ from diskreplay.store import (
     priorities_of,
     reading,
     state_of,
-    write_id_in,
 )
 from diskreplay.validation import MAX_COUNT, checked_path
 from diskreplay.wording import count_of
@@ -236,7 +243,7 @@ class _Check:
                 f"in {_words('slot', low, high)} is missing"
             )
 
-    def _packing(self, tree: Tree) -> Packing | None:
+    def _packing(self, tree: Tree) -> Grouping | None:
         """Return how records are stored; note it where nothing tells, and return None."""
         schema, identity = self._schema, self._identity
         if schema is None or identity is None:
@@ -247,17 +254,12 @@ class _Check:
             for key, _, value in itertools.islice(walk.numbered(b"transitions", tree), 64):
                 yield key, value
 
-        def write_id_of(record: bytes) -> int | None:
-            self._codec = self._codec or Codec(schema)
-            return self._codec.write_id_of(record)
-
+        self._codec = self._codec or Codec(schema)
         with self._noted():
-            return packing_in(
-                self._layout, some_values, schema, write_id_of, identity.capacity, DATA
-            )
+            return stored_grouping(self._layout, some_values, self._codec, identity.capacity, DATA)
         return None
 
-    def _has_place(self, group: int, value: bytes, packing: Packing) -> bool:
+    def _has_place(self, group: int, value: bytes, packing: Grouping) -> bool:
         """Return whether a value is of the ring; note it if not, or if it has another length."""
         if self._identity is None:
             return False

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from diskreplay.records.codec import Codec
+from diskreplay.records.codec import Codec, checksum_in, record_head, write_id_in
 from diskreplay.records.features import KNOWN_FEATURES, check_features
 from diskreplay.records.grouping import (
     ALONE,
     BLOCK_BYTES,
     PAGE_BYTES,
-    Packing,
+    Grouping,
     slot_bytes,
     tree_bytes,
 )
-from diskreplay.records.layout import layout_of, new_packing, packing_in, schema_facts
+from diskreplay.records.layout import (
+    Packing,
+    layout_of,
+    new_grouping,
+    new_packing,
+    packing_in,
+    schema_facts,
+    stored_grouping,
+)
 from diskreplay.records.seals import fingerprint, seal, unseal
 
 __all__ = [
@@ -21,15 +29,21 @@ __all__ = [
     "KNOWN_FEATURES",
     "PAGE_BYTES",
     "Codec",
+    "Grouping",
     "Packing",
     "check_features",
+    "checksum_in",
     "fingerprint",
     "layout_of",
+    "new_grouping",
     "new_packing",
     "packing_in",
+    "record_head",
     "schema_facts",
     "seal",
     "slot_bytes",
+    "stored_grouping",
     "tree_bytes",
     "unseal",
+    "write_id_in",
 ]

@@ -17,29 +17,31 @@ array in which the msgpack headers are padding. docs/format.md lists the header 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from diskreplay.aliases import Array, Bools, Columns, Ints
 from diskreplay.errors import DamageError
-from diskreplay.schema import Array, Field, Schema
+from diskreplay.schema import Field, Schema
 from diskreplay.wording import count_of
 
-Records = NDArray[np.void]
-Raw = Sequence[Any] | NDArray[np.uint8]  # buffers, or the rows of an array
+Rows: TypeAlias = NDArray[np.uint8]  # (n, record_bytes)
+Raw: TypeAlias = Sequence[Any] | Rows  # buffers, or the rows of an array
+View: TypeAlias = NDArray[np.void]  # records as a structured array
 
-# msgpack's markers for numbers of fixed width, by numpy dtype.
+# The markers of msgpack for numbers of fixed width, by numpy dtype.
 _SCALAR_MARKERS = {
     "u1": 0xCC, "u2": 0xCD, "u4": 0xCE, "u8": 0xCF,
     "i1": 0xD0, "i2": 0xD1, "i4": 0xD2, "i8": 0xD3,
     "f4": 0xCA, "f8": 0xCB,
 }  # fmt: skip
 _FALSE = 0xC2
-_NUMBER_BYTES = 9  # checksum and write id, each with its marker
+_CHECKSUM_BYTES = 8
 
 
 class Codec:
@@ -57,28 +59,22 @@ class Codec:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        count = 2 + len(schema.fields)
-        start = bytes([0x90 | count]) if count < 16 else struct.pack(">BH", 0xDC, count)
-        at = len(start)
-        self._headers = [(0, start)]
-        places: dict[str, tuple[Any, int]] = {}
-
-        def lay(name: str, header: bytes, dtype: Any, size: int) -> None:
-            nonlocal at
+        self._head = head = record_head(schema)
+        at = body_at = len(head) + _CHECKSUM_BYTES
+        places: dict[str, tuple[Any, int]] = {
+            "head": (f"V{len(head)}", 0),
+            "checksum": (">u8", len(head)),
+        }
+        self._headers = [(0, head)]
+        values = [("write_id", b"\xd3", ">i8", 8)]
+        for index, field in enumerate(schema.fields):
+            values.append((_column(index), *_framing(field), field.payload_bytes))
+        for name, header, dtype, size in values:
             self._headers.append((at, header))
             places[name] = (dtype, at + len(header))
             at += len(header) + size
-
-        lay("checksum", b"\xcf", ">u8", 8)
-        body_at = at
-        lay("write_id", b"\xd3", ">i8", 8)
-        for index, field in enumerate(schema.fields):
-            header, dtype = _framing(field)
-            lay(_column(index), header, dtype, field.payload_bytes if header else 1)
         self.record_bytes = at
-        places["body"] = (f"V{self.record_bytes - body_at}", body_at)
-        self._head = start + b"\xcf"
-        places["head"] = (f"V{len(self._head)}", 0)
+        places["body"] = (f"V{at - body_at}", body_at)
         self._layout = np.dtype(
             {
                 "names": list(places),
@@ -89,8 +85,8 @@ class Codec:
         )
 
     @cached_property
-    def _template(self) -> NDArray[np.uint8]:
-        """A record without its numbers. It is made when first needed: it may be large."""
+    def _template(self) -> Rows:
+        """A record without its numbers, made when first needed: it may be large."""
         template = np.zeros(self.record_bytes, np.uint8)
         for at, header in self._headers:
             template[at : at + len(header)] = list(header)
@@ -102,8 +98,8 @@ class Codec:
         rows: list[bytes] = records.view(f"V{self.record_bytes}")[:, 0].tolist()
         return rows
 
-    def encode_array(self, columns: Sequence[Array], first_write_id: int) -> NDArray[np.uint8]:
-        """Return what `encode` does as one array, (n, record_bytes).
+    def encode_array(self, columns: Sequence[Array], first_write_id: int) -> Rows:
+        """Return the records of `encode` as one array, (n, record_bytes).
 
         Cost: about 0.2 microseconds a record of 500 bytes, vectorised but for the checksums.
         """
@@ -121,21 +117,17 @@ class Codec:
         return records
 
     def decode(
-        self,
-        records: Raw,
-        write_ids: Array,
-        slots: Array,
-        fields: Sequence[int] | None = None,
-    ) -> list[Array]:
+        self, records: Raw, write_ids: Ints, slots: Ints, fields: Sequence[int] | None = None
+    ) -> Columns:
         """Return records as columns, each a fresh array, after checking every record.
 
         Raises DamageError naming write id and slot of the first record that is not, byte for byte,
-        what was written under its write id.
+        the one that was written under its write id.
 
         records:    n buffers; an empty one stands for a record that is missing
-        write_ids:  int64 (n,), what each record must say it is
+        write_ids:  int64 (n,), the write id that each record must hold
         slots:      int64 (n,), for the message
-        fields:     the places of those to return, by default of all
+        fields:     the places of the fields to return, by default of all
         """
         view, sound = self._verify(records, write_ids)
         if not sound.all():
@@ -150,26 +142,22 @@ class Codec:
                 columns.append(np.array(column, field.dtype, order="C"))
         return columns
 
-    def sound(self, records: Raw, write_ids: Array) -> NDArray[np.bool_]:
-        """Return which records are what was written under their write ids."""
+    def sound(self, records: Raw, write_ids: Ints) -> Bools:
+        """Return which records are, byte for byte, those written under their write ids."""
         return self._verify(records, write_ids)[1]
 
     def write_id_of(self, record: bytes) -> int | None:
         """Return the write id of a sound record, None for anything else."""
-        if len(record) != self.record_bytes:
-            return None
-        write_id = int(np.frombuffer(record, self._layout)["write_id"][0])
+        write_id = write_id_in(record)
         is_sound = write_id >= 0 and self.sound([record], np.array([write_id])).all()
         return write_id if is_sound else None
 
-    def faults(self, records: Raw, write_ids: Array, slots: Array) -> list[str]:
-        """Return one sentence for each record that is not what was written, [] when all are."""
-        _, sound = self._verify(records, write_ids)
-        return [
-            self._fault(records[i], write_ids[i], slots[i]) for i in np.flatnonzero(~sound).tolist()
-        ]
+    def faults(self, records: Raw, write_ids: Ints, slots: Ints) -> list[str]:
+        """Return one sentence for each record that is not sound, [] when all are."""
+        bad = np.flatnonzero(~self.sound(records, write_ids))
+        return [self._fault(records[i], write_ids[i], slots[i]) for i in bad.tolist()]
 
-    def _verify(self, records: Raw, write_ids: Array) -> tuple[Records, Array]:
+    def _verify(self, records: Raw, write_ids: Ints) -> tuple[View, Bools]:
         """Return the records of the right size as a view, and which of all records are sound."""
         if isinstance(records, np.ndarray) and records.shape[1] == self.record_bytes:
             view = records.view(self._layout)[:, 0]
@@ -177,15 +165,14 @@ class Codec:
         if set(map(len, records)) == {self.record_bytes}:
             view = np.frombuffer(b"".join(records), self._layout)
             return view, self._is_sound(view, write_ids)
-        sizes = np.fromiter(map(len, records), np.int64, len(records))
-        sound = sizes == self.record_bytes
+        sound = np.fromiter(map(len, records), np.int64, len(records)) == self.record_bytes
         whole = [records[i] for i in np.flatnonzero(sound).tolist()]
         view = np.frombuffer(b"".join(whole), self._layout)
         sound[sound] = self._is_sound(view, np.asarray(write_ids)[sound])
         return view, sound
 
-    def _is_sound(self, view: Records, write_ids: Array) -> NDArray[np.bool_]:
-        sound: NDArray[np.bool_] = (
+    def _is_sound(self, view: View, write_ids: Ints) -> Bools:
+        sound: Bools = (
             (view["write_id"] == write_ids)
             & (view["head"] == np.void(self._head))
             & (view["checksum"] == _digests(view))
@@ -207,31 +194,42 @@ class Codec:
         return f"{name}: its first bytes are not those of a record of this schema"
 
 
-def record_bytes_of(schema: Schema) -> int:
-    """Return the length of a schema's records, also of one that only claims its sizes."""
-    count = 2 + len(schema.fields)
-    record_bytes = (1 if count < 16 else 3) + 2 * _NUMBER_BYTES
-    for field in schema.fields:
-        size = field.payload_bytes
-        header = len(_framing(field)[0]) if size < 2**16 else 5
-        record_bytes += header + size
-    return record_bytes
+def record_head(schema: Schema) -> bytes:
+    """Return the bytes before the checksum, with which every record of a schema begins."""
+    n = 2 + len(schema.fields)
+    return (bytes([0x90 | n]) if n < 16 else struct.pack(">BH", 0xDC, n)) + b"\xcf"
 
 
-def _digests(view: Records) -> NDArray[np.uint64]:
-    bodies: Iterable[bytes] = view["body"].tolist()
+def checksum_in(record: bytes) -> int:
+    """Return the checksum that a record says it has, 0 if it is short."""
+    at = _checksum_at(record)
+    return int.from_bytes(record[at : at + _CHECKSUM_BYTES], "big")
+
+
+def write_id_in(record: bytes) -> int:
+    """Return the write id that a record says it has, sound or not; -1 if it is short."""
+    at = _checksum_at(record) + _CHECKSUM_BYTES + 1
+    write_id: int = struct.unpack_from(">q", record, at)[0] if len(record) >= at + 8 else -1
+    return write_id
+
+
+def _checksum_at(record: bytes) -> int:
+    return 2 if record[:1] != b"\xdc" else 4
+
+
+def _digests(view: View) -> NDArray[np.uint64]:
+    bodies: list[bytes] = view["body"].tolist()
     return np.fromiter(map(xxh3_64_intdigest, bodies), np.uint64, len(view))
 
 
 def _framing(field: Field) -> tuple[bytes, Any]:
-    """Return the msgpack header of a field's value and the dtype of what follows it."""
-    size = field.payload_bytes
+    """Return the msgpack header of a field's value and the dtype of the bytes after it."""
     if _is_bool_scalar(field):
         return b"", np.uint8  # the value is the marker itself: c2 or c3
     marker = _SCALAR_MARKERS.get(field.dtype.str[1:])
     if not field.shape and marker is not None:
         return bytes([marker]), field.dtype.newbyteorder(">")
-    little = (field.dtype.newbyteorder("<"), field.shape)
+    size, little = field.payload_bytes, (field.dtype.newbyteorder("<"), field.shape)
     if size < 2**8:
         return struct.pack(">BB", 0xC4, size), little
     if size < 2**16:

@@ -1,4 +1,4 @@
-"""Features: additions to the format. A store lists those it uses; an unknown one is refused."""
+"""Features: additions to the format, which a store lists; an unknown one is refused."""
 
 from __future__ import annotations
 

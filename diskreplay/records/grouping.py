@@ -1,9 +1,9 @@
-"""Packing: how many records share a value of the store, and what a store costs on disk.
+"""Grouping: how many records share a value of the store, and what a store takes on disk.
 
 LMDB gives a value of more than 2022 bytes pages of its own, and begins a page of smaller ones with
 as many as fit whole. So records of just over half a page, or just over a page, waste up to half of
 the file. Where that is so, the records of `per_value` consecutive slots are stored one after the
-other in one value, a group. A new store gets the number from `packing_for`, and keeps it::
+other in one value, a group. A new store gets the number from `grouping_for`, and keeps it::
 
     slot     0 1 2 | 3 4 5 | 6 7      capacity 8, per_value 3: the last group is shorter
     key      0     | 1     | 2
@@ -18,11 +18,12 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from diskreplay.aliases import Ints
+from diskreplay.live_range import slot_spans
 
 PAGE_BYTES = 4096
+BLOCK_BYTES = 4032  # of 1000 priorities, sealed: a little more than they take
 _PAGE_HEADER = 16
 _NODE_BYTES = 8 + 8  # header and key
 _POINTER_BYTES = 2
@@ -31,19 +32,13 @@ _BRANCHES = (PAGE_BYTES - _PAGE_HEADER) // (_NODE_BYTES + _POINTER_BYTES)
 _GOAL = 1.1  # of the bytes of the records; what is left up to 1.2 is for freed pages
 _MOST_RECORDS = 64
 _MOST_BYTES = 12 * PAGE_BYTES  # of a value: a read from a cold disk meets each of its pages
-BLOCK_BYTES = 4032  # of 1000 priorities, sealed: a little more than they take
 
 
-class Packing(NamedTuple):
+class Grouping(NamedTuple):
     """How many records of how many bytes share a value; 1 is a record by itself."""
 
     per_value: int
     record_bytes: int
-
-    def places(self, slots: Ints) -> tuple[Ints, Ints]:
-        """Return the key of each slot's value, and which of its parts the record is."""
-        groups, within = np.divmod(slots, self.per_value)
-        return groups, within
 
     @property
     def value_bytes(self) -> int:
@@ -52,41 +47,43 @@ class Packing(NamedTuple):
 
     @property
     def parts(self) -> tuple[slice, ...]:
-        """Where in a value the records are."""
+        """The places of the records in a value."""
         return _parts(self.per_value, self.record_bytes)
+
+    def places(self, slots: Ints) -> tuple[Ints, Ints]:
+        """Return the key of each slot's value, and which of its parts the record is."""
+        groups, within = np.divmod(slots, self.per_value)
+        return groups, within
 
     def groups(self, slots: int) -> int:
         """Return how many values the slots from 0 on take."""
         return -(-slots // self.per_value)
 
-    def split(self, group: int, value: bytes) -> list[tuple[int, int, bytes]]:
-        """Return slot, offset and bytes of each record in a value, whatever the value is.
-
-        What was never written, zero bytes, is left out.
-        """
-        if self.per_value == 1:
-            return [(group, 0, value)]
-        size = self.record_bytes
-        parts = ((n, n * size, value[n * size : (n + 1) * size]) for n in range(self.per_value))
-        first = group * self.per_value
-        return [(first + n, at, part) for n, at, part in parts if part.strip(b"\0")]
-
     def slots_in(self, group: int, capacity: int) -> int:
         """Return how many slots a group has."""
         return min(self.per_value, capacity - group * self.per_value)
 
+    def split(self, group: int, value: bytes) -> list[tuple[int, int, bytes]]:
+        """Return slot, offset and bytes of each record in a value of any content.
+
+        A slot that was never written, zero bytes, is left out.
+        """
+        if self.per_value == 1:
+            return [(group, 0, value)]
+        first = group * self.per_value
+        records = [(first + n, part.start, value[part]) for n, part in enumerate(self.parts)]
+        return [record for record in records if record[2].strip(b"\0")]
+
     def live_groups(self, first: int, count: int, capacity: int) -> int:
         """Return how many values hold the records of the write ids [first, count)."""
-        if count <= first:
-            return 0
-        begin, last = first % capacity // self.per_value, (count - 1) % capacity // self.per_value
-        if (count - 1) % capacity >= first % capacity:
-            return last - begin + 1
-        all_of_them = self.groups(capacity)
-        return min(all_of_them, all_of_them - begin + last + 1)
+        n, spans = self.per_value, slot_spans(first, count, capacity)
+        groups = [range(span.start // n, (span.stop - 1) // n + 1) for span in spans]
+        # The newest records may share a value with the oldest.
+        is_shared = len(groups) == 2 and groups[0].start == groups[1].stop - 1
+        return sum(map(len, groups)) - int(is_shared)
 
 
-ALONE = Packing(1, 0)
+ALONE = Grouping(1, 0)
 
 
 @functools.lru_cache(64)
@@ -94,36 +91,31 @@ def _parts(number: int, record_bytes: int) -> tuple[slice, ...]:
     return tuple(slice(n * record_bytes, (n + 1) * record_bytes) for n in range(number))
 
 
-def packing_for(record_bytes: int) -> Packing:
-    """Return how a new store keeps records of a size. One that is there says itself how it does.
+def grouping_for(record_bytes: int) -> Grouping:
+    """Return how a new store groups records of this size; an existing store says it itself.
 
     A value holds the fewest records for which it takes at most 1.1 times their bytes on disk, with
     its share of leaf and branch pages; where no number does, the one that takes the least. It is at
     most 64, and at most what 48 KiB hold.
 
-    >>> [packing_for(record_bytes).per_value for record_bytes in (74, 522, 970, 3084)]
+    >>> [grouping_for(record_bytes).per_value for record_bytes in (74, 522, 970, 3084)]
     [3, 15, 1, 5]
     """
     most = max(1, min(_MOST_RECORDS, _MOST_BYTES // record_bytes))
-    costs = [slot_bytes(Packing(n, record_bytes)) for n in range(1, most + 1)]
+    costs = [slot_bytes(Grouping(n, record_bytes)) for n in range(1, most + 1)]
     goal = max(_GOAL * record_bytes, min(costs))
-    return Packing(next(n for n, cost in enumerate(costs, 1) if cost <= goal), record_bytes)
+    return Grouping(next(n for n, cost in enumerate(costs, 1) if cost <= goal), record_bytes)
 
 
-def slot_bytes(packing: Packing) -> float:
+def slot_bytes(grouping: Grouping) -> float:
     """Return the disk space of a slot of a full store, in bytes, without its priority."""
-    return _value_bytes(packing.per_value * packing.record_bytes) / packing.per_value
-
-
-def pages_of(value_bytes: int) -> int:
-    """Return how many pages a value is on."""
-    if value_bytes <= _LARGEST_IN_LEAF:
-        return 1
-    return -(-(_PAGE_HEADER + value_bytes) // PAGE_BYTES)
+    own, in_leaf = _own_and_in_leaf(grouping.value_bytes)
+    pages = own + (1 + 1 / (_BRANCHES - 1)) / in_leaf  # with a share of leaf and branch pages
+    return PAGE_BYTES * pages / grouping.per_value
 
 
 def tree_bytes(values: int, value_bytes: int) -> int:
-    """Return the disk space of a tree of values of one size, which were put in order."""
+    """Return the disk space of a tree of values of one size that were put in order."""
     own, in_leaf = _own_and_in_leaf(value_bytes)
     level = -(-values // in_leaf)
     pages = values * own + level
@@ -138,10 +130,4 @@ def _own_and_in_leaf(value_bytes: int) -> tuple[int, int]:
     is_large = value_bytes > _LARGEST_IN_LEAF
     node = _NODE_BYTES + (8 if is_large else value_bytes)
     in_leaf = (PAGE_BYTES - _PAGE_HEADER) // (node + node % 2 + _POINTER_BYTES)
-    return pages_of(value_bytes) if is_large else 0, in_leaf
-
-
-def _value_bytes(value_bytes: int) -> float:
-    """Return the disk space of one of many values, with its share of leaf and branch pages."""
-    own, in_leaf = _own_and_in_leaf(value_bytes)
-    return PAGE_BYTES * (own + (1 + 1 / (_BRANCHES - 1)) / in_leaf)
+    return -(-(_PAGE_HEADER + value_bytes) // PAGE_BYTES) if is_large else 0, in_leaf

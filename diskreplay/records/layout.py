@@ -1,91 +1,103 @@
-"""Layout: what decides where in a store things stand, and what a reader must know.
+"""Layout: what decides the places of records and priorities in a store.
 
-It is stored, as the fact `layout`. The formula that a new store's layout comes from may change, so
-nobody but the maker of a store asks it. A store of format 1 has no such fact: there the number of
-records in a value is measured, from values that say themselves which slots they are of.
+A store keeps its layout as a value of its own. The rule that gives a new store its layout may
+change, so only the maker of a store uses the rule. A store of format 1 has no stored layout: there
+the number of records in a value is measured, from the values that hold a sound record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.live_range import BLOCK_SLOTS
-from diskreplay.records.codec import record_bytes_of
+from diskreplay.records.codec import Codec
 from diskreplay.records.features import KNOWN_FEATURES, check_features
-from diskreplay.records.grouping import Packing, packing_for
+from diskreplay.records.grouping import Grouping, grouping_for
 from diskreplay.schema import Schema
-
-WriteIdOf = Callable[[bytes], int | None]
 
 _MOST_BYTES = 1 << 22  # of a value with several records: a store may claim any number
 
 
 class Layout(NamedTuple):
-    """What a store says of itself; `packing` gives it for records of a size."""
+    """The stored layout of records; `grouping` gives it for records of a size."""
 
     records_per_value: int
 
     def to_plain(self) -> dict[str, Any]:
-        """Return the layout as the plain data of a fact; `layout_of` is the way back."""
+        """Return the layout as plain data; `layout_of` is the way back."""
         return {
             "records_per_value": self.records_per_value,
             "slots_per_block": BLOCK_SLOTS,
             "features": list(KNOWN_FEATURES),
         }
 
-    def packing(self, record_bytes: int) -> Packing:
-        """Return how records of this size are stored; raise DamageError for an impossible one."""
+    def grouping(self, record_bytes: int) -> Grouping:
+        """Return how records of this size are grouped; raise DamageError for too large values."""
         if self.records_per_value > 1 and self.records_per_value * record_bytes > _MOST_BYTES:
             raise DamageError(
                 f"the layout says that a value holds {self.records_per_value} records of "
                 f"{record_bytes} bytes (expected at most {_MOST_BYTES} bytes)"
             )
-        return Packing(self.records_per_value, record_bytes)
+        return Grouping(self.records_per_value, record_bytes)
 
 
-def new_packing(schema: Schema) -> Packing:
-    """Return how a new store keeps the records of a schema."""
-    return packing_for(record_bytes_of(schema))
+def new_grouping(schema: Schema) -> Grouping:
+    """Return how a new store groups the records of a schema."""
+    return grouping_for(Codec(schema).record_bytes)
 
 
-def schema_facts(schema: Schema, packing: Packing | None = None) -> dict[str, Any]:
-    """Return what a store, by default a new one, says once it has a schema."""
-    packing = packing or new_packing(schema)
-    return {"schema": schema.to_plain(), "layout": Layout(packing.per_value).to_plain()}
+def schema_facts(schema: Schema, grouping: Grouping | None = None) -> dict[str, Any]:
+    """Return the values that a store, by default a new one, keeps of its schema and layout."""
+    grouping = grouping or new_grouping(schema)
+    return {"schema": schema.to_plain(), "layout": Layout(grouping.per_value).to_plain()}
+
+
+def stored_grouping(
+    plain: Any,
+    values: Callable[[], Iterable[tuple[int, bytes]]],
+    codec: Codec,
+    capacity: int,
+    where: str,
+) -> Grouping:
+    """Return how an existing store groups its records.
+
+    plain:   its layout, None where it has none
+    values:  returns what `measured` takes, for a store without a layout
+    """
+    if plain is not None:
+        layout = layout_of(plain, where)
+    else:
+        found = measured(values(), codec.record_bytes, capacity, codec.write_id_of, where)
+        if found is None:
+            return new_grouping(codec.schema)
+        layout = found
+    return layout.grouping(codec.record_bytes)
+
+
+# The names before; to be removed with their last caller.
+Packing: TypeAlias = Grouping
+new_packing = new_grouping
 
 
 def packing_in(
-    plain: Any,
-    values: Callable[[], Iterable[tuple[int, bytes]]],
-    schema: Schema,
-    write_id_of: WriteIdOf,
-    capacity: int,
-    where: str,
-) -> Packing:
-    """Return how records are stored in a store that is there: it says so, or it is measured.
-
-    plain:   its layout, None where it has none
-    values:  returns what `measured` takes
-    """
-    record_bytes = record_bytes_of(schema)
-    if plain is None:
-        found = measured(values(), record_bytes, capacity, write_id_of, where)
-        return new_packing(schema) if found is None else found.packing(record_bytes)
-    return layout_of(plain, where).packing(record_bytes)
+    plain: Any, values: Any, schema: Schema, write_id_of: Any, capacity: int, where: str
+) -> Grouping:
+    """Do what `stored_grouping` does."""
+    return stored_grouping(plain, values, Codec(schema), capacity, where)
 
 
-def layout_of(found: Any, where: str) -> Layout:
-    """Return the layout that a fact describes.
+def layout_of(plain: Any, where: str) -> Layout:
+    """Return the layout that a store holds.
 
     Raises DamageError when it is none, and FormatVersionError for one that needs a newer reader.
     """
-    facts = found if isinstance(found, Mapping) else {}
-    check_features(facts.get("features"), where)
-    slots, records = facts.get("slots_per_block"), facts.get("records_per_value")
+    found = plain if isinstance(plain, Mapping) else {}
+    check_features(found.get("features"), where)
+    slots, records = found.get("slots_per_block"), found.get("records_per_value")
     if type(slots) is not int or type(records) is not int or slots < 1 or records < 1:
-        raise DamageError(f"the layout of {where} is no layout (found {found!r:.80})")
+        raise DamageError(f"the layout of {where} is no layout (found {plain!r:.80})")
     if slots != BLOCK_SLOTS:
         raise FormatVersionError(
             f"{where} has {slots} slots in a priority block (this diskreplay reads "
@@ -98,10 +110,10 @@ def measured(
     values: Iterable[tuple[int, bytes]],
     record_bytes: int,
     capacity: int,
-    write_id_of: WriteIdOf,
+    write_id_of: Callable[[bytes], int | None],
     where: str,
 ) -> Layout | None:
-    """Return the layout of a store that does not say it, None of one without values.
+    """Return the layout of a store that has none stored, None where there are no values.
 
     A sound record says its slot, and a value has its full length from its first record on. So each
     value with a sound record tells the number of records in a value; all must tell the same.
@@ -110,17 +122,15 @@ def measured(
     write_id_of:  returns the write id of a sound record, None for anything else
     """
     numbers: set[int | None] = set()
-    there = False
+    key = None
     for key, value in values:
-        there = True
         for at in range(0, len(value) - record_bytes + 1, record_bytes):
-            record = value[at : at + record_bytes]
-            write_id = write_id_of(record) if record[:1] != b"\0" else None
+            write_id = write_id_of(value[at : at + record_bytes])
             if write_id is not None:
                 slot, within = write_id % capacity, at // record_bytes
                 numbers.add(_per_value(key, len(value), slot, within, record_bytes, capacity))
                 break
-    if not there:
+    if key is None:
         return None
     number = numbers.pop() if len(numbers) == 1 else None
     if number is None:
@@ -134,7 +144,7 @@ def measured(
 def _per_value(
     key: int, value_bytes: int, slot: int, within: int, record_bytes: int, capacity: int
 ) -> int | None:
-    """Return how many records a value has where one of this key has a slot's record within it."""
+    """Return how many records share a value, if this one has a slot's record at a place of it."""
     records, rest = divmod(value_bytes, record_bytes)
     number, more = divmod(slot - within, key) if key else (records, slot - within)
     fits = number > 0 and not more and not rest and records == min(number, capacity - key * number)

@@ -1,7 +1,7 @@
-"""Seals: plain data as bytes that tell whether they are what was written, and under which key.
+"""Seals: plain data as bytes that show whether they are unchanged, and under the right key.
 
-"Sealed" is the msgpack array [checksum, key, content]: the checksum is the xxh3_64 of all bytes
-after it, and the key tells a value that was moved to another key.
+A sealed value is the msgpack array [checksum, key, content]: the checksum is the xxh3_64 of all
+bytes after it, and the key shows a value that was moved to another key.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from diskreplay.errors import DamageError
 
-_SEAL = b"\x93\xcf"
+_HEAD = b"\x93\xcf"  # an array of three, the first of which is a uint64
 
 
 def seal(key: str | int, content: Any) -> bytes:
     """Return the bytes of [checksum, key, content]."""
     body: bytes = msgpack.packb(key) + msgpack.packb(content)
-    return _SEAL + xxh3_64_intdigest(body).to_bytes(8, "big") + body
+    return _HEAD + xxh3_64_intdigest(body).to_bytes(8, "big") + body
 
 
 def unseal(raw: Any, key: str | int, what: str) -> Any:
-    """Return the content that `seal` was given; raise DamageError when the bytes are others."""
+    """Return the content that was sealed; raise DamageError naming `what` for other bytes."""
     raw = bytes(raw)
-    if raw[:2] == _SEAL and raw[2:10] == xxh3_64_intdigest(raw[10:]).to_bytes(8, "big"):
+    if raw[:2] == _HEAD and raw[2:10] == xxh3_64_intdigest(raw[10:]).to_bytes(8, "big"):
         with contextlib.suppress(ValueError, RecursionError, msgpack.UnpackException):
             _, found, content = msgpack.unpackb(raw)
             if found == key and type(found) is type(key):
@@ -37,6 +37,6 @@ def unseal(raw: Any, key: str | int, what: str) -> Any:
 
 
 def fingerprint(content: Any) -> bytes:
-    """Return 16 bytes that follow from plain data, and differ where the data differ."""
+    """Return 16 bytes that follow from plain data alone and differ between different data."""
     digest: bytes = xxh3_128_digest(msgpack.packb(content))
     return digest

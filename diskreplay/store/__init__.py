@@ -10,14 +10,11 @@ from diskreplay.store.facts import (
     Identity,
     State,
     check_run,
-    checksum_in,
     identity_of,
     laid_over,
     priorities_of,
-    record_head,
     settings_of,
     state_of,
-    write_id_in,
 )
 from diskreplay.store.files import DATA, HIDDEN, LOCK, StoreDirectory
 from diskreplay.store.locks import ALONE, openers
@@ -56,7 +53,6 @@ __all__ = [
     "check_data_file",
     "check_outside",
     "check_run",
-    "checksum_in",
     "complete",
     "explained",
     "holds_store",
@@ -70,7 +66,6 @@ __all__ = [
     "raise_format",
     "reading",
     "real_path",
-    "record_head",
     "remove_tree",
     "replacing",
     "settings_of",
@@ -80,6 +75,5 @@ __all__ = [
     "sync",
     "with_live",
     "work_directory",
-    "write_id_in",
     "writer_of",
 ]

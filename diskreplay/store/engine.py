@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.errors import DamageError, DiskReplayError, LockedError, StorageError
-from diskreplay.records import ALONE, Packing
+from diskreplay.records import ALONE, Grouping
 from diskreplay.store.os_errors import explained
 from diskreplay.store.tables import TABLES
 from diskreplay.wording import count_of
@@ -155,7 +155,7 @@ def put_records(
     slot: int,
     records: Records,
     capacity: int,
-    packing: Packing = ALONE,
+    packing: Grouping = ALONE,
 ) -> None:
     """Put records into slots from `slot` on, around the end of the ring."""
     if packing.per_value == 1:
@@ -174,7 +174,7 @@ def put_records(
 
 
 def _values_of(
-    cursor: lmdb.Cursor, slot: int, part: NDArray[np.uint8], capacity: int, packing: Packing
+    cursor: lmdb.Cursor, slot: int, part: NDArray[np.uint8], capacity: int, packing: Grouping
 ) -> list[bytes]:
     """Return the values that hold the records of contiguous slots, and what is there beside them.
 

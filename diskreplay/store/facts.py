@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,7 +18,6 @@ from diskreplay.sampling import (
     checked_state,
     generator_from_plain,
 )
-from diskreplay.schema import Schema
 from diskreplay.store.runs import complete
 from diskreplay.store.store import DURABILITIES
 from diskreplay.validation import MAX_COUNT, real_number
@@ -154,25 +152,6 @@ def priorities_of(number: int, content: Any, identity: Identity) -> NDArray[np.f
     if not isinstance(content, bytes):
         raise DamageError(f"priority block {number} holds no bytes")
     return block_of(number, content, identity.capacity)
-
-
-def record_head(schema: Schema) -> bytes:
-    """Return the bytes before the checksum, with which every record of a schema begins."""
-    n = 2 + len(schema.fields)
-    return (bytes([0x90 | n]) if n < 16 else struct.pack(">BH", 0xDC, n)) + b"\xcf"
-
-
-def checksum_in(record: bytes) -> int:
-    """Return the checksum that a record says it has, 0 if it is short."""
-    at = 2 if record[:1] != b"\xdc" else 4
-    return int.from_bytes(record[at : at + 8], "big")
-
-
-def write_id_in(record: bytes) -> int:
-    """Return the write id that a record says it has, whatever else is in it; -1 if it is short."""
-    at = 11 if record[:1] != b"\xdc" else 13
-    write_id: int = struct.unpack_from(">q", record, at)[0] if len(record) >= at + 8 else -1
-    return write_id
 
 
 def _mapping(what: str, found: Any) -> dict[str, Any]:

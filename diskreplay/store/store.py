@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.errors import DamageError, StorageError
-from diskreplay.records import ALONE, Packing, seal, unseal
+from diskreplay.records import ALONE, Grouping, seal, unseal
 from diskreplay.store.admission import check_known
 from diskreplay.store.creation import building, check_outside
 from diskreplay.store.directory import (
@@ -106,7 +106,7 @@ class Snapshot:
         names = [bytes(name) for name, _ in self._txn.cursor() if bytes(name) not in known]
         return {name: self._env.open_db(name, self._txn, create=False) for name in names}
 
-    def records(self, slots: Ints, packing: Packing = ALONE) -> Raw:
+    def records(self, slots: Ints, packing: Grouping = ALONE) -> Raw:
         """Return the record of each slot as a buffer: into the store, or as the row of an array.
 
         One that is missing is empty; in a value with others it is zero bytes.
@@ -211,7 +211,7 @@ class Transaction(Snapshot):
     """A snapshot that nobody else can change before it ends, and what is put into it."""
 
     def put_records(
-        self, capacity: int, first: int, records: Records, packing: Packing = ALONE
+        self, capacity: int, first: int, records: Records, packing: Grouping = ALONE
     ) -> None:
         """Put the records of the write ids from `first` on into their slots."""
         with self._cursor("transitions") as cursor:

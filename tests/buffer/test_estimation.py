@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from common import columns, row, run_python
 from stores import laid_out
-from test_packing import rows_of, schema_of
+from test_grouping import rows_of, schema_of
 
 import diskreplay
 from diskreplay import (

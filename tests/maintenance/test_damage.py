@@ -15,7 +15,7 @@ from stores import change, stored
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
-from diskreplay.records.grouping import packing_for
+from diskreplay.records.grouping import grouping_for
 from diskreplay.store import notes
 from diskreplay.store.notes import is_known
 
@@ -26,7 +26,7 @@ RECORD_BYTES = 66  # of `columns`
 def spoil(path: Path, slots: list[int], record_bytes: int = RECORD_BYTES) -> None:
     """Change a bit of the record in each slot, through the engine: no page is damaged."""
     for slot in slots:
-        group, within = divmod(slot, packing_for(record_bytes).per_value)
+        group, within = divmod(slot, grouping_for(record_bytes).per_value)
         value = bytearray(stored(path, "transitions", group))
         value[(within + 1) * record_bytes - 7] ^= 4
         change(path, "transitions", group, bytes(value))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stores import FIELDS, change, laid_out, stored
-from test_packing import rows_of, schema_of
+from test_grouping import rows_of, schema_of
 
 import diskreplay
 from diskreplay import DamageError, FormatVersionError, PrioritizedReplayBuffer, ReplayBuffer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from test_store import read as read_alone
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, Schema, verify
-from diskreplay.records.codec import Codec, record_bytes_of
-from diskreplay.records.grouping import Packing, packing_for, slot_bytes
+from diskreplay.records.codec import Codec
+from diskreplay.records.grouping import Grouping, grouping_for, slot_bytes
 from diskreplay.store.store import Store
 from diskreplay.wording import count_of
 
 FRAMING = 28  # of states of 256 bytes or more, action, reward and done
-PRIORITY = slot_bytes(Packing(1, 4032)) / 1000  # bytes of disk a slot
+PRIORITY = slot_bytes(Grouping(1, 4032)) / 1000  # bytes of disk a slot
 
 
 def schema_of(payload_bytes: int) -> dict[str, Any]:
@@ -56,12 +57,12 @@ def rows_of(first: int, n: int, payload_bytes: int) -> dict[str, Any]:
 def costs_of(record_bytes: int) -> dict[int, float]:
     """The disk space of a record by how many of them share a value."""
     most = max(1, min(64, 48 * 1024 // record_bytes))
-    return {n: slot_bytes(Packing(n, record_bytes)) for n in range(1, most + 1)}
+    return {n: slot_bytes(Grouping(n, record_bytes)) for n in range(1, most + 1)}
 
 
 def test_a_value_holds_the_fewest_records_that_cost_a_tenth_more_at_most() -> None:
     for record_bytes in [*range(19, 5000), *range(5000, 70_000, 37), 10**6, 2**40]:
-        packing, costs = packing_for(record_bytes), costs_of(record_bytes)
+        packing, costs = grouping_for(record_bytes), costs_of(record_bytes)
         assert packing.record_bytes == record_bytes
         cost = costs[packing.per_value]
         if cost <= 1.1 * record_bytes:
@@ -75,40 +76,28 @@ def test_a_value_holds_the_fewest_records_that_cost_a_tenth_more_at_most() -> No
     ("record_bytes", "per_value"), [(74, 3), (522, 15), (970, 1), (3084, 5), (28_268, 1)]
 )
 def test_these_were_found_by_hand(record_bytes: int, per_value: int) -> None:
-    assert packing_for(record_bytes).per_value == per_value
+    assert grouping_for(record_bytes).per_value == per_value
 
 
 def test_no_record_costs_more_than_a_sixth_of_its_size() -> None:
     for record_bytes in [*range(19, 5000), *range(5000, 70_000, 37)]:
-        cost = slot_bytes(packing_for(record_bytes)) / record_bytes
+        cost = slot_bytes(grouping_for(record_bytes)) / record_bytes
         assert cost <= (1.1 if record_bytes <= 8000 else 1.17), record_bytes
 
 
 def test_from_350_bytes_on_a_full_store_takes_a_fifth_more_than_its_payload_at_most() -> None:
     for framing in (24, FRAMING, 30):
         for payload in [*range(350, 5000), *range(5000, 70_000, 37)]:
-            cost = slot_bytes(packing_for(payload + framing)) + PRIORITY
+            cost = slot_bytes(grouping_for(payload + framing)) + PRIORITY
             assert cost <= 1.2 * payload, (payload, framing)
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["f4", "f8", "u1", "bool", "i8", "f2", "c8"]),
-            st.sampled_from([(), (0,), (3,), (255,), (256,), (40, 50), (65_536,)]),
-        ),
-        min_size=1,
-        max_size=20,
-    )
-)
-def test_sizes_are_known_without_a_codec(fields: list[tuple[str, tuple[int, ...]]]) -> None:
-    schema = Schema(schema_of(20) | {f"f{i}": field for i, field in enumerate(fields)})
-    assert record_bytes_of(schema) == Codec(schema).record_bytes
-
-
-def test_a_schema_may_claim_any_size() -> None:
+def test_a_schema_may_claim_any_size_and_takes_no_memory() -> None:
     huge = Schema(schema_of(20) | {"a": ("u1", (2**29,)), "b": ("f8", (2**25,))})
-    assert packing_for(record_bytes_of(huge)).per_value == 1
+    tracemalloc.start()
+    assert grouping_for(Codec(huge).record_bytes).per_value == 1
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 200), st.data())
@@ -116,7 +105,7 @@ def test_groups_of_live_write_ids(
     per_value: int, capacity: int, first: int, data: st.DataObject
 ) -> None:
     count = first + data.draw(st.integers(0, capacity))
-    packing = Packing(per_value, 10)
+    packing = Grouping(per_value, 10)
     touched = {write_id % capacity // per_value for write_id in range(first, count)}
     assert packing.live_groups(first, count, capacity) == len(touched)
     groups = packing.groups(capacity)
@@ -137,15 +126,15 @@ def numbered(first: int, n: int, size: int) -> list[bytes]:
 
 @settings(max_examples=60)
 @given(
-    packing=st.builds(Packing, st.integers(2, 9), st.sampled_from([40, 200, 700, 1500, 4090])),
+    packing=st.builds(Grouping, st.integers(2, 9), st.sampled_from([40, 200, 700, 1500, 4090])),
     capacity=st.integers(1, 40),
     start=st.integers(0, 60),
     sizes=st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=1, max_size=12),
 )
-@example(packing=Packing(3, 1500), capacity=8, start=7, sizes=[(8, True)])
+@example(packing=Grouping(3, 1500), capacity=8, start=7, sizes=[(8, True)])
 def test_the_store_against_a_dictionary(
     tmp_path_factory: pytest.TempPathFactory,
-    packing: Packing,
+    packing: Grouping,
     capacity: int,
     start: int,
     sizes: list[tuple[int, bool]],
@@ -182,7 +171,7 @@ def test_alone_the_bytes_are_what_they_were(tmp_path: Path) -> None:
     Store.create(tmp_path / "s", {"kind": "uniform", "capacity": 10}, {})
     store = Store(tmp_path / "s", access="exclusive")
     with store.transaction() as txn:
-        txn.put_records(10, 7, numbered(7, 5, 100), Packing(1, 100))
+        txn.put_records(10, 7, numbered(7, 5, 100), Grouping(1, 100))
     assert read_alone(store, [7, 8, 9, 0, 1, 2]) == [*numbered(7, 5, 100), b""]
     store.close()
 
@@ -194,7 +183,7 @@ def test_alone_the_bytes_are_what_they_were(tmp_path: Path) -> None:
 def test_the_buffer_against_the_model(payload: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine of test_model.py, with a field more that makes records share values."""
     width = payload - 40
-    assert packing_for(payload + FRAMING).per_value > 1
+    assert grouping_for(payload + FRAMING).per_value > 1
     columns, row, numbers_of = test_model.columns, test_model.row, test_model.numbers_of
 
     def pixels(numbers: Any) -> Any:

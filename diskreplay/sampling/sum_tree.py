@@ -18,20 +18,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from diskreplay.aliases import Floats, Ints
 from diskreplay.errors import ArgumentError, DamageError, PriorityError, SampleError
 from diskreplay.validation import as_array, checked_capacity, real_numbers
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Levels = list[Floats]
-Combine = np.ufunc
-
 _MAX_MASS = 1e295  # so that the sum of the largest capacity is a float
 _WIDE = 1024  # nodes that are searched at once in less time than level by level
-_DENSE = 8  # a level is computed anew as a whole when so many of its nodes or fewer are one change
-_PART = 1 << 20  # leaves or nodes that `check` looks at in one step
+_DENSE = 8  # where at least one node in so many changes, the whole level is computed anew
+_PART = 1 << 20  # leaves or nodes that are looked at in one step
 
 
 class SumTree:
@@ -49,8 +45,6 @@ class SumTree:
     (1, 2.0, 11)
     """
 
-    _highest: Levels | None
-    _lowest: Levels | None
     _data: list[Any]
     _next: int
 
@@ -64,7 +58,7 @@ class SumTree:
     # One at a time
 
     def add(self, priority: float, data: Any = None) -> int:
-        """Give the next slot a mass and data, overwriting the oldest when full; return the slot.
+        """Set the mass and data of the next slot, or of the oldest when full; return the slot.
 
         Cost: O(log capacity). Raises PriorityError and changes nothing when the priority is
         negative, NaN or infinite.
@@ -122,25 +116,27 @@ class SumTree:
             self.assign(slots, masses)
 
     def assign(self, slots: Ints, masses: Floats) -> None:
-        """Set masses as `set` does, of slots and to masses that are known to be good, n > 0."""
+        """Set masses as `set` does, without its checks: n > 0, and all are known to be good."""
         self._levels[0][slots] = masses
-        _lift(self._levels, slots, np.add)
-        if self._highest is not None and self._lowest is not None:
-            self._highest[0][slots] = self._levels[0][slots]
-            self._lowest[0][slots] = _or_infinity(self._levels[0][slots])
-            _lift(self._highest, slots, np.maximum)
-            _lift(self._lowest, slots, np.minimum)
+        nodes = slots
+        for below, above in itertools.pairwise(self._levels):
+            if nodes.size * _DENSE >= above.size:
+                np.add(below[::2], below[1::2], out=above[: below.size // 2])
+                continue
+            nodes = nodes >> 1
+            if nodes.size > 1024:
+                nodes = np.unique(nodes)
+            children = below.view(np.complex128).take(nodes)  # both children in one step
+            above[nodes] = children.real + children.imag
 
     def fill(self, begin: int, masses: Floats) -> None:
-        """Set the masses of the slots from `begin` on to what is known to be good. Cost: O(n)."""
-        span = slice(begin, begin + masses.size)
-        self._levels[0][span] = masses
-        _lift_span(self._levels, span, np.add)
-        if self._highest is not None and self._lowest is not None:
-            self._highest[0][span] = masses
-            self._lowest[0][span] = _or_infinity(masses)
-            _lift_span(self._highest, span, np.maximum)
-            _lift_span(self._lowest, span, np.minimum)
+        """Set the masses of the slots from `begin` on, as `assign` does. Cost: O(n)."""
+        end = begin + masses.size
+        self._levels[0][begin:end] = masses
+        for below, above in itertools.pairwise(self._levels):
+            begin, end = begin >> 1, (end + 1) >> 1
+            children = below[2 * begin : 2 * end]
+            np.add(children[::2], children[1::2], out=above[begin:end])
 
     def find(self, values: ArrayLike) -> tuple[Ints, Floats]:
         """Return (slots, masses) of the leaves that cover `values`; every mass is above zero.
@@ -174,7 +170,7 @@ class SumTree:
             slots += right_side
         masses = self._levels[0].take(slots, mode="clip")
         # The subtractions round, so a rest can exceed what lies under a node by a last bit and run
-        # off into empty leaves or past the last. That is rare enough to walk again, with care.
+        # off into empty leaves or past the last. That is rare enough to search again, with care.
         for i in np.flatnonzero((masses == 0.0) | (slots >= self.capacity)):
             slots[i] = self._walk(float(targets[i]))
             masses[i] = self._levels[0][slots[i]]
@@ -193,22 +189,24 @@ class SumTree:
 
     @property
     def max_priority(self) -> float:
-        """The largest mass in use, 0.0 for an empty tree.
-
-        Cost: O(1), after O(capacity) once; from then on `set` keeps it and takes longer for it.
-        """
-        return float(self._extremes()[0][-1][0])
+        """The largest mass in use, 0.0 for an empty tree. Cost: O(capacity)."""
+        return float(self._levels[0].max())
 
     @property
     def min_priority(self) -> float:
-        """The smallest mass in use, 0.0 for an empty tree. Cost: as `max_priority`."""
-        lowest = float(self._extremes()[1][-1][0])
+        """The smallest mass in use, 0.0 for an empty tree. Cost: O(capacity)."""
+        smallest = (part[part > 0.0].min(initial=np.inf) for part in self._parts())
+        lowest = float(min(smallest))
         return lowest if lowest < np.inf else 0.0
 
     def clear(self) -> None:
         """Take every slot out of use and forget all data. Cost: O(1)."""
+        sizes = [self.capacity]
+        while sizes[-1] > 1:
+            sizes.append((sizes[-1] + 1) // 2)
         try:
-            self._levels = _new_levels(self.capacity, 0.0)
+            # Every level but the root has an even length, so that each node has a sibling.
+            self._levels = [np.zeros(size + size % 2) for size in sizes[:-1]] + [np.zeros(1)]
         except MemoryError:
             raise ArgumentError(
                 f"capacity {self.capacity} needs {16 * self.capacity >> 30} GiB of memory: "
@@ -216,7 +214,6 @@ class SumTree:
             ) from None
         # The lowest level of which all nodes are searched at once.
         self._wide = next(h for h, level in enumerate(self._levels) if level.size <= _WIDE)
-        self._highest = self._lowest = None
         self._data = []
         self._next = 0
 
@@ -228,28 +225,23 @@ class SumTree:
     def check(self) -> None:
         """Raise DamageError with every fault found: a sum that is not left + right, a bad mass."""
         faults = []
-        leaves = self._levels[0]
-        if not all(((part >= 0.0) & (part <= _MAX_MASS)).all() for part in _parts(leaves)):
+        if not all(((part >= 0.0) & (part <= _MAX_MASS)).all() for part in self._parts()):
             faults.append("a mass is negative, NaN or infinite")
-        if leaves[self.capacity :].any():
+        if self._levels[0][self.capacity :].any():
             faults.append("a leaf beyond the capacity has a mass")
-        expected: list[tuple[Levels, Combine, str]] = [(self._levels, np.add, "left + right")]
-        if self._highest is not None and self._lowest is not None:
-            expected += [(self._highest, np.maximum, "the larger child")]
-            expected += [(self._lowest, np.minimum, "the smaller child")]
-            if not np.array_equal(self._highest[0], leaves):
-                faults.append("a mass is missing from the maxima")
-            if not np.array_equal(self._lowest[0], _or_infinity(leaves)):
-                faults.append("a mass is missing from the minima")
-        for levels, combine, rule in expected:
-            for height, (below, above) in enumerate(itertools.pairwise(levels), 1):
-                for start in range(0, below.size // 2, _PART):
-                    part = below[2 * start : 2 * (start + _PART)]
-                    found = above[start : start + part.size // 2]
-                    wrong = start + np.flatnonzero(found != combine(part[::2], part[1::2]))
-                    faults += [f"node {i} of level {height} is not {rule}" for i in wrong[:10]]
+        for height, (below, above) in enumerate(itertools.pairwise(self._levels), 1):
+            for start in range(0, below.size // 2, _PART):
+                part = below[2 * start : 2 * (start + _PART)]
+                found = above[start : start + part.size // 2]
+                wrong = start + np.flatnonzero(found != part[::2] + part[1::2])
+                faults += [f"node {i} of level {height} is not left + right" for i in wrong[:10]]
         if faults:
             raise DamageError("; ".join(faults))
+
+    def _parts(self) -> Iterator[Floats]:
+        leaves = self._levels[0]
+        for start in range(0, leaves.size, _PART):
+            yield leaves[start : start + _PART]
 
     def _checked_slots(self, slots: ArrayLike) -> Ints:
         array = as_array(slots, ArgumentError, "slots must be whole numbers")
@@ -264,7 +256,7 @@ class SumTree:
         return array.astype(np.int64, copy=False)
 
     def _walk(self, target: float) -> int:
-        """Find one leaf, going right only where the right side has mass."""
+        """Return the leaf of one value, going right only where the right side has a mass."""
         slot = 0
         for level in reversed(self._levels[:-1]):
             slot *= 2
@@ -272,56 +264,3 @@ class SumTree:
                 target -= level[slot]
                 slot += 1
         return slot
-
-    def _extremes(self) -> tuple[Levels, Levels]:
-        # Most trees are never asked, and should not pay two more trees for it.
-        if self._highest is None or self._lowest is None:
-            everywhere = np.arange(self.capacity)
-            self._highest = _new_levels(self.capacity, 0.0)
-            self._lowest = _new_levels(self.capacity, np.inf)
-            self._highest[0][:] = self._levels[0]
-            self._lowest[0][:] = _or_infinity(self._levels[0])
-            _lift(self._highest, everywhere, np.maximum)
-            _lift(self._lowest, everywhere, np.minimum)
-        return self._highest, self._lowest
-
-
-def _new_levels(capacity: int, fill: float) -> Levels:
-    """One array a level, leaves first; every level but the root has an even length."""
-    sizes = [capacity]
-    while sizes[-1] > 1:
-        sizes.append((sizes[-1] + 1) // 2)
-    sizes = [size + size % 2 for size in sizes[:-1]] + [1]
-    # Zeros cost no memory until they are written, anything else does.
-    return [np.zeros(size) if fill == 0.0 else np.full(size, fill) for size in sizes]
-
-
-def _or_infinity(masses: Floats) -> Floats:
-    return np.where(masses > 0.0, masses, np.inf)
-
-
-def _lift(levels: Levels, nodes: Ints, combine: Combine) -> None:
-    """Recompute all ancestors of `nodes`, level by level."""
-    for below, above in itertools.pairwise(levels):
-        if nodes.size * _DENSE >= above.size:
-            combine(below[::2], below[1::2], out=above[: below.size // 2])
-            continue
-        nodes = nodes >> 1
-        if nodes.size > 1024:
-            nodes = np.unique(nodes)
-        children = below.view(np.complex128).take(nodes)
-        above[nodes] = combine(children.real, children.imag)
-
-
-def _lift_span(levels: Levels, span: slice, combine: Combine) -> None:
-    """Recompute all ancestors of the nodes of a span, level by level."""
-    begin, end = span.start, span.stop
-    for below, above in itertools.pairwise(levels):
-        begin, end = begin >> 1, (end + 1) >> 1
-        children = below[2 * begin : 2 * end]
-        combine(children[::2], children[1::2], out=above[begin:end])
-
-
-def _parts(level: Floats) -> Iterator[Floats]:
-    for start in range(0, level.size, _PART):
-        yield level[start : start + _PART]

@@ -30,7 +30,8 @@ _RESERVED_NAMES = frozenset(
 )
 _MAX_DIMENSIONS, _MAX_LENGTH = 32, 2**31 - 1  # of numpy's structured dtypes
 _RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}  # a kind converts to itself or a later one
-_REAL = "?bBhHiIlLqQefd"  # numpy's characters of the types of real numbers
+_REAL = "?bBhHiIlLqQefd"  # numpy's letters for the types of real numbers, in any byte order
+_COMPLEX = "FD"
 DONES = frozenset((0, 1))  # and every number that is equal to one of them
 _FEW = 64  # up to so many numbers Python looks at them faster than numpy, measured
 _FEW_TO_CAST = 32
@@ -138,7 +139,7 @@ class Field:
         """Return an array of the right shape as one of this field's dtype, as `convert` does."""
         array = found
         if found.dtype != self.dtype:
-            if self._fits_as_float(found):
+            if found.size <= _FEW_TO_CAST and self._fits_as_float(found):
                 return found.astype(self.dtype)
             array = self._cast(found)
         if self.name == "reward" and not are_finite(array):
@@ -157,7 +158,7 @@ class Field:
 
         For the columns of a few environments this is several times faster than `_cast`.
         """
-        if found.size > _FEW_TO_CAST or not self._largest or found.dtype.char not in _REAL:
+        if not self._largest or found.dtype.char not in _REAL:
             return False
         numbers = (found if found.ndim == 1 else found.ravel()).tolist()
         if self.name == "done":
@@ -171,15 +172,15 @@ class Field:
         """Return an array of another type as one of this field's, or raise SchemaError."""
         if found.dtype in self._narrower:
             return found.astype(self.dtype)
-        if found.dtype.str[1:] not in TYPES:
+        if found.dtype.char not in _REAL + _COMPLEX:
             raise _not_numbers(self.name, found.dtype)
-        takes_bools = (self.dtype.kind == "b" or self.name == "done") and found.dtype.kind != "c"
-        is_later = _RANKS[found.dtype.kind] > _RANKS[self.dtype.kind]
-        if found.size and is_later and not (takes_bools and np.isin(found, (0, 1)).all()):
-            raise SchemaError(
-                f"field {self.name!r}: expected {self.dtype} (found {found.dtype}): "
-                "the first transition or schema= has set the type; convert the value to it"
-            )
+        if found.size and _RANKS[found.dtype.kind] > _RANKS[self.dtype.kind]:
+            takes_bools = self.dtype.kind == "b" or self.name == "done"
+            if not takes_bools or found.dtype.kind == "c" or not np.isin(found, (0, 1)).all():
+                raise SchemaError(
+                    f"field {self.name!r}: expected {self.dtype} (found {found.dtype}): "
+                    "the first transition or schema= has set the type; convert the value to it"
+                )
         try:
             with np.errstate(over="raise", invalid="ignore"):
                 array = found.astype(self.dtype)
@@ -204,7 +205,7 @@ def as_numbers(name: str, value: Any) -> Array:
     if isinstance(value, Mapping):
         raise SchemaError(f"field {name!r} is a dictionary: give each of its entries as a field")
     array = as_array(value, SchemaError, f"field {name!r} is not an array of numbers")
-    if array.dtype.str[1:] not in TYPES:
+    if array.dtype.char not in _REAL + _COMPLEX:
         raise _not_numbers(name, array.dtype)
     return array
 

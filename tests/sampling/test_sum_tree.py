@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from diskreplay import ArgumentError, DamageError, PriorityError, SampleError, SumTree
+from diskreplay.sampling import sum_tree
 
 ULP = 2.0**-52  # the spacing of float64 in [1, 2)
 
@@ -33,29 +34,27 @@ def filled(masses: list[float]) -> SumTree:
 # One operation at a time
 
 
-def test_a_new_tree_is_empty() -> None:
+def test_an_empty_tree_has_nothing_to_draw() -> None:
     tree = SumTree(5)
     assert (tree.total_priority, tree.max_priority, tree.min_priority) == (0.0, 0.0, 0.0)
     assert masses_of(tree) == [0.0] * 5
-    tree.check()
-
-
-def test_an_empty_tree_has_nothing_to_draw() -> None:
-    tree = SumTree(5)
     with pytest.raises(SampleError, match="no slot of the tree has a mass above zero"):
         tree.get(0.0)
     tree.set([0, 4], [0.0, 0.0])
     with pytest.raises(SampleError, match="nothing to draw"):
         tree.find([0.0])
+    tree.check()
 
 
-def test_add_returns_the_slots_in_order_and_get_returns_slot_mass_and_data() -> None:
-    tree = SumTree(4)
-    assert [tree.add(mass, f"data {mass}") for mass in (1.0, 2.0, 3.0)] == [0, 1, 2]
+def test_add_returns_the_slots_in_order_and_overwrites_the_oldest_when_full() -> None:
+    tree = SumTree(3)
+    assert [tree.add(float(i + 1), f"data {i}") for i in range(3)] == [0, 1, 2]
     assert tree.total_priority == 6.0
-    assert tree.get(0.5) == (0, 1.0, "data 1.0")
-    assert tree.get(1.5) == (1, 2.0, "data 2.0")
-    assert tree.get(5.9) == (2, 3.0, "data 3.0")
+    assert tree.get(0.5) == (0, 1.0, "data 0")
+    assert tree.get(5.9) == (2, 3.0, "data 2")
+    assert [tree.add(float(i + 1), i) for i in range(3, 7)] == [0, 1, 2, 0]
+    assert masses_of(tree) == [7.0, 5.0, 6.0]
+    assert [tree.get(value)[2] for value in (0.0, 7.0, 12.0)] == [6, 4, 5]
     tree.check()
 
 
@@ -73,35 +72,15 @@ def test_values_outside_are_moved_to_the_nearest_end() -> None:
     assert tree.find([3.0, 4.0, 1e300, math.inf])[0].tolist() == [2, 2, 2, 2]
 
 
-def test_add_overwrites_the_oldest_when_full() -> None:
-    tree = SumTree(3)
-    assert [tree.add(float(i + 1), i) for i in range(7)] == [0, 1, 2, 0, 1, 2, 0]
-    assert masses_of(tree) == [7.0, 5.0, 6.0]
-    assert [tree.get(value)[2] for value in (0.0, 7.0, 12.0)] == [6, 4, 5]
-
-
 def test_data_is_returned_itself_and_kept_when_the_mass_changes() -> None:
-    tree, data = SumTree(2), object()
+    tree, data = SumTree(3), object()
     tree.add(1.0, data)
     tree.update(0, 5.0)
     tree.set([0], [7.0])
-    slot, mass, found = tree.get(3.0)
-    assert (slot, mass) == (0, 7.0)
-    assert found is data
-
-
-def test_a_slot_that_was_set_and_never_added_has_no_data() -> None:
-    tree = SumTree(3)
-    tree.update(2, 1.0)
-    assert tree.get(0.0) == (2, 1.0, None)
-
-
-def test_update_changes_one_mass() -> None:
-    tree = filled([1.0, 2.0, 3.0])
-    tree.update(1, 0.25)
-    assert masses_of(tree) == [1.0, 0.25, 3.0]
-    assert tree.total_priority == 4.25
-    tree.check()
+    assert tree.get(3.0)[:2] == (0, 7.0)
+    assert tree.get(3.0)[2] is data
+    tree.update(2, 1.0)  # set, and never added
+    assert tree.get(7.5) == (2, 1.0, None)
 
 
 def test_the_last_of_duplicate_slots_wins() -> None:
@@ -144,7 +123,6 @@ def test_clear_forgets_masses_data_and_position() -> None:
     tree = SumTree(3)
     for i in range(4):
         tree.add(1.0, i)
-    assert tree.max_priority == 1.0
     tree.clear()
     assert (tree.total_priority, tree.max_priority, tree.min_priority) == (0.0, 0.0, 0.0)
     tree.update(1, 2.0)
@@ -153,22 +131,22 @@ def test_clear_forgets_masses_data_and_position() -> None:
     tree.check()
 
 
-def test_min_and_max_are_built_when_asked_for_and_kept_from_then_on() -> None:
+def test_min_and_max_are_of_the_slots_in_use() -> None:
     tree = filled([4.0, 0.0, 1.0, 9.0, 2.0])
-    assert tree._highest is None
-    assert tree._lowest is None
-    assert (tree.min_priority, tree.max_priority) == (1.0, 9.0)
-    built = tree._highest
-    for slot, mass, expected in [
-        (3, 3.0, (1.0, 4.0)),  # the largest shrinks
-        (2, 0.0, (2.0, 4.0)),  # the smallest goes out of use
-        (1, 0.5, (0.5, 4.0)),  # a slot comes into use
-        (4, 8.0, (0.5, 8.0)),  # the last slot, beside the padding
-    ]:
-        tree.update(slot, mass)
-        assert (tree.min_priority, tree.max_priority) == expected
-        tree.check()
-    assert tree._highest is built
+    assert (tree.min_priority, tree.max_priority, tree.in_use) == (1.0, 9.0, 4)
+    tree.set([3, 2], [3.0, 0.0])
+    assert (tree.min_priority, tree.max_priority, tree.in_use) == (2.0, 4.0, 3)
+
+
+def test_min_and_max_of_a_large_tree_are_found_in_each_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sum_tree, "_PART", 8)
+    for slot in range(33):
+        for mass, expected in ((0.5, (0.5, 1.0)), (2.0, (1.0, 2.0))):
+            tree = filled([1.0] * 33)
+            tree.update(slot, mass)
+            assert (tree.min_priority, tree.max_priority) == expected
 
 
 def test_the_tree_takes_16_bytes_a_slot() -> None:
@@ -188,11 +166,10 @@ def test_a_capacity_that_is_no_positive_whole_number_is_refused(capacity: Any) -
 def assert_unchanged_by(call: Any, error: type[Exception], message: str) -> None:
     tree = filled([1.0, 2.0, 3.0, 0.0, 5.0])
     tree.add(1.0, "kept")
-    assert (tree.min_priority, tree.max_priority) == (1.0, 5.0)
-    before = [level.tobytes() for level in (*tree._levels, *tree._highest, *tree._lowest)]
+    before = [level.tobytes() for level in tree._levels]
     with pytest.raises(error, match=message):
         call(tree)
-    assert [level.tobytes() for level in (*tree._levels, *tree._highest, *tree._lowest)] == before
+    assert [level.tobytes() for level in tree._levels] == before
     assert tree.add(2.0) == 1
     tree.check()
 
@@ -319,17 +296,14 @@ class TreeAndTwin(RuleBasedStateMachine):
             self.twin.data.get(expected[0]),
         )
 
-    @rule()
-    def ask_for_the_extremes(self) -> None:
-        used = [mass for mass in self.twin.masses if mass > 0.0]
-        assert self.tree.max_priority == max(used, default=0.0)
-        assert self.tree.min_priority == min(used, default=0.0)
-
     @invariant()
     def equal(self) -> None:
         self.tree.check()
         assert masses_of(self.tree) == self.twin.masses
         assert self.tree.total_priority == self.twin.total
+        used = [mass for mass in self.twin.masses if mass > 0.0]
+        assert self.tree.max_priority == max(used, default=0.0)
+        assert self.tree.min_priority == min(used, default=0.0)
 
 
 def test_random_operations_agree_with_a_naive_twin() -> None:
@@ -422,34 +396,35 @@ def test_a_descent_that_rounding_drives_past_the_last_slot_is_walked_again() -> 
 # check() finds what is planted
 
 
-def test_check_finds_a_planted_fault_in_every_node_of_every_level() -> None:
-    rules = {"_levels": "left [+] right", "_highest": "larger child", "_lowest": "smaller child"}
-    for name, words in rules.items():
-        for height in range(1, 5):
-            for node in range(-(-11 // 2**height)):
-                tree = filled([float(i + 1) for i in range(11)])
-                assert (tree.min_priority, tree.max_priority) == (1.0, 11.0)
-                tree.check()
-                level = getattr(tree, name)[height]
-                level[node] = np.nextafter(level[node], np.inf)
-                with pytest.raises(DamageError, match=f"node {node} of level {height} .*{words}"):
-                    tree.check()
-
-
-def test_check_finds_a_planted_fault_in_the_leaves() -> None:
-    for name, slot, value, message in [
-        ("_levels", 3, -1.0, "a mass is negative, NaN or infinite"),
-        ("_levels", 3, np.nan, "a mass is negative, NaN or infinite"),
-        ("_levels", 11, 1.0, "a leaf beyond the capacity has a mass"),
-        ("_levels", 3, 2.0, "node 1 of level 1 is not left [+] right"),
-        ("_highest", 3, 2.0, "a mass is missing from the maxima"),
-        ("_lowest", 3, 2.0, "a mass is missing from the minima"),
-    ]:
-        tree = filled([float(i + 1) for i in range(11)])
-        assert tree.max_priority == 11.0
-        getattr(tree, name)[0][slot] = value
-        with pytest.raises(DamageError, match=message):
+@pytest.mark.parametrize("part", [4, 1 << 20])
+def test_check_finds_a_planted_fault_in_every_node_of_every_level(
+    part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sum_tree, "_PART", part)
+    for height in range(1, 5):
+        for node in range(-(-11 // 2**height)):
+            tree = filled([float(i + 1) for i in range(11)])
             tree.check()
+            level = tree._levels[height]
+            level[node] = np.nextafter(level[node], np.inf)
+            with pytest.raises(DamageError, match=f"node {node} of level {height} is not left [+]"):
+                tree.check()
+
+
+@pytest.mark.parametrize(
+    ("slot", "value", "message"),
+    [
+        (3, -1.0, "a mass is negative, NaN or infinite"),
+        (10, np.nan, "a mass is negative, NaN or infinite"),
+        (11, 1.0, "a leaf beyond the capacity has a mass"),
+        (3, 2.0, "node 1 of level 1 is not left [+] right"),
+    ],
+)
+def test_check_finds_a_planted_fault_in_the_leaves(slot: int, value: float, message: str) -> None:
+    tree = filled([float(i + 1) for i in range(11)])
+    tree._levels[0][slot] = value
+    with pytest.raises(DamageError, match=message):
+        tree.check()
 
 
 def test_check_reports_all_faults_together() -> None:

@@ -28,7 +28,11 @@ from diskreplay import Field, PrioritizedReplayBuffer, ReplayBuffer, Schema
 from diskreplay.store.tables import TABLES
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+]
 # How many blocks of Python run at least, so that a test cannot pass by finding none.
 LEAST_BLOCKS = {
     "README.md": 2,

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from diskreplay.buffer import PathLike, PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.buffer import open as open_buffer
 from diskreplay.errors import ArgumentError, DamageError, MismatchError, NotLiveError, StorageError
-from diskreplay.maintenance.verification import Progress
+from diskreplay.maintenance.sources import Progress
 from diskreplay.schema import STANDARD_FIELDS, fields_of
 from diskreplay.store import (
+    Run,
     Store,
     Transaction,
     beside,
-    check_run,
     holds_store,
     laid_over,
     ours,
@@ -227,7 +227,7 @@ def _put_runs(place: Path, sources: Sequence[_Source], positions: Sequence[Ints]
 def _runs_of(source: _Source, places: Ints) -> Iterator[dict[str, Any]]:
     for run in source.runs:
         try:
-            check_run(0, run, None)
+            Run.parse(0, run)
         except DamageError:
             continue  # verify tells it; the transitions are what they are
         if run["live"] is None:

@@ -1,25 +1,34 @@
-"""Rescue: a new store made of what can be read of a damaged one."""
+"""Repairing: a new store made of what can be read of a damaged one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+import os
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
-from diskreplay.buffer import Exclusive, PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.aliases import PathLike
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.lmdbfile import Faults
-from diskreplay.maintenance.recovery import Salvage
-from diskreplay.maintenance.verification import Progress, verify
-from diskreplay.sampling import generator_from_plain
-from diskreplay.store import PathLike, beside, holds_store, ours, pinned, reading, real_path
+from diskreplay.maintenance.building import StoreBuilder
+from diskreplay.maintenance.salvage import Salvage
+from diskreplay.maintenance.sources import Progress
+from diskreplay.maintenance.verification import verify
+from diskreplay.store import (
+    Run,
+    State,
+    beside,
+    holds_store,
+    ours,
+    pinned,
+    reading,
+    real_path,
+)
 from diskreplay.validation import checked_path
 
-_CHUNK_BYTES = 8 << 20
 _RANGES_KEPT = 1000
 
 
@@ -97,7 +106,7 @@ def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -
                 raise DamageError(f"{source} cannot be repaired: {error}") from None
             with beside(target) as place:
                 priorities_lost = _write(found, place, progress)
-    lost = found.count - found.first - found.write_ids.size
+    lost = found.live.size - found.write_ids.size
     ranges = tuple(islice(found.lost(), _RANGES_KEPT))
     return Repair(
         copied=found.write_ids.size,
@@ -111,54 +120,27 @@ def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -
 
 def _write(found: Salvage, place: Path, progress: Progress | None) -> int:
     """Make a store of what was found, and return how many priorities are not known."""
-    settings: dict[str, Any] = dict(found.state.settings) if found.state else {}
-    is_prioritized = found.identity.kind == "prioritized"
-    make = PrioritizedReplayBuffer if is_prioritized else ReplayBuffer
-    buffer = make(
-        found.identity.capacity, path=place, schema=found.schema, window_bytes=0, **settings
-    )
-    try:
-        return _fill(buffer, found, progress)
-    finally:
-        buffer._close_at_last()  # nobody could try again
-
-
-def _fill(
-    buffer: ReplayBuffer | PrioritizedReplayBuffer, found: Salvage, progress: Progress | None
-) -> int:
-    """Commit all transitions to a new buffer, under the write ids that they get.
-
-    This reaches into the buffer, as nothing public begins at another write id than 0.
-    """
-    contents = buffer._contents
-    if not isinstance(contents, Exclusive):
-        raise TypeError("a buffer to fill writes alone")
     n = found.write_ids.size
-    end = int(found.write_ids[-1]) + 1 if n else found.count
+    end = int(found.write_ids[-1]) + 1 if n else found.live.count
     begin = end - n
-    sampler = contents.sampler
-    sampler.clear(begin)
     priorities, known = found.priorities()
-    if found.state is not None:
-        sampler.restore(found.state.plain["sampler"])
-        contents.generator = generator_from_plain(found.state.plain["generator"])
-        contents.stale = found.state.stale_updates
-    elif known.any():
-        sampler.restore({"frame": 0, "max_priority": float(priorities[known].max())})
-    if isinstance(buffer, PrioritizedReplayBuffer):
-        priorities[~known] = buffer._sampler.max_priority
-    under = found.state.plain if found.state else None
-    contents.commit_rows(list, begin, begin, begin, under)
-    codec = found.codec
-    step = max(1, _CHUNK_BYTES // codec.record_bytes) if codec else 1
-    for low in range(0, n, step):
-        high = min(low + step, n)
-        ids = found.write_ids[low:high]
-        slots = ids % buffer.capacity
-        columns = codec.decode(found.records(low, high), ids, slots) if codec else []
-        sampler.hold(begin + low, high - low, priorities[low:high])
-        contents.commit_rows(partial(iter, [columns]), begin + low, begin, begin + high)
-        if progress is not None:
-            progress(high, n)
-    is_prioritized = isinstance(buffer, PrioritizedReplayBuffer)
+    state = found.state or State(seed=os.urandom(16), settings={})
+    if found.state is None and known.any():
+        state = replace(state, max_priority=float(priorities[known].max()))
+    priorities[~known] = 1.0 if state.max_priority is None else state.max_priority
+    run = replace(Run.new(begin), end=end, rows=n)
+    state = replace(state, count=end, start=begin, commits=1, runs=1, run=run.id)
+    identity = replace(found.identity, uuid=str(uuid4()), plain={})
+    is_prioritized = identity.has_priorities
+    done = 0
+    with StoreBuilder(place, identity, state, found.schema) as builder:
+        for write_ids in builder.parts():
+            low = int(write_ids[0]) - begin
+            high = low + write_ids.size
+            records = builder.codec.encode_array(found.columns(low, high), begin + low)
+            builder.append(write_ids, records, priorities[low:high] if is_prioritized else None)
+            done += write_ids.size
+            if progress is not None:
+                progress(done, n)
+        builder.finish([run.to_plain()])
     return int(np.count_nonzero(~known)) if is_prioritized else 0

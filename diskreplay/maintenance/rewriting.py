@@ -14,30 +14,25 @@ removed by the next rewriting.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from diskreplay.buffer import estimate
+from diskreplay.aliases import PathLike
 from diskreplay.errors import (
     ArgumentError,
-    DamageError,
     DiskReplayError,
     LockedError,
     MismatchError,
     StorageError,
 )
-from diskreplay.live_range import BLOCK_SLOTS, block_span, slot_spans
-from diskreplay.maintenance.verification import Progress
-from diskreplay.records import BLOCK_BYTES, Codec, new_grouping, schema_facts, stored_grouping
-from diskreplay.sampling import DEFAULTS, Blocks, Priorities, PrioritizedSampler, block_of
-from diskreplay.schema import Schema
+from diskreplay.maintenance.building import StoreBuilder
+from diskreplay.maintenance.sources import Progress, SoundStore
+from diskreplay.sampling import DEFAULTS, PrioritizedSampler
 from diskreplay.store import (
     ALONE,
     DATA,
@@ -46,30 +41,24 @@ from diskreplay.store import (
     KINDS,
     LOCK,
     Identity,
-    Snapshot,
     State,
     Store,
     StoreDirectory,
-    Transaction,
     explained,
-    identity_of,
     make_known,
     ours,
     raise_format,
-    state_of,
     sync,
     work_directory,
 )
 from diskreplay.validation import checked_capacity, checked_path
 from diskreplay.wording import count_of, human
 
-PathLike = str | os.PathLike[str]
+# What a store becomes, in which of its transitions may be fewer.
+Change: TypeAlias = Callable[[SoundStore], tuple[Identity, State]]
 
 _NEW = f"{HIDDEN}rewritten-"
 _PRIORITY = 1.0  # of new transitions where there was none before
-_CHUNK_BYTES = 1 << 20
-_COMMIT_BYTES = 16 << 20
-_OTHER_BYTES = 1 << 20  # facts, runs, and what the parts of the file leave free
 
 
 @dataclass(frozen=True)
@@ -118,7 +107,7 @@ def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
 
     progress:  called with transitions done and in all, now and then
     """
-    return _rewrite(checked_path(path), progress)
+    return _rewrite(checked_path(path), progress, lambda source: (source.identity, source.state))
 
 
 @ours
@@ -135,7 +124,12 @@ def resize(path: PathLike, capacity: int, *, progress: Progress | None = None) -
     >>> len(open("runs/short"))
     5
     """
-    return _rewrite(checked_path(path), progress, capacity=checked_capacity(capacity))
+    capacity = checked_capacity(capacity)
+    return _rewrite(
+        checked_path(path),
+        progress,
+        lambda source: (replace(source.identity, capacity=capacity), source.state),
+    )
 
 
 @ours
@@ -168,199 +162,74 @@ def convert(
     if unknown := settings.keys() - names.keys():
         has = f"expected some of {', '.join(names)}" if names else "it has no settings of its own"
         raise ArgumentError(f"{min(unknown)!r} is no setting of a {kind} store: {has}")
-    return _rewrite(checked_path(path), progress, kind=kind, settings=settings)
+
+    def change(source: SoundStore) -> tuple[Identity, State]:
+        if kind == source.identity.kind:
+            raise MismatchError(f"{source.path} is {kind} already: open() takes other settings")
+        state = source.state.without(("frame", "max_priority"), DEFAULTS)
+        state = replace(state, frame=0, max_priority=None)
+        if kind == "prioritized":
+            given: dict[str, Any] = {**DEFAULTS, **settings}
+            accepted = PrioritizedSampler(1, **given).settings()  # or an ArgumentError
+            state = replace(state, settings={**state.settings, **accepted})
+        return replace(source.identity, kind=kind), state
+
+    return _rewrite(checked_path(path), progress, change)
 
 
-def _rewrite(
-    path: Path,
-    progress: Progress | None,
-    *,
-    capacity: int | None = None,
-    kind: str | None = None,
-    settings: Mapping[str, float] | None = None,
-) -> Rewritten:
+def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten:
+    """Write the data file of a store anew, for another identity and state."""
     store = Store(path, access=ALONE)
     try:
         _sweep(path)
         before = store.disk_bytes()
         with store.snapshot() as snapshot:
-            found = _Contents(snapshot, store)
-            target = found.identity._replace(capacity=capacity or found.identity.capacity)
-            if kind is not None:
-                if kind == target.kind:
-                    raise MismatchError(f"{path} is {kind} already: open() takes other settings")
-                target = target._replace(kind=kind)
-                found.become(kind, settings or {})
-            if target.kind == "prioritized":
-                found.sampler(target.capacity)  # or a buffer of that capacity could not be opened
-            size = min(found.state.count - found.first, target.capacity)
-            _check_room(path, found.schema, size, target)
+            source = SoundStore(store, snapshot)
+            identity, state = change(source)
+            live = state.live(identity.capacity)
+            # What is evicted stays so, whatever the capacity.
+            state = replace(state, start=max(live.first, source.live.first))
+            live = state.live(identity.capacity)
             _check_owner(path)
-            try:
-                with work_directory(path, _NEW) as hidden:
-                    found.write(hidden / "store", target, progress or (lambda done, total: None))
-                    if store.format < FORMAT:
-                        raise_format(path)
-                    _swap(hidden / "store", path)
-            except OSError as error:
-                if isinstance(error, LockedError):
-                    raise
-                is_ours = isinstance(error, DiskReplayError)
-                reason = str(error) if is_ours else explained(error, path)
-                raise StorageError(
-                    f"cannot write a new data file for {path}, which is as it was: {reason}"
-                ) from None
-        dropped = found.state.count - found.first - size
-        return Rewritten(size, dropped, before, store.disk_bytes())
+            with _failing_as(path), work_directory(path, _NEW) as hidden:
+                with StoreBuilder(hidden / "store", identity, state, source.schema) as builder:
+                    _copy(source, builder, progress)
+                    builder.finish(snapshot.runs(), source.facts, others=snapshot)
+                if store.format < FORMAT:
+                    raise_format(path)
+                _swap(hidden / "store", path)
+        return Rewritten(live.size, source.live.size - live.size, before, store.disk_bytes())
     finally:
         store.close()
 
 
-class _Contents:
-    """What is live in a snapshot of a store, and where it goes in another one."""
-
-    def __init__(self, snapshot: Snapshot, store: Store) -> None:
-        self._snapshot = snapshot
-        self._facts = snapshot.facts()
-        self.identity: Identity = identity_of(store.identity)
-        self.state: State = state_of(self._facts.get("state"), self.identity.kind)
-        self.first = self.state.first(self.identity.capacity)
-        self._new_state: dict[str, Any] = dict(self.state.plain)
-        plain = self._facts.get("schema")
-        self.schema: Schema | None = (
-            None if plain is None else Schema.from_stored(plain, str(store.path))
-        )
-        if self.schema is None and self.state.count:
-            raise DamageError("the schema is missing: repair() copies what can be read")
-        self._codec = Codec(self.schema) if self.schema else None
-        if self._codec is not None:
-            self._before = stored_grouping(
-                self._facts.get("layout"),
-                snapshot.some_values,
-                self._codec,
-                self.identity.capacity,
-                str(store.path),
-            )
-            self._after = new_grouping(self._codec.schema)
-
-    def become(self, kind: str, settings: Mapping[str, float]) -> None:
-        """Have the state of a buffer of another kind in which the transitions are all new."""
-        state = self.state.plain
-        kept = {k: v for k, v in state["settings"].items() if k not in DEFAULTS}
-        news = {k: v for k, v in state["sampler"].items() if k not in ("frame", "max_priority")}
-        self._new_state |= {"sampler": news, "settings": kept}
-        if kind == "prioritized":
-            self._new_state["settings"] = {**kept, **DEFAULTS, **settings}
-            sampler = self.sampler(self.identity.capacity)
-            if self.first < self.state.count:
-                sampler.raise_largest(np.array([_PRIORITY], np.float32))
-            self._new_state |= {
-                "sampler": news | sampler.state(),
-                "settings": kept | sampler.settings(),
-            }
-
-    def sampler(self, capacity: int) -> PrioritizedSampler:
-        """Return an empty sampler of a capacity; raise ArgumentError when memory has no room."""
-        settings = {**DEFAULTS, **self._new_state["settings"]}
-        return PrioritizedSampler(capacity, **{name: settings[name] for name in DEFAULTS})
-
-    def write(self, place: Path, target: Identity, progress: Progress) -> None:
-        """Make a store at `place` of what is live, or of the newest of it."""
-        count, capacity = self.state.count, target.capacity
-        first = max(self.first, count - capacity)
-        Store.create(place, {**self._facts["identity"], **target._asdict()}, {})
-        store = Store(place, access="exclusive", durability="process")
-        try:
-            done = 0
-            for begin, end in self._parts(first, count, capacity):
-                put = functools.partial(self._put, begin=begin, end=end, capacity=capacity)
-                store.commit(put, (end - begin) * self._codec.record_bytes if self._codec else 0)
-                done += end - begin
-                progress(done, count - first)
-            put = functools.partial(self._put_facts, first=first, target=target)
-            store.commit(put, -(-capacity // BLOCK_SLOTS) * BLOCK_BYTES)
-        finally:
-            store.close()
-
-    def _new_facts(self, start: int) -> dict[str, Any]:
-        """Return all facts but the identity, of which layout and start are others now."""
-        facts = {name: fact for name, fact in self._facts.items() if name != "identity"}
-        if self.schema is not None:
-            new = schema_facts(self.schema, self._after)
-            facts |= {**new, "layout": {**facts.get("layout", {}), **new["layout"]}}
-        return {**facts, "state": {**self._new_state, "start": start}}
-
-    def _parts(self, first: int, count: int, capacity: int) -> Iterator[tuple[int, int]]:
-        """Yield ranges of write ids, each for a commit, in the order of their new slots."""
-        most = max(1, _COMMIT_BYTES // self._codec.record_bytes) if self._codec else 1
-        spans = list(slot_spans(first, count, capacity, most))
-        ids = np.cumsum([first, *(span.stop - span.start for span in spans)]).tolist()
-        for index in sorted(range(len(spans)), key=lambda index: spans[index].start):
-            yield ids[index], ids[index + 1]
-
-    def _put_facts(self, txn: Transaction, first: int, target: Identity) -> None:
-        if target.kind == "prioritized":
-            txn.put_blocks(self._blocks(first, target.capacity))
-        for number, run in enumerate(self._snapshot.runs()):
-            txn.put_run(number, run)
-        txn.put_meta(self._new_facts(max(first, self.state.start)))
-        txn.put_others(self._snapshot)
-
-    def _put(self, txn: Transaction, begin: int, end: int, capacity: int) -> None:
-        codec = self._codec
-        if codec is None:
-            return
-        step = max(1, _CHUNK_BYTES // codec.record_bytes)
-        for at in range(begin, end, step):
-            ids = np.arange(at, min(at + step, end))
-            slots = ids % self.identity.capacity
-            records = self._snapshot.records(slots, self._before)
-            faults = codec.faults(records, ids, slots)
-            if faults:
-                raise DamageError(
-                    f"{faults[0]}: nothing was changed; diskreplay.repair() copies the others"
-                )
-            txn.put_records(capacity, at, list(map(bytes, records)), self._after)
-
-    def _blocks(self, first: int, capacity: int) -> Blocks:
-        """Return the priorities of the write ids from `first` on, by their slots of a capacity."""
-        count, before = self.state.count, self.identity.capacity
-        old: Priorities = np.zeros(before, np.float32)
-        live = _block_numbers(first, count, before)
-        if self.identity.kind != "prioritized":
-            for span in slot_spans(first, count, before, before):
-                old[span] = _PRIORITY
-            return Blocks(old, live)
-        for number, content in self._snapshot.blocks_one_by_one(live).items():
-            old[block_span(number, before)] = block_of(number, content, before)
-        if capacity == before:
-            return Blocks(old, live)
-        new: Priorities = np.zeros(capacity, np.float32)
-        for begin in range(first, count, BLOCK_SLOTS):
-            ids = np.arange(begin, min(begin + BLOCK_SLOTS, count))
-            new[ids % capacity] = old[ids % before]
-        return Blocks(new, _block_numbers(first, count, capacity))
+def _copy(source: SoundStore, builder: StoreBuilder, progress: Progress | None) -> None:
+    """Copy records under their write ids, with priorities where the new store has them."""
+    done = 0
+    for write_ids in builder.parts():
+        priorities = None
+        if builder.identity.has_priorities:
+            priorities = np.full(write_ids.size, _PRIORITY, np.float32)
+            if source.identity.has_priorities:
+                priorities = source.priorities(write_ids)
+        builder.append(write_ids, source.records(write_ids), priorities)
+        done += write_ids.size
+        if progress is not None:
+            progress(done, builder.live.size)
 
 
-def _block_numbers(first: int, count: int, capacity: int) -> list[int]:
-    numbers: set[int] = set()
-    for span in slot_spans(first, count, capacity, capacity):
-        numbers.update(range(span.start // BLOCK_SLOTS, (span.stop - 1) // BLOCK_SLOTS + 1))
-    return sorted(numbers)
-
-
-def _check_room(path: Path, schema: Schema | None, size: int, target: Identity) -> None:
-    """Raise StorageError when the disk has no room for a second data file."""
-    if schema is None or not size:
-        return
-    found = estimate(schema, size, prioritized=target.kind == "prioritized")
-    needed = found.records_disk_bytes + found.priorities_disk_bytes + _OTHER_BYTES
-    free = shutil.disk_usage(path).free
-    if free < needed:
+@contextlib.contextmanager
+def _failing_as(path: Path) -> Iterator[None]:
+    """Turn an error of the disk into one that says that the store is as it was."""
+    try:
+        yield
+    except LockedError:
+        raise
+    except OSError as error:
+        reason = str(error) if isinstance(error, DiskReplayError) else explained(error, path)
         raise StorageError(
-            f"{path} needs {human(needed)} for a second data file meanwhile (found {human(free)} "
-            "free): make room, or save() it to another disk"
-        )
+            f"cannot write a new data file for {path}, which is as it was: {reason}"
+        ) from None
 
 
 def _check_owner(path: Path) -> None:

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from diskreplay.store.creation import beside, check_outside, sync, work_directory
 from diskreplay.store.directory import FORMAT, holds_store, raise_format
-from diskreplay.store.facts import (
-    KINDS,
-    RUN_SETTINGS,
-    Identity,
-    State,
-    check_run,
-    identity_of,
-    laid_over,
-    priorities_of,
-    settings_of,
-    state_of,
-)
+from diskreplay.store.facts import RUN_SETTINGS, identity_of, laid_over, settings_of
 from diskreplay.store.files import DATA, HIDDEN, LOCK, StoreDirectory
 from diskreplay.store.locks import ALONE, openers
 from diskreplay.store.notes import make_known
@@ -24,6 +13,7 @@ from diskreplay.store.pinned_pages import PinnedPagesWarning
 from diskreplay.store.replacing import replacing
 from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
 from diskreplay.store.soundness import check_data_file
+from diskreplay.store.state import KINDS, Identity, Run, State
 from diskreplay.store.store import DURABILITIES, Snapshot, Store, Transaction
 from diskreplay.store.tables import TABLES
 from diskreplay.store.unopened import PathLike, pinned, reading
@@ -42,6 +32,7 @@ __all__ = [
     "Identity",
     "PathLike",
     "PinnedPagesWarning",
+    "Run",
     "Snapshot",
     "Span",
     "State",
@@ -52,7 +43,6 @@ __all__ = [
     "beside",
     "check_data_file",
     "check_outside",
-    "check_run",
     "complete",
     "explained",
     "holds_store",
@@ -62,7 +52,6 @@ __all__ = [
     "openers",
     "ours",
     "pinned",
-    "priorities_of",
     "raise_format",
     "reading",
     "real_path",
@@ -71,7 +60,6 @@ __all__ = [
     "settings_of",
     "spans_of",
     "started",
-    "state_of",
     "sync",
     "with_live",
     "work_directory",

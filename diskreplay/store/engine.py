@@ -23,6 +23,7 @@ from diskreplay.wording import count_of
 Ints = NDArray[np.int64]
 Records = Sequence[bytes] | NDArray[np.uint8]  # an array has a record a row
 
+ENGINE_VERSION: str = lmdb.__version__
 _LEAST_MAP_BYTES = 64 << 20
 _LEAST_ROOM_BYTES = 1 << 20
 _MAX_READERS = 1024

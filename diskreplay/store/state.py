@@ -6,7 +6,11 @@ writing. Each keeps the facts that it does not know, which a newer version may h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import platform
+import socket
+import time
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +19,9 @@ import numpy as np
 from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange, blocks_in
 from diskreplay.records import fingerprint
+from diskreplay.store.engine import ENGINE_VERSION
 from diskreplay.validation import MAX_COUNT
+from diskreplay.version import __version__
 
 KINDS = ("uniform", "prioritized")
 MAX_CAPACITY = 2**40
@@ -143,7 +149,7 @@ class State:
         settings = {**_table_or_empty(self.plain.get("settings")), **self.settings}
         return {**plain, "sampler": sampler, "settings": settings}
 
-    def without(self, sampler: Mapping[str, Any], settings: Mapping[str, Any]) -> State:
+    def without(self, sampler: Container[str], settings: Container[str]) -> State:
         """Return the state without some facts of its sampler and some settings."""
         plain = dict(self.plain)
         for name, dropped in (("sampler", sampler), ("settings", settings)):
@@ -180,6 +186,25 @@ class Run:
     draws: int = 0
     stale: int = 0
     plain: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def new(cls, count: int) -> Run:
+        """Return the description of a run of this process that begins now, at a count."""
+        return cls(
+            first=count,
+            end=count,
+            rows=0,
+            started=time.time(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            versions={
+                "diskreplay": __version__,
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "lmdb": ENGINE_VERSION,
+            },
+            id=os.urandom(16).hex(),
+        )
 
     @classmethod
     def parse(cls, number: int, plain: Any) -> Run:

@@ -45,7 +45,7 @@ GROUND_MAY_IMPORT = {
 # Who beside numpy is imported from which files.
 EXTERNAL = {
     "lmdb": {"store/engine", "store/environment", "store/read_ahead", "buffer/ring"},
-    "msgpack": {"records/seals", "maintenance/recovery"},
+    "msgpack": {"records/seals", "maintenance/salvage"},
     "xxhash": {"records/codec", "records/seals", "store/notes"},
 }
 # What the tools take from a room; all else is the public names.

@@ -404,7 +404,7 @@ def test_an_error_on_the_way_leaves_nothing(
         def fail(*arguments: object, error: BaseException | type[BaseException] = error) -> None:
             raise error
 
-        monkeypatch.setattr("diskreplay.maintenance.recovery.Salvage.records", fail)
+        monkeypatch.setattr("diskreplay.maintenance.salvage.Salvage.columns", fail)
         with pytest.raises((KeyboardInterrupt, OSError)):
             repair(store, tmp_path / "out")
         assert [p.name for p in tmp_path.iterdir()] == ["s"]

@@ -144,7 +144,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
 def test_the_pages_are_in_order_after_a_wrapped_ring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("diskreplay.maintenance.rewriting._COMMIT_BYTES", 100_000)
+    monkeypatch.setattr("diskreplay.maintenance.building._PART_BYTES", 100_000)
     path, n = tmp_path / "s", 20_000
     with ReplayBuffer(n, path=path) as buffer:
         buffer.extend(**columns(0, n + n // 2))

@@ -95,7 +95,9 @@ def test_a_disk_with_too_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyP
     before, size = contents(path), (path / "data.mdb").stat().st_size
     usage = shutil.disk_usage(path)._replace(free=size)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(diskreplay.StorageError, match=r"needs .* for a second data file"):
+    with pytest.raises(
+        diskreplay.StorageError, match=r"as it was: .* needs .* for its data file .*save\(\)"
+    ):
         diskreplay.compact(path)
     assert contents(path) == before
     usage = usage._replace(free=size + (1 << 20))

@@ -249,7 +249,7 @@ BOMB = b"\xdd\xff\xff\xff\xff"
         ("transitions", 5, b"x" * 66, "write id 305 in slot 5 is damaged"),
         ("priorities", 0, seal(0, bytes(1200)), "priority block 0 belongs to no slots"),
         ("runs", 1, None, "the description of run 1 is missing"),
-        ("runs", 2, seal(2, {}), "the description of run 2 does not say what it wrote"),
+        ("runs", 2, seal(2, {}), "the description of run 2 holds no number of first"),
         ("runs", 0, seal(1, {}), "the description of run 0 is damaged"),
         ("meta", "identity", None, "the identity cannot be read"),
         ("meta", "identity", seal("identity", 3), "the identity is not a table"),

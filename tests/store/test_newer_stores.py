@@ -139,6 +139,7 @@ def with_news(path: Path) -> dict[str, Any]:
 def news(path: Path, *, all_of_it: bool = True) -> dict[str, Any]:
     state = fact(path, "state")
     known = ("settings", "sampler", "count", "start", "commits", "runs", "run", "generator")
+    known += ("seed", "draws")
     found = {
         "state": {k: v for k, v in state.items() if k not in (*known, "stale_updates")},
         "settings": {k: v for k, v in state["settings"].items() if k in ("gamma", "later")},

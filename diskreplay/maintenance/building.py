@@ -1,0 +1,167 @@
+"""Building: the one way to write a whole new store.
+
+The store is written at a hidden place, in commits of bounded size and in the order of its slots, so
+that its pages are full and in order. Then it gets its name by a renaming (`beside`), or its data
+file takes the place of another one (rewriting.py): others see nothing of it, or all of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diskreplay.aliases import Array, Ints
+from diskreplay.errors import StorageError
+from diskreplay.live_range import BLOCK_SLOTS, block_span, blocks_in
+from diskreplay.records import ALONE, BLOCK_BYTES, Codec, new_grouping, schema_facts, tree_bytes
+from diskreplay.sampling import (
+    DEFAULTS,
+    Blocks,
+    Priorities,
+    PrioritizedSampler,
+    generator_to_plain,
+    new_generator,
+)
+from diskreplay.schema import Schema
+from diskreplay.store import Identity, Snapshot, State, Store, Transaction, make_known
+from diskreplay.wording import human
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_PART_BYTES = 4 << 20  # of records in a commit
+_OTHER_BYTES = 1 << 20  # of the data file: facts, runs, and pages that commits have freed
+
+
+class StoreBuilder:
+    """A new store that is being written, from its identity to its state.
+
+    >>> live = state.live(identity.capacity)
+    >>> with StoreBuilder(place, identity, state, schema) as builder:
+    ...     for write_ids in builder.parts():
+    ...         builder.append(write_ids, records_of(write_ids), priorities_of(write_ids))
+    ...     builder.finish(runs)
+
+    place:   a path where there is nothing, best that of `beside`
+    state:   its counts say which write ids will be live; the largest priority follows those of rows
+    schema:  None where nothing was ever pushed
+    """
+
+    codec: Codec  # where there is a schema
+
+    def __init__(
+        self, place: Path, identity: Identity, state: State, schema: Schema | None
+    ) -> None:
+        if identity.has_priorities:  # an ArgumentError if memory has no room for its priorities
+            usual: dict[str, Any] = dict(DEFAULTS)
+            PrioritizedSampler(identity.capacity, **usual)
+        self.live = state.live(identity.capacity)
+        self.identity, self._state = identity, state
+        self._place = place
+        self._schema = schema
+        self._grouping = ALONE
+        if schema is not None:
+            self.codec = Codec(schema)
+            self._grouping = new_grouping(schema)
+        self._last_block = -1, np.zeros(0, np.float32)
+        self._check_room()
+        Store.create(place, identity.to_plain(), {})
+        self._store = Store(place, access="exclusive", durability="process")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._store.close(sync=False)
+
+    def parts(self) -> Iterator[Ints]:
+        """Yield the live write ids, as many as go into a commit, in the order of their slots."""
+        rows = max(1, _PART_BYTES // max(1, self._grouping.record_bytes))
+        for span in sorted(self.live.spans(rows), key=lambda span: span.start):
+            yield self.live.newest_ids(np.arange(span.start, span.stop))
+
+    def append(
+        self, write_ids: Ints, records: list[bytes] | Array, priorities: Priorities | None = None
+    ) -> None:
+        """Commit the records of one of the `parts`, with priorities where the store has them."""
+        first = int(write_ids[0])
+        blocks: Mapping[int, bytes] = {}
+        if priorities is not None:
+            blocks = self._blocks(first % self.live.capacity, priorities)
+            largest = max(float(priorities.max()), self._state.max_priority or 0.0)
+            self._state = replace(self._state, max_priority=largest)
+
+        def put(txn: Transaction) -> None:
+            txn.put_records(self.live.capacity, first, records, self._grouping)
+            txn.put_blocks(blocks)
+
+        size = write_ids.size * self._grouping.record_bytes + len(blocks) * BLOCK_BYTES
+        self._store.commit(put, size)
+
+    def finish(
+        self,
+        runs: Sequence[Mapping[str, Any]],
+        facts: Mapping[str, Any] | None = None,
+        others: Snapshot | None = None,
+    ) -> None:
+        """Commit all that is not rows, and close the store with everything on the disk.
+
+        runs:    descriptions of the runs that wrote the rows
+        facts:   those of another store, to keep what a newer version has put there
+        others:  the snapshot of another store, to keep the databases of a newer version
+        """
+        kept = {name: fact for name, fact in (facts or {}).items() if name != "identity"}
+        if self._schema is not None:
+            new = schema_facts(self._schema, self._grouping)
+            kept |= {**new, "layout": {**kept.get("layout", {}), **new["layout"]}}
+        state = self._state.to_plain(self.identity)
+        state["generator"] = self._state.plain.get("generator") or generator_to_plain(
+            new_generator(None)
+        )  # until buffers draw by number
+
+        def put(txn: Transaction) -> None:
+            for number, run in enumerate(runs):
+                txn.put_run(number, run)
+            txn.put_meta({**kept, "state": state})
+            if others is not None:
+                txn.put_others(others)
+
+        self._store.commit(put)
+        self._store.close()
+        make_known(self._place)
+
+    def _blocks(self, slot: int, priorities: Priorities) -> dict[int, bytes]:
+        """Return the blocks of the slots from `slot` on; the first may have slots of the last part.
+
+        The last one is put again where the next part has slots of it.
+        """
+        first, end = slot // BLOCK_SLOTS, slot + priorities.size
+        begin, last = first * BLOCK_SLOTS, (end - 1) // BLOCK_SLOTS
+        table = np.zeros(block_span(last, self.live.capacity).stop - begin, np.float32)
+        if self._last_block[0] == first:
+            block = self._last_block[1]
+            table[: block.size] = block
+        table[slot - begin : end - begin] = priorities
+        self._last_block = last, table[(last - first) * BLOCK_SLOTS :]
+        found = Blocks(table, list(range(last - first + 1)))
+        return {first + number: content for number, content in found.items()}
+
+    def _check_room(self) -> None:
+        """Raise StorageError when the disk has no room for what will be live."""
+        if self._schema is None or not self.live.size:
+            return
+        rows = self.live.size
+        needed = tree_bytes(self._grouping.groups(rows), self._grouping.value_bytes) + _OTHER_BYTES
+        if self.identity.has_priorities:
+            needed += tree_bytes(blocks_in(rows), BLOCK_BYTES)
+        usage = shutil.disk_usage(self._place.parent)
+        if usage.total > 0 and usage.free < needed:
+            raise StorageError(
+                f"{self._place} needs {human(needed)} for its data file (found "
+                f"{human(usage.free)} free): make room, or write to another disk, as save() can"
+            )

@@ -1,0 +1,293 @@
+"""Salvage: what can still be read of a damaged store, and where it stands in the file.
+
+First everything that the trees lead to. What they do not lead to is looked for in all pages: a
+value proves by its checksum that it is whole, and says itself which one it is. For records, pages
+that are free for certain are left out, since they hold what was replaced, or never committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias, TypeVar
+
+import msgpack  # type: ignore[import-untyped]
+import numpy as np
+
+from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.errors import DamageError
+from diskreplay.live_range import LiveRange
+from diskreplay.lmdbfile import HEADER, INTEGER_KEYS, DataFile, Meta, Tree, Walk
+from diskreplay.maintenance.sources import parse_block, parse_state, priorities_at
+from diskreplay.records import Codec, checksum_in, record_head, unseal, write_id_in
+from diskreplay.sampling import Priorities
+from diskreplay.schema import Schema
+from diskreplay.store import DATA, Identity, State
+from diskreplay.validation import MAX_COUNT
+
+T = TypeVar("T")
+_Facts: TypeAlias = dict[str, list[Any]]
+
+_FACTS = ("identity", "schema", "state")
+_FACT_BYTES = 1 << 20  # no fact is longer
+_CHUNK_BYTES = 1 << 20
+
+
+class Salvage:
+    """All that is readable of a store: its facts, its priorities, and where its records are.
+
+    state:             the newest state that was found, None without any
+    state_is_reached:  whether the trees lead to it; one that was found elsewhere may be older
+    live:              the live range, as far as the state and the records tell it
+    write_ids:         the live write ids whose records are readable, ascending
+    """
+
+    def __init__(self, file: DataFile, meta: Meta | None, uuid: str | None, *, whole: bool) -> None:
+        self._file = _Pages(file, meta, whole=whole)
+        reached = self._reached_facts()
+        facts = reached if all(reached.values()) else self._scanned_facts(reached)
+        identities = _sound(Identity.parse, facts["identity"])
+        if not identities:
+            raise DamageError("no identity can be found: it says what kind of buffer this was")
+        # Of several, the one that the manifest is of.
+        self.identity = max(identities, key=lambda identity: identity.uuid == uuid)
+        states = _sound(lambda state: parse_state(state, self.identity), facts["state"])
+        self.state: State | None = max(states, key=lambda state: state.commits, default=None)
+        self.state_is_reached = bool(reached["state"]) and self.state is not None
+        schemas = _sound(lambda plain: Schema.from_stored(plain, DATA), facts["schema"])
+        self.schema = schemas[0] if schemas else None
+        is_new = self.state_is_reached and self.state is not None and not self.state.count
+        if self.schema is None and not is_new:
+            raise DamageError("no schema can be found: it says what the fields of records are")
+        self._blocks = self._reached_blocks()
+        self.codec: Codec | None = None
+        ids = offsets = np.zeros(0, np.int64)
+        is_orphan = np.zeros(0, np.bool_)
+        # A schema that only claims large records must not make room for them.
+        if self.schema is not None and self.schema.payload_bytes <= file.size:
+            self.codec = Codec(self.schema)
+            ids, offsets, is_orphan = self._find_records(self.codec)
+        self.live = self._live_range(ids)
+        live = self.live.holds(ids)
+        self.write_ids, self._offsets, self._is_orphan = ids[live], offsets[live], is_orphan[live]
+
+    def lost(self) -> Iterator[tuple[int, int]]:
+        """Yield the live write ids that cannot be read, as ranges [first, end)."""
+        ends = np.append(self.write_ids, self.live.count)
+        begins = np.insert(self.write_ids + 1, 0, self.live.first)
+        for index in np.flatnonzero(begins < ends).tolist():
+            yield int(begins[index]), int(ends[index])
+
+    def columns(self, low: int, high: int) -> Columns:
+        """Return the rows of a part of `write_ids`."""
+        if self.codec is None:
+            return []
+        ids, size = self.write_ids[low:high], self.codec.record_bytes
+        records = [self._file.read(at, size) for at in self._offsets[low:high].tolist()]
+        return self.codec.decode(records, ids, self.live.slots(ids))
+
+    def priorities(self) -> tuple[Priorities, Bools]:
+        """Return the priorities of `write_ids`, and which of them are known."""
+        found, known = priorities_at(self.live.slots(self.write_ids), self._blocks.get)
+        if not self.state_is_reached:  # then the blocks may be of another commit, or cleared
+            known &= ~self._is_orphan & (found > 0)
+        return found, known
+
+    # Facts
+
+    def _reached_facts(self) -> _Facts:
+        """Return the facts that the trees lead to."""
+        found: _Facts = {name: [] for name in _FACTS}
+        for key, _, raw in self._file.facts():
+            name = key.decode("utf-8", "replace") if isinstance(key, bytes) else ""
+            if name in found:
+                with contextlib.suppress(DamageError):
+                    found[name].append(unseal(raw, name, name))
+        return found
+
+    def _scanned_facts(self, reached: _Facts) -> _Facts:
+        """Return the facts that were reached, and for the others all that are found anywhere."""
+        found = {name: list(reached[name]) for name in _FACTS}
+        marks = {name: msgpack.packb(name) for name in _FACTS if not reached[name]}
+        for offset, page in self._file.pages(free=True):
+            for name, mark in marks.items():
+                for at in _places_of(mark, page):
+                    with contextlib.suppress(DamageError):
+                        found[name].append(self._sealed_at(offset + at - 10, name))
+        return found
+
+    def _sealed_at(self, at: int, name: str) -> Any:
+        """Return what is sealed at an offset, whose length only its content tells."""
+        raw = self._file.read(at, _FACT_BYTES) if at >= HEADER else b""
+        unpacker = msgpack.Unpacker(max_buffer_size=_FACT_BYTES)
+        unpacker.feed(raw)
+        try:
+            unpacker.skip()
+        except (ValueError, RecursionError, msgpack.UnpackException):
+            raise DamageError(f"there is no {name}") from None
+        return unseal(raw[: unpacker.tell()], name, name)
+
+    def _reached_blocks(self) -> dict[int, Priorities]:
+        """Return the priority blocks that the trees lead to."""
+        blocks: dict[int, Priorities] = {}
+        if self.identity.blocks:
+            for number, _, raw in self._file.numbered(b"priorities"):
+                with contextlib.suppress(DamageError):
+                    content = unseal(raw, number, "block")
+                    blocks[number] = parse_block(number, content, self.identity)
+        return blocks
+
+    def _live_range(self, write_ids: Ints) -> LiveRange:
+        state, capacity = self.state, self.identity.capacity
+        if state is not None and self.state_is_reached:
+            return state.live(capacity)
+        known = state.live(capacity) if state else LiveRange(capacity, 0, 0)
+        return known.until(max(known.count, int(write_ids.max(initial=-1)) + 1))
+
+    # Records
+
+    def _find_records(self, codec: Codec) -> tuple[Ints, Ints, Bools]:
+        """Return the write ids of sound records that may be live, ascending, and their offsets.
+
+        Then which of them no tree leads to.
+        """
+        within = range(MAX_COUNT)
+        if self.state is not None and self.state_is_reached:
+            live = self.state.live(self.identity.capacity)
+            within = range(live.first, live.count)
+        ids, offsets = _sound_records(self._reached_records(codec), codec, within)
+        if ids.size == len(within):
+            return ids, offsets, np.zeros(ids.size, np.bool_)
+        more_ids, more_offsets = _sound_records(self._scanned_records(codec), codec, within)
+        new = ~np.isin(more_ids, ids)
+        is_orphan = np.repeat([False, True], [ids.size, int(np.count_nonzero(new))])
+        ids = np.concatenate([ids, more_ids[new]])
+        offsets = np.concatenate([offsets, more_offsets[new]])
+        order = np.argsort(ids)
+        return ids[order], offsets[order], is_orphan[order]
+
+    def _reached_records(self, codec: Codec) -> Iterator[tuple[int, bytes]]:
+        """Yield offset and bytes of what may be a record, however many of them share a value."""
+        size = codec.record_bytes
+        for _, at, value in self._file.numbered(b"transitions"):
+            for within in range(0, len(value), size):
+                yield at + within, value[within : within + size]
+
+    def _scanned_records(self, codec: Codec) -> Iterator[tuple[int, bytes]]:
+        """Yield offset and bytes of what begins like a record, in any page."""
+        size, head = codec.record_bytes, record_head(codec.schema)
+        for offset, page in self._file.pages(free=False):
+            # Where records share a value one may begin anywhere, with its head on two pages.
+            page += self._file.read(offset + len(page), len(head) - 1)
+            for at in _places_of(head, page):
+                record = page[at : at + size]
+                if len(record) < size:
+                    record = self._file.read_in_use(offset + at, size)
+                yield offset + at, record
+
+
+class _Pages:
+    """The pages of a file, the trees in it, and which pages are free for certain."""
+
+    def __init__(self, file: DataFile, meta: Meta | None, *, whole: bool) -> None:
+        self._file = file
+        self._walk = None if meta is None else Walk(file, meta)
+        self._trees: dict[bytes, Tree] = {}
+        self._knows_free = False
+        if self._walk is not None:
+            self._walk.collect_free()
+            self._knows_free = whole and not self._walk.faults.count
+            self._trees = self._walk.trees()
+
+    def read(self, at: int, size: int) -> bytes:
+        """Return the bytes at an offset, fewer at the end of the file."""
+        return self._file.read(at, max(0, min(size, self._file.size - at)))
+
+    def read_in_use(self, at: int, size: int) -> bytes:
+        """Return the bytes at an offset, b"" if one of their pages is free for certain."""
+        page_bytes = self._file.page_bytes
+        first, last = at // page_bytes, (at + size - 1) // page_bytes
+        return b"" if self._some_are_free(first, last) else self.read(at, size)
+
+    def facts(self) -> Iterator[tuple[int | bytes, int, bytes]]:
+        """Yield key, offset and bytes of the facts that can be reached."""
+        if self._walk is not None and b"meta" in self._trees:
+            yield from self._walk.values(b"meta", self._trees[b"meta"]._replace(flags=0))
+
+    def numbered(self, name: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """Yield number, offset and bytes of the values of a tree that can be reached."""
+        if self._walk is not None and name in self._trees:
+            tree = self._trees[name]._replace(flags=INTEGER_KEYS)
+            yield from self._walk.numbered(name, tree)
+
+    def pages(self, *, free: bool) -> Iterator[tuple[int, bytes]]:
+        """Yield offset and bytes of every page, with or without those that are free for certain."""
+        page_bytes = self._file.page_bytes
+        for at in range(2 * page_bytes, self._file.size, page_bytes):
+            number = at // page_bytes
+            if free or not self._some_are_free(number, number):
+                yield at, self.read(at, page_bytes)
+
+    def _some_are_free(self, first: int, last: int) -> bool:
+        walk = self._walk
+        if walk is None or not self._knows_free:
+            return False
+        known = slice(first, last + 1)
+        # What is beyond the last page is of a commit that did not come to its end.
+        return last >= walk.pages or bool((walk.free[known] & ~walk.disputed[known]).any())
+
+
+def _sound(parse: Callable[[Any], T], contents: list[Any]) -> list[T]:
+    """Return what is parsed of those contents that are not damaged."""
+    found: list[T] = []
+    for content in contents:
+        with contextlib.suppress(DamageError):
+            found.append(parse(content))
+    return found
+
+
+def _places_of(mark: bytes, page: bytes) -> Iterator[int]:
+    """Yield where in a page some bytes are."""
+    at = page.find(mark)
+    while at >= 0:
+        yield at
+        at = page.find(mark, at + 1)
+
+
+def _sound_records(
+    records: Iterable[tuple[int, bytes]], codec: Codec, within: range
+) -> tuple[Ints, Ints]:
+    """Return write ids and offsets of the records that are sound and in a range of write ids.
+
+    A write id of which there are two that differ is left out.
+    """
+    parts: list[Ints] = []
+    chunk: list[tuple[int, bytes]] = []
+    size = 0
+    for at, record in records:
+        if write_id_in(record) in within:
+            chunk.append((at, record))
+            size += len(record)
+            if size >= _CHUNK_BYTES:
+                parts.append(_sound_part(chunk, codec))
+                chunk, size = [], 0
+    parts.append(_sound_part(chunk, codec))
+    ids, offsets, checksums = np.concatenate(parts, axis=1)
+    order = np.lexsort((checksums, ids))
+    ids, offsets, checksums = ids[order], offsets[order], checksums[order]
+    is_new = np.ones(ids.size, np.bool_)
+    is_new[1:] = ids[1:] != ids[:-1]
+    differs = np.zeros(ids.size, np.bool_)
+    differs[1:] = ~is_new[1:] & (checksums[1:] != checksums[:-1])
+    good = is_new & ~np.isin(ids, ids[differs])
+    return ids[good], offsets[good]
+
+
+def _sound_part(records: list[tuple[int, bytes]], codec: Codec) -> Ints:
+    """Return write ids, offsets and checksums, one row each, of the records that are sound."""
+    raw = [record for _, record in records]
+    ids = np.array([write_id_in(record) for record in raw], np.int64)
+    offsets = np.array([at for at, _ in records], np.int64)
+    checksums = np.array([checksum_in(record) for record in raw], np.uint64).view(np.int64)
+    found = np.stack([ids, offsets, checksums])
+    return found[:, codec.sound(raw, ids)] if raw else found

@@ -1,0 +1,115 @@
+"""Sources: the facts and the rows of stores, as maintenance reads them.
+
+Facts are parsed with every check there is, since a store may come from anybody. `SoundStore` reads
+a store that the engine can open; `salvage.py` reads the pages of one that is damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.errors import DamageError
+from diskreplay.live_range import BLOCK_SLOTS
+from diskreplay.records import Codec, stored_grouping
+from diskreplay.sampling import Priorities, block_of, generator_from_plain
+from diskreplay.schema import Schema
+from diskreplay.store import Identity, Snapshot, State, Store, settings_of
+
+Progress: TypeAlias = Callable[[int, int], object]
+
+
+def parse_state(plain: Any, identity: Identity) -> State:
+    """Return the state that a store holds, or raise DamageError, also for unusable settings."""
+    state = State.parse(plain, identity)
+    settings_of(state.settings, identity.kind)
+    if "generator" in state.plain:  # until buffers draw by number
+        generator_from_plain(state.plain["generator"])
+    return state
+
+
+def parse_block(number: int, content: Any, identity: Identity) -> Priorities:
+    """Return the priorities that a block holds, or raise DamageError."""
+    if not 0 <= number < identity.blocks:
+        raise DamageError(f"priority block {number} belongs to no slots")
+    if not isinstance(content, bytes):
+        raise DamageError(f"priority block {number} holds no bytes")
+    return block_of(number, content, identity.capacity)
+
+
+def priorities_at(
+    slots: Ints, block: Callable[[int], Priorities | None]
+) -> tuple[Priorities, Bools]:
+    """Return the priorities of slots, and which of them are known.
+
+    block:  returns the priorities of a block by its number, None where it cannot be read
+    """
+    found, known = np.zeros(slots.size, np.float32), np.zeros(slots.size, np.bool_)
+    numbers = slots // BLOCK_SLOTS
+    ends = (np.flatnonzero(np.diff(numbers, append=-1)) + 1).tolist()
+    for begin, end in zip([0, *ends], ends, strict=False):
+        content = block(int(numbers[begin]))
+        if content is not None:
+            found[begin:end] = content[slots[begin:end] % BLOCK_SLOTS]
+            known[begin:end] = True
+    return found, known
+
+
+class SoundStore:
+    """The facts and the live rows of one commit; each record is checked when it is read."""
+
+    codec: Codec  # where there is a schema
+
+    def __init__(self, store: Store, snapshot: Snapshot) -> None:
+        self.path = store.path
+        self.snapshot = snapshot
+        self.facts = snapshot.facts()
+        self.identity = Identity.parse(store.identity)
+        self.state = parse_state(self.facts.get("state"), self.identity)
+        self.live = self.state.live(self.identity.capacity)
+        plain = self.facts.get("schema")
+        self.schema = None if plain is None else Schema.from_stored(plain, str(self.path))
+        if self.schema is not None:
+            self.codec = Codec(self.schema)
+            self._grouping = stored_grouping(
+                self.facts.get("layout"),
+                snapshot.some_values,
+                self.codec,
+                self.identity.capacity,
+                str(self.path),
+            )
+        elif self.state.count:
+            raise DamageError(
+                f"the schema of {self.path} is missing: diskreplay.repair() copies what can be read"
+            )
+
+    def records(self, write_ids: Ints) -> list[bytes]:
+        """Return the records of live write ids, or raise DamageError."""
+        slots = self.live.slots(write_ids)
+        records = self.snapshot.records(slots, self._grouping)
+        if faults := self.codec.faults(records, write_ids, slots):
+            raise self._damage(faults[0])
+        return list(map(bytes, records))
+
+    def columns(self, write_ids: Ints) -> Columns:
+        """Return the rows of live write ids, or raise DamageError."""
+        slots = self.live.slots(write_ids)
+        try:
+            return self.codec.decode(self.snapshot.records(slots, self._grouping), write_ids, slots)
+        except DamageError as error:
+            raise self._damage(error) from None
+
+    def priorities(self, write_ids: Ints) -> Priorities:
+        """Return the priorities of live write ids, or raise DamageError."""
+        return priorities_at(self.live.slots(write_ids), self._block)[0]
+
+    def _block(self, number: int) -> Priorities:
+        return parse_block(number, self.snapshot.block(number), self.identity)
+
+    def _damage(self, fault: object) -> DamageError:
+        return DamageError(
+            f"{fault}, in {self.path}: nothing was changed; diskreplay.repair() copies the others"
+        )

@@ -7,7 +7,6 @@ from diskreplay.buffer.batches import Batches
 from diskreplay.buffer.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer, open
 from diskreplay.buffer.session import PathLike
 from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate
-from diskreplay.buffer.writer import Exclusive
 
 __all__ = [
     "Batch",
@@ -15,7 +14,6 @@ __all__ = [
     "DiskSpaceWarning",
     "Draw",
     "Estimate",
-    "Exclusive",
     "Experience",
     "PathLike",
     "PrioritizedBatch",

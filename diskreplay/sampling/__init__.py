@@ -7,7 +7,6 @@ from diskreplay.sampling.priorities import (
     Priorities,
     block_of,
     checked_priorities,
-    checked_state,
     importance_weights,
     weights_of,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "UniformSampler",
     "block_of",
     "checked_priorities",
-    "checked_state",
     "generator_from_plain",
     "generator_to_plain",
     "importance_weights",

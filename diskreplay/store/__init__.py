@@ -16,7 +16,7 @@ from diskreplay.store.soundness import check_data_file
 from diskreplay.store.state import KINDS, Identity, Run, State
 from diskreplay.store.store import DURABILITIES, Snapshot, Store, Transaction
 from diskreplay.store.tables import TABLES
-from diskreplay.store.unopened import PathLike, pinned, reading
+from diskreplay.store.unopened import pinned, reading
 from diskreplay.store.waiting import WaitingWarning
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "RUN_SETTINGS",
     "TABLES",
     "Identity",
-    "PathLike",
     "PinnedPagesWarning",
     "Run",
     "Snapshot",

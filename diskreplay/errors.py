@@ -6,7 +6,7 @@ Each is a `DiskReplayError` and the builtin that a caller expects::
     ├── ArgumentError        ValueError    a constructor or method argument out of its range
     ├── SchemaError          ValueError    a transition that does not fit the schema
     ├── PriorityError        ValueError    a priority that is negative, NaN or infinite
-    ├── MismatchError        ValueError    the store disagrees with what the caller expects of it
+    ├── MismatchError        ValueError    a store that is another one than the caller expects
     ├── SampleError          ValueError    more transitions asked for than the buffer holds
     ├── NotLiveError         IndexError    a write id that was evicted or never written
     ├── NotAStoreError       OSError       a path that holds no store, or something else
@@ -25,9 +25,9 @@ import warnings
 
 
 def printable(text: object) -> str:
-    r"""Return text with escapes in the place of what would command a terminal, or break a line.
+    r"""Return text with escapes for the characters that command a terminal or break a line.
 
-    Names, paths and what is read from a store are the words of strangers.
+    Names, paths and the contents of a store are the words of strangers.
 
     >>> printable(f"runs{chr(27)}[2J")
     'runs\\x1b[2J'
@@ -50,7 +50,7 @@ class ArgumentError(DiskReplayError, ValueError):
 
 
 class SchemaError(DiskReplayError, ValueError):
-    """A transition does not fit the schema, or a schema cannot be made of what was given."""
+    """A transition does not fit the schema, or no schema can be made of the given fields."""
 
 
 class PriorityError(DiskReplayError, ValueError):
@@ -58,7 +58,7 @@ class PriorityError(DiskReplayError, ValueError):
 
 
 class MismatchError(DiskReplayError, ValueError):
-    """The capacity, the kind or the schema of a store is not what the caller expects."""
+    """A store has another capacity, kind or schema than the caller expects."""
 
 
 class SampleError(DiskReplayError, ValueError):
@@ -98,9 +98,9 @@ class ClosedError(DiskReplayError, RuntimeError):
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn at the line of the caller outside of this package, in a text that is printable."""
+    """Warn at the line of the caller outside of this package, in a printable text."""
     level, frame = 1, sys._getframe()
-    inside = ("diskreplay", "contextlib")  # whose frames lie between those of ours
+    inside = ("diskreplay", "contextlib")  # frames of contextlib lie between ours
     while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] in inside:
         level, frame = level + 1, frame.f_back
     warnings.warn(printable(message), category, stacklevel=level)

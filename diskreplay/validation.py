@@ -1,7 +1,8 @@
-"""Checks of what users hand over, with one wording for their errors."""
+"""Checks of the arguments of users, with one wording for their errors."""
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import sys
@@ -9,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from diskreplay.aliases import Array, Floats, Ints
 from diskreplay.errors import ArgumentError, DiskReplayError, StorageError
 
 ACCESS = ("exclusive", "shared", "read")
-MAX_COUNT = 2**62  # of what is counted, write ids above all: int64, with room to calculate
+MAX_COUNT = 2**62  # of write ids and everything else that is counted: int64, with room for sums
 
 
 def checked_capacity(value: Any) -> int:
@@ -28,7 +29,7 @@ def checked_path(value: Any) -> Path:
         name = os.fspath(value)
         os.fsencode(name)
     except TypeError:
-        name = b""
+        name = None
     except UnicodeEncodeError as error:
         raise ArgumentError(f"a path cannot have this name: {error}: choose another") from None
     if not isinstance(name, str) or "\0" in name or not name:
@@ -42,11 +43,11 @@ def checked_path(value: Any) -> Path:
         ) from None
 
 
-def as_array(values: Any, error: type[DiskReplayError], expected: str) -> NDArray[Any]:
+def as_array(values: Any, error: type[DiskReplayError], expected: str) -> Array:
     """Return `values` as an array, or raise `error` in a sentence that begins with `expected`.
 
-    All that users hand over as arrays comes through here: an object may raise anything when it is
-    converted, as a tensor that requires grad does, and a masked array would lose its mask.
+    Every array of a user comes through here: an object may raise anything when it is converted, as
+    a tensor that requires grad does, and a masked array would lose its mask.
     """
     if type(values) is np.ndarray:
         return values
@@ -64,8 +65,8 @@ def as_array(values: Any, error: type[DiskReplayError], expected: str) -> NDArra
 
 
 def _is_masked(value: Any) -> bool:
-    """Return whether a value is a masked array, or a list or tuple in which there is one."""
-    masked = sys.modules.get("numpy.ma")  # which not every program needs
+    """Return whether a value is a masked array, or a list or tuple that holds one."""
+    masked = sys.modules.get("numpy.ma")  # not every program has loaded it
     if masked is None:
         return False
     if isinstance(value, list | tuple):
@@ -76,9 +77,7 @@ def _is_masked(value: Any) -> bool:
     return isinstance(value, masked.MaskedArray)
 
 
-def real_numbers(
-    name: str, values: Any, error: type[DiskReplayError] = ArgumentError
-) -> NDArray[np.float64]:
+def real_numbers(name: str, values: Any, error: type[DiskReplayError] = ArgumentError) -> Floats:
     """Return `values` as float64 of their shape, or raise `error`."""
     array = as_array(values, error, f"{name} must be numbers")
     if array.size and array.dtype.kind not in "biuf":
@@ -86,7 +85,7 @@ def real_numbers(
     return array.astype(np.float64, copy=False)
 
 
-def whole_numbers(name: str, values: Any, *, any_shape: bool = False) -> NDArray[np.int64]:
+def whole_numbers(name: str, values: Any, *, any_shape: bool = False) -> Ints:
     """Return `values` as int64 of shape (n,), or of their own, or raise ArgumentError."""
     array = as_array(values, ArgumentError, f"{name} must be whole numbers")
     if (array.ndim != 1 and not any_shape) or (array.size and array.dtype.kind not in "iu"):
@@ -110,7 +109,7 @@ def whole_number(name: str, value: Any, *, at_least: int, at_most: int | None = 
 
 
 def as_whole(value: Any) -> int | None:
-    """Return a count as an int, also where it is a float such as 1e6; None where it is no count."""
+    """Return a whole number as an int, also a float such as 1e6; None for anything else."""
     if type(value) is int:
         return value
     if isinstance(value, bool | np.bool_) or _is_masked(value):
@@ -126,12 +125,11 @@ def real_number(
     name: str, value: Any, *, low: float, high: float, above: bool = False, why: str = ""
 ) -> float:
     """Return `value` as a float in [low, high], or in (low, high] with `above`, or raise."""
-    no_number = isinstance(value, bool | str | bytes) or _is_masked(value)
-    try:
-        number = float("nan") if no_number else float(value)
-    except Exception:  # an object may raise anything when it is converted
-        number = float("nan")
-    if no_number or not low <= number <= high or (above and number == low):
+    number = float("nan")
+    if not isinstance(value, bool | str | bytes) and not _is_masked(value):
+        with contextlib.suppress(Exception):  # an object may raise anything when it is converted
+            number = float(value)
+    if not low <= number <= high or (above and number == low):
         interval = f"{'(' if above else '['}{low:g}, {high:g}{']' if high < float('inf') else ')'}"
         raise ArgumentError(f"{name} must be a number in {interval} (found {value!r}){why}")
     return number

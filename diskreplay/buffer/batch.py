@@ -1,69 +1,53 @@
-"""What a buffer gives back: named tuples of arrays, and of one transition.
+"""The types of batches and of single transitions: named tuples.
 
-Where a schema has extra fields, its tuples have them as further elements, behind the standard ones,
-and are of a type made for it. That type is a plain named tuple for whoever takes tuples apart and
-makes them anew, and what is of it counts as a Batch, a PrioritizedBatch or an Experience.
+Where a schema has extra fields, its tuples have them as further elements behind the standard ones,
+and are of a type made for these names. That type has no base but `tuple`: libraries that take
+tuples apart and make them anew accept only such a type as a named tuple. isinstance() still counts
+its tuples as Batch, PrioritizedBatch or Experience.
 """
 
 from __future__ import annotations
 
-import copyreg
+from abc import ABCMeta
 from collections import namedtuple
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from diskreplay.schema import Array
+from diskreplay.aliases import Array, Floats, Ints
 
 KindT = TypeVar("KindT")
 
-_kinds: dict[str, type[Any]] = {}
 _types: dict[tuple[type[Any], tuple[str, ...]], Any] = {}
-
-
-class _Type(type):
-    """The type of the types, by which those with extra elements are subclasses of their kind.
-
-    To Python they are none: some libraries take as a named tuple only what has no base but `tuple`.
-    """
-
-    _kind: type[Any]
-    _extra: tuple[str, ...]
-
-    def __subclasscheck__(cls, other: type) -> bool:
-        return super().__subclasscheck__(other) or getattr(other, "_kind", None) is cls
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return cls.__subclasscheck__(type(instance))
 
 
 def with_extra(kind: type[KindT], names: tuple[str, ...]) -> type[KindT]:
     """Return the type of the tuples of a kind that have extra elements of these names.
 
-    Where no element can have a name, as that of a field in an old store, it has its place: `_5`.
+    An element whose name a named tuple cannot have, as a field of an old store may, is called by
+    its place: `_5`.
     """
     if not names:
         return kind
-    found: type[KindT] | None = _types.get((kind, names))
-    if found is not None:
-        return found
-    fields = (*kind._fields, *names)  # type: ignore[attr-defined]
-    plain: Any = namedtuple(kind.__name__, fields, rename=True)  # type: ignore[misc]
-    # One type for all threads: others compare types, to see whether two batches are alike.
-    made: type[KindT] = _types.setdefault((kind, names), _made(plain, kind, names))
-    return made
+    if (found := _types.get((kind, names))) is None:
+        fields = (*kind._fields, *names)  # type: ignore[attr-defined]
+        plain: Any = namedtuple(kind.__name__, fields, rename=True)  # type: ignore[misc]
+        qualified = ascii(f"{kind.__name__}[{','.join(names)}]")[1:-1]
+        made = _made(plain, kind, qualified)
+        # One type for all threads: users compare types, to see whether two batches are alike.
+        found = _types.setdefault((kind, names), made)
+        kind.register(found)  # type: ignore[attr-defined]
+    return found  # type: ignore[no-any-return]
 
 
-def _kind(plain: type[KindT]) -> type[KindT]:
-    """Make a kind of a named tuple."""
-    kind: Any = _made(plain, plain, ())
-    kind._kind = _kinds[plain.__name__] = kind
-    return plain if TYPE_CHECKING else kind
+def __getattr__(name: str) -> Any:
+    """Return the type of a qualified name such as `Batch[mask]`, by which pickle refers to it."""
+    kind, _, names = name.encode().decode("unicode_escape").partition("[")
+    if names and kind in ("Batch", "Experience", "PrioritizedBatch"):
+        return with_extra(globals()[kind], tuple(names[:-1].split(",")))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _made(plain: type[Any], kind: type[Any], extra: tuple[str, ...]) -> Any:
+def _made(plain: type[Any], kind: type[Any], qualified: str) -> Any:
     """Return a named tuple as a type of a kind, whose tuples can have attributes."""
 
     def _replace(self: Any, /, **changes: Any) -> Any:
@@ -76,32 +60,18 @@ def _made(plain: type[Any], kind: type[Any], extra: tuple[str, ...]) -> Any:
         **vars(plain),
         "__doc__": kind.__doc__,
         "__module__": __name__,
+        "__qualname__": qualified,
         "__getattr__": kind.__getattr__,
-        "__reduce__": _reduced,
         "__replace__": _replace,
         "_replace": _replace,
-        "_kind": kind,
-        "_extra": extra,
     }
     del namespace["__slots__"]
-    return _Type(plain.__name__, (tuple,), namespace)
+    return ABCMeta(plain.__name__, (tuple,), namespace)
 
 
-def _reduced(self: Any) -> tuple[Any, ...]:
-    """Pickle and copy by the names of what a type is made of: no module has the type itself."""
-    cls = type(self)
-    return _tuple_again, (cls._kind.__name__, cls._extra, tuple(self)), self.__dict__ or None
-
-
-def _tuple_again(kind: str, extra: tuple[str, ...], elements: Iterable[Any]) -> Any:
-    return _type_again(kind, extra)._make(elements)
-
-
-def _type_again(kind: str, extra: tuple[str, ...]) -> Any:
-    return with_extra(_kinds[kind], extra)
-
-
-copyreg.pickle(_Type, lambda made: (_type_again, (made._kind.__name__, made._extra)))
+def _kind(plain: type[KindT]) -> type[KindT]:
+    """Make a kind of a named tuple."""
+    return plain if TYPE_CHECKING else _made(plain, plain, plain.__name__)
 
 
 def _no_such(found: Any, name: str) -> AttributeError:
@@ -130,8 +100,8 @@ class Experience(NamedTuple):
 class Batch(NamedTuple):
     """n transitions as arrays whose first dimension is n: the five fields, then the extra ones.
 
-    `indices`, the write ids, is an attribute and no element. It goes where the tuple is copied,
-    pickled or changed with `_replace`; a tuple made anew of the elements has none.
+    `indices`, the write ids, is an attribute and no element. Copies, pickles and `_replace` keep
+    it; a tuple made anew of the elements has none.
     """
 
     states: Array
@@ -169,10 +139,10 @@ class PrioritizedBatch(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """What `draw` returns: write ids, int64 (n,), and their probabilities, float64 (n,)."""
+    """The result of `draw`: write ids, int64 (n,), and their probabilities, float64 (n,)."""
 
-    indices: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
+    indices: Ints
+    probabilities: Floats
 
 
 def batch_of(columns: Iterable[Array], names: tuple[str, ...], indices: Array) -> Batch:

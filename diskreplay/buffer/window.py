@@ -1,7 +1,7 @@
-"""Window: rows in memory that are not yet committed, and recently read ones.
+"""Window: a cache of rows by write id: all that are not yet committed, and recently read ones.
 
-The row of a write id has one possible place, `write_id % rows`. What belongs to a write id never
-changes, so a row that is held is right for ever and nothing has to be invalidated::
+The row of a write id has one possible place, `write_id % rows`. The content of a write id never
+changes, so a row in the window stays right for ever and nothing has to be invalidated::
 
     rows = 4, owners = [8, 5, 6, 7]     write ids 5..8 are held; 9 will take the place of 5
 
@@ -16,18 +16,16 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from diskreplay.aliases import Bools, Columns, Ints
 from diskreplay.errors import ArgumentError, DamageError
-from diskreplay.schema import Array, Schema
-
-Ints = NDArray[np.int64]
+from diskreplay.schema import Schema
 
 DEFAULT_WINDOW_BYTES = 256 << 20
 MIN_ROWS = 64
-_SMALL_ROW = 4096  # bytes up to which a row is copied as a whole and then cut, measured
-_OWNER = "owner"  # the write id + 1; 0 is nobody
-_CODES = {
+_SMALL_ROW = 4096  # up to so many bytes a row is copied as a whole and then cut, measured
+_OWNER = "owner"  # the write id + 1; 0 in a row without content
+_CODES = {  # of the module struct, by numpy dtype
     "b1": "?", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
     "i1": "b", "i2": "h", "i4": "i", "i8": "q", "f2": "e", "f4": "f", "f8": "d",
 }  # fmt: skip
@@ -41,17 +39,17 @@ def _row_dtype(schema: Schema) -> np.dtype[Any]:
 
 
 def window_rows(schema: Schema, capacity: int, window_bytes: int) -> int:
-    """Return how many rows a window of this much memory holds."""
+    """Return how many rows a window of this size holds."""
     return min(capacity, max(MIN_ROWS, window_bytes // _row_dtype(schema).itemsize))
 
 
 def window_nbytes(schema: Schema, capacity: int, window_bytes: int) -> int:
-    """Return the memory that such a window takes when full, in bytes."""
+    """Return the memory that a full window takes, in bytes."""
     return window_rows(schema, capacity, window_bytes) * _row_dtype(schema).itemsize
 
 
 class Window:
-    """Rows by write id, in at most `window_bytes` of memory, but never fewer than 64 rows.
+    """A cache of rows by write id, of at most `window_bytes`, but of at least 64 rows.
 
     Memory is taken from the operating system as the rows fill.
     """
@@ -76,22 +74,23 @@ class Window:
         self._pack = _packer(schema)
 
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
-        """Hold one row, as a schema accepted it, in place of whichever had its place."""
-        row = write_id % self.rows
+        """Hold one row, as a schema accepted it, in place of an older one."""
         plain = list(values)
         for index in self._arrays:
             plain[index] = plain[index].tobytes()
         if np.ndarray not in map(type, plain):
             try:  # one call, which no interrupt cuts in two
-                self._pack(self._memory, row * self._row_bytes, write_id + 1, *plain)
+                at = write_id % self.rows * self._row_bytes
+                self._pack(self._memory, at, write_id + 1, *plain)
             except (struct.error, TypeError):
-                pass  # a type of number that it does not know
+                pass  # a number of a type that struct does not know
             else:
                 return
-        self.write(write_id, [np.asarray(v, c.dtype)[None] for v, c in self._with(values)])
+        columns = zip(values, self._columns, strict=True)
+        self.write(write_id, [np.asarray(value, column.dtype)[None] for value, column in columns])
 
-    def write(self, first: int, columns: Sequence[Array]) -> None:
-        """Hold rows of consecutive write ids, at most as many as there are places."""
+    def write(self, first: int, columns: Columns) -> None:
+        """Hold rows of consecutive write ids, at most as many as the window has places."""
         n, row = len(columns[0]), first % self.rows
         if row + n > self.rows:
             at = self.rows - row
@@ -99,16 +98,18 @@ class Window:
             self.write(first + at, [values[at:] for values in columns])
             return
         part = slice(row, row + n)
-        self._owners[part] = 0  # an interrupt on the way leaves rows of nobody, not mixed ones
+        self._owners[part] = (
+            0  # an interrupt on the way leaves rows without an owner, not mixed ones
+        )
         for column, values in zip(self._columns, columns, strict=True):
             column[part] = values
         self._owners[part] = np.arange(first + 1, first + n + 1)
 
-    def write_below(self, write_ids: Ints, columns: Sequence[Array], limit: int) -> None:
+    def write_below(self, write_ids: Ints, columns: Columns, limit: int) -> None:
         """Hold rows, but take no place from a write id of `limit` or above.
 
-        Of several with one place the last stays; of more than there are places none is held, since
-        they would push each other out.
+        Where several have one place, the last stays. More rows than the window has places are not
+        held at all, since they would push each other out.
         """
         if write_ids.size > self.rows:
             return
@@ -124,35 +125,32 @@ class Window:
         self._rows[places] = found
 
     def drop_from(self, write_id: int) -> None:
-        """Hold no row of this write id or a later one: a refused call may have left some."""
+        """Remove the rows from a write id on, which a refused call may have left."""
         self._owners[self._owners > write_id] = 0
 
-    def take(
-        self, write_ids: Ints, fields: Sequence[int] | None = None
-    ) -> tuple[list[Array], NDArray[np.bool_]]:
+    def take(self, write_ids: Ints, fields: Sequence[int] | None = None) -> tuple[Columns, Bools]:
         """Return fresh columns of some or all fields, and which of the write ids are held.
 
-        The values of those that are not held are arbitrary, for the caller to fill in. There are no
-        columns where none of them is held.
+        The values of the others are arbitrary, for the caller to fill in. There are no columns
+        where none is held.
         """
         places = write_ids % self.rows
         chosen = range(len(self._columns)) if fields is None else fields
+        rows = None
         # A window that is smaller than the batch holds little of it, if anything.
-        if fields is not None or self._row_bytes > _SMALL_ROW or self.rows < write_ids.size:
-            held = self._owners[places] == write_ids + 1
-            if not held.any() and held.size:
-                return [], held
-            return [self._columns[index][places] for index in chosen], held
-        whole = self._rows.view(f"V{self._row_bytes}").take(places).view(self._rows.dtype)
-        held = whole[_OWNER] == write_ids + 1
-        if not held.any() and held.size:
+        if fields is None and self._row_bytes <= _SMALL_ROW and self.rows >= write_ids.size:
+            rows = self._rows.view(f"V{self._row_bytes}").take(places).view(self._rows.dtype)
+        held = (self._owners[places] if rows is None else rows[_OWNER]) == write_ids + 1
+        if held.size and not held.any():
             return [], held
-        return [whole[_name(index)].copy() for index in chosen], held
+        if rows is None:
+            return [self._columns[index][places] for index in chosen], held
+        return [rows[_name(index)].copy() for index in chosen], held
 
-    def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, list[Array]]]:
+    def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, Columns]]:
         """Yield (write id of the first row, columns) over held rows [first, end), without copying.
 
-        A chunk has at most `size` rows. Raises DamageError rather than give a row of another one.
+        A chunk has at most `size` rows. Raises DamageError where the row of another write id is.
         """
         while first < end:
             row = first % self.rows
@@ -165,16 +163,13 @@ class Window:
             yield first, [column[row : row + n] for column in self._columns]
             first += n
 
-    def _with(self, values: Sequence[Any]) -> Iterator[tuple[Any, Array]]:
-        return zip(values, self._columns, strict=True)
-
 
 def _name(index: int) -> str:
     return f"field {index}"
 
 
 def _packer(schema: Schema) -> Any:
-    """Return `struct`'s function that writes a row: its owner, its numbers, its arrays as bytes."""
+    """Return the function of `struct` that writes a row: owner, numbers, and arrays as bytes."""
     dtype, at, form = _row_dtype(schema), 0, "="
     places: Any = dtype.fields
     for field, offset in (places[name][:2] for name in dtype.names or ()):

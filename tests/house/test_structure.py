@@ -39,7 +39,7 @@ GROUND_MAY_IMPORT = {
     "aliases": set(),
     "bell": set(),
     "forks": {"bell"},
-    "validation": {"errors"},
+    "validation": {"aliases", "errors"},
     "live_range": {"aliases"},
 }
 # Who beside numpy is imported from which files.

@@ -22,7 +22,10 @@ else:
 PACKAGE = Path(diskreplay.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 # The rooms of the house, each with those that it may import from; the ground is open to all.
-GROUND = {"aliases", "bell", "errors", "forks", "live_range", "validation", "version", "wording"}
+GROUND = {
+    "aliases", "bell", "errors", "forks", "live_range", "protocols", "validation", "version",
+    "wording",
+}  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "schema": set(),
     "lmdbfile": set(),
@@ -41,6 +44,7 @@ GROUND_MAY_IMPORT = {
     "forks": {"bell"},
     "validation": {"aliases", "errors"},
     "live_range": {"aliases"},
+    "protocols": {"aliases"},
 }
 # Who beside numpy is imported from which files.
 EXTERNAL = {

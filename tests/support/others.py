@@ -28,14 +28,13 @@ def serve(pipe: Connection, path: Path) -> None:
             if name == "small_map":
                 diskreplay.store.engine._LEAST_MAP_BYTES = arguments[0]
             elif name == "open":
-                buffer = diskreplay.PrioritizedReplayBuffer(
-                    *arguments, path=path, **{"commit_interval": 1e9, **settings}
-                )
+                kind = getattr(diskreplay, settings.pop("kind", "PrioritizedReplayBuffer"))
+                buffer = kind(*arguments, path=path, **{"commit_interval": 1e9, **settings})
                 result = len(buffer)
             elif name == "extend":
                 first, n, *given = arguments
                 priorities = {"priorities": given[0]} if given else {}
-                result = len(buffer.extend(**columns(first, n), **priorities))
+                result = len(buffer.extend(**columns(first, n), **priorities, **settings))
             elif name == "state":
                 buffer.check()
                 ring = buffer._ring

@@ -1,0 +1,144 @@
+"""The kinds of Replay that the contract holds for; a new kind is one more factory in these lists.
+
+A test takes a factory as `replay` (any), `writer` (it can push), `prioritized` (any that has
+priorities) or `prioritized_writer`, and never asks for its kind: methods say what differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import columns
+from numpy.typing import NDArray
+from others import Other
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+
+CAPACITY = 60
+COUNT = 80  # of a filled replay, which has lost the first of its transitions
+LIVE = range(COUNT - CAPACITY, COUNT)
+
+
+def priorities_of(numbers: Any) -> NDArray[Any]:
+    """Return the priorities that transitions are pushed with, by their numbers."""
+    return np.asarray(numbers) % 7
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Draws with equal probability, and takes no priorities."""
+
+    kind: Any = ReplayBuffer
+
+    def given(self, priorities: Any) -> dict[str, Any]:
+        """Return the arguments by which `extend` is told priorities."""
+        return {}
+
+    def masses(self, priorities: Any, alpha: float = 0.6) -> NDArray[np.float64]:
+        """Return the masses of transitions of these priorities."""
+        return np.ones(len(priorities))
+
+
+@dataclass(frozen=True)
+class Prioritized:
+    """Draws in proportion to the masses."""
+
+    kind: Any = PrioritizedReplayBuffer
+
+    def given(self, priorities: Any) -> dict[str, Any]:
+        """Return the arguments by which `extend` is told priorities."""
+        return {"priorities": priorities}
+
+    def masses(self, priorities: Any, alpha: float = 0.6) -> NDArray[np.float64]:
+        """Return the masses of transitions of these priorities."""
+        return (np.asarray(priorities, np.float64) + 1e-6) ** alpha
+
+
+@dataclass(frozen=True)
+class Exclusive:
+    """A buffer that writes alone: a push is visible at once."""
+
+    name: str
+    draws: Uniform | Prioritized
+
+    access = "exclusive"
+
+    def make(self, path: Path, capacity: int = CAPACITY, **settings: Any) -> Any:
+        """Return a new replay, or one that goes on with what is at the path."""
+        settings = {"commit_interval": 1e9, **settings}
+        return self.draws.kind(capacity, path=path, access=self.access, **settings)
+
+    def open(self, path: Path, **settings: Any) -> Any:
+        """Return a replay that goes on with what is at the path, as that says."""
+        return diskreplay.open(path, access=self.access, commit_interval=1e9, **settings)
+
+    @contextlib.contextmanager
+    def filled(self, path: Path, seed: int = 5, **settings: Any) -> Iterator[Any]:
+        """Give a replay to which COUNT transitions were pushed, with their numbers as x."""
+        with self.make(path, seed=seed, **settings) as replay:
+            given = self.draws.given(priorities_of(range(COUNT)))
+            replay.extend(**columns(0, COUNT), x=np.arange(COUNT), **given)
+            self.settle(replay)
+            yield replay
+
+    def settle(self, replay: Any) -> None:
+        """Make what was pushed and updated visible to the replay itself."""
+
+    def ids(self, first: int, n: int) -> list[int]:
+        """Return what `push` and `extend` return for n transitions from a write id on."""
+        return list(range(first, first + n))
+
+    def load(self, replay: Any, path: Path) -> None:
+        """Replace the contents by those of a saved store, if this kind does so."""
+        replay.load(path)
+
+
+class Shared(Exclusive):
+    """A buffer that writes beside others: a push is visible and has a write id once committed."""
+
+    access = "shared"
+
+    def settle(self, replay: Any) -> None:
+        """Commit."""
+        replay.flush()
+
+    def ids(self, first: int, n: int) -> list[int]:
+        """Return n times -1, as no write id is given before the commit."""
+        return [-1] * n
+
+    def load(self, replay: Any, path: Path) -> None:
+        """Replace nothing: others work with the contents."""
+
+
+class Read(Exclusive):
+    """A buffer that follows what a process beside it has committed."""
+
+    @contextlib.contextmanager
+    def filled(self, path: Path, seed: int = 5, **settings: Any) -> Iterator[Any]:
+        """Give a reader beside the writer, in a process of its own, that pushed."""
+        with Other(path) as writer:
+            writer.open(CAPACITY, kind=self.draws.kind.__name__, seed=seed)
+            given = self.draws.given(priorities_of(range(COUNT)))
+            writer.extend(0, COUNT, x=np.arange(COUNT), **given)
+            writer.flush()
+            with diskreplay.open(path, access="read", seed=seed, **settings) as replay:
+                yield replay
+
+
+UNIFORM_WRITERS = [
+    Exclusive("uniform", Uniform()),
+    Shared("shared uniform", Uniform()),
+]
+PRIORITIZED_WRITERS = [
+    Exclusive("prioritized", Prioritized()),
+    Shared("shared prioritized", Prioritized()),
+]
+PRIORITIZED = [*PRIORITIZED_WRITERS, Read("read prioritized", Prioritized())]
+WRITERS = [*UNIFORM_WRITERS, *PRIORITIZED_WRITERS]
+REPLAYS = [*UNIFORM_WRITERS, Read("read uniform", Uniform()), *PRIORITIZED]

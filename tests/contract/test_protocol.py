@@ -1,0 +1,33 @@
+"""The protocol is what both buffers can do; that their types fit, mypy says in static.py."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.protocols import Replay
+
+# What is not for every Replay: a place on this machine, and to replace what others may work with.
+OWN = {"path", "load"}
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+def test_the_protocol_is_what_both_buffers_can_do() -> None:
+    assert public(Replay) == (public(ReplayBuffer) & public(PrioritizedReplayBuffer)) - OWN
+
+
+@pytest.mark.parametrize("kind", [ReplayBuffer, PrioritizedReplayBuffer])
+@pytest.mark.parametrize("name", sorted(public(Replay)))
+def test_a_buffer_takes_what_the_protocol_says(name: str, kind: Any) -> None:
+    wanted, found = getattr(Replay, name), getattr(kind, name)
+    assert isinstance(found, property) == isinstance(wanted, property)
+    assert inspect.getdoc(found)
+    if not isinstance(wanted, property):
+        names = [n for n in inspect.signature(wanted).parameters if n != "extra"]
+        assert list(inspect.signature(found).parameters)[: len(names)] == names

@@ -12,7 +12,6 @@ from diskreplay.store.os_errors import explained, ours, real_path, remove_tree, 
 from diskreplay.store.pinned_pages import PinnedPagesWarning
 from diskreplay.store.replacing import replacing
 from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
-from diskreplay.store.soundness import check_data_file
 from diskreplay.store.state import KINDS, Identity, Run, State
 from diskreplay.store.store import DURABILITIES, Snapshot, Store, Transaction
 from diskreplay.store.tables import TABLES
@@ -40,7 +39,6 @@ __all__ = [
     "Transaction",
     "WaitingWarning",
     "beside",
-    "check_data_file",
     "check_outside",
     "complete",
     "explained",

@@ -31,7 +31,7 @@ def run_ignoring(tests: Path, *arguments: str) -> subprocess.CompletedProcess[st
 def test_an_interrupt_reaches_tests_and_children_where_it_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("""
 import multiprocessing, os, signal, subprocess, sys, time
-import crash.common, crash.images, pytest
+import crash.processes, pytest
 from children import in_child
 
 def interrupt_itself(*_):
@@ -58,8 +58,8 @@ def test_a_child():
 
 def test_a_child_of_the_fault_injectors():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    assert "KeyboardInterrupt" in crash.common.Child(interrupt_itself).wait()[1][-1][2]
-    assert "KeyboardInterrupt" in crash.images.run_apart(interrupt_itself).error
+    assert "KeyboardInterrupt" in crash.processes.Child(interrupt_itself).wait()[1][-1][2]
+    assert "KeyboardInterrupt" in crash.processes.run_apart(interrupt_itself).error
 """)
     done = run_ignoring(tmp_path)
     assert (done.returncode, done.stdout.splitlines()[-1].split()[1:3]) == (0, ["7", "passed"]), (

@@ -11,8 +11,8 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
-from crash.common import numbers_from, pushed_priorities, updated_priorities
 from crash.ledger import Found, Ledger, Verdict
+from crash.rows import numbers_from, pushed_priorities, updated_priorities
 
 
 def told(ledger: Ledger, author: int, *events: tuple[Any, ...]) -> None:
@@ -65,9 +65,9 @@ def test_transitions_of_nobody_are_seen_and_those_read_before_their_push() -> No
     told(ledger, 1, ("push", 1, 5), ("seen", 2, [[1, 4]]))
     assert not ledger.judge(found(5, numbers_from(1, 0, 5))).wrong
     told(ledger, 2, ("push", 3, 5), ("seen", 4, [[1, 5], [2, 4]]))
-    assert "author 1 was read before" in ledger.judge(found(5, numbers_from(1, 0, 5))).wrong[0]
+    assert "writer 1 was read before" in ledger.judge(found(5, numbers_from(1, 0, 5))).wrong[0]
     stranger = found(6, numbers_from(1, 0, 5), numbers_from(7, 0, 1))
-    assert "authors [7]" in ledger.judge(stranger).wrong[0]
+    assert "writer: [7]" in ledger.judge(stranger).wrong[0]
 
 
 def test_a_full_ring_has_evicted_as_many_as_were_written_over() -> None:

@@ -2,7 +2,7 @@
 
 Openers, writers and readers start, stop, are stopped (SIGSTOP) and killed at random. Meanwhile a
 file of the store is removed, or replaced by a link, an older copy, an empty file, garbage or a part
-of itself, and put back. Each round has a new store and another such plan. What must hold::
+of itself, and put back. Each round has a new store and another such fault. What must hold::
 
     each process   ends with its work done or with an error of ours that names the store; by no
                    signal but those that it is sent, with no other error, and in time
@@ -19,32 +19,30 @@ whatever its program does. While it is open they are replaced, by rename, as bac
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 
-from crash.common import ask
-from crash.crew import CAPACITY, WIDTH, Company, Tally, base_of, fill
-from crash.disturbing import NAMES, PLANS, Files, Plan
-from crash.table import table
+from crash import report
+from crash.company_group import CAPACITY, WIDTH, Company, fill, start_ledger
+from crash.file_faults import FAULTS, NAMES, Fault, Files
+from crash.processes import ask
 from crash.writer import Task
 
+BAD = ("lost", "unnoticed", "by signal", "other error", "hung", "wrong")
+COLUMNS = ("rounds", "processes", "killed", "stopped", "refused", "transitions", *BAD)
 PACE = 800.0  # transitions that a writer pushes in a second
-SPAN = 0.7  # seconds between a disturbance and the next
+SPAN = 0.7  # seconds between a fault and the next
 ROUND = 5.0  # seconds that a round takes at most, when all is well
 
 
-def play(
-    plan: Plan, place: Path, rng: np.random.Generator, span: float = SPAN
-) -> tuple[Tally, list[str], Counter[str]]:
-    """Play one round; return its tally, what was wrong, and the errors of ours that came."""
+def play(fault: Fault, place: Path, rng: np.random.Generator, span: float = SPAN) -> Company:
+    """Play one round; return the company, with what it counted and the faults that it found."""
     place.mkdir()
     task = Task(
         str(place / "store"),
@@ -52,7 +50,6 @@ def play(
         CAPACITY,
         WIDTH,
         str(rng.choice(["exclusive", "shared"], p=[0.4, 0.6])),
-        author=0,
         seed=int(rng.integers(1 << 30)),
         durability=str(rng.choice(["system", "process"])),
         commit_interval=float(rng.choice([0.0, 3600.0], p=[0.2, 0.8])),
@@ -60,79 +57,65 @@ def play(
     )
     ask(lambda: fill(task))
     files = Files(place, rng)
-    company = Company(task, files, plan, rng)
+    company = Company(task, files, fault, rng)
     try:
-        _act(plan, company, files, rng, span)
+        _act(fault, company, files, rng, span)
     finally:
-        company.disband()
-    return company.tally, company.told, company.errors
+        company.kill_all()
+    company.counts.update(rounds=1, processes=company.started)
+    return company
 
 
-def _act(plan: Plan, company: Company, files: Files, rng: np.random.Generator, span: float) -> None:
+def _act(
+    fault: Fault, company: Company, files: Files, rng: np.random.Generator, span: float
+) -> None:
     company.work(span)
-    for _ in range(1 if plan.is_calm else int(rng.integers(1, 3))):
-        if plan.is_calm:
+    for _ in range(1 if fault.needs_closed else int(rng.integers(1, 3))):
+        if fault.needs_closed:
             company.leave()
             company.judge()
-        files.disturb(plan)
-        if plan.act == "older in place":
-            company.base = base_of(files.place / "older")
+        files.disturb(fault)
+        if fault.act == "older in place":
+            company.ledger = start_ledger(files.place / "older")
         company.work(span)
-        if not plan.is_calm and rng.random() < 0.6:
-            files.put_back(plan)
+        if not fault.needs_closed and rng.random() < 0.6:
+            files.put_back(fault)
             company.work(span)
     company.leave()
-    files.put_back(plan)
+    files.put_back(fault)
     company.judge()
 
 
 def run(
-    seconds: float, seed: int, plans: Iterable[Plan] = PLANS
-) -> tuple[dict[str, Tally], Counter[str]]:
-    """Play rounds of all plans in turn; a store that failed is kept and named."""
+    seconds: float, seed: int, faults: Sequence[Fault] = FAULTS
+) -> tuple[report.Counts, Counter[str]]:
+    """Play rounds of all faults in turn; a store that failed is kept and named."""
     rng = np.random.default_rng(seed)
-    home = Path(tempfile.mkdtemp(prefix="diskreplay-company-"))
     end = time.monotonic() + seconds
-    tallies: dict[str, Tally] = {name: Tally() for name in ("nothing", *NAMES)}
+    counts = report.Counts("file", COLUMNS)
     errors: Counter[str] = Counter()
-    order: list[Plan] = []
+    order: list[Fault] = []
     number = 0
-    while number == 0 or time.monotonic() < end - ROUND:
-        if not order:
-            order = list(plans)
-            rng.shuffle(order)
-        plan = order.pop()
-        place = home / f"round-{number}"
-        tally, told, refused = play(plan, place, rng)
-        tallies[plan.name].add(tally)
-        errors += refused
-        if told:
-            each = [f"{n} x {what}" for what, n in Counter(told).items()]
-            said = [f"round {number}, {plan}:", *each, f"{place} is kept"]
-            click.echo("\n".join(said), err=True)
-        else:
-            shutil.rmtree(place)
-        number += 1
-    if not any(tally.is_bad for tally in tallies.values()):
-        shutil.rmtree(home)
-    return {name: tally for name, tally in tallies.items() if tally.rounds}, errors
+    with report.kept_place("company") as home:
+        while number == 0 or time.monotonic() < end - ROUND:
+            if not order:
+                order = list(faults)
+                rng.shuffle(order)
+            fault = order.pop()
+            place = home / f"round-{number}"
+            company = play(fault, place, rng)
+            counts.add(fault.name, company.counts)
+            errors += company.errors
+            found = [f"{n} x {what}" for what, n in Counter(company.faults).items()]
+            report.keep_or_remove(place, [f"round {number}, {fault}:", *found] if found else [])
+            number += 1
+    counts.rows = {name: counts.rows[name] for name in ("nothing", *NAMES) if name in counts.rows}
+    return counts, errors
 
 
 @click.command()
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0, min_open=True),
-    default=600,
-    show_default=True,
-    help="For all rounds together; one at least is played.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of what is disturbed, how and when; what it meets is never the same.",
-)
+@report.duration("--seconds", 600, "For all rounds together; one at least is played.")
+@report.seed("Of what is disturbed, how and when; what it meets is never the same.")
 @click.option("--examples", is_flag=True, help="Print the errors that came, one of each.")
 def main(seconds: float, seed: int, examples: bool) -> None:
     """Take away files of stores that processes work with, and count what is lost unnoticed.
@@ -140,26 +123,19 @@ def main(seconds: float, seed: int, examples: bool) -> None:
     The exit status is 1 when anything is wrong. Example: python -m crash.company --seconds 60
     """
     began = time.monotonic()
-    tallies, errors = run(seconds, seed)
-    total = Tally()
-    for tally in tallies.values():
-        total.add(tally)
-    heads = ["file", *(name.replace("_", " ") for name in vars(total))]
-    rows = [
-        [name, *(f"{value:,}" for value in vars(tally).values())]
-        for name, tally in {**tallies, "all": total}.items()
-    ]
-    click.echo(table(heads, rows))
+    counts, errors = run(seconds, seed)
+    click.echo(counts.table(total=True))
     if examples:
         for text, n in errors.most_common():
             click.echo(f"{n:,} x {text}")
+    of = counts.total
     click.echo(
-        f"{total.rounds:,} rounds in {time.monotonic() - began:.0f} s: {total.processes:,} "
-        f"processes, of {total.transitions + total.lost:,} acknowledged transitions "
-        f"{total.lost:,} lost, {total.unnoticed:,} unnoticed, {total.by_signal:,} ended by a "
-        f"signal, {total.other_error:,} other errors, {total.hung:,} hung, {total.wrong:,} wrong"
+        f"{of['rounds']:,} rounds in {time.monotonic() - began:.0f} s: {of['processes']:,} "
+        f"processes, of {of['transitions'] + of['lost']:,} acknowledged transitions "
+        f"{of['lost']:,} lost, {of['unnoticed']:,} unnoticed, {of['by signal']:,} ended by a "
+        f"signal, {of['other error']:,} other errors, {of['hung']:,} hung, {of['wrong']:,} wrong"
     )
-    sys.exit(total.is_bad)
+    sys.exit(counts.has(BAD))
 
 
 if __name__ == "__main__":

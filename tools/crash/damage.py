@@ -1,4 +1,4 @@
-"""The stores that are damaged, and the ways in which they are."""
+"""Damages to data files: the stores that are damaged, and the ways in which they are."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 import diskreplay
-from crash.images import Buffer, columns, facts
 from crash.layout import Layout, Mask, layout_of
+from crash.rows import Buffer, columns_of, fingerprint, numbers_from
 
 
 @dataclass(frozen=True)
-class Victim:
+class Target:
     """A closed store, and what is in it."""
 
     name: str
@@ -24,10 +24,10 @@ class Victim:
     path: Path
     data: bytes
     layout: Layout
-    facts: dict[str, Any]
+    fingerprint: dict[str, Any]
 
 
-def victims(directory: Path) -> list[Victim]:
+def targets(directory: Path) -> list[Target]:
     """Make a store of each form: records in leaves and of several pages, wrapped, free pages."""
     made = []
     for name, prioritized, capacity, width, count, step in (
@@ -45,93 +45,77 @@ def victims(directory: Path) -> list[Victim]:
             with kind(capacity, seed=7, path=path, commit_interval=float("inf")) as buffer:
                 write(buffer, count * (run + 1) // 3, width, step)
         with diskreplay.open(path, access="read") as reader:
-            found = facts(reader)
+            found = fingerprint(reader)
         data = (path / "data.mdb").read_bytes()
-        made.append(Victim(name, capacity, width, path, data, layout_of(data), found))
+        made.append(Target(name, capacity, width, path, data, layout_of(data), found))
     return made
 
 
 def write(buffer: Buffer, until: int, width: int, step: int) -> None:
     """Write transitions in several commits, so that there are free pages."""
     while buffer.count < until:
-        buffer.extend(**columns(buffer.count, min(step, until - buffer.count), width))
+        numbers = numbers_from(0, buffer.count, min(step, until - buffer.count))
+        buffer.extend(*columns_of(numbers, width))
         if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
             indices = buffer.sample(min(16, len(buffer))).indices
             buffer.update_priorities(indices, indices % 89 + 0.5)
         buffer.flush()
 
 
-Damage = Callable[[Victim, list[Victim], np.random.Generator], bytes]
+Damage = Callable[[Target, list[Target], np.random.Generator], bytes]
 
 
-def flip(data: bytes, where: Mask, rng: np.random.Generator) -> bytes:
-    """Return the data with one bit changed in a byte of the mask."""
-    at = int(rng.choice(np.flatnonzero(where)))
-    changed = bytearray(data)
-    changed[at] ^= 1 << int(rng.integers(8))
-    return bytes(changed)
+def flip(where: Callable[[Layout], Mask]) -> Damage:
+    """Return what changes one bit in a byte of a mask."""
+
+    def damage(target: Target, _: list[Target], rng: np.random.Generator) -> bytes:
+        at = int(rng.choice(np.flatnonzero(where(target.layout))))
+        changed = bytearray(target.data)
+        changed[at] ^= 1 << int(rng.integers(8))
+        return bytes(changed)
+
+    return damage
 
 
-def flip_value(victim: Victim, _: list[Victim], rng: np.random.Generator) -> bytes:
-    """Change a bit of a key or value."""
-    layout = victim.layout
-    return flip(victim.data, layout.held & ~layout.structure, rng)
-
-
-def flip_structure(victim: Victim, _: list[Victim], rng: np.random.Generator) -> bytes:
-    """Change a bit of what the engine follows."""
-    return flip(victim.data, victim.layout.structure, rng)
-
-
-def flip_root(victim: Victim, _: list[Victim], rng: np.random.Generator) -> bytes:
-    """Change a bit of a meta page or of the record of a database: few bytes on which all hangs."""
-    return flip(victim.data, victim.layout.roots, rng)
-
-
-def flip_slack(victim: Victim, _: list[Victim], rng: np.random.Generator) -> bytes:
-    """Change a bit of a page that is reached, where it holds nothing."""
-    return flip(victim.data, victim.layout.live & ~victim.layout.held, rng)
-
-
-def live_page(victim: Victim, rng: np.random.Generator) -> slice:
+def live_page(target: Target, rng: np.random.Generator) -> slice:
     """Choose a page that is reached."""
-    page = victim.layout.page
-    number = int(rng.choice(np.flatnonzero(victim.layout.live[::page])))
+    page = target.layout.page
+    number = int(rng.choice(np.flatnonzero(target.layout.live[::page])))
     return slice(number * page, (number + 1) * page)
 
 
-def zero_page(victim: Victim, _: list[Victim], rng: np.random.Generator) -> bytes:
+def zero_page(target: Target, _: list[Target], rng: np.random.Generator) -> bytes:
     """Zero a page."""
-    changed = bytearray(victim.data)
-    changed[live_page(victim, rng)] = bytes(victim.layout.page)
+    changed = bytearray(target.data)
+    changed[live_page(target, rng)] = bytes(target.layout.page)
     return bytes(changed)
 
 
-def copy_page(victim: Victim, _: list[Victim], rng: np.random.Generator) -> bytes:
+def copy_page(target: Target, _: list[Target], rng: np.random.Generator) -> bytes:
     """Write a page where another has its place."""
-    changed = bytearray(victim.data)
-    changed[live_page(victim, rng)] = victim.data[live_page(victim, rng)]
+    changed = bytearray(target.data)
+    changed[live_page(target, rng)] = target.data[live_page(target, rng)]
     return bytes(changed)
 
 
-def truncate(victim: Victim, _: list[Victim], rng: np.random.Generator) -> bytes:
+def truncate(target: Target, _: list[Target], rng: np.random.Generator) -> bytes:
     """Cut the file, at a page or anywhere."""
-    unit = victim.layout.page if rng.random() < 0.7 else 1
-    return victim.data[: int(rng.integers(0, len(victim.data) // unit)) * unit]
+    unit = target.layout.page if rng.random() < 0.7 else 1
+    return target.data[: int(rng.integers(0, len(target.data) // unit)) * unit]
 
 
-def swap(victim: Victim, others: list[Victim], rng: np.random.Generator) -> bytes:
+def swap(target: Target, others: list[Target], rng: np.random.Generator) -> bytes:
     """Take the data file of another store."""
-    names = [other for other in others if other.name != victim.name]
+    names = [other for other in others if other.name != target.name]
     return names[int(rng.integers(len(names)))].data
 
 
 # Each kind with its share of the rounds.
 DAMAGES: dict[str, tuple[Damage, float]] = {
-    "bit of a key or value": (flip_value, 0.25),
-    "bit of the structure": (flip_structure, 0.25),
-    "bit of a root": (flip_root, 0.15),
-    "bit of slack": (flip_slack, 0.1),
+    "bit of a key or value": (flip(lambda layout: layout.held & ~layout.structure), 0.25),
+    "bit of the structure": (flip(lambda layout: layout.structure), 0.25),
+    "bit of a root": (flip(lambda layout: layout.roots), 0.15),  # few bytes on which all hangs
+    "bit of slack": (flip(lambda layout: layout.live & ~layout.held), 0.1),
     "page zeroed": (zero_page, 0.1),
     "page over another": (copy_page, 0.1),
     "file truncated": (truncate, 0.04),
@@ -139,10 +123,10 @@ DAMAGES: dict[str, tuple[Damage, float]] = {
 }
 
 
-def touches_held(victim: Victim, damaged: bytes) -> bool:
+def touches_held(target: Target, damaged: bytes) -> bool:
     """Return whether a byte that holds something is another now."""
-    before = np.frombuffer(victim.data, np.uint8)
+    before = np.frombuffer(target.data, np.uint8)
     after = np.full(len(before), 256, np.int16)  # no byte: what is cut off
     n = min(len(before), len(damaged))
     after[:n] = np.frombuffer(damaged[:n], np.uint8)
-    return bool(((before != after) & victim.layout.held).any())
+    return bool(((before != after) & target.layout.held).any())

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,44 +20,24 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 import diskreplay
-from crash.filler import MODES, both_ends, faults_in, file_limit, fill, is_clean
-from crash.images import Child, changed_in, row, run_apart, verify
-from crash.table import table
+from crash import report
+from crash.disk_writer import GO_ON, MODES, faults_in, file_limit, fill, is_clean
+from crash.processes import Child, run_apart
+from crash.rows import changed_in, numbers_from, rows_of
 
-HEADS = (
-    "limit", "points", "errors clean", "committed lost", "held lost", "killed", "went on"
-)  # fmt: skip
+COLUMNS = ("points", "errors clean", "committed lost", "held lost", "killed", "went on")
 # Room: of a small disk when nothing is in it, of a writer at its first and last point, and the most
 # that who opens or creates a store has.
 SMALL_BYTES, FIRST_BYTES, LAST_BYTES, OPENED_BYTES = 6 << 20, 200_000, 3_000_000, 120_000
-
-
-@dataclass
-class Count:
-    """What happened under one kind of limit."""
-
-    kind: str
-    numbers: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-
-    def note(self, number: str, faults: list[str], where: str) -> None:
-        """Count a fault, if there is one."""
-        self.numbers[number] += bool(faults)
-        self.faults += [f"{self.kind}, {where}: {fault}" for fault in faults]
-
-    def row(self) -> list[object]:
-        """Return a row of the table."""
-        of = self.numbers
-        clean, went_on = of["points"] - of["errors unclean"], of["points"] - of["did not go on"]
-        lost = [of["committed lost"], of["held lost"], of["killed"]]
-        return [self.kind, of["points"], clean, *lost, went_on]
 
 
 @dataclass
@@ -65,6 +46,11 @@ class Place:
 
     directory: Path
     is_small: bool = False  # a disk of its own; else the size of files is limited
+
+    @property
+    def kind(self) -> str:
+        """The kind of limit, as the table names it."""
+        return "small disk" if self.is_small else "file-size limit"
 
     def set_room(self, n: int) -> None:
         """Leave n bytes on a small disk, by the size of a ballast file."""
@@ -91,6 +77,20 @@ def small_disk(directory: Path) -> Iterator[Place | None]:
             subprocess.run(["umount", str(directory)], check=True)
 
 
+class Point:
+    """What is counted at one amount of room, and what was not as it should be."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.counts = Counter({"points": 1, "errors clean": 1, "went on": 1})
+        self.faults: list[str] = []
+
+    def note(self, column: str, faults: list[str]) -> None:
+        """Count faults, if there are any: less of what is good, or more of what is lost."""
+        self.counts[column] += (1 if "lost" in column else -1) * bool(faults)
+        self.faults += [f"{self.where}: {fault}" for fault in faults]
+
+
 def found_by(look: Callable[[], list[str]]) -> list[str]:
     """Return the faults that a function finds in a process of its own, or how that ended."""
     outcome = run_apart(look)
@@ -107,63 +107,59 @@ def lost(path: Path, told: dict[str, Any], access: str) -> list[str]:
         return faults
 
 
-def fill_once(place: Place, at: int, n: int, count: Count) -> None:
+def fill_once(place: Place, at: int, n: int) -> Point:
     """Fill the disk once, with n bytes of room, and count what happened."""
     mode, path = list(MODES)[at % len(MODES)], place.directory / f"store-{at}"
-    where = f"{mode}, {n:,} bytes"
+    point = Point(f"{place.kind}, {mode}, {n:,} bytes")
     place.set_room(n)
-    ours, its = both_ends()
-    child = Child(lambda: fill(its, path, mode, at, None if place.is_small else n))
-    its.close()
-    count.numbers["points"] += 1
-    with ours:
-        line = ours.readline()
-        if not line:
-            count.note("errors unclean", [child.outcome().ended or "no error came"], where)
-            return
-        told = json.loads(line)
-        count.note("errors unclean", [] if told["clean"] else [told["error"]], where)
-        count.note("held lost", told["faults"], where)
-        count.note("committed lost", found_by(lambda: lost(path, told, "read")), where)
-        if at % 5 == 2:
-            child.kill()
-            child.outcome()
-            count.numbers["killed"] += 1
-            count.note("committed lost", found_by(lambda: lost(path, told, "read")), where)
-            place.set_room(SMALL_BYTES)
-            faults = found_by(lambda: lost(path, told, "exclusive"))
-        else:
-            place.set_room(SMALL_BYTES)
-            ours.write("there is room\n")
-            ours.flush()
-            outcome = child.outcome()
-            end = outcome.value or {"accepted": 0, "priorities": {}}
-            faults = [outcome.ended] if outcome.ended else end["faults"]
-            faults = faults or found_by(lambda: reopen(path, end))
-    count.note("did not go on", faults, where)
+    child = Child(partial(fill, path, mode, at, None if place.is_small else n), seconds=60)
+    while not (events := child.events()) and not child.ended:
+        Child.select([child], 60)
+    name, _, told, *_ = events[0] if events else ("", 0, {})
+    if name != "refused":
+        point.note("errors clean", [child.outcome().ended or "no error came"])
+        return point
+    point.note("errors clean", [told["error"]] if told["error"] else [])
+    point.note("held lost", told["faults"])
+    point.note("committed lost", found_by(lambda: lost(path, told, "read")))
+    if at % 5 == 2:
+        child.send(signal.SIGKILL)
+        child.wait()
+        point.counts["killed"] += 1
+        point.note("committed lost", found_by(lambda: lost(path, told, "read")))
+        place.set_room(SMALL_BYTES)
+        faults = found_by(lambda: lost(path, told, "exclusive"))
+    else:
+        place.set_room(SMALL_BYTES)
+        child.send(GO_ON)
+        outcome = child.outcome()
+        faults = [outcome.ended] if outcome.ended else outcome.value["faults"]
+        faults = faults or found_by(lambda: reopen(path, outcome.value["priorities"]))
+    point.note("went on", faults)
     shutil.rmtree(path)
+    return point
 
 
-def reopen(path: Path, end: dict[str, Any]) -> list[str]:
+def reopen(path: Path, priorities: list[float]) -> list[str]:
     """Return what is wrong in the closed store of a writer that went on."""
     with diskreplay.open(path) as buffer:
-        priorities = {int(write_id): p for write_id, p in end["priorities"].items()}
-        faults = faults_in(buffer, end["accepted"], priorities)
-    return faults + verify(path)
+        faults = faults_in(buffer, np.array(priorities, np.float32))
+    return faults + diskreplay.verify(path)
 
 
-def open_once(place: Place, n: int, count: Count, *, new: bool) -> None:
+def open_once(place: Place, n: int, *, new: bool) -> Point:
     """Open a store with n bytes of room: that works, or the error is clean.
 
     A new store is whole then, or not there. An old one comes without lock.mdb, as from a backup.
     """
+    point = Point(f"{place.kind}, {'creating' if new else 'opening'}, {n:,} bytes")
     directory = place.directory / "opened"
     directory.mkdir()
     path = directory / "store"
 
     def use() -> list[str]:
         with diskreplay.ReplayBuffer(10, path=path) as buffer:
-            buffer.push(**row(buffer.count, 3))
+            buffer.push(*rows_of(numbers_from(0, buffer.count, 1), 3)[0])
             buffer.flush()
             return [f"transition {wrong} is not what was pushed" for wrong in changed_in(buffer)]
 
@@ -178,33 +174,39 @@ def open_once(place: Place, n: int, count: Count, *, new: bool) -> None:
             return left + ([] if is_clean(error, path) else [traceback.format_exc()])
         return []
 
-    count.numbers["points"] += 1
     faults = [] if new else found_by(use)
     for access in ("exclusive",) if new else ("read", "exclusive"):
         (path / "lock.mdb").unlink(missing_ok=True)
         place.set_room(n)
-        faults += found_by(lambda access=access: use_without_room(access))  # type: ignore[misc]
-    count.note("errors unclean", faults, f"{n:,} bytes")
+        faults += found_by(partial(use_without_room, access))
+    point.note("errors clean", faults)
     place.set_room(SMALL_BYTES)
-    count.note("did not go on", found_by(use), f"{n:,} bytes")
+    point.note("went on", found_by(use))
     shutil.rmtree(directory)
+    return point
 
 
-def try_place(place: Place, points: int) -> list[Count]:
+def try_place(place: Place, points: int, counts: report.Counts) -> list[str]:
     """Fill a place at different points, and open stores in it with hardly any room."""
-    what = "small disk" if place.is_small else "file-size limit"
-    counts = [Count(what + doing) for doing in ("", ", creating", ", opening")]
+    faults: list[str] = []
     for at in range(points):
-        room = FIRST_BYTES + at * (LAST_BYTES - FIRST_BYTES) // points
-        fill_once(place, at, room, counts[0])
-        open_once(place, at * OPENED_BYTES // points, counts[1], new=True)
-        open_once(place, at * OPENED_BYTES // points, counts[2], new=False)
-    return counts
+        room, little = (
+            FIRST_BYTES + at * (LAST_BYTES - FIRST_BYTES) // points,
+            at * OPENED_BYTES // points,
+        )
+        for doing, point in (
+            ("", fill_once(place, at, room)),
+            (", creating", open_once(place, little, new=True)),
+            (", opening", open_once(place, little, new=False)),
+        ):
+            counts.add(place.kind + doing, point.counts)
+            faults += point.faults
+    return faults
 
 
 @click.command()
-@click.option("--points", type=click.IntRange(1), default=20, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@report.number("--points", 20)
+@report.as_json
 def main(points: int, as_json: bool) -> None:
     """Fill disks and count what was lost.
 
@@ -212,26 +214,23 @@ def main(points: int, as_json: bool) -> None:
     writer could not go on after there was room.
     """
     began = time.monotonic()
-    counts: list[Count] = []
+    counts = report.Counts("limit", COLUMNS)
     with tempfile.TemporaryDirectory(prefix="crash-disk-") as name:
-        for kind in ("files", "disk"):
-            (Path(name) / kind).mkdir()
-        counts += try_place(Place(Path(name) / "files"), points)
-        with small_disk(Path(name) / "disk") as place:
+        files, disk = Path(name) / "files", Path(name) / "disk"
+        files.mkdir()
+        disk.mkdir()
+        faults = try_place(Place(files), points, counts)
+        with small_disk(disk) as place:
             if place is None:
                 click.echo("no small disk: mounting a tmpfs needs root", err=True)
             else:
-                counts += try_place(place, points)
-    faults = [fault for count in counts for fault in count.faults]
+                faults += try_place(place, points, counts)
     if as_json:
-        rows = {count.kind: dict(zip(HEADS[1:], count.row()[1:], strict=True)) for count in counts}
-        click.echo(json.dumps({"rows": rows, "faults": faults}))
+        click.echo(json.dumps({"rows": counts.plain(), "faults": faults}))
     else:
-        click.echo(table(HEADS, [count.row() for count in counts]))
-        for fault in faults[:10]:
-            click.echo(fault)
-        click.echo(f"{len(faults)} faults, {time.monotonic() - began:.0f} s")
-    sys.exit(1 if faults else 0)
+        lines = [counts.table(), *faults[:10]]
+        click.echo("\n".join([*lines, f"{len(faults)} faults, {time.monotonic() - began:.0f} s"]))
+    sys.exit(bool(faults))
 
 
 if __name__ == "__main__":

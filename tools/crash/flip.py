@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,21 @@ import click
 import numpy as np
 
 import diskreplay
-from crash.damage import DAMAGES, Victim, touches_held, victims
-from crash.images import Buffer, Outcome, changed, columns, facts, live_ids, run_apart, verify
-from crash.table import table
+from crash import report
+from crash.damage import DAMAGES, Target, targets, touches_held
+from crash.processes import Outcome, run_apart
+from crash.rows import Buffer, changed, columns_of, fingerprint, live_ids, numbers_from
 from diskreplay.store import make_known
 
-HEADS = (
-    "damage", "rounds", "held", "found", "harmless", "held there", "missed", "verify died",
-    "use died", "changed values", "older commit", "wrong error",
+COLUMNS = (
+    "rounds", "held", "found", "harmless", "held there", "missed", "verify died", "use died",
+    "changed values", "older commit", "wrong error",
 )  # fmt: skip
-MUST_BE_ZERO = ("missed", "verify died", "changed values", "wrong error")
+BAD = ("missed", "verify died", "changed values", "wrong error")
 _SECONDS = 30
 
 
-def use(victim: Victim, verified: Outcome) -> dict[str, Any]:
+def use(target: Target, verified: Outcome) -> dict[str, Any]:
     """Open a store, read what there is in every way, and return what came of it.
 
     refused: what diskreplay said; changed: what it returned that was never pushed; later: what
@@ -52,42 +54,34 @@ def use(victim: Victim, verified: Outcome) -> dict[str, Any]:
     """
     refused: list[str] = []
     wrong: list[str] = []
-    older = False
-    buffer = diskreplay.open(victim.path, commit_interval=float("inf"))
-    for step in (read_facts, sample, get, iterate):
+    buffer = diskreplay.open(target.path, commit_interval=float("inf"))
+    for step in (partial(read_fingerprint, target=target), sample, get, iterate):
         try:
-            found = step(buffer, victim)
+            wrong += step(buffer)
         except diskreplay.DiskReplayError as error:
             refused.append(f"{type(error).__name__}: {error}")
-        else:
-            older = older or "commits" in found
-            wrong += found
-    later = [] if verified.value or refused or wrong else go_on(buffer, victim)
-    return {"refused": refused, "changed": wrong, "older": older, "later": later}
+    later = [] if verified.value or refused or wrong else go_on(buffer, target)
+    return {"refused": refused, "changed": wrong, "older": "commits" in wrong, "later": later}
 
 
-def read_facts(buffer: Buffer, victim: Victim) -> list[str]:
-    """Return the names of facts that differ."""
-    found = facts(buffer)
-    return [name for name, value in victim.facts.items() if found.get(name) != value]
+def read_fingerprint(buffer: Buffer, target: Target) -> list[str]:
+    """Return the names of what differs beside the rows."""
+    found = fingerprint(buffer)
+    return [name for name, value in target.fingerprint.items() if found.get(name) != value]
 
 
-def sample(buffer: Buffer, victim: Victim) -> list[str]:
+def sample(buffer: Buffer) -> list[str]:
     """Return what is wrong in many batches."""
-    found = []
+    found: set[int] = set()
     for _ in range(20):
         batch = buffer.sample(min(24, len(buffer)))
-        ids = np.rint(np.asarray(batch.rewards, np.float64) * 8).astype(np.int64)
-        found += [f"sampled {wrong}" for wrong in changed(batch, ids)]
-        found += [
-            f"sampled {wrong}" for wrong in set(ids.tolist()) - set(live_ids(buffer).tolist())
-        ]
-        if isinstance(batch, diskreplay.PrioritizedBatch):
-            found += [f"sampled {i}" for i in ids[ids != batch.indices].tolist()]
-    return found
+        ids = batch.actions
+        found.update(changed(batch, ids), ids[ids != batch.indices].tolist())
+        found.update(ids[~np.isin(ids, live_ids(buffer))].tolist())
+    return [f"sampled {wrong}" for wrong in sorted(found)]
 
 
-def get(buffer: Buffer, _: Victim) -> list[str]:
+def get(buffer: Buffer) -> list[str]:
     """Return which transitions are others by write id; a refused one hides no other."""
     found: list[str] = []
     refused = None
@@ -104,69 +98,69 @@ def get(buffer: Buffer, _: Victim) -> list[str]:
     return found
 
 
-def iterate(buffer: Buffer, _: Victim) -> list[str]:
+def iterate(buffer: Buffer) -> list[str]:
     """Return what the iteration yields in another order than it was pushed."""
-    found = [round(float(experience.reward) * 8) for experience in buffer]
+    found = [int(experience.action) for experience in buffer]
     return [] if found == live_ids(buffer).tolist() else ["iterated in another order"]
 
 
-def go_on(buffer: Buffer, victim: Victim) -> list[str]:
+def go_on(buffer: Buffer, target: Target) -> list[str]:
     """Write over what is there, close the store, and return what is wrong in it afterwards."""
     try:
         for _ in range(6):
-            n = min(victim.capacity // 4, 50)
-            buffer.extend(**columns(buffer.count, n, victim.width))
+            numbers = numbers_from(0, buffer.count, min(target.capacity // 4, 50))
+            buffer.extend(*columns_of(numbers, target.width))
             buffer.flush()
         buffer.close()
-        faults = verify(victim.path)
-        with diskreplay.open(victim.path) as again:
+        faults = diskreplay.verify(target.path)
+        with diskreplay.open(target.path) as again:
             again.check()
-            return faults + iterate(again, victim) + get(again, victim)
+            return faults + iterate(again) + get(again)
     except diskreplay.DiskReplayError as error:
         return [str(error)]
 
 
-def run_round(victim: Victim, damaged: bytes, *, silent: bool) -> tuple[Outcome, Outcome]:
+def run_round(target: Target, damaged: bytes, *, silent: bool) -> tuple[Outcome, Outcome]:
     """Damage a store, let both look at it, and restore it."""
-    file = victim.path / "data.mdb"
+    file = target.path / "data.mdb"
 
     def look(function: Callable[[], Any]) -> Outcome:
         file.write_bytes(damaged)
-        if silent and len(damaged) == len(victim.data):
-            make_known(victim.path)
+        if silent and len(damaged) == len(target.data):
+            make_known(target.path)
         outcome = run_apart(function, _SECONDS)
-        (victim.path / "lock.mdb").unlink(missing_ok=True)
+        (target.path / "lock.mdb").unlink(missing_ok=True)
         return outcome
 
     try:
-        verified = look(lambda: verify(victim.path))
-        return verified, look(lambda: use(victim, verified))
+        verified = look(lambda: diskreplay.verify(target.path))
+        return verified, look(lambda: use(target, verified))
     finally:
-        file.write_bytes(victim.data)
+        file.write_bytes(target.data)
 
 
 def judge(held: bool, verified: Outcome, used: Outcome) -> tuple[list[str], str]:
     """Return the columns that a round counts in, and what was said."""
     value = used.value or {"refused": [], "changed": [], "older": False, "later": []}
-    heads = ["held"] if held else []
+    columns = ["held"] if held else []
     if verified.signal:
-        heads.append("verify died")
+        columns.append("verify died")
     elif verified.value:
-        heads.append("found")
+        columns.append("found")
     elif used.ended or value["refused"] or value["changed"] or value["later"]:
-        heads.append("missed")
+        columns.append("missed")
     else:
-        heads += ["harmless", "held there"] if held else ["harmless"]
+        columns += ["harmless", "held there"] if held else ["harmless"]
     if used.signal:
-        heads.append("use died")
+        columns.append("use died")
     if value["older"]:
-        heads.append("older commit")
+        columns.append("older commit")
     elif value["changed"]:
-        heads.append("changed values")
+        columns.append("changed values")
     if any(outcome.error and not outcome.refused for outcome in (verified, used)):
-        heads.append("wrong error")
+        columns.append("wrong error")
     ends = [outcome.ended.strip()[-400:] for outcome in (verified, used)]
-    return heads, f"verify: {ends[0] or verified.value}; use: {ends[1] or value}"
+    return columns, f"verify: {ends[0] or verified.value}; use: {ends[1] or value}"
 
 
 def difference(before: bytes, after: bytes) -> str:
@@ -178,15 +172,15 @@ def difference(before: bytes, after: bytes) -> str:
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(1), default=2000, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@report.number("--rounds", 2000)
+@report.seed()
 @click.option(
     "--silent",
     is_flag=True,
     help="Have the damaged file taken for what diskreplay left: a disk decays unseen.",
 )
 @click.option("--examples", is_flag=True, help="Print an example for each column and damage.")
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@report.as_json
 def main(rounds: int, seed: int, silent: bool, examples: bool, as_json: bool) -> None:
     """Damage stores and count what was found, missed and returned.
 
@@ -195,39 +189,36 @@ def main(rounds: int, seed: int, silent: bool, examples: bool, as_json: bool) ->
     """
     rng = np.random.default_rng(seed)
     began = time.monotonic()
-    counts = {damage: Counter[str]() for damage in DAMAGES}
+    counts = report.Counts("damage", COLUMNS)
+    counts.rows = {damage: Counter() for damage in DAMAGES}
     seen: dict[tuple[str, str], str] = {}
     deaths = Counter[str]()
     shares = np.array([share for _, share in DAMAGES.values()])
     with tempfile.TemporaryDirectory(prefix="crash-flip-") as name:
-        stores = victims(Path(name))
+        stores = targets(Path(name))
         for at in range(rounds):
             # Each kind at least once, when there are rounds for it.
             kind = list(DAMAGES)[at if at < len(DAMAGES) else rng.choice(len(shares), p=shares)]
-            victim = stores[at % len(stores)]
-            damaged = DAMAGES[kind][0](victim, stores, rng)
-            verified, used = run_round(victim, damaged, silent=silent)
-            heads, said = judge(touches_held(victim, damaged), verified, used)
-            counts[kind].update(["rounds", *heads])
+            target = stores[at % len(stores)]
+            damaged = DAMAGES[kind][0](target, stores, rng)
+            verified, used = run_round(target, damaged, silent=silent)
+            columns, said = judge(touches_held(target, damaged), verified, used)
+            counts.add(kind, Counter(["rounds", *columns]))
             if used.signal:
                 deaths[signal.Signals(used.signal).name] += 1
-            for head in heads:
-                where = f"{victim.name}, {difference(victim.data, damaged)}"
-                seen.setdefault((head, kind), f"{where}: {said}")
+            for column in columns:
+                where = f"{target.name}, {difference(target.data, damaged)}"
+                seen.setdefault((column, kind), f"{where}: {said}")
     if as_json:
-        click.echo(json.dumps(counts))
+        click.echo(json.dumps(counts.plain()))
     else:
-        rows = [[kind, *(c[h] for h in HEADS[1:])] for kind, c in counts.items()]
-        total = Counter[str]()
-        for count in counts.values():
-            total.update(count)
-        click.echo(table(HEADS, [*rows, ["all", *(total[h] for h in HEADS[1:])]]))
+        click.echo(counts.table(total=True))
         click.echo(f"use died of: {dict(deaths) or 'nothing'}")
-        for (head, kind), said in seen.items():
-            if examples or head in MUST_BE_ZERO:
-                click.echo(f"{head}, {kind}: {said[:1000]}")
+        for (column, kind), said in seen.items():
+            if examples or column in BAD:
+                click.echo(f"{column}, {kind}: {said[:1000]}")
         click.echo(f"{time.monotonic() - began:.0f} s, seed {seed}")
-    sys.exit(1 if any(count[head] for count in counts.values() for head in MUST_BE_ZERO) else 0)
+    sys.exit(counts.has(BAD))
 
 
 if __name__ == "__main__":

@@ -12,19 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crash.common import (
-    Event,
+from crash.processes import Event
+from crash.rows import (
+    Bools,
     Floats,
     Ints,
-    authors_of,
     pushed_priorities,
     sequences_of,
     updated_priorities,
+    writers_of,
 )
-
-Bools = NDArray[np.bool_]
 
 _NEVER = 1 << 62
 
@@ -41,21 +39,27 @@ class Update:
 
 
 @dataclass
-class Author:
+class Told:
     """What one process told."""
 
     announced: int = 0
     acknowledged: int = 0
-    seen: int = 0
+    seen: int = 0  # of its rows, by any process
     updates: list[Update] = field(default_factory=list)
     pending: list[Update] = field(default_factory=list)
     clears: list[int] = field(default_factory=list)  # at which sequence number
     clears_acknowledged: int = 0
 
+    def settle(self, when: int, *, acknowledged: bool) -> None:
+        """Note that the pending updates are committed, or never will be."""
+        for update in self.pending:
+            update.committed, update.is_acknowledged = when, acknowledged
+        self.pending = []
+
 
 @dataclass
 class Found:
-    """What is in a store: the write id after the newest, and the live transitions in order."""
+    """What is in a store: the write id after the newest, and the live rows in order."""
 
     count: int
     numbers: Ints
@@ -81,39 +85,38 @@ class Ledger:
         self.count = 0
         self.live = np.zeros(0, np.int64)
         self.priorities: Floats | None = None
-        self.authors: dict[int, Author] = {}
-        self.past: dict[int, int] = {}  # how many transitions authors of before have in all
+        self.writers: dict[int, Told] = {}
+        self.past: dict[int, int] = {}  # how many rows writers of before have in all
 
-    def record(self, number: int, event: Event) -> None:
-        """Take down what an author told."""
-        author = self.authors.setdefault(number, Author())
+    @property
+    def acknowledged(self) -> int:
+        """How many rows were acknowledged since the store was found last."""
+        return sum(told.acknowledged for told in self.writers.values())
+
+    def record(self, writer: int, event: Event) -> None:
+        """Note what a writer told."""
+        told = self.writers.setdefault(writer, Told())
         name, when, *what = event
         if name == "push":
-            author.announced = what[0]
+            told.announced = what[0]
         elif name == "update":
             update = Update(np.array(what[1], np.int64), what[0], when)
-            author.updates.append(update)
-            author.pending.append(update)
+            told.updates.append(update)
+            told.pending.append(update)
         elif name == "clear":
-            author.clears.append(author.announced)
+            told.clears.append(told.announced)
         elif name == "ack":
-            author.acknowledged = what[0]
-            author.clears_acknowledged = len(author.clears)
-            self._settle(author, when, acknowledged=True)
+            told.acknowledged = what[0]
+            told.clears_acknowledged = len(told.clears)
+            told.settle(when, acknowledged=True)
         elif name == "seen":
             for other, sequence in what[0]:
-                known = self.authors.setdefault(other, Author())
+                known = self.writers.setdefault(other, Told())
                 known.seen = max(known.seen, sequence + 1)
 
-    def end(self, number: int, when: int) -> None:
-        """Take down that an author is dead: what it has not committed by now it never will."""
-        self._settle(self.authors.setdefault(number, Author()), when, acknowledged=False)
-
-    def _settle(self, author: Author, when: int, *, acknowledged: bool) -> None:
-        for update in author.pending:
-            update.committed = when
-            update.is_acknowledged = acknowledged
-        author.pending = []
+    def end(self, writer: int, when: int) -> None:
+        """Note that a writer is dead: what it has not committed by now it never will."""
+        self.writers.setdefault(writer, Told()).settle(when, acknowledged=False)
 
     def judge(self, found: Found) -> Verdict:
         """Compare with what is in the store, which is what later verdicts start from."""
@@ -131,9 +134,9 @@ class Ledger:
 
     def _judge_first(self, first: int, count: int, verdict: Verdict) -> None:
         starts = [self.count - len(self.live)]
-        for author in self.authors.values():
-            starts += [self.count + sequence for sequence in author.clears]
-            starts = starts[author.clears_acknowledged :]
+        for told in self.writers.values():
+            starts += [self.count + sequence for sequence in told.clears]
+            starts = starts[told.clears_acknowledged :]
         if first not in {max(start, count - self.capacity) for start in starts}:
             verdict.wrong.append(f"write id {first} is the oldest, of {count} in all")
 
@@ -148,29 +151,29 @@ class Ledger:
 
     def _judge_new(self, new: Ints, first: int, verdict: Verdict) -> None:
         evicted = max(0, first - self.count)
-        least = most = 0  # how many of these authors' transitions have to be evicted
-        unknown = set(authors_of(new).tolist()) - set(self.authors)
+        least = most = 0  # how many of these writers' rows have to be evicted
+        unknown = set(writers_of(new).tolist()) - set(self.writers)
         if unknown:
-            verdict.wrong.append(f"there are transitions of nobody: authors {sorted(unknown)}")
-        for number, author in self.authors.items():
-            limit = max(author.announced, self.past.get(number, 0))
-            if author.seen > limit:
-                verdict.wrong.append(f"a transition of author {number} was read before its push")
-            found = sequences_of(new[authors_of(new) == number])
+            verdict.wrong.append(f"there are transitions of no known writer: {sorted(unknown)}")
+        for writer, told in self.writers.items():
+            if told.seen > max(told.announced, self.past.get(writer, 0)):
+                verdict.wrong.append(f"a transition of writer {writer} was read before its push")
+            found = sequences_of(new[writers_of(new) == writer])
             if not len(found):
-                least += author.acknowledged
-                most += author.announced
+                least += told.acknowledged
+                most += told.announced
                 continue
-            if found[-1] >= author.announced:
-                verdict.wrong.append(f"there are more transitions of author {number} than pushed")
-            must = np.arange(found.min(), max(author.acknowledged, int(found.max()) + 1))
+            if found[-1] >= told.announced:
+                verdict.wrong.append(f"there are more transitions of writer {writer} than pushed")
+            begin = int(found.min())
+            must = np.arange(begin, max(told.acknowledged, int(found.max()) + 1))
             lost = int((~np.isin(must, found)).sum())
             verdict.lost += lost
-            verdict.transitions += max(0, author.acknowledged - int(found.min()) - lost)
+            verdict.transitions += max(0, told.acknowledged - begin - lost)
             if not lost and not np.array_equal(found, np.arange(found[0], found[0] + len(found))):
-                verdict.wrong.append(f"transitions of author {number} are out of order, or twice")
-            least += int(found.min())
-            most += int(found.min())
+                verdict.wrong.append(f"transitions of writer {writer} are out of order, or twice")
+            least += begin
+            most += begin
         if least > evicted:
             verdict.lost += least - evicted
         elif evicted > most:
@@ -189,28 +192,28 @@ class Ledger:
     def _updated(self, live: Ints, priorities: Floats) -> tuple[Bools, Bools]:
         """Return which priorities are of an update that may be the last, and which have to be.
 
-        An update is not the last after an acknowledged one of the same author, or after one of
-        another author that began when this one was committed.
+        An update is not the last after an acknowledged one of the same writer, or after one of
+        another writer that began when this one was committed.
         """
         n = len(live)
         order = np.argsort(live, kind="stable")
         fits, newest = np.zeros(n, np.bool_), np.full(n, -1, np.int64)
         parts = []
-        for number, author in self.authors.items():
-            if not author.updates or not n:
+        for writer, told in self.writers.items():
+            updates = told.updates
+            if not updates or not n:
                 continue
-            lengths = [len(update.numbers) for update in author.updates]
-            numbers = np.concatenate([update.numbers for update in author.updates])
+            lengths = [len(update.numbers) for update in updates]
+            numbers = np.concatenate([update.numbers for update in updates])
             values = np.concatenate(
-                [updated_priorities(number, u.first, len(u.numbers)) for u in author.updates]
+                [updated_priorities(writer, u.first, len(u.numbers)) for u in updates]
             )
-            began = np.repeat([update.began for update in author.updates], lengths)
-            committed = np.repeat([update.committed for update in author.updates], lengths)
+            began = np.repeat([update.began for update in updates], lengths)
+            committed = np.repeat([update.committed for update in updates], lengths)
+            is_sure = np.repeat([update.is_acknowledged for update in updates], lengths)
             at = order[np.searchsorted(live, numbers, sorter=order).clip(max=n - 1)]
             is_live = live[at] == numbers
-            is_sure = is_live & np.repeat(
-                [update.is_acknowledged for update in author.updates], lengths
-            )
+            is_sure &= is_live
             rank = np.arange(len(numbers))
             last = np.full(n, -1, np.int64)
             np.maximum.at(last, at[is_sure], rank[is_sure])
@@ -223,9 +226,9 @@ class Ledger:
         return fits, newest >= 0
 
     def _start_from(self, found: Found, new: Ints) -> None:
-        for number, author in self.authors.items():
-            mine = sequences_of(new[authors_of(new) == number])
-            known = int(mine.max()) + 1 if len(mine) else author.announced
-            self.past[number] = max(known, self.past.get(number, 0))
-        self.authors = {}
+        for writer, told in self.writers.items():
+            mine = sequences_of(new[writers_of(new) == writer])
+            known = int(mine.max()) + 1 if len(mine) else told.announced
+            self.past[writer] = max(known, self.past.get(writer, 0))
+        self.writers = {}
         self.count, self.live, self.priorities = found.count, found.numbers, found.priorities

@@ -24,15 +24,16 @@ import click
 import numpy as np
 
 import diskreplay
-from crash.images import changed_in, columns, facts, run_apart, verify
-from crash.recorded import PLANS
+from crash import report
+from crash.power_writer import PLANS
+from crash.processes import run_apart
 from crash.recording import Disk, Recording, compile_recorder, record
-from crash.table import table
+from crash.rows import changed_in, columns_of, fingerprint, numbers_from
 
 DURABILITIES = ("full", "system", "process")
-HEADS = (
-    "durability", "rounds", "opened sound", "damaged", "by signal", "lost 0", "lost 1", "lost more"
-)  # fmt: skip
+COLUMNS = ("rounds", "opened sound", "damaged", "by signal", "lost 0", "lost 1", "lost more")
+# What no round of a durability may come to.
+BAD = {"full": ("damaged", "lost 1", "lost more"), "system": ("damaged", "lost more")}
 
 
 def build(recording: Recording, point: int, path: Path, rng: np.random.Generator) -> None:
@@ -51,16 +52,17 @@ def build(recording: Recording, point: int, path: Path, rng: np.random.Generator
 
 def examine(path: Path, recording: Recording) -> dict[str, Any]:
     """Open a store as a program would that starts again; return what is wrong and its commits."""
-    faults = verify(path)
+    faults = diskreplay.verify(path)
     with diskreplay.open(path) as buffer:
         buffer.check()
-        found = facts(buffer)
+        found = fingerprint(buffer)
         if wrong := changed_in(buffer):
             faults.append(f"transitions {wrong[:5]} are not what was pushed")
         expected = recording.acknowledged(len(recording.events)).get(found["commits"], found)
         if found != expected:
             faults.append(f"commit {found['commits']} has {found}, expected {expected}")
-        buffer.extend(**columns(buffer.count, 3, PLANS[recording.name].width))
+        width = PLANS[recording.name].width
+        buffer.extend(*columns_of(numbers_from(0, buffer.count, 3), width))
         buffer.flush()
         buffer.check()
     return {"faults": faults, "commits": found["commits"]}
@@ -68,24 +70,26 @@ def examine(path: Path, recording: Recording) -> dict[str, Any]:
 
 def run_round(
     recording: Recording, path: Path, rng: np.random.Generator
-) -> tuple[int | None, str, bool]:
-    """Lose power once; return commits lost or None, what was wrong, and whether a signal was."""
+) -> tuple[Counter[str], str]:
+    """Lose power once; return what is counted, and what was damaged, in words."""
     point = int(rng.integers(recording.first_point, len(recording.events) + 1))
     build(recording, point, path, rng)
     outcome = run_apart(lambda: examine(path, recording))
     shutil.rmtree(path)
-    where = f"{recording.durability}, {recording.name}, at event {point}: "
-    if outcome.ended or outcome.value["faults"]:
-        what = outcome.ended or "; ".join(outcome.value["faults"])
-        return None, where + what.strip().splitlines()[-1], bool(outcome.signal)
+    damage = outcome.ended or "; ".join(outcome.value["faults"])
+    if damage:
+        counts = Counter({"rounds": 1, "damaged": 1, "by signal": bool(outcome.signal)})
+        where = f"{recording.durability}, {recording.name}, at event {point}"
+        return counts, f"{where}: {damage.strip().splitlines()[-1]}"
     last = max(recording.acknowledged(point), default=0)
-    return max(0, last - outcome.value["commits"]), "", False
+    lost = max(0, last - outcome.value["commits"])
+    return Counter(["rounds", "opened sound", f"lost {lost if lost < 2 else 'more'}"]), ""
 
 
 @click.command()
-@click.option("--rounds", type=click.IntRange(3), default=300, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@report.number("--rounds", 300, least=3)
+@report.seed()
+@report.as_json
 def main(rounds: int, seed: int, as_json: bool) -> None:
     """Lose power at random moments and count what was damaged or lost.
 
@@ -94,46 +98,31 @@ def main(rounds: int, seed: int, as_json: bool) -> None:
     """
     rng = np.random.default_rng(seed)
     began = time.monotonic()
-    counts = {durability: Counter[str]() for durability in DURABILITIES}
+    counts = report.Counts("durability", COLUMNS)
     examples: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="crash-power-") as name:
         directory = Path(name)
         library = compile_recorder(directory)
+        kinds = [(durability, plan) for plan in PLANS for durability in DURABILITIES]
         recordings = []
-        for at in range(min(max(rounds // 5, 3), len(DURABILITIES) * len(PLANS))):
-            durability = DURABILITIES[at % len(DURABILITIES)]
-            plan = list(PLANS)[at // len(DURABILITIES)]
+        for at, (durability, plan) in enumerate(kinds[: max(rounds // 5, 3)]):
             place = directory / str(at)
             place.mkdir()
             recordings.append(record(library, place, durability, plan, seed))
         for at in range(rounds):
             recording = recordings[at % len(recordings)]
-            lost, fault, by_signal = run_round(recording, directory / "lost", rng)
-            count = counts[recording.durability]
-            count["rounds"] += 1
-            count["damaged" if lost is None else "opened sound"] += 1
-            count["by signal"] += by_signal
-            if lost is None:
-                examples.setdefault(recording.durability, fault)
-            else:
-                count[f"lost {lost if lost < 2 else 'more'}"] += 1
-    report(counts, examples, as_json=as_json)
-    if not as_json:
-        click.echo(f"{len(recordings)} recordings, {time.monotonic() - began:.0f} s, seed {seed}")
-    full, system = counts["full"], counts["system"]
-    broken = full["damaged"] + system["damaged"] + system["lost more"]
-    sys.exit(1 if broken + full["lost 1"] + full["lost more"] else 0)
-
-
-def report(counts: dict[str, Counter[str]], examples: dict[str, str], *, as_json: bool) -> None:
-    """Print the counts."""
+            counted, damage = run_round(recording, directory / "lost", rng)
+            counts.add(recording.durability, counted)
+            if damage:
+                examples.setdefault(recording.durability, damage)
     if as_json:
-        rows = {word: {head: count[head] for head in HEADS[1:]} for word, count in counts.items()}
-        click.echo(json.dumps(rows))
-        return
-    click.echo(table(HEADS, [[word, *(c[h] for h in HEADS[1:])] for word, c in counts.items()]))
-    for example in examples.values():
-        click.echo(f"the first damage: {example}")
+        click.echo(json.dumps(counts.plain()))
+    else:
+        click.echo(counts.table())
+        for example in examples.values():
+            click.echo(f"the first damage: {example}")
+        click.echo(f"{len(recordings)} recordings, {time.monotonic() - began:.0f} s, seed {seed}")
+    sys.exit(any(counts.has(columns, durability) for durability, columns in BAD.items()))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,19 @@ from typing import Any
 import numpy as np
 
 import diskreplay
-from crash.common import Ints, Tell, WrongRead, numbers_of, tell_seen
-from crash.writer import Task
+from crash.processes import Tell
+from crash.rows import Ints, WrongRead, newest_of, numbers_of
+from crash.writer import Task, stop_on_sigterm
 
 TOLD = 20  # batches
 
 
 def read(task: Task, tell: Tell) -> None:
-    """Sample until SIGTERM. "read" tells how many batches were read since it was told last."""
-    stopping: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    """Sample until SIGTERM; "read" tells how many batches were read since it was told last."""
+    stopping = stop_on_sigterm()
     while not Path(task.path).exists() and not stopping:
         time.sleep(0.001)  # the first writer makes it
-    rng = np.random.default_rng([task.seed, task.author])
+    rng = task.generator()
     seen: list[Ints] = []
     count = 0
     with diskreplay.open(task.path, access="read") as buffer:
@@ -38,7 +37,7 @@ def read(task: Task, tell: Tell) -> None:
             except WrongRead as error:
                 tell("wrong", str(error))
             if len(seen) == TOLD:
-                tell_seen(np.concatenate(seen), tell)
+                tell("seen", newest_of(np.concatenate(seen)))
                 tell("read", len(seen))
                 seen = []
 
@@ -47,10 +46,9 @@ def _batch(buffer: Any, rng: np.random.Generator) -> Ints:
     """Return the numbers of a batch, and get some of them again by write id."""
     batch = buffer.sample(int(rng.integers(1, min(64, len(buffer)) + 1)))
     numbers = numbers_of(batch)
-    ids = getattr(batch, "indices", None)
-    if ids is not None and rng.random() < 0.1:
+    if rng.random() < 0.1:
         try:
-            again = numbers_of(buffer.get(ids))
+            again = numbers_of(buffer.get(batch.indices))
         except diskreplay.NotLiveError:
             return numbers  # evicted meanwhile
         if not np.array_equal(again, numbers):

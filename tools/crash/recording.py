@@ -44,9 +44,9 @@ class Recording:
         return next(at for at, event in enumerate(self.events) if event.kind == "R") + 1
 
     def acknowledged(self, point: int) -> dict[int, dict[str, Any]]:
-        """Return the facts of each commit that was acknowledged by then, by number of commits."""
-        said = [event.data for event in self.events[:point] if event.kind == "A"]
-        return {facts["commits"]: facts for facts in map(json.loads, said)}
+        """Return the fingerprint of each commit that was acknowledged by then, by its number."""
+        told = [json.loads(event.data) for event in self.events[:point] if event.kind == "A"]
+        return {commit["commits"]: commit for commit in told}
 
 
 def compile_recorder(directory: Path) -> Path:
@@ -66,12 +66,20 @@ def compile_recorder(directory: Path) -> Path:
 
 
 def record(library: Path, directory: Path, durability: str, name: str, seed: int) -> Recording:
-    """Run a writer of recorded.py to its end and return what it did.
+    """Run a writer of power_writer.py to its end and return what it did.
 
     Replaying all of it has to give the data file: nothing was written in a way that is not seen.
     """
     log, store = directory / "log", directory / "store"
-    command = [sys.executable, "-m", "crash.recorded", str(directory), durability, name, str(seed)]
+    command = [
+        sys.executable,
+        "-m",
+        "crash.power_writer",
+        str(directory),
+        durability,
+        name,
+        str(seed),
+    ]
     environment = {**os.environ, "CRASH_LOG": str(log), "LD_PRELOAD": str(library)}
     result = subprocess.run(
         command,
@@ -130,7 +138,7 @@ class Disk:
                 raise click.ClickException("a data file was cut: this simulation has no such disk")
 
     def write(self, event: Event) -> None:
-        """Have a write on its way."""
+        """Begin a write, which may not have arrived yet."""
         at, end = event.offset, event.offset + len(event.data)
         while at < end:
             until = min(end, (at // SECTOR + 1) * SECTOR)
@@ -139,7 +147,7 @@ class Disk:
             at = until
 
     def sync(self, sectors: list[int] | None = None) -> None:
-        """Have what waits for these sectors on the disk; for all, when not given."""
+        """Write what waits for these sectors to the disk; for all sectors, when not given."""
         for sector in list(self._waiting) if sectors is None else sectors:
             self._arrive(self._waiting.pop(sector, []))
 

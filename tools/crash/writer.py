@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 
 import diskreplay
-from crash.common import (
+from crash.processes import Tell
+from crash.rows import (
     Ints,
-    Tell,
     WrongRead,
-    authors_of,
     columns_of,
+    newest_of,
     numbers_from,
     numbers_of,
     pushed_priorities,
+    rows_of,
     sequences_of,
-    tell_seen,
     updated_priorities,
+    writers_of,
 )
 
 
@@ -36,20 +37,26 @@ class Task:
     capacity: int
     width: int  # of a state
     access: str
-    author: int
     seed: int
+    writer: int = 0  # whose rows it pushes; readers have a number, too
     durability: str = "system"
     commit_interval: float = 3600.0
     window_bytes: int = 64 << 20
     operations: int | None = None  # then it closes the buffer; None goes on until SIGTERM
     clears: bool = False
-    longest: int = 300  # transitions in one `extend`
-    pace: float = float("inf")  # transitions pushed in a second at most
+    longest: int = 300  # rows in one `extend`
+    pace: float = float("inf")  # rows pushed in a second at most
+
+    @property
+    def is_prioritized(self) -> bool:
+        """Whether the buffer has priorities."""
+        return self.kind == "prioritized"
 
     def open(self) -> Any:
         """Return the buffer."""
-        prioritized = self.kind == "prioritized"
-        kind = diskreplay.PrioritizedReplayBuffer if prioritized else diskreplay.ReplayBuffer
+        kind = (
+            diskreplay.PrioritizedReplayBuffer if self.is_prioritized else diskreplay.ReplayBuffer
+        )
         return kind(
             self.capacity,
             seed=self.seed,
@@ -60,10 +67,21 @@ class Task:
             window_bytes=self.window_bytes,
         )
 
+    def generator(self) -> np.random.Generator:
+        """Return the random numbers of this process alone."""
+        return np.random.default_rng([self.seed, self.writer])
+
 
 def write(task: Task, tell: Tell) -> None:
     """Write until the end of the task, close, and wait to be killed or sent SIGTERM."""
     Writer(task, tell).run()
+
+
+def stop_on_sigterm() -> list[int]:
+    """Return a list that is no longer empty after SIGTERM."""
+    received: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    return received
 
 
 class Writer:
@@ -71,92 +89,92 @@ class Writer:
 
     def __init__(self, task: Task, tell: Tell) -> None:
         self.task, self.tell = task, tell
-        self.rng = np.random.default_rng([task.seed, task.author])
+        self.rng = task.generator()
         self.pushed = self.updated = 0
-        self.is_stopping = False
+        self.buffer: Any = None
 
     def run(self) -> None:
         """Do what the task says."""
-        signal.signal(signal.SIGTERM, self._stop)
+        stopping = stop_on_sigterm()
         self.tell("opening")
         self.buffer = self.task.open()
         self.base = self.buffer.count
         self.tell("open")
         began = time.monotonic()
-        clear = 0.01 if self.task.clears else 0.0
         done = 0
-        while done != self.task.operations and not self.is_stopping:
-            left = (time.monotonic() - began) * self.task.pace - self.pushed
-            draw = self.rng.random()
-            if draw < 0.3 and left >= 0:
-                self._push(int(self.rng.integers(1, 20)))
-            elif draw < 0.5 and left >= 0:
-                self._extend(int(self.rng.integers(1, self.task.longest)))
-            elif draw < 0.7:
-                self._sample(update=False)
-            elif draw < 0.85:
-                self._sample(update=self.task.kind == "prioritized")
-            elif draw < 0.97 - clear:
-                self._commit(self.buffer.flush)
-            elif draw < 1 - clear:
-                self.buffer.refresh()
-            else:
-                self.tell("clear")
-                self._call(self.buffer.clear)
+        while done != self.task.operations and not stopping:
+            self._do_one(may_push=(time.monotonic() - began) * self.task.pace >= self.pushed)
             done += 1
         self.tell("closing")
         self._commit(self.buffer.close)
         self.tell("closed")
-        while not self.is_stopping:
+        while not stopping:
             signal.pause()
 
-    def _stop(self, *_: object) -> None:
-        self.is_stopping = True
+    def _do_one(self, *, may_push: bool) -> None:
+        """Do one operation, chosen at random."""
+        clear = 0.01 if self.task.clears else 0.0
+        draw = self.rng.random()
+        if draw < 0.3 and may_push:
+            self._push(int(self.rng.integers(1, 20)))
+        elif draw < 0.5 and may_push:
+            self._extend(int(self.rng.integers(1, self.task.longest)))
+        elif draw < 0.85:
+            self._sample(update=draw >= 0.7 and self.task.is_prioritized)
+        elif draw < 0.97 - clear:
+            self._commit(self.buffer.flush)
+        elif draw < 1 - clear:
+            self.buffer.refresh()
+        else:
+            self.tell("clear")
+            self._call(self.buffer.clear)
+
+    def _next(self, n: int) -> Ints:
+        """Tell that n rows will be pushed, and return their numbers."""
+        numbers = numbers_from(self.task.writer, self.pushed, n)
+        self.tell("push", self.pushed + n)
+        return numbers
 
     def _push(self, n: int) -> None:
-        numbers = numbers_from(self.task.author, self.pushed, n)
-        self.tell("push", self.pushed + n)
-        rows = zip(*columns_of(numbers, self.task.width), strict=True)
-        given = pushed_priorities(numbers).tolist()
-        for row, priority in zip(rows, given, strict=True):
-            more = {"priority": priority} if self.task.kind == "prioritized" else {}
+        numbers = self._next(n)
+        rows = rows_of(numbers, self.task.width)
+        for row, priority in zip(rows, pushed_priorities(numbers).tolist(), strict=True):
+            given = priority if self.task.is_prioritized else None
             self.pushed += 1
-            self._call(partial(self.buffer.push, *row, **more))
+            self._call(partial(self.buffer.push, *row, priority=given))
 
     def _extend(self, n: int) -> None:
-        numbers = numbers_from(self.task.author, self.pushed, n)
-        more = {"priorities": pushed_priorities(numbers)} if self.task.kind == "prioritized" else {}
+        numbers = self._next(n)
+        given = pushed_priorities(numbers) if self.task.is_prioritized else None
         columns = columns_of(numbers, self.task.width)
         self.pushed += n
-        self.tell("push", self.pushed)
-        self._call(partial(self.buffer.extend, *columns, **more))
+        self._call(partial(self.buffer.extend, *columns, priorities=given))
 
     def _sample(self, *, update: bool) -> None:
         n = int(self.rng.integers(1, 33))
         if len(self.buffer) < n:
             return
         batch = self._call(partial(self.buffer.sample, n))
-        numbers = self._checked(batch)
-        if numbers is None or not update:
-            return
-        values = updated_priorities(self.task.author, self.updated, n)
-        self.tell("update", self.updated, numbers.tolist())
-        self.updated += n
-        self._call(partial(self.buffer.update_priorities, batch.indices, values))
-
-    def _checked(self, batch: Any) -> Ints | None:
         try:
-            numbers = numbers_of(batch)
-            own = authors_of(numbers) == self.task.author
-            ids = getattr(batch, "indices", None)
-            if self.task.access == "exclusive" and ids is not None:
-                given = self.base + sequences_of(numbers[own])
-                if not np.array_equal(given, ids[own]):
-                    raise WrongRead(f"write ids {ids[own]} for the transitions of {given}")
+            numbers = self._checked(batch)
         except WrongRead as error:
             self.tell("wrong", str(error))
-            return None
-        tell_seen(numbers, self.tell)
+            return
+        self.tell("seen", newest_of(numbers))
+        if update:
+            values = updated_priorities(self.task.writer, self.updated, n)
+            self.tell("update", self.updated, numbers.tolist())
+            self.updated += n
+            self._call(partial(self.buffer.update_priorities, batch.indices, values))
+
+    def _checked(self, batch: Any) -> Ints:
+        """Return the numbers of a batch; raise WrongRead when own rows have other write ids."""
+        numbers = numbers_of(batch)
+        own = writers_of(numbers) == self.task.writer
+        if self.task.access == "exclusive":
+            given, ids = self.base + sequences_of(numbers[own]), batch.indices[own]
+            if not np.array_equal(given, ids):
+                raise WrongRead(f"write ids {ids} for the transitions of {given}")
         return numbers
 
     def _call(self, call: Callable[[], Any]) -> Any:

@@ -1,4 +1,7 @@
-"""The recorded writers: python -m crash.recorded DIRECTORY DURABILITY NAME SEED."""
+"""The writers that crash.power records.
+
+Each is a process: python -m crash.power_writer DIRECTORY DURABILITY NAME SEED.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import diskreplay
-from crash.images import Buffer, columns, facts, row
+from crash.rows import Buffer, columns_of, fingerprint, numbers_from, rows_of
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,16 @@ def write(buffer: Buffer, plan: Plan, rng: np.random.Generator, acknowledged: in
     """Write as the plan says, and acknowledge each commit when it has returned."""
     for _ in range(plan.commits):
         n = int(rng.integers(1, plan.rows + 1))
-        buffer.extend(**columns(buffer.count, n, plan.width))
-        for _ in range(int(rng.integers(0, 3))):
-            buffer.push(**row(buffer.count, plan.width))
+        buffer.extend(*columns_of(numbers_from(0, buffer.count, n), plan.width))
+        for row in rows_of(numbers_from(0, buffer.count, int(rng.integers(0, 3))), plan.width):
+            buffer.push(*row)
         if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
             indices = buffer.sample(min(32, len(buffer))).indices
             buffer.update_priorities(indices, rng.random(len(indices)) * 3)
         if plan.clears and rng.random() < 0.05:
             buffer.clear()
         buffer.flush()
-        os.write(acknowledged, json.dumps(facts(buffer)).encode())
+        os.write(acknowledged, json.dumps(fingerprint(buffer)).encode())
 
 
 def main(directory: str, durability: str, name: str, seed: str) -> None:
@@ -67,7 +70,7 @@ def main(directory: str, durability: str, name: str, seed: str) -> None:
         commit_interval=float("inf"),
         window_bytes=plan.window_bytes,
     ) as buffer:
-        os.write(acknowledged, json.dumps(facts(buffer)).encode())
+        os.write(acknowledged, json.dumps(fingerprint(buffer)).encode())
         write(buffer, plan, np.random.default_rng(int(seed)), acknowledged)
 
 

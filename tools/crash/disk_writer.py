@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import shutil
-import socket
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 import diskreplay
-from crash.images import Buffer, changed_in, columns, live_ids, row, verify
+from crash.processes import Tell
+from crash.rows import (
+    Buffer,
+    Floats,
+    changed_in,
+    columns_of,
+    live_ids,
+    numbers_from,
+    pushed_priorities,
+    rows_of,
+    updated_priorities,
+)
 
 CAPACITY, WIDTH = 50_000, 120
+GO_ON = signal.SIGUSR1  # there is room
 
 MODES: dict[str, dict[str, Any]] = {
     "flush": {"commit_interval": float("inf")},
@@ -30,38 +41,45 @@ MODES: dict[str, dict[str, Any]] = {
 class Writer:
     """A buffer and what it has to hold: what was accepted, and what was said to be committed."""
 
-    buffer: Buffer
+    buffer: Any
     mode: str
     rng: np.random.Generator
     accepted: int = 0
     acknowledged: int = 0
-    priorities: dict[int, float] = field(default_factory=dict)
+    priorities: Floats = field(default_factory=lambda: np.zeros(2 * CAPACITY, np.float32))
+
+    @property
+    def is_prioritized(self) -> bool:
+        """Whether the buffer has priorities."""
+        return isinstance(self.buffer, diskreplay.PrioritizedReplayBuffer)
 
     def push(self) -> None:
-        """Push one transition."""
-        prioritized = isinstance(self.buffer, diskreplay.PrioritizedReplayBuffer)
-        priority = _priority(self.accepted) if prioritized else None
-        self.buffer.push(**row(self.accepted, WIDTH), priority=priority)
-        self._accept(1)
+        """Push one row."""
+        numbers = numbers_from(0, self.accepted, 1)
+        given = pushed_priorities(numbers)
+        priority = float(given[0]) if self.is_prioritized else None
+        self.buffer.push(*rows_of(numbers, WIDTH)[0], priority)
+        self._accept(given)
 
     def extend(self) -> None:
         """Push several at once; more than the window holds, where the mode says so."""
         large = self.mode == "larger than the window"
         n = int(self.rng.integers(60, 120) if large else self.rng.integers(1, 30))
-        prioritized = isinstance(self.buffer, diskreplay.PrioritizedReplayBuffer)
-        ids = range(self.accepted, self.accepted + n)
-        priorities = [_priority(i) for i in ids] if prioritized else None
-        self.buffer.extend(**columns(self.accepted, n, WIDTH), priorities=priorities)
-        self._accept(n)
+        numbers = numbers_from(0, self.accepted, n)
+        given = pushed_priorities(numbers)
+        priorities = given if self.is_prioritized else None
+        self.buffer.extend(*columns_of(numbers, WIDTH), priorities)
+        self._accept(given)
         if large:
             self.acknowledged = self.accepted
 
     def update(self) -> None:
         """Update priorities, where there are any."""
-        if isinstance(self.buffer, diskreplay.PrioritizedReplayBuffer) and self.accepted:
-            ids = self.rng.integers(0, self.accepted, 8)
-            self.buffer.update_priorities(ids, ids % 53 + 0.25)
-            self.priorities.update({int(i): int(i) % 53 + 0.25 for i in ids})
+        if isinstance(self.buffer, diskreplay.PrioritizedReplayBuffer):
+            ids = np.unique(self.rng.integers(0, self.accepted, 8))
+            given = updated_priorities(0, int(ids[0]), len(ids))
+            self.buffer.update_priorities(ids, given)
+            self.priorities[ids] = given
             if self.mode == "interval 0":
                 self.acknowledged = self.accepted
 
@@ -75,44 +93,37 @@ class Writer:
         if self.mode == "background":
             time.sleep(0.003)
 
-    def until_refused(self) -> tuple[str, Exception]:
-        """Write until a call raises; return its name and the error."""
+    def write_until_refused(self) -> Exception:
+        """Write until a call raises, and return the error."""
         calls = [self.push, self.extend, self.update, self.flush, self.wait]
         while self.accepted < CAPACITY:
-            call = calls[self.rng.choice(5, p=[0.4, 0.25, 0.15, 0.1, 0.1])]
             try:
-                call()
+                calls[self.rng.choice(5, p=[0.4, 0.25, 0.15, 0.1, 0.1])]()
             except Exception as error:
-                return call.__name__, error
+                return error
         raise RuntimeError("the disk never refused")
 
     def faults(self) -> list[str]:
         """Return what the buffer holds otherwise than it was accepted."""
-        return faults_in(self.buffer, self.accepted, self.priorities)
+        return faults_in(self.buffer, self.priorities[: self.accepted])
 
-    def _accept(self, n: int) -> None:
-        ids = range(self.accepted, self.accepted + n)
-        self.priorities.update({i: _priority(i) for i in ids})
-        self.accepted += n
+    def _accept(self, given: Floats) -> None:
+        self.priorities[self.accepted : self.accepted + len(given)] = given
+        self.accepted += len(given)
         if self.mode == "interval 0":
             self.acknowledged = self.accepted
 
 
-def _priority(write_id: int) -> float:
-    return write_id % 97 + 0.5
-
-
-def faults_in(buffer: Buffer, count: int, priorities: dict[int, float]) -> list[str]:
-    """Return what is wrong in a buffer that has to hold these transitions and priorities."""
+def faults_in(buffer: Buffer, priorities: Floats) -> list[str]:
+    """Return what is wrong in a buffer that has to hold as many rows, with these priorities."""
     faults = []
-    if buffer.count != count:
-        faults.append(f"{buffer.count} transitions (expected {count})")
+    if buffer.count != len(priorities):
+        faults.append(f"{buffer.count} transitions (expected {len(priorities)})")
     if wrong := changed_in(buffer):
         faults.append(f"transitions {wrong[:5]} are not what was pushed")
     if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
         ids = live_ids(buffer)
-        found = buffer._sampler.live_priorities(0, buffer.count)
-        if not np.array_equal(found, [priorities.get(int(i), -1.0) for i in ids]):
+        if not np.array_equal(buffer.priorities(ids), priorities[ids[ids < len(priorities)]]):
             faults.append("priorities are not what was given")
     try:
         buffer.check()
@@ -127,13 +138,12 @@ def file_limit(n: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (n, hard))
 
 
-def fill(talk: IO[str], path: Path, mode: str, at: int, limit: int | None) -> dict[str, Any]:
+def fill(path: Path, mode: str, at: int, limit: int | None, tell: Tell) -> dict[str, Any]:
     """Fill the disk, tell what happened, wait for room, go on, and return what is there then.
 
-    talk:   a connected stream: a line of JSON goes out at the full disk, a line comes when there
-            is room
     limit:  for the size of files, in bytes; None when the disk itself is small
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [GO_ON])  # the buffer's threads do not get it, either
     kind = diskreplay.PrioritizedReplayBuffer if at % 8 < 4 else diskreplay.ReplayBuffer
     buffer = kind(CAPACITY, seed=at, path=path, **MODES[mode])
     writer = Writer(buffer, mode, np.random.default_rng(at))
@@ -141,18 +151,15 @@ def fill(talk: IO[str], path: Path, mode: str, at: int, limit: int | None) -> di
     writer.flush()
     if limit is not None:
         file_limit(limit)
-    call, error = writer.until_refused()
+    error = writer.write_until_refused()
     told = {
-        "call": call,
-        "error": f"{type(error).__name__}: {error}",
-        "clean": is_clean(error, path),
+        "error": "" if is_clean(error, path) else f"{type(error).__name__}: {error}",
         "accepted": writer.accepted,
         "acknowledged": writer.acknowledged,
         "faults": writer.faults() + save_faults(buffer, path.with_name("saved")),
     }
-    talk.write(json.dumps(told) + "\n")
-    talk.flush()
-    talk.readline()
+    tell("refused", told)
+    signal.sigwait([GO_ON])
     if limit is not None:
         file_limit(resource.RLIM_INFINITY)
     writer.flush()
@@ -162,7 +169,7 @@ def fill(talk: IO[str], path: Path, mode: str, at: int, limit: int | None) -> di
         writer.update()
     faults = writer.faults()
     buffer.close()
-    return {"accepted": writer.accepted, "faults": faults, "priorities": writer.priorities}
+    return {"faults": faults, "priorities": writer.priorities[: writer.accepted].tolist()}
 
 
 def save_faults(buffer: Buffer, path: Path) -> list[str]:
@@ -171,7 +178,7 @@ def save_faults(buffer: Buffer, path: Path) -> list[str]:
         buffer.save(path)
     except diskreplay.StorageError:
         return [f"{entry.name} is left of a copy" for entry in path.parent.glob("*saved*")]
-    faults = verify(path)
+    faults = diskreplay.verify(path)
     shutil.rmtree(path)
     return faults
 
@@ -180,12 +187,3 @@ def is_clean(error: Exception, path: Path) -> bool:
     """Return whether an error says in one sentence that the disk refused, and where."""
     said = str(error)
     return type(error) is diskreplay.StorageError and str(path) in said and "\n" not in said
-
-
-def both_ends() -> tuple[IO[str], IO[str]]:
-    """Return two connected text streams."""
-    ends = socket.socketpair()
-    streams = [end.makefile("rw") for end in ends]
-    for end in ends:
-        end.close()
-    return streams[0], streams[1]

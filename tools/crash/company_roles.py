@@ -1,9 +1,9 @@
-"""The processes of a company: they work with a store until an error of ours, and tell of it.
+"""The processes of a company: they work with a store until it refuses, and tell why.
 
 What they tell beside what writers and readers do::
 
     open       the inodes of the data file and of the lock file that the engine has mapped
-    refused    the kind and the text of an error of ours, after which the process ends
+    refused    the kind and the text of an error of diskreplay, after which the process ends
 """
 
 from __future__ import annotations
@@ -20,38 +20,33 @@ from typing import Any
 import numpy as np
 
 import diskreplay
-from crash.common import Tell, WrongRead, numbers_of, tell_seen
-from crash.disturbing import MAPPED
+from crash.file_faults import MAPPED
+from crash.processes import Tell
 from crash.reader import read
-from crash.writer import Task, Writer
+from crash.rows import WrongRead, newest_of, numbers_of
+from crash.writer import Task, Writer, stop_on_sigterm
 
-Role = Callable[[Task, Tell], None]
-SHOW = signal.SIGUSR1  # who is sent it says on the standard error where it is
+SHOW = signal.SIGUSR1  # a process that gets it says on the standard error where it is
 
 
 def writing(task: Task, tell: Tell) -> None:
-    """Write until SIGTERM or an error of ours."""
-    _prepare()
-    writer = Writer(task, _with_inodes(task, tell))
-    if _goes_well(writer.run, tell) or not hasattr(writer, "buffer"):
-        return
-    with contextlib.suppress(diskreplay.DiskReplayError):
-        writer.buffer.close()
+    """Write until SIGTERM or an error of diskreplay."""
+    writer = Writer(task, _prepared(task, tell))
+    if not _goes_well(writer.run, tell) and writer.buffer is not None:
+        with contextlib.suppress(diskreplay.DiskReplayError):
+            writer.buffer.close()
 
 
 def reading(task: Task, tell: Tell) -> None:
-    """Read until SIGTERM or an error of ours."""
-    _prepare()
-    _goes_well(lambda: read(task, _with_inodes(task, tell)), tell)
+    """Read until SIGTERM or an error of diskreplay."""
+    _goes_well(partial(read, task, _prepared(task, tell)), tell)
 
 
 def opening(task: Task, tell: Tell) -> None:
-    """Open, look and close again and again until SIGTERM, whatever errors of ours come."""
-    _prepare()
-    stopping: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
-    rng = np.random.default_rng([task.seed, task.author])
-    tell = _with_inodes(task, tell)
+    """Open, look and close again and again until SIGTERM, whatever errors of diskreplay come."""
+    stopping = stop_on_sigterm()
+    rng = task.generator()
+    tell = _prepared(task, tell)
     while not stopping:
         access = str(rng.choice(["exclusive", "shared", "read"]))
         if not _goes_well(partial(_look, task, access, rng, tell), tell):
@@ -64,17 +59,12 @@ def _look(task: Task, access: str, rng: np.random.Generator, tell: Tell) -> None
         tell("open")
         for _ in range(int(rng.integers(0, 4))):
             try:
-                tell_seen(numbers_of(buffer.sample(8)), tell)
+                tell("seen", newest_of(numbers_of(buffer.sample(8))))
             except WrongRead as error:
                 tell("wrong", str(error))
         buffer.refresh()
         buffer.stats()
     tell("looked")
-
-
-def _prepare() -> None:
-    faulthandler.enable()
-    faulthandler.register(SHOW)
 
 
 def _goes_well(call: Callable[[], None], tell: Tell) -> bool:
@@ -86,7 +76,11 @@ def _goes_well(call: Callable[[], None], tell: Tell) -> bool:
     return True
 
 
-def _with_inodes(task: Task, tell: Tell) -> Tell:
+def _prepared(task: Task, tell: Tell) -> Tell:
+    """Return how the process tells: with the inodes of what is mapped, when it has opened."""
+    faulthandler.enable()
+    faulthandler.register(SHOW)
+
     def telling(name: str, *what: Any) -> None:
         if name == "open":
             what = tuple(map(_mapped(Path(task.path).parent).get, MAPPED))

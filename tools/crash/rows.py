@@ -1,0 +1,129 @@
+"""Rows that any process can make again from their numbers, to see that what is read is whole.
+
+The number of a row, which is its action, says which process pushed it, and as its how-manieth::
+
+    number = writer << 32 | sequence        writer: a process that writes; never given twice
+
+What one process alone writes has the writer 0: there the numbers are the write ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import diskreplay
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
+
+_SEQUENCE = (1 << 32) - 1
+
+
+class WrongRead(Exception):
+    """What was read is not what any process pushed."""
+
+
+def numbers_from(writer: int, first: int, n: int) -> Ints:
+    """Return the numbers of n rows of a writer, from a sequence number on."""
+    return (writer << 32) + np.arange(first, first + n, dtype=np.int64)
+
+
+def writers_of(numbers: Ints) -> Ints:
+    """Return the process that pushed each row."""
+    return numbers >> 32
+
+
+def sequences_of(numbers: Ints) -> Ints:
+    """Return as its writer's how-manieth each row was pushed, from 0."""
+    return numbers & _SEQUENCE
+
+
+def newest_of(numbers: Ints) -> list[list[int]]:
+    """Return the newest of the rows of each writer, as pairs of writer and sequence number."""
+    writers, sequences = writers_of(numbers), sequences_of(numbers)
+    return [[int(w), int(sequences[writers == w].max())] for w in np.unique(writers)]
+
+
+def columns_of(numbers: Ints, width: int) -> list[NDArray[Any]]:
+    """Return states, actions, rewards, next states and dones; a state is `width` numbers."""
+    places = np.arange(1, 2 * width + 1)
+    states = (_mixed(numbers[:, None] * 4099 + places) >> 41).astype(np.float32)
+    more = _mixed(numbers)
+    rewards = (more >> 41).astype(np.float32)
+    return [states[:, :width], numbers, rewards, states[:, width:], (more & 1).astype(np.bool_)]
+
+
+def rows_of(numbers: Ints, width: int) -> list[tuple[Any, ...]]:
+    """Return rows as the first arguments of `push`."""
+    return list(zip(*columns_of(numbers, width), strict=True))
+
+
+def changed(batch: Sequence[Any], numbers: Ints) -> list[int]:
+    """Return the numbers of those rows in a batch that are not what was pushed."""
+    wrong = np.zeros(len(numbers), np.bool_)
+    for found, wanted in zip(batch, columns_of(numbers, batch[0].shape[1]), strict=False):
+        differs = found != wanted.astype(found.dtype)
+        wrong |= differs.reshape(len(numbers), -1).any(axis=1)
+    return [int(number) for number in numbers[wrong]]
+
+
+def numbers_of(batch: Sequence[Any]) -> Ints:
+    """Return the numbers of the rows in a batch; raise WrongRead when one is not whole."""
+    numbers: Ints = batch[1]
+    if broken := changed(batch, numbers):
+        raise WrongRead(
+            f"{len(broken)} of {len(numbers)} transitions are not whole: "
+            f"those with the numbers {broken[:10]}"
+        )
+    return numbers
+
+
+def pushed_priorities(numbers: Ints) -> Floats:
+    """Return the priorities that rows are pushed with, in [0.5, 1)."""
+    return (0.5 + (_mixed(numbers) >> 41) / 2.0**24).astype(np.float32)
+
+
+def updated_priorities(writer: int, first: int, n: int) -> Floats:
+    """Return the priorities of a writer's n updates from the first-th on, in [1, 2)."""
+    return (1 + (_mixed(numbers_from(writer, first, n)) >> 41) / 2.0**23).astype(np.float32)
+
+
+def _mixed(numbers: Ints) -> NDArray[np.uint64]:
+    """Return 64 bits for each number that look random. Source: Vigna's splitmix64."""
+    z = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+# Buffers that one process alone wrote
+
+
+def live_ids(buffer: Buffer) -> Ints:
+    """Return the write ids of the live rows."""
+    return np.arange(buffer.first, buffer.count)
+
+
+def changed_in(buffer: Buffer) -> list[int]:
+    """Return the write ids of live rows that are not what was pushed."""
+    ids = live_ids(buffer)
+    parts = [ids[at : at + 64] for at in range(0, len(ids), 64)]
+    return [wrong for part in parts for wrong in changed(buffer.get(part), part)]
+
+
+def fingerprint(buffer: Buffer) -> dict[str, Any]:
+    """Return what a commit fixes beside the rows themselves: the same for the same commit alone."""
+    stats = buffer.stats()
+    names = ["commits", "count", "size", "stale_updates"]
+    if not isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
+        return {name: stats[name] for name in names}
+    priorities = buffer.priorities(live_ids(buffer)).tobytes()
+    found = {name: stats[name] for name in [*names, "max_priority", "frame"]}
+    return {**found, "priorities": hashlib.sha256(priorities).hexdigest()}

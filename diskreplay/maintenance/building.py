@@ -39,13 +39,12 @@ _OTHER_BYTES = 1 << 20  # of the data file: facts, runs, and pages that commits 
 
 
 class StoreBuilder:
-    """A new store that is being written, from its identity to its state.
+    """A new store that is being written, from its identity to its state::
 
-    >>> live = state.live(identity.capacity)
-    >>> with StoreBuilder(place, identity, state, schema) as builder:
-    ...     for write_ids in builder.parts():
-    ...         builder.append(write_ids, records_of(write_ids), priorities_of(write_ids))
-    ...     builder.finish(runs)
+        with StoreBuilder(place, identity, state, schema) as builder:
+            for write_ids in builder.parts():
+                builder.append(write_ids, records_of(write_ids), priorities_of(write_ids))
+            builder.finish(runs)
 
     place:   a path where there is nothing, best that of `beside`
     state:   its counts say which write ids will be live; the largest priority follows those of rows

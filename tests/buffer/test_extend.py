@@ -108,6 +108,10 @@ def broken(name: str, at: int, value: Any) -> Callable[[Columns], dict[str, Any]
     return spoil
 
 
+def changed(name: str, change: Callable[[Any], Any]) -> Callable[[Columns], dict[str, Any]]:
+    return lambda columns: columns | {name: change(columns[name])}
+
+
 REFUSED: dict[str, tuple[Callable[[Columns], dict[str, Any]], str]] = {
     "NaN at last": (broken("rewards", -1, np.nan), r"'reward'.*finite numbers \(found nan\)"),
     "an infinite reward": (broken("rewards", 0, -np.inf), r"finite numbers \(found -inf\)"),
@@ -115,38 +119,36 @@ REFUSED: dict[str, tuple[Callable[[Columns], dict[str, Any]], str]] = {
     "a done of a half": (broken("dones", 0, 0.5), r"'done'.*\(found 0.5\)"),
     "a done of NaN": (broken("dones", -1, np.nan), r"'done'.*\(found nan\)"),
     "a reward beyond float32": (
-        lambda c: c | {"rewards": np.full(len(c["rewards"]), 1e300)},
-        r"'reward': a number is beyond float32",
+        changed("rewards", lambda c: c + 1e300), r"'reward': a number is beyond float32"
+    ),
+    "rewards of long precision": (
+        changed("rewards", lambda c: c.astype(np.longdouble)), r"'reward': expected numbers"
     ),
     "floats as actions": (
-        lambda c: c | {"actions": c["actions"] * 1.0},
-        r"'action': expected int64 \(found float64\)",
+        changed("actions", lambda c: c * 1.0), r"'action': expected int64 \(found float64\)"
     ),
     "objects": (
-        lambda c: c | {"actions": c["actions"].astype(object)},
+        changed("actions", lambda c: c.astype(object)),
         r"'action': expected numbers or bools of a fixed shape \(found object\)",
     ),
-    "names": (lambda c: c | {"actions": c["actions"].astype(str)}, r"'action': expected numbers"),
+    "names": (changed("actions", lambda c: c.astype(str)), r"'action': expected numbers"),
     "one state for all": (
-        lambda c: c | {"states": c["states"][0]}, r"one length|expected shape \(\d+, 60\)"
+        changed("states", lambda c: c[0]), r"one length|expected shape \(\d+, 60\)"
     ),
     "states too wide": (
-        lambda c: c | {"states": np.repeat(c["states"], 2, axis=1)},
+        changed("states", lambda c: np.repeat(c, 2, axis=1)),
         r"'state': expected shape \(\d+, 60\) \(found \(\d+, 120\)",
     ),
     "rewards as a table": (
-        lambda c: c | {"rewards": c["rewards"][:, None]},
+        changed("rewards", lambda c: c[:, None]),
         r"'reward': expected shape \(\d+,\) \(found \(\d+, 1\)",
     ),
     "numbers alone": (
         lambda c: {name: np.array(column[0]) for name, column in c.items()} | {"states": 1.0},
         r"expected n values of each field",
     ),
-    "no actions": (lambda c: c | {"actions": None}, r"'action' is None"),
-    "fewer rewards": (
-        lambda c: {name: c[name][: 0 if name == "rewards" else None] for name in c},
-        r"expected columns of one length",
-    ),
+    "no actions": (changed("actions", lambda c: None), r"'action' is None"),
+    "fewer rewards": (changed("rewards", lambda c: c[:0]), r"expected columns of one length"),
 }  # fmt: skip
 
 
@@ -162,12 +164,12 @@ def test_what_does_not_fit_is_refused_whole(what: str, n: int) -> None:
         np.testing.assert_array_equal(buffer.get([0, 1]).states, some(2)["states"])
 
 
-def test_infinite_rewards_do_not_hide_each_other() -> None:
+@pytest.mark.parametrize("pair", [[np.inf, -np.inf], [-np.inf, np.inf], [np.nan, np.inf]])
+def test_infinite_rewards_do_not_hide_each_other(pair: list[float]) -> None:
     with ReplayBuffer(10) as buffer:
         buffer.extend(**some(2))
-        for pair in ([np.inf, -np.inf], [-np.inf, np.inf], [np.nan, np.inf]):
-            with pytest.raises(SchemaError, match="finite"):
-                buffer.extend(**some(2) | {"rewards": np.array(pair, np.float32)})
+        with pytest.raises(SchemaError, match="finite"):
+            buffer.extend(**some(2) | {"rewards": np.array(pair, np.float32)})
 
 
 FAR = [6e4, 65519.0, 65520.0, 3.4e38, 3.5e38, 1e300, -1e300, np.inf, np.nan, 2**63, -(2**63)]

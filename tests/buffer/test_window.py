@@ -1,3 +1,5 @@
+"""Window: rows are taken bit for bit as they were written, and newer ones are never pushed out."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -165,12 +167,3 @@ def test_a_row_of_another_write_id_is_not_given_for_a_commit() -> None:
     window.write(67, values_of(schema_of(2), 1, 2))  # in the place of 3
     with pytest.raises(DamageError, match=r"does not hold the rows of the write ids \[0, 10\)"):
         list(window.chunks(0, 10, 100))
-
-
-@pytest.mark.parametrize("number", [2**53 + 1, 2**54 + 2**30 + 1, -(2**60) - 1, 10**17 + 3])
-def test_push_rounds_whole_numbers_as_extend_does(number: int) -> None:
-    with ReplayBuffer(10) as buffer:
-        buffer.push([0.0], 0, number, [0.0], False)
-        buffer.extend([[0.0]], [0], [number], [[0.0]], [False])
-        pushed, extended = buffer.get([0, 1]).rewards
-    assert pushed == extended == np.float32(np.int64(number))

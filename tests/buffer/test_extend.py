@@ -119,7 +119,7 @@ REFUSED: dict[str, tuple[Callable[[Columns], dict[str, Any]], str]] = {
     "a done of a half": (broken("dones", 0, 0.5), r"'done'.*\(found 0.5\)"),
     "a done of NaN": (broken("dones", -1, np.nan), r"'done'.*\(found nan\)"),
     "a reward beyond float32": (
-        changed("rewards", lambda c: c + 1e300), r"'reward': a number is beyond float32"
+        changed("rewards", lambda c: np.double(c) + 1e300), r"'reward': a number is beyond float32"
     ),
     "rewards of long precision": (
         changed("rewards", lambda c: c.astype(np.longdouble)), r"'reward': expected numbers"

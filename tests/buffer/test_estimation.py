@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, row, run_python
+from sized import rows_of, schema_of
 from stores import laid_out
-from test_grouping import rows_of, schema_of
 
 import diskreplay
 from diskreplay import (

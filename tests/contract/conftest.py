@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from replays import PRIORITIZED, PRIORITIZED_WRITERS, REPLAYS, WRITERS, Exclusive
-
-
-def name_of(factory: Exclusive) -> str:
-    return factory.name
+from replays import PRIORITIZED, PRIORITIZED_WRITERS, REPLAYS, WRITERS, Exclusive, name_of
 
 
 @pytest.fixture(params=REPLAYS, ids=name_of)

@@ -25,6 +25,10 @@ COUNT = 80  # of a filled replay, which has lost the first of its transitions
 LIVE = range(COUNT - CAPACITY, COUNT)
 
 
+def name_of(factory: Exclusive) -> str:
+    return factory.name
+
+
 def priorities_of(numbers: Any) -> NDArray[Any]:
     """Return the priorities that transitions are pushed with, by their numbers."""
     return np.asarray(numbers) % 7

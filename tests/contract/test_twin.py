@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import common
 import numpy as np
 import pytest
-from common import columns, numbers_of, row
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,9 +21,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from replays import PRIORITIZED_WRITERS, UNIFORM_WRITERS, Exclusive
+from replays import PRIORITIZED_WRITERS, UNIFORM_WRITERS, Exclusive, name_of
 
 import diskreplay
+from diskreplay.records.grouping import grouping_for
 
 priorities = st.floats(0, 1000, width=32)
 
@@ -30,9 +32,9 @@ priorities = st.floats(0, 1000, width=32)
 class ReplayAgainstTwin(RuleBasedStateMachine):
     """The twin: a list of [write id, number, priority], oldest first, cut to the capacity."""
 
-    def __init__(self, factory: Exclusive) -> None:
+    def __init__(self, factory: Exclusive, rows: Any) -> None:
         super().__init__()
-        self.factory = factory
+        self.factory, self.of = factory, rows
         self.directory = Path(tempfile.mkdtemp())
         self.rows: list[list[Any]] = []
         self.next_id = self.next_number = self.saves = self.frame = 0
@@ -65,24 +67,24 @@ class ReplayAgainstTwin(RuleBasedStateMachine):
 
     @rule()
     def push(self) -> None:
-        self.add([self.replay.push(**row(self.next_number))])
+        self.add([self.replay.push(**self.of.row(self.next_number))])
 
     @rule(n=st.integers(0, 100))
     def extend(self, n: int) -> None:
-        self.add(self.replay.extend(**columns(self.next_number, n)).tolist())
+        self.add(self.replay.extend(**self.of.columns(self.next_number, n)).tolist())
 
     @rule(bad=st.sampled_from([float("nan"), float("inf")]), n=st.integers(0, 100))
     def refused(self, bad: float, n: int) -> None:
         with pytest.raises(diskreplay.SchemaError):
-            self.replay.push(**{**row(self.next_number), "reward": bad})
-        given = columns(self.next_number, n + 1)
+            self.replay.push(**{**self.of.row(self.next_number), "reward": bad})
+        given = self.of.columns(self.next_number, n + 1)
         given["rewards"][n] = bad
         with pytest.raises(diskreplay.SchemaError):
             self.replay.extend(**given)
 
     def is_right(self, write_ids: Any, batch: Any) -> None:
         numbers = {write_id: number for write_id, number, _ in self.rows}
-        assert numbers_of(batch).tolist() == [numbers[i] for i in write_ids]
+        assert self.of.numbers_of(batch).tolist() == [numbers[i] for i in write_ids]
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
@@ -159,7 +161,7 @@ class ReplayAgainstTwin(RuleBasedStateMachine):
         assert replay.first == (write_ids[0] if write_ids else self.next_id)
         assert [int(e.reward * 8) for e in replay] == numbers
         if replay.schema is not None:
-            assert numbers_of(replay.get(write_ids)).tolist() == numbers
+            assert self.of.numbers_of(replay.get(write_ids)).tolist() == numbers
         masses = self.masses([priority for _, _, priority in self.rows])
         assert replay.total_mass == pytest.approx(masses.sum())
 
@@ -191,18 +193,18 @@ class PrioritizedReplayAgainstTwin(ReplayAgainstTwin):
 
     @rule(priority=priorities)
     def push_with_priority(self, priority: float) -> None:
-        given = self.replay.push(**row(self.next_number), priority=priority)
+        given = self.replay.push(**self.of.row(self.next_number), priority=priority)
         self.add([given], [priority])
 
     @rule(given=st.lists(priorities, max_size=100))
     def extend_with_priorities(self, given: list[float]) -> None:
-        more = columns(self.next_number, len(given))
+        more = self.of.columns(self.next_number, len(given))
         self.add(self.replay.extend(**more, priorities=given).tolist(), given)
 
     @rule(bad=st.sampled_from([-1.0, float("nan"), float("inf")]))
     def refused_priority(self, bad: float) -> None:
         with pytest.raises(diskreplay.PriorityError):
-            self.replay.extend(**columns(self.next_number, 2), priorities=[1.0, bad])
+            self.replay.extend(**self.of.columns(self.next_number, 2), priorities=[1.0, bad])
 
     @rule(data=st.data())
     def update(self, data: st.DataObject) -> None:
@@ -235,14 +237,29 @@ class PrioritizedReplayAgainstTwin(ReplayAgainstTwin):
         assert replay.frame == self.frame
 
 
-MACHINES = [(ReplayAgainstTwin, factory) for factory in UNIFORM_WRITERS]
-MACHINES += [(PrioritizedReplayAgainstTwin, factory) for factory in PRIORITIZED_WRITERS]
+def wide(payload: int) -> SimpleNamespace:
+    """Rows with a field more, so that a transition has this payload; else as those of `common`."""
+
+    def pixels(numbers: Any) -> Any:
+        return ((np.asarray(numbers)[:, None] * 7 + np.arange(payload - 40)) % 251).astype(np.uint8)
+
+    def columns(first: int, n: int) -> dict[str, Any]:
+        return common.columns(first, n) | {"pixels": pixels(np.arange(first, first + n))}
+
+    def row(number: int) -> dict[str, Any]:
+        return common.row(number) | {"pixels": pixels([number])[0]}
+
+    def numbers_of(batch: Any) -> Any:
+        numbers = common.numbers_of(batch)
+        np.testing.assert_array_equal(batch.pixels, pixels(numbers))
+        return numbers
+
+    return SimpleNamespace(columns=columns, row=row, numbers_of=numbers_of)
 
 
-@pytest.mark.parametrize(("machine", "factory"), MACHINES, ids=[f.name for _, f in MACHINES])
-def test_a_replay_against_its_twin(machine: Any, factory: Exclusive, long: bool) -> None:
+def run(machine: Any, factory: Exclusive, rows: Any, long: bool) -> None:
     run_state_machine_as_test(
-        lambda: machine(factory),
+        lambda: machine(factory, rows),
         settings=settings(
             deadline=None,
             derandomize=not long,
@@ -250,3 +267,18 @@ def test_a_replay_against_its_twin(machine: Any, factory: Exclusive, long: bool)
             stateful_step_count=60 if long else 25,
         ),
     )
+
+
+@pytest.mark.parametrize("factory", UNIFORM_WRITERS, ids=name_of)
+def test_a_replay_against_its_twin(factory: Exclusive, long: bool) -> None:
+    run(ReplayAgainstTwin, factory, common, long)
+
+
+def test_a_prioritized_replay_against_its_twin(prioritized_writer: Exclusive, long: bool) -> None:
+    run(PrioritizedReplayAgainstTwin, prioritized_writer, common, long)
+
+
+@pytest.mark.parametrize("payload", [130, 980, 2030, 3056])
+def test_records_that_share_a_value_against_the_twin(payload: int, long: bool) -> None:
+    assert grouping_for(payload + 28).per_value > 1
+    run(PrioritizedReplayAgainstTwin, PRIORITIZED_WRITERS[0], wide(payload), long)

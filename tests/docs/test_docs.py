@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,13 +20,13 @@ from typing import Any
 import lmdb
 import numpy as np
 import pytest
+from pages import ROOT, Block, blocks_of
 from xxhash import xxh3_64_intdigest
 
 import diskreplay
 from diskreplay import Field, PrioritizedReplayBuffer, ReplayBuffer, Schema
 from diskreplay.store.tables import TABLES
 
-ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
@@ -50,46 +49,6 @@ COMMANDS = (
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed"
 )
-
-
-@dataclass
-class Block:
-    """A fenced block: what its fence says, where it stands, and what a block of text after it is.
-
-    `output` is the `text` block that follows with only blank lines between, which is what a block
-    of Python must print.
-    """
-
-    kind: str
-    line: int
-    source: str
-    output: str = ""
-
-
-def blocks_of(page: str) -> list[Block]:
-    """All blocks of a page; code that is fenced in another way, or indented, is refused."""
-    found: list[Block] = []
-    inside: Block | None = None
-    ended: Block | None = None  # the block that ended with nothing but blank lines since
-    blank = True
-    for number, line in enumerate((ROOT / page).read_text().splitlines(keepends=True), 1):
-        if inside is None:
-            if line.startswith("```"):
-                inside = Block(line[3:].strip(), number, "")
-            elif line.strip():
-                assert not line.lstrip().startswith(("```", "~~~")), f"{page}:{number}: {line}"
-                assert not (blank and line.startswith(("    ", "\t"))), f"{page}:{number}: {line}"
-                ended = None
-            blank = not line.strip()
-        elif line == "```\n":
-            if inside.kind == "text" and ended is not None and ended.kind.startswith("python"):
-                ended.output = inside.source
-            found.append(inside)
-            inside, ended = None, inside
-        else:
-            inside.source += line
-    assert inside is None, f"{page}:{inside.line}: the block does not end" if inside else ""
-    return found
 
 
 def python_blocks(page: str, kind: str) -> list[Block]:

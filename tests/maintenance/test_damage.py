@@ -11,25 +11,14 @@ import numpy as np
 import pytest
 from common import columns, numbers_of, run_python
 from others import Other
-from stores import change, stored
+from stores import change, spoil
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
-from diskreplay.records.grouping import grouping_for
 from diskreplay.store import notes
 from diskreplay.store.notes import is_known
 
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
-RECORD_BYTES = 66  # of `columns`
-
-
-def spoil(path: Path, slots: list[int], record_bytes: int = RECORD_BYTES) -> None:
-    """Change a bit of the record in each slot, through the engine: no page is damaged."""
-    for slot in slots:
-        group, within = divmod(slot, grouping_for(record_bytes).per_value)
-        value = bytearray(stored(path, "transitions", group))
-        value[(within + 1) * record_bytes - 7] ^= 4
-        change(path, "transitions", group, bytes(value))
 
 
 @pytest.mark.parametrize("access", ["exclusive", "shared", "read"])

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from common import columns, run_python
 from diskreplay_tools.cli import main
+from refused import calls_with
 
 import diskreplay
 from diskreplay import ArgumentError, DiskReplayError, ReplayBuffer, StorageError
@@ -19,25 +20,10 @@ from diskreplay import ArgumentError, DiskReplayError, ReplayBuffer, StorageErro
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
-def calls_with(path: str | Path) -> list[Callable[[], Any]]:
-    """All that a path can be given to."""
-    with ReplayBuffer(10) as buffer:
-        buffer.push([0.0], 0, 0.0, [0.0], False)
-        return [
-            lambda: ReplayBuffer(10, path=path),
-            lambda: diskreplay.open(path),
-            lambda: diskreplay.verify(path),
-            lambda: diskreplay.compact(path),
-            lambda: diskreplay.resize(path, 5),
-            lambda: diskreplay.repair(path, "elsewhere"),
-            lambda: diskreplay.merge([path], "elsewhere"),
-        ]
-
-
 def test_a_relative_path_in_a_removed_directory_is_refused(tmp_path: Path) -> None:
     code = """
         import os, sys, diskreplay
-        from test_refusals import calls_with
+        from refused import calls_with
         os.makedirs(sys.argv[1])
         os.chdir(sys.argv[1])
         os.rmdir(sys.argv[1])

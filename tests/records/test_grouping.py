@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import test_model
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stores import change, laid_out, stored
-from test_store import read as read_alone
+from sized import rows_of, schema_of
+from stores import change, laid_out, records_in, stored
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, Schema, verify
@@ -23,26 +22,6 @@ from diskreplay.wording import count_of
 
 FRAMING = 28  # of states of 256 bytes or more, action, reward and done
 PRIORITY = slot_bytes(Grouping(1, 4032)) / 1000  # bytes of disk a slot
-
-
-def schema_of(payload_bytes: int) -> dict[str, Any]:
-    """Five fields with this payload."""
-    pixels = payload_bytes - 16
-    return {
-        "state": ("uint8", (pixels // 2,)), "action": "int64", "reward": "float32",
-        "next_state": ("uint8", (pixels - pixels // 2,)), "done": "float32",
-    }  # fmt: skip
-
-
-def rows_of(first: int, n: int, payload_bytes: int) -> dict[str, Any]:
-    """Transitions that are told from all others by their number, as arguments of `extend`."""
-    pixels = payload_bytes - 16
-    numbers = np.arange(first, first + n)
-    found = np.random.default_rng([first, n]).integers(0, 256, (n, pixels), np.uint8)
-    return {
-        "states": found[:, : pixels // 2], "actions": numbers, "rewards": numbers % 1000,
-        "next_states": found[:, pixels // 2 :], "dones": numbers % 2,
-    }  # fmt: skip
 
 
 # The rule
@@ -156,41 +135,11 @@ def test_alone_the_bytes_are_what_they_were(tmp_path: Path) -> None:
     store = Store(tmp_path / "s", access="exclusive")
     with store.transaction() as txn:
         txn.put_records(10, 7, numbered(7, 5, 100), Grouping(1, 100))
-    assert read_alone(store, [7, 8, 9, 0, 1, 2]) == [*numbered(7, 5, 100), b""]
+    assert records_in(store, [7, 8, 9, 0, 1, 2]) == [*numbered(7, 5, 100), b""]
     store.close()
 
 
 # The buffer
-
-
-@pytest.mark.parametrize("payload", [130, 980, 2030, 3056])
-def test_the_buffer_against_the_model(payload: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine of test_model.py, with a field more that makes records share values."""
-    width = payload - 40
-    assert grouping_for(payload + FRAMING).per_value > 1
-    columns, row, numbers_of = test_model.columns, test_model.row, test_model.numbers_of
-
-    def pixels(numbers: Any) -> Any:
-        return ((np.asarray(numbers)[:, None] * 7 + np.arange(width)) % 251).astype(np.uint8)
-
-    def wide_columns(first: int, n: int) -> dict[str, Any]:
-        return columns(first, n) | {"pixels": pixels(np.arange(first, first + n))}
-
-    def wide_row(number: int) -> dict[str, Any]:
-        return row(number) | {"pixels": pixels([number])[0]}
-
-    def wide_numbers(batch: Any) -> Any:
-        numbers = numbers_of(batch)
-        np.testing.assert_array_equal(batch.pixels, pixels(numbers))
-        return numbers
-
-    monkeypatch.setattr(test_model, "columns", wide_columns)
-    monkeypatch.setattr(test_model, "row", wide_row)
-    monkeypatch.setattr(test_model, "numbers_of", wide_numbers)
-    test_model.run_state_machine_as_test(
-        test_model.BufferAgainstModel,
-        settings=settings(deadline=None, derandomize=True, max_examples=12, stateful_step_count=25),
-    )
 
 
 def test_a_store_that_begins_in_the_middle_of_a_group(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sized import rows_of, schema_of
 from stores import FIELDS, change, laid_out, stored
-from test_grouping import rows_of, schema_of
 
 import diskreplay
 from diskreplay import DamageError, FormatVersionError, PrioritizedReplayBuffer, ReplayBuffer

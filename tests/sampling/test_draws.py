@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, numbers_of, row, run_python
+from stores import RECORD_BYTES, spoil
 from test_batches import fill
-from test_damage import RECORD_BYTES, spoil
 
 import diskreplay
 from diskreplay import (

@@ -10,6 +10,7 @@ import lmdb
 import numpy as np
 import pytest
 from common import run_python
+from stores import records_in
 from xxhash import xxh3_64_intdigest
 
 import diskreplay
@@ -41,11 +42,6 @@ def records(first: int, n: int, size: int = 100) -> list[bytes]:
     return [f"{number:08d}".encode() * (size // 8) for number in range(first, first + n)]
 
 
-def read(store: Store, slots: list[int]) -> list[bytes]:
-    with store.snapshot() as snapshot:
-        return [bytes(record) for record in snapshot.records(np.array(slots))]
-
-
 @pytest.mark.parametrize("runs", [[10, 10, 10], [3] * 11, [7, 2, 9, 10, 1, 5], [1] * 25])
 @pytest.mark.parametrize("start", [0, 4])
 def test_records_go_to_their_slots_on_every_lap(
@@ -59,7 +55,7 @@ def test_records_go_to_their_slots_on_every_lap(
         commit(store, 10, [(first, rows[: n // 2]), (first + n // 2, rows[n // 2 :])])
         expected |= {(first + i) % 10: row for i, row in enumerate(rows)}
         first += n
-        assert read(store, list(range(10))) == [expected.get(slot, b"") for slot in range(10)]
+        assert records_in(store, list(range(10))) == [expected.get(slot, b"") for slot in range(10)]
     store.close()
 
 
@@ -81,7 +77,7 @@ def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         commit(store, 10, broken(), {0: b"new"}, {"count": 8})
-    assert read(store, [0, 1, 2, 3, 4]) == [*records(0, 4), b""]
+    assert records_in(store, [0, 1, 2, 3, 4]) == [*records(0, 4), b""]
     with store.snapshot() as snapshot:
         assert snapshot.meta("state") == {"count": 4}
         assert snapshot.blocks([0]) == {0: b"old"}

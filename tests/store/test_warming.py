@@ -12,34 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cold import make_cold
+from cold import WIDE, N, is_right, make_cold, wide
 from common import run_python
 from interrupted import interrupted_at
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
 from diskreplay.store.read_ahead import _Share, pages_waited_for
-
-N = 5000
-WIDE = 60
-
-
-def wide(first: int, n: int) -> dict[str, Any]:
-    """n transitions of about 500 bytes, whose reward is their number / 8."""
-    numbers = np.arange(first, first + n)
-    states = np.repeat(numbers[:, None], WIDE, axis=1).astype(np.float32)
-    return {
-        "states": states, "actions": numbers, "rewards": numbers / 8,
-        "next_states": states + 1, "dones": numbers % 5 == 4,
-    }  # fmt: skip
-
-
-def is_right(batch: Any, write_ids: Any) -> bool:
-    expected = wide(0, N)
-    return all(
-        np.array_equal(found, column[write_ids].astype(found.dtype))
-        for found, column in zip(batch[:5], expected.values(), strict=True)
-    )
 
 
 @pytest.fixture
@@ -170,7 +149,7 @@ def test_forks_while_threads_read_from_disk(store: Path) -> None:
     code = """
         import os, sys, threading, warnings
         import numpy as np, numpy.testing, diskreplay
-        from test_warming import N, is_right
+        from cold import N, is_right
         warnings.simplefilter("ignore", DeprecationWarning)
         buffer = diskreplay.open(sys.argv[1], window_bytes=0)
         failed = []

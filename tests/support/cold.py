@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 
@@ -30,3 +32,25 @@ def _has(descriptor: int, at: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+N = 5000
+WIDE = 60
+
+
+def wide(first: int, n: int) -> dict[str, Any]:
+    """n transitions of about 500 bytes, whose reward is their number / 8."""
+    numbers = np.arange(first, first + n)
+    states = np.repeat(numbers[:, None], WIDE, axis=1).astype(np.float32)
+    return {
+        "states": states, "actions": numbers, "rewards": numbers / 8,
+        "next_states": states + 1, "dones": numbers % 5 == 4,
+    }  # fmt: skip
+
+
+def is_right(batch: Any, write_ids: Any) -> bool:
+    expected = wide(0, N)
+    return all(
+        np.array_equal(found, column[write_ids].astype(found.dtype))
+        for found, column in zip(batch[:5], expected.values(), strict=True)
+    )

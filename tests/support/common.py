@@ -60,13 +60,13 @@ def contents(path: Path) -> dict[str, bytes]:
 def run_python(
     code: str, *arguments: object, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, with tests/ importable and warnings as errors."""
+    """Run code in a process of its own, with tests/support importable and warnings as errors."""
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=SUPPORT,
-        env={**os.environ, "PYTHONPATH": ":".join(map(str, SUPPORT.parent.glob("*/")))},
+        env={**os.environ, "PYTHONPATH": str(SUPPORT.parent / "buffer")},
         timeout=300,
     )
     if check and result.returncode != 0:

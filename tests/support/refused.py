@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import diskreplay
+from diskreplay import ReplayBuffer
 
 
 def refuse_writes() -> None:
@@ -25,3 +30,18 @@ def writes_refused() -> Iterator[None]:
         yield
     finally:
         allow_writes()
+
+
+def calls_with(path: str | Path) -> list[Callable[[], Any]]:
+    """All that a path can be given to."""
+    with ReplayBuffer(10) as buffer:
+        buffer.push([0.0], 0, 0.0, [0.0], False)
+        return [
+            lambda: ReplayBuffer(10, path=path),
+            lambda: diskreplay.open(path),
+            lambda: diskreplay.verify(path),
+            lambda: diskreplay.compact(path),
+            lambda: diskreplay.resize(path, 5),
+            lambda: diskreplay.repair(path, "elsewhere"),
+            lambda: diskreplay.merge([path], "elsewhere"),
+        ]

@@ -12,9 +12,12 @@ from common import columns, numbers_of
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.records.grouping import grouping_for
 from diskreplay.records.seals import seal, unseal
+from diskreplay.store.store import Store
 
 PAGE = 4096
+RECORD_BYTES = 66  # of `columns`
 
 
 FIELDS: dict[str, Any] = {
@@ -135,3 +138,18 @@ def told(path: Path) -> tuple[Any, ...]:
         kept += ["alpha", "beta", "frame", "max_priority"] * prioritized
         facts = {name: stats[name] for name in kept}
         return ids.tolist(), numbers, priorities, facts, buffer._ring.state["generator"]
+
+
+def records_in(store: Store, slots: list[int]) -> list[bytes]:
+    """Return the records in slots of an open store, where each is a value."""
+    with store.snapshot() as snapshot:
+        return [bytes(record) for record in snapshot.records(np.array(slots))]
+
+
+def spoil(path: Path, slots: list[int], record_bytes: int = RECORD_BYTES) -> None:
+    """Change a bit of the record in each slot, through the engine: no page is damaged."""
+    for slot in slots:
+        group, within = divmod(slot, grouping_for(record_bytes).per_value)
+        value = bytearray(stored(path, "transitions", group))
+        value[(within + 1) * record_bytes - 7] ^= 4
+        change(path, "transitions", group, bytes(value))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import stores
 from common import columns, run_python
-from test_cli_export import read, run
+from exported import read, run
 
 from diskreplay import ReplayBuffer
 

@@ -11,12 +11,23 @@ import numpy as np
 import pytest
 import stores
 from common import columns, contents
-from test_cli_export import MAKERS, NAMES, assert_same, expected, many, run
+from exported import (
+    FORMS,
+    MAKERS,
+    NAMES,
+    arrow,
+    assert_same,
+    expected,
+    many,
+    npz,
+    plain,
+    refused,
+    run,
+)
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 
-FORMS = ("npz", "parquet")
 FOREIGN = {
     "observations": np.arange(24, dtype=np.float32).reshape(6, 2, 2),
     "actions": np.arange(6, dtype=np.int32),
@@ -29,10 +40,6 @@ PAIRS = (
     "done=terminals",
 )  # fmt: skip
 MAP = [f"--field={pair}" for pair in PAIRS]
-
-
-def arrow() -> Any:
-    return pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
 
 
 def parquet(file: Path, values: dict[str, Any]) -> Path:
@@ -49,24 +56,6 @@ def parquet(file: Path, values: dict[str, Any]) -> Path:
         pa.table({n: pa.array(v, types[n]) for n, v in listed.items()}), file, row_group_size=2
     )
     return file
-
-
-def npz(file: Path, values: dict[str, Any]) -> Path:
-    np.savez(file, **values)
-    return file
-
-
-def plain(n: int = 6) -> dict[str, Any]:
-    """Columns with the names of the fields."""
-    return dict(zip(NAMES, columns(0, n).values(), strict=True))
-
-
-def refused(out: Path, *arguments: object, status: int = 1) -> str:
-    """What is said of an import that leaves nothing behind."""
-    before = sorted(out.parent.iterdir())
-    said = " ".join(run("import", *arguments, out, status=status).stderr.split())
-    assert sorted(out.parent.iterdir()) == before
-    return said
 
 
 # Exports

@@ -15,11 +15,10 @@ import pytest
 import stores
 from common import run_python
 from diskreplay_tools.cli import main
+from exported import FORMS, NAMES, arrow, many, npz, plain, refused, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner import runner
-from test_cli_export import NAMES, many, run
-from test_cli_import import FORMS, arrow, npz, plain, refused
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer

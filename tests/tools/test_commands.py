@@ -16,8 +16,8 @@ from typing import Any
 import click
 import pytest
 from diskreplay_tools.cli import COMMANDS, main
+from pages import ROOT, Block, blocks_of
 from runner import runner
-from test_docs import ROOT, Block, blocks_of
 
 PAGE = "docs/commands.md"
 CHANGING = ("bench", "report")  # whose figures are others each time, or with each version

@@ -53,7 +53,7 @@ def _examine(path: Path, access: str) -> dict[str, Any]:
             if (buffer.count, len(buffer)) != (stats["count"], numbers.size):
                 raise WrongRead(f"{len(buffer)} of {buffer.count} for a writer, not for a reader")
             buffer.check()
-            _sample(buffer, numbers)
+            check_batches(buffer, numbers)
     except WrongRead as error:
         return {"wrong": str(error)}
     return {"stats": stats, "numbers": numbers.tolist(), "priorities": priorities}
@@ -67,14 +67,19 @@ def _read(buffer: Buffer) -> Ints:
     if ids.size:
         parts = np.array_split(ids, -(-ids.size // 5000))
         numbers = np.concatenate([numbers_of(buffer.get(part)) for part in parts])
-        if [int(one.action) for one in buffer] != numbers.tolist():
-            raise WrongRead("iterating gives other transitions than get()")
-    _sample(buffer, numbers)
+    check_iteration(buffer, numbers)
+    check_batches(buffer, numbers)
     return numbers
 
 
-def _sample(buffer: Buffer, numbers: Ints) -> None:
-    """Draw batches: each row must be one of those that are live, and be under its id."""
+def check_iteration(buffer: Buffer, numbers: Ints) -> None:
+    """Iterate: raise WrongRead when that gives other rows, or another order."""
+    if [int(one.action) for one in buffer] != numbers.tolist():
+        raise WrongRead("iterating gives other transitions than get()")
+
+
+def check_batches(buffer: Buffer, numbers: Ints) -> None:
+    """Draw batches: raise WrongRead when a row is none of those that are live, or not whole."""
     size = len(numbers)
     for n in {min(size, most) for most in (1, 32, 256)} - {0}:
         batch = buffer.sample(n)

@@ -22,7 +22,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -86,9 +85,7 @@ def _act(
     company.judge()
 
 
-def run(
-    seconds: float, seed: int, faults: Sequence[Fault] = FAULTS
-) -> tuple[report.Counts, Counter[str]]:
+def run(seconds: float, seed: int) -> tuple[report.Counts, Counter[str]]:
     """Play rounds of all faults in turn; a store that failed is kept and named."""
     rng = np.random.default_rng(seed)
     end = time.monotonic() + seconds
@@ -99,7 +96,7 @@ def run(
     with report.kept_place("company") as home:
         while number == 0 or time.monotonic() < end - ROUND:
             if not order:
-                order = list(faults)
+                order = list(FAULTS)
                 rng.shuffle(order)
             fault = order.pop()
             place = home / f"round-{number}"

@@ -11,7 +11,7 @@ import numpy as np
 
 import diskreplay
 from crash.layout import Layout, Mask, layout_of
-from crash.rows import Buffer, columns_of, fingerprint, numbers_from
+from crash.rows import Buffer, extend, fingerprint
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ def targets(directory: Path) -> list[Target]:
 def write(buffer: Buffer, until: int, width: int, step: int) -> None:
     """Write transitions in several commits, so that there are free pages."""
     while buffer.count < until:
-        numbers = numbers_from(0, buffer.count, min(step, until - buffer.count))
-        buffer.extend(*columns_of(numbers, width))
+        extend(buffer, min(step, until - buffer.count), width)
         if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
             indices = buffer.sample(min(16, len(buffer))).indices
             buffer.update_priorities(indices, indices % 89 + 0.5)

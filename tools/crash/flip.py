@@ -33,9 +33,18 @@ import numpy as np
 
 import diskreplay
 from crash import report
+from crash.checker import check_batches, check_iteration
 from crash.damage import DAMAGES, Target, targets, touches_held
 from crash.processes import Outcome, run_apart
-from crash.rows import Buffer, changed, columns_of, fingerprint, live_ids, numbers_from
+from crash.rows import (
+    Buffer,
+    Ints,
+    WrongRead,
+    changed,
+    extend,
+    fingerprint,
+    live_ids,
+)
 from diskreplay.store import make_known
 
 COLUMNS = (
@@ -55,68 +64,63 @@ def use(target: Target, verified: Outcome) -> dict[str, Any]:
     refused: list[str] = []
     wrong: list[str] = []
     buffer = diskreplay.open(target.path, commit_interval=float("inf"))
-    for step in (partial(read_fingerprint, target=target), sample, get, iterate):
+    ids = live_ids(buffer)
+    for step in (
+        partial(check_fingerprint, buffer, target),
+        *[partial(check_batches, buffer, ids)] * 7,
+        partial(check_rows, buffer, ids),
+        partial(check_iteration, buffer, ids),
+    ):
         try:
-            wrong += step(buffer)
+            step()
+        except WrongRead as error:
+            wrong.append(str(error))
         except diskreplay.DiskReplayError as error:
             refused.append(f"{type(error).__name__}: {error}")
     later = [] if verified.value or refused or wrong else go_on(buffer, target)
-    return {"refused": refused, "changed": wrong, "older": "commits" in wrong, "later": later}
+    older = any(said.startswith("commits") for said in wrong)
+    return {"refused": refused, "changed": wrong, "older": older, "later": later}
 
 
-def read_fingerprint(buffer: Buffer, target: Target) -> list[str]:
-    """Return the names of what differs beside the rows."""
+def check_fingerprint(buffer: Buffer, target: Target) -> None:
+    """Raise WrongRead when anything differs beside the rows."""
     found = fingerprint(buffer)
-    return [name for name, value in target.fingerprint.items() if found.get(name) != value]
+    if names := [name for name, value in target.fingerprint.items() if found.get(name) != value]:
+        raise WrongRead(f"{', '.join(names)}: not what was committed last")
 
 
-def sample(buffer: Buffer) -> list[str]:
-    """Return what is wrong in many batches."""
-    found: set[int] = set()
-    for _ in range(20):
-        batch = buffer.sample(min(24, len(buffer)))
-        ids = batch.actions
-        found.update(changed(batch, ids), ids[ids != batch.indices].tolist())
-        found.update(ids[~np.isin(ids, live_ids(buffer))].tolist())
-    return [f"sampled {wrong}" for wrong in sorted(found)]
-
-
-def get(buffer: Buffer) -> list[str]:
-    """Return which transitions are others by write id; a refused one hides no other."""
-    found: list[str] = []
+def check_rows(buffer: Buffer, ids: Ints) -> None:
+    """Get all by write id: raise WrongRead when rows differ, which a refused one does not hide."""
+    found: list[int] = []
     refused = None
-    parts = np.array_split(live_ids(buffer), 8)
+    parts = np.array_split(ids, 8)
     while parts:
-        ids = parts.pop()
+        part = parts.pop()
         try:
-            found += [f"got {wrong}" for wrong in changed(buffer.get(ids), ids)]
+            found += changed(buffer.get(part), part)
         except diskreplay.DamageError as error:
             refused = error
-            parts += np.array_split(ids, 2) if len(ids) > 1 else []
-    if refused is not None and not found:
+            parts += np.array_split(part, 2) if len(part) > 1 else []
+    if found:
+        raise WrongRead(f"transitions {found} are not what was pushed")
+    if refused:
         raise refused
-    return found
-
-
-def iterate(buffer: Buffer) -> list[str]:
-    """Return what the iteration yields in another order than it was pushed."""
-    found = [int(experience.action) for experience in buffer]
-    return [] if found == live_ids(buffer).tolist() else ["iterated in another order"]
 
 
 def go_on(buffer: Buffer, target: Target) -> list[str]:
     """Write over what is there, close the store, and return what is wrong in it afterwards."""
     try:
         for _ in range(6):
-            numbers = numbers_from(0, buffer.count, min(target.capacity // 4, 50))
-            buffer.extend(*columns_of(numbers, target.width))
+            extend(buffer, min(target.capacity // 4, 50), target.width)
             buffer.flush()
         buffer.close()
         faults = diskreplay.verify(target.path)
         with diskreplay.open(target.path) as again:
             again.check()
-            return faults + iterate(again) + get(again)
-    except diskreplay.DiskReplayError as error:
+            check_iteration(again, live_ids(again))
+            check_rows(again, live_ids(again))
+        return faults
+    except (diskreplay.DiskReplayError, WrongRead) as error:
         return [str(error)]
 
 

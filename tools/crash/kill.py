@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -34,61 +34,35 @@ PATIENCE = 30  # seconds
 MOMENTS = {"opening": 0.1, "open": 0.3, "commit": 0.5, "closing": 0.1}
 
 
-@dataclass
-class Target:
-    """A store that is killed again and again."""
+class Target(Group):
+    """A store that is killed again and again, and the processes that write it meanwhile."""
 
-    task: Task
-    ledger: Ledger
-    kills: int  # to come
-    writers: int = 0  # so far
+    def __init__(self, path: Path, access: str, durability: str, rng: np.random.Generator) -> None:
+        task = Task(
+            str(path),
+            str(rng.choice(["uniform", "prioritized"], p=[0.25, 0.75])),
+            int(rng.choice([50, 1000, 4321, 10**6])),
+            int(rng.choice([4, 60, 700], p=[0.5, 0.4, 0.1])),
+            access,
+            seed=0,
+            durability=durability,
+        )
+        super().__init__(task, Ledger(task.capacity))
+        self.path, self.rng = path, rng
+        self.kills = int(rng.geometric(0.3))  # to come
 
-
-def new_target(path: Path, access: str, durability: str, rng: np.random.Generator) -> Target:
-    """Return a target of random kind, capacity and record size, before it is made."""
-    task = Task(
-        str(path),
-        str(rng.choice(["uniform", "prioritized"], p=[0.25, 0.75])),
-        int(rng.choice([50, 1000, 4321, 10**6])),
-        int(rng.choice([4, 60, 700], p=[0.5, 0.4, 0.1])),
-        access,
-        seed=0,
-        durability=durability,
-    )
-    return Target(task, Ledger(task.capacity), kills=int(rng.geometric(0.3)))
-
-
-def random_task(task: Task, closes: bool, rng: np.random.Generator) -> Task:
-    """Return what one process that writes a store is to do."""
-    return replace(
-        task,
-        seed=int(rng.integers(1 << 30)),
-        commit_interval=float(rng.choice([0.0, 0.002, 0.02, 3600.0])),
-        window_bytes=int(rng.choice([0, 1 << 17, 64 << 20])),
-        operations=int(rng.integers(0, 60)) if closes else None,
-        clears=task.access == "exclusive" and rng.random() < 0.2,
-        longest=int(rng.choice([30, 300, 3000], p=[0.4, 0.5, 0.1])),
-    )
-
-
-class Round(Group):
-    """The processes of one round, from their start to their end."""
-
-    def __init__(self, target: Target, rng: np.random.Generator) -> None:
-        super().__init__(target.task, target.ledger, target.writers)
-        self.rng = rng
+    def play(self) -> None:
+        """Play one round: start writers, wait for the moment, kill all, and compare."""
+        rng = self.rng
+        self.counts = Counter(rounds=1, stores=not self.started)
         self.opened = False
         self.moments = dict.fromkeys(MOMENTS, 0)
         self.lasted = 1e-3  # seconds, the last commit
         self.commits: dict[int, int] = {}  # those under way: when they began
-
-    def run(self) -> None:
-        """Start, wait for the moment, and kill."""
-        rng = self.rng
         moment = str(rng.choice(list(MOMENTS), p=list(MOMENTS.values())))
         nth = int(rng.geometric(0.1)) if moment == "commit" else 1
         for _ in range(1 if self.task.access == "exclusive" else int(rng.integers(2, 4))):
-            self.start(write, random_task(self.task, moment == "closing", rng))
+            self.start(write, self._random_task(closes=moment == "closing"))
         self._listen(PATIENCE, lambda: self.moments[moment] >= nth)
         if self.moments[moment] < nth and not self.faults:
             self.fault("failed", f"nothing was told for {PATIENCE} s")
@@ -102,7 +76,24 @@ class Round(Group):
             self._listen(delay)
             self.kill(number)
             delay = 0.0 if rng.random() < 0.5 else rng.exponential(0.02)
-        self.counts["in a commit"] = bool(self.commits)
+        self.kills -= 1
+        self.counts["in a commit"] += bool(self.commits)
+        if self.path.exists() or self.opened:
+            self.compare(self.path, self.ledger)
+        self.counts["failed"] = min(1, self.counts["failed"])
+
+    def _random_task(self, *, closes: bool) -> Task:
+        """Return what one process is to do."""
+        rng = self.rng
+        return replace(
+            self.task,
+            seed=int(rng.integers(1 << 30)),
+            commit_interval=float(rng.choice([0.0, 0.002, 0.02, 3600.0])),
+            window_bytes=int(rng.choice([0, 1 << 17, 64 << 20])),
+            operations=int(rng.integers(0, 60)) if closes else None,
+            clears=self.task.access == "exclusive" and rng.random() < 0.2,
+            longest=int(rng.choice([30, 300, 3000], p=[0.4, 0.5, 0.1])),
+        )
 
     def _listen(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
         end = time.monotonic() + seconds
@@ -123,19 +114,6 @@ class Round(Group):
         super().note(number, event)
 
 
-def play(target: Target, rng: np.random.Generator) -> tuple[Counter[str], list[str]]:
-    """Play one round; return what was counted, and what was not as it should be, in words."""
-    game = Round(target, rng)
-    game.run()
-    target.writers = game.started
-    path = Path(target.task.path)
-    if path.exists() or game.opened:
-        game.compare(path, game.ledger)
-    game.counts["rounds"] = 1
-    game.counts["failed"] = min(1, game.counts["failed"])
-    return game.counts, game.faults
-
-
 def run(
     rounds: int, seed: int, accesses: tuple[str, ...], durabilities: tuple[str, ...]
 ) -> report.Counts:
@@ -147,16 +125,14 @@ def run(
     with report.kept_place("kill") as place:
         for number in range(rounds):
             kind = kinds[number % len(kinds)]
-            is_new = kind not in targets
-            if is_new:
-                targets[kind] = new_target(place / f"round-{number}", *kind, rng)
+            if kind not in targets:
+                targets[kind] = Target(place / f"round-{number}", *kind, rng)
             target = targets[kind]
-            counted, faults = play(target, rng)
-            counts.add(", ".join(kind), counted + Counter(stores=is_new))
-            target.kills -= 1
-            if faults or target.kills == 0 or number >= rounds - len(kinds):
+            target.play()
+            counts.add(", ".join(kind), target.counts)
+            if target.faults or target.kills == 0 or number >= rounds - len(kinds):
                 when = f": it was found so after round {number}"
-                report.keep_or_remove(Path(target.task.path), faults, when)
+                report.keep_or_remove(target.path, target.faults, when)
                 del targets[kind]
     return counts
 
@@ -164,20 +140,8 @@ def run(
 @click.command()
 @report.number("--rounds", 1000, "A round is one kill of all that write a store.")
 @report.seed("Of what is written, and how long to wait; the moment itself is never the same.")
-@click.option(
-    "--access",
-    type=click.Choice(ACCESSES),
-    multiple=True,
-    default=ACCESSES,
-    help="Of the writers; may be given several times.  [default: all]",
-)
-@click.option(
-    "--durability",
-    type=click.Choice(DURABILITIES),
-    multiple=True,
-    default=DURABILITIES,
-    help="Of the writers; may be given several times.  [default: all]",
-)
+@report.choices("--access", ACCESSES, "Of the writers")
+@report.choices("--durability", DURABILITIES, "Of the writers")
 def main(rounds: int, seed: int, access: tuple[str, ...], durability: tuple[str, ...]) -> None:
     """Kill writers of stores at random moments, reopen, and count what is lost.
 

@@ -28,7 +28,7 @@ from crash import report
 from crash.power_writer import PLANS
 from crash.processes import run_apart
 from crash.recording import Disk, Recording, compile_recorder, record
-from crash.rows import changed_in, columns_of, fingerprint, numbers_from
+from crash.rows import changed_in, extend, fingerprint
 
 DURABILITIES = ("full", "system", "process")
 COLUMNS = ("rounds", "opened sound", "damaged", "by signal", "lost 0", "lost 1", "lost more")
@@ -61,8 +61,7 @@ def examine(path: Path, recording: Recording) -> dict[str, Any]:
         expected = recording.acknowledged(len(recording.events)).get(found["commits"], found)
         if found != expected:
             faults.append(f"commit {found['commits']} has {found}, expected {expected}")
-        width = PLANS[recording.name].width
-        buffer.extend(*columns_of(numbers_from(0, buffer.count, 3), width))
+        extend(buffer, 3, PLANS[recording.name].width)
         buffer.flush()
         buffer.check()
     return {"faults": faults, "commits": found["commits"]}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import diskreplay
-from crash.rows import Buffer, columns_of, fingerprint, numbers_from, rows_of
+from crash.rows import Buffer, extend, fingerprint, numbers_from, rows_of
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ PLANS = {
 def write(buffer: Buffer, plan: Plan, rng: np.random.Generator, acknowledged: int) -> None:
     """Write as the plan says, and acknowledge each commit when it has returned."""
     for _ in range(plan.commits):
-        n = int(rng.integers(1, plan.rows + 1))
-        buffer.extend(*columns_of(numbers_from(0, buffer.count, n), plan.width))
+        extend(buffer, int(rng.integers(1, plan.rows + 1)), plan.width)
         for row in rows_of(numbers_from(0, buffer.count, int(rng.integers(0, 3))), plan.width):
             buffer.push(*row)
         if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):

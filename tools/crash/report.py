@@ -33,6 +33,17 @@ def seed(help: str = "") -> Option:
     return number("--seed", 0, help, least=0)
 
 
+def choices(name: str, known: Sequence[str], help: str) -> Option:
+    """Return an option that takes some of the known words, by default all."""
+    return click.option(
+        name,
+        type=click.Choice(known),
+        multiple=True,
+        default=known,
+        help=f"{help}; may be given several times.  [default: all]",
+    )
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 
 

@@ -106,6 +106,11 @@ def _mixed(numbers: Ints) -> NDArray[np.uint64]:
 # Buffers that one process alone wrote
 
 
+def extend(buffer: Buffer, n: int, width: int) -> None:
+    """Extend a buffer by n rows, whose numbers are their write ids."""
+    buffer.extend(*columns_of(numbers_from(0, buffer.count, n), width))
+
+
 def live_ids(buffer: Buffer) -> Ints:
     """Return the write ids of the live rows."""
     return np.arange(buffer.first, buffer.count)

@@ -13,7 +13,7 @@ from crash.processes import Tell
 from crash.rows import Ints, WrongRead, newest_of, numbers_of
 from crash.writer import Task, stop_on_sigterm
 
-TOLD = 20  # batches
+TOLD = 5  # batches
 
 
 def read(task: Task, tell: Tell) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from diskreplay.buffer.batch import Batch, Draw, Experience, PrioritizedBatch
 from diskreplay.buffer.batches import Batches
 from diskreplay.buffer.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer, open
-from diskreplay.buffer.session import PathLike
 from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "Draw",
     "Estimate",
     "Experience",
-    "PathLike",
     "PrioritizedBatch",
     "PrioritizedReplayBuffer",
     "ReplayBuffer",

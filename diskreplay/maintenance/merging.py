@@ -5,34 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
-from diskreplay.buffer import PathLike, PrioritizedReplayBuffer, ReplayBuffer
-from diskreplay.buffer import open as open_buffer
-from diskreplay.errors import ArgumentError, DamageError, MismatchError, NotLiveError, StorageError
-from diskreplay.maintenance.sources import Progress
-from diskreplay.schema import STANDARD_FIELDS, fields_of
+from diskreplay.aliases import Columns, Ints, PathLike
+from diskreplay.errors import ArgumentError, DamageError, MismatchError, StorageError
+from diskreplay.maintenance.building import StoreBuilder
+from diskreplay.maintenance.sources import Progress, SoundStore
+from diskreplay.sampling import Priorities
+from diskreplay.schema import Schema, fields_of
 from diskreplay.store import (
+    Identity,
     Run,
+    State,
     Store,
-    Transaction,
     beside,
+    complete,
     holds_store,
-    laid_over,
     ours,
     real_path,
+    with_live,
 )
 from diskreplay.validation import checked_capacity, checked_path
 
-Ints = NDArray[np.int64]
-Buffer = ReplayBuffer | PrioritizedReplayBuffer
-
 ORDERS = ("sequence", "interleaved")
-_PART_BYTES = 4 << 20
 
 
 @ours
@@ -49,14 +47,15 @@ def merge(
     The stores must have the same kind and the same fields. Priorities are kept, and the table of
     runs says which run wrote what; write ids begin at 0. Settings are those of the first store, the
     largest priority is the largest of any, annealing and random stream begin anew. The stores are
-    not changed.
+    not changed. Of each, one commit is read, whatever others write meanwhile: until the end they
+    use none of its pages again, so that their files may grow.
 
     Cost: reads, checks and writes each transition once. Memory: 8 bytes a transition with order
     "sequence", 32 with "interleaved".
 
     Raises MismatchError when kinds or fields differ; NotAStoreError, LockedError and DamageError as
-    `open`; StorageError when `out` is in use, the disk refuses, or a writer evicts what is still to
-    be read. At `out` there is nothing then.
+    `open`; StorageError when `out` is in use, or the disk refuses or has too little room. At `out`
+    there is nothing then.
 
     >>> for name in ("runs/left", "runs/right"):
     ...     with ReplayBuffer(capacity=10, path=name) as buffer:
@@ -76,7 +75,7 @@ def merge(
         given = []
     if not given:
         raise ArgumentError("merge() needs a list of the paths of stores, at least one")
-    paths = [*map(checked_path, given)]
+    places = [*map(checked_path, given)]
     if not isinstance(order, str) or order not in ORDERS:
         raise ArgumentError(f"order must be one of {', '.join(ORDERS)} (found {order!r})")
     capacity = None if capacity is None else checked_capacity(capacity)
@@ -84,61 +83,45 @@ def merge(
         raise StorageError(f"{target} holds a store already: choose a new directory")
     with contextlib.ExitStack() as stack:
         sources = []
-        for path in paths:
-            buffer: Buffer = open_buffer(path, access="read", window_bytes=0)
-            stack.callback(buffer.close)
-            sources.append(_Source(buffer))
-        _check_alike([source.buffer for source in sources])
-        total = sum(source.size for source in sources)
-        positions = _positions([source.size for source in sources], order)
-        with beside(target) as place:
-            _fill(place, sources, positions, capacity or max(1, total), progress)
-            _put_runs(place, sources, positions)
-    return min(total, capacity or total)
+        for path in places:
+            store = Store(path)
+            stack.callback(store.close)
+            sources.append(SoundStore(store, stack.enter_context(store.snapshot())))
+        schema = _common_schema(sources)
+        positions = _positions([source.live.size for source in sources], order)
+        total = sum(source.live.size for source in sources)
+        runs = [
+            run.to_plain()
+            for source, of_source in zip(sources, positions, strict=True)
+            for run in _runs_of(source, of_source)
+        ]
+        kind = sources[0].identity.kind
+        identity = Identity(kind, max(1, total) if capacity is None else capacity, str(uuid4()))
+        state = _merged_state(sources, total, len(runs))
+        with beside(target) as place, StoreBuilder(place, identity, state, schema) as builder:
+            done = 0
+            for write_ids in builder.parts():
+                columns, priorities = _rows(sources, positions, write_ids, builder.codec.schema)
+                records = builder.codec.encode_array(columns, int(write_ids[0]))
+                builder.append(write_ids, records, priorities)
+                done += write_ids.size
+                if progress is not None:
+                    progress(done, builder.live.size)
+            builder.finish(runs)
+    return builder.live.size
 
 
-class _Source:
-    """One of the stores, and which transitions of it are taken."""
-
-    def __init__(self, buffer: Buffer) -> None:
-        self.buffer = buffer
-        stats = buffer.stats()
-        self.size: int = stats["size"]
-        self.first: int = stats["count"] - stats["size"]
-        self.runs: list[dict[str, Any]] = stats["runs"]
-        self.largest: float | None = stats.get("max_priority") if self.size else None
-        self.taken = 0
-        self._names = buffer.schema.names if buffer.schema else ()
-
-    def take(self, n: int) -> dict[str, Any]:
-        """Return the next n transitions as arguments of `extend`."""
-        ids = np.arange(self.first + self.taken, self.first + self.taken + n)
-        self.taken += n
-        try:
-            batch = self.buffer.get(ids)
-            names = (f"{name}s" if name in STANDARD_FIELDS else name for name in self._names)
-            columns: dict[str, Any] = dict(zip(names, batch, strict=True))
-            if isinstance(self.buffer, PrioritizedReplayBuffer):
-                columns["priorities"] = self.buffer.priorities(ids)
-        except NotLiveError:
-            raise StorageError(
-                f"{self.buffer.path} was written to, and gave up what was still to be read: "
-                "save() a copy, and merge that"
-            ) from None
-        return columns
-
-
-def _check_alike(buffers: Sequence[Buffer]) -> None:
-    """Raise MismatchError where stores cannot be one."""
-    first = buffers[0]
-    for other in buffers[1:]:
-        if type(other) is not type(first):
+def _common_schema(sources: Sequence[SoundStore]) -> Schema | None:
+    """Return the schema of all stores; raise MismatchError where they cannot be one."""
+    first = sources[0]
+    for other in sources[1:]:
+        if other.identity.kind != first.identity.kind:
             raise MismatchError(
-                f"{other.path} is a {type(other).__name__} (expected {type(first).__name__}, as "
+                f"{other.path} is {other.identity.kind} (expected {first.identity.kind}, as "
                 f"{first.path}): only stores of one kind can be merged; "
                 "diskreplay.convert() makes one of another kind"
             )
-    with_schema = [buffer for buffer in buffers if buffer.schema is not None]
+    with_schema = [source for source in sources if source.schema is not None]
     for other in with_schema[1:]:
         found, expected = fields_of(other.schema or {}), fields_of(with_schema[0].schema or {})
         if found != expected:
@@ -146,6 +129,7 @@ def _check_alike(buffers: Sequence[Buffer]) -> None:
                 f"the fields of {other.path} are {other.schema} (expected {with_schema[0].schema}, "
                 f"as {with_schema[0].path}): only stores of the same fields can be merged"
             )
+    return with_schema[0].schema if with_schema else None
 
 
 def _positions(sizes: Sequence[int], order: str) -> list[Ints]:
@@ -159,83 +143,62 @@ def _positions(sizes: Sequence[int], order: str) -> list[Ints]:
     return np.split(places, np.cumsum(sizes)[:-1])
 
 
-def _fill(
-    place: Path,
-    sources: Sequence[_Source],
-    positions: Sequence[Ints],
-    capacity: int,
-    progress: Progress | None,
-) -> None:
-    """Make a store of the transitions, in the order of their positions."""
-    model = sources[0].buffer
-    schema = next((s.buffer.schema for s in sources if s.buffer.schema is not None), None)
-    settings: dict[str, Any] = dict(model._settings)
-    total = sum(source.size for source in sources)
-    step = max(1, _PART_BYTES // schema.payload_bytes) if schema and schema.payload_bytes else 1024
-    buffer = type(model)(capacity, path=place, schema=schema, window_bytes=0, **settings)
-    try:
-        for low in range(0, total, step):
-            high = min(low + step, total)
-            buffer.extend(**_part(sources, positions, low, high))
-            if progress is not None:
-                progress(high, total)
-        if isinstance(buffer, PrioritizedReplayBuffer):
-            given = [source.largest for source in sources if source.largest is not None]
-            if given:
-                buffer._touch()
-                buffer._sampler.raise_largest(np.array(given, np.float32))
-    finally:
-        buffer._close_at_last()  # nobody could try again
+def _merged_state(sources: Sequence[SoundStore], count: int, runs: int) -> State:
+    """Return the state of a new store: settings, and facts of newer versions, of the first one."""
+    first = sources[0].state
+    largest = [source.state.max_priority for source in sources if source.live.size]
+    plain = {name: fact for name, fact in first.plain.items() if name != "generator"}
+    return State(
+        seed=os.urandom(16),
+        settings=first.settings,
+        count=count,
+        commits=1,
+        runs=runs,
+        max_priority=max((n for n in largest if n is not None), default=None),
+        plain=plain,
+    )
 
 
-def _part(
-    sources: Sequence[_Source], positions: Sequence[Ints], low: int, high: int
-) -> dict[str, Any]:
-    """Return the transitions of the positions [low, high) as arguments of `extend`."""
-    places, parts = [], []
+def _rows(
+    sources: Sequence[SoundStore], positions: Sequence[Ints], write_ids: Ints, schema: Schema
+) -> tuple[Columns, Priorities | None]:
+    """Return the transitions that get these write ids, and their priorities where there are any."""
+    places: list[Ints] = []
+    columns: list[Columns] = []
+    priorities: list[Priorities] = []
     for source, of_source in zip(sources, positions, strict=True):
-        begin, end = np.searchsorted(of_source, [low, high]).tolist()
-        if end > begin:
-            places.append(of_source[begin:end])
-            parts.append(source.take(end - begin))
+        begin, end = np.searchsorted(of_source, [write_ids[0], write_ids[-1] + 1]).tolist()
+        if source.schema is None or begin == end:
+            continue
+        old_ids = source.live.first + np.arange(begin, end)
+        found = dict(zip(source.schema.names, source.columns(old_ids), strict=True))
+        places.append(of_source[begin:end])
+        columns.append([found[name] for name in schema.names])
+        if source.identity.has_priorities:
+            priorities.append(source.priorities(old_ids))
     order = np.argsort(np.concatenate(places))
-    return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+    rows = [np.concatenate(column)[order] for column in zip(*columns, strict=True)]
+    return rows, np.concatenate(priorities)[order] if priorities else None
 
 
-def _put_runs(place: Path, sources: Sequence[_Source], positions: Sequence[Ints]) -> None:
-    """Have the table of runs say who wrote the transitions first."""
-    runs = [
-        run
-        for source, places in zip(sources, positions, strict=True)
-        for run in _runs_of(source, places)
-    ]
-    state = sources[0].buffer._ring.state
-    store = Store(place, access="exclusive", durability="full")
-    try:
-
-        def put(txn: Transaction) -> None:
-            for number, run in enumerate(runs):
-                txn.put_run(number, run)
-            mine = {**txn.meta("state"), "runs": len(runs)}
-            txn.put_meta({"state": laid_over(state, mine)})
-
-        store.commit(put)
-    finally:
-        store.close()
-
-
-def _runs_of(source: _Source, places: Ints) -> Iterator[dict[str, Any]]:
-    for run in source.runs:
+def _runs_of(source: SoundStore, places: Ints) -> Iterator[Run]:
+    """Yield the runs that wrote live transitions, with the places of these in the new store."""
+    first = source.live.first
+    runs = with_live([*map(complete, source.snapshot.runs())], first, source.live.count)
+    for number, plain in enumerate(runs):
         try:
-            Run.parse(0, run)
+            run = Run.parse(number, plain)
         except DamageError:
             continue  # verify tells it; the transitions are what they are
-        if run["live"] is None:
-            continue
-        least, most = run["live"]
+        least, most = plain["live"] or (0, 0)
         if most:
-            begin = max(run["first"] - source.first, 0)
-            end = min(run["end"] - source.first, places.size)
-            span = {"first": int(places[begin]), "end": int(places[end - 1]) + 1, "rows": most}
-            kept = {name: run[name] for name in run if name not in ("live", "rows_least")}
-            yield kept | span | ({"rows_least": least} if least < most else {})
+            begin = max(run.first - first, 0)
+            end = min(run.end - first, places.size)
+            yield replace(
+                run,
+                first=int(places[begin]),
+                end=int(places[end - 1]) + 1,
+                rows=most,
+                rows_least=least if least < most else None,
+                plain={name: plain[name] for name in plain if name not in ("live", "rows_least")},
+            )

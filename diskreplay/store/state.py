@@ -114,9 +114,9 @@ class State:
         run = found.get("run")
         if not isinstance(run, str | bytes):  # bytes in the first version
             raise DamageError("the state does not say which run it is of")
+        sampler = _table("state of the sampler", found.get("sampler"))
         frame, largest = 0, None
         if identity.has_priorities:
-            sampler = _table("state of the sampler", found.get("sampler"))
             frame = _count("state", "batches (frame)", sampler.get("frame"))
             largest = sampler.get("max_priority")
             if largest is not None and not (

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampling": set(),
     "store": {"lmdbfile", "records", "sampling", "schema"},
     "buffer": {"records", "sampling", "schema", "store"},
-    "maintenance": {"buffer", "lmdbfile", "records", "sampling", "schema", "store"},
+    "maintenance": {"lmdbfile", "records", "sampling", "schema", "store"},
 }
 GROUND_MAY_IMPORT = {
     "errors": set(),

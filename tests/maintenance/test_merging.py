@@ -16,6 +16,7 @@ import stores
 from common import columns, contents, numbers_of
 from hypothesis import example, given, settings
 from kills import at_each_step, at_random
+from others import Other
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -148,6 +149,26 @@ def test_an_empty_store_takes_the_fields_of_the_others(tmp_path: Path) -> None:
     assert diskreplay.merge([tmp_path / "empty", a], tmp_path / "out") == 300
     assert diskreplay.merge([tmp_path / "empty"], tmp_path / "nothing") == 0
     assert diskreplay.verify(tmp_path / "nothing") == []
+
+
+def test_one_commit_is_read_whatever_a_writer_evicts_meanwhile(
+    tmp_path: Path, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diskreplay.maintenance.building._PART_BYTES", 5000)
+    path = stores.prioritized(tmp_path / "b")
+    before = stores.told(path)
+    other.open(1100)
+    steps = []
+
+    def write(done: int, total: int) -> None:
+        steps.append(done)
+        other.extend(1350 + 300 * len(steps), 300)
+        other.flush()
+
+    assert diskreplay.merge([path], tmp_path / "out", progress=write) == 350
+    assert len(steps) > 4  # so that all that is merged was evicted before the end
+    assert diskreplay.verify(path) == diskreplay.verify(tmp_path / "out") == []
+    assert stores.told(tmp_path / "out")[1:3] == before[1:3]
 
 
 def test_a_kill_at_each_step_leaves_a_whole_store_or_none(tmp_path: Path) -> None:

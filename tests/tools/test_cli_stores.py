@@ -304,13 +304,13 @@ def test_ctrl_c_leaves_nothing_half_done(tmp_path: Path) -> None:
     a = stores.uniform(tmp_path / "a")
     code = """
 import os, signal, sys
-import diskreplay.maintenance.merging
+from diskreplay.maintenance.building import StoreBuilder
 from diskreplay_tools.cli import main
-put_runs = diskreplay.maintenance.merging._put_runs
+finish = StoreBuilder.finish
 def interrupted(*arguments):
-    put_runs(*arguments)
+    finish(*arguments)
     os.kill(os.getpid(), signal.SIGINT)
-diskreplay.maintenance.merging._put_runs = interrupted
+StoreBuilder.finish = interrupted
 main(sys.argv[1:], prog_name="diskreplay")
 """
     done = subprocess.run(

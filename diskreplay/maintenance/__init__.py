@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.merging import merge
 from diskreplay.maintenance.repairing import Repair, repair
 from diskreplay.maintenance.rewriting import Rewritten, compact, convert, resize
@@ -10,6 +11,7 @@ from diskreplay.maintenance.verification import verify
 __all__ = [
     "Repair",
     "Rewritten",
+    "StoreBuilder",
     "compact",
     "convert",
     "merge",

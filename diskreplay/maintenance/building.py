@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from diskreplay.aliases import Array, Ints
+from diskreplay.aliases import Columns, Ints
 from diskreplay.errors import StorageError
 from diskreplay.live_range import BLOCK_SLOTS, block_span, blocks_in
+from diskreplay.maintenance.sources import Progress, SoundStore
 from diskreplay.records import ALONE, BLOCK_BYTES, Codec, new_grouping, schema_facts, tree_bytes
 from diskreplay.sampling import (
     DEFAULTS,
@@ -28,7 +30,7 @@ from diskreplay.sampling import (
     new_generator,
 )
 from diskreplay.schema import Schema
-from diskreplay.store import Identity, Snapshot, State, Store, Transaction, make_known
+from diskreplay.store import Identity, Run, Snapshot, State, Store, Transaction, make_known
 from diskreplay.wording import human
 
 if TYPE_CHECKING:
@@ -39,38 +41,63 @@ _OTHER_BYTES = 1 << 20  # of the data file: facts, runs, and pages that commits 
 
 
 class StoreBuilder:
-    """A new store that is being written, from its identity to its state::
+    """A new store that is being written, from its identity to its state.
 
-        with StoreBuilder(place, identity, state, schema) as builder:
+    A sketch, with a store that is read::
+
+        with StoreBuilder(place, identity, state, source.schema) as builder:
             for write_ids in builder.parts():
-                builder.append(write_ids, records_of(write_ids), priorities_of(write_ids))
+                builder.append(write_ids[0], source.records(write_ids))
             builder.finish(runs)
 
-    place:   a path where there is nothing, best that of `beside`
-    state:   its counts say which write ids will be live; the largest priority follows those of rows
-    schema:  None where nothing was ever pushed
+    place:     a path where there is nothing, best that of `beside`
+    state:     its counts say which write ids will be live; its largest priority follows the rows
+    schema:    None where nothing was ever pushed
+    progress:  called with transitions done and in all, after each commit
     """
 
-    codec: Codec  # where there is a schema
-
     def __init__(
-        self, place: Path, identity: Identity, state: State, schema: Schema | None
+        self,
+        place: Path,
+        identity: Identity,
+        state: State,
+        schema: Schema | None,
+        progress: Progress | None = None,
     ) -> None:
         if identity.has_priorities:  # an ArgumentError if memory has no room for its priorities
             usual: dict[str, Any] = dict(DEFAULTS)
             PrioritizedSampler(identity.capacity, **usual)
+        self.identity = identity
         self.live = state.live(identity.capacity)
-        self.identity, self._state = identity, state
-        self._place = place
-        self._schema = schema
+        self._place, self._state, self._schema = place, state, schema
+        self._progress, self._done = progress, 0
+        self._last_block = -1, np.zeros(0, np.float32)
         self._grouping = ALONE
         if schema is not None:
-            self.codec = Codec(schema)
+            self._codec = Codec(schema)
             self._grouping = new_grouping(schema)
-        self._last_block = -1, np.zeros(0, np.float32)
         self._check_room()
         Store.create(place, identity.to_plain(), {})
         self._store = Store(place, access="exclusive", durability="process")
+
+    @classmethod
+    def like(
+        cls,
+        model: Path,
+        place: Path,
+        count: int,
+        max_priority: float | None,
+        progress: Progress | None,
+    ) -> Self:
+        """Return a builder with the kind, capacity, settings and fields of an empty store."""
+        store = Store(model)
+        try:
+            with store.snapshot() as snapshot:
+                source = SoundStore(store, snapshot)
+        finally:
+            store.close()
+        state = replace(source.state, count=count, max_priority=max_priority)
+        return cls(place, source.identity, state, source.schema, progress)
 
     def __enter__(self) -> Self:
         return self
@@ -84,11 +111,22 @@ class StoreBuilder:
         for span in sorted(self.live.spans(rows), key=lambda span: span.start):
             yield self.live.newest_ids(np.arange(span.start, span.stop))
 
-    def append(
-        self, write_ids: Ints, records: list[bytes] | Array, priorities: Priorities | None = None
+    def append_rows(
+        self, first: int, columns: Columns, priorities: Priorities | None = None
     ) -> None:
-        """Commit the records of one of the `parts`, with priorities where the store has them."""
-        first = int(write_ids[0])
+        """Commit what `append` does, given as columns of the schema's types."""
+        self.append(first, self._codec.encode_array(columns, first), priorities)
+
+    def append(
+        self,
+        first: int,
+        records: Sequence[bytes] | NDArray[np.uint8],
+        priorities: Priorities | None = None,
+    ) -> None:
+        """Commit records of write ids from `first` on, with priorities where the store has them.
+
+        Calls are in the order of slots, best with all of one of the `parts`.
+        """
         blocks: Mapping[int, bytes] = {}
         if priorities is not None:
             blocks = self._blocks(first % self.live.capacity, priorities)
@@ -99,21 +137,28 @@ class StoreBuilder:
             txn.put_records(self.live.capacity, first, records, self._grouping)
             txn.put_blocks(blocks)
 
-        size = write_ids.size * self._grouping.record_bytes + len(blocks) * BLOCK_BYTES
+        size = len(records) * self._grouping.record_bytes + len(blocks) * BLOCK_BYTES
         self._store.commit(put, size)
+        self._done += len(records)
+        if self._progress is not None:
+            self._progress(self._done, self.live.size)
 
     def finish(
         self,
-        runs: Sequence[Mapping[str, Any]],
+        runs: Sequence[Mapping[str, Any]] | None = None,
         facts: Mapping[str, Any] | None = None,
         others: Snapshot | None = None,
     ) -> None:
         """Commit all that is not rows, and close the store with everything on the disk.
 
-        runs:    descriptions of the runs that wrote the rows
+        runs:    descriptions of the runs that wrote the rows; None is one run, of this process
         facts:   those of another store, to keep what a newer version has put there
         others:  the snapshot of another store, to keep the databases of a newer version
         """
+        if runs is None:
+            run = replace(Run.new(self.live.first), end=self.live.count, rows=self.live.size)
+            self._state = replace(self._state, commits=1, runs=1, run=run.id)
+            runs = [run.to_plain()]
         kept = {name: fact for name, fact in (facts or {}).items() if name != "identity"}
         if self._schema is not None:
             new = schema_facts(self._schema, self._grouping)
@@ -124,8 +169,8 @@ class StoreBuilder:
         )  # until buffers draw by number
 
         def put(txn: Transaction) -> None:
-            for number, run in enumerate(runs):
-                txn.put_run(number, run)
+            for number, description in enumerate(runs):
+                txn.put_run(number, description)
             txn.put_meta({**kept, "state": state})
             if others is not None:
                 txn.put_others(others)

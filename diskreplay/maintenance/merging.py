@@ -98,15 +98,13 @@ def merge(
         kind = sources[0].identity.kind
         identity = Identity(kind, max(1, total) if capacity is None else capacity, str(uuid4()))
         state = _merged_state(sources, total, len(runs))
-        with beside(target) as place, StoreBuilder(place, identity, state, schema) as builder:
-            done = 0
+        with (
+            beside(target) as place,
+            StoreBuilder(place, identity, state, schema, progress) as builder,
+        ):
             for write_ids in builder.parts():
-                columns, priorities = _rows(sources, positions, write_ids, builder.codec.schema)
-                records = builder.codec.encode_array(columns, int(write_ids[0]))
-                builder.append(write_ids, records, priorities)
-                done += write_ids.size
-                if progress is not None:
-                    progress(done, builder.live.size)
+                columns, priorities = _rows(sources, positions, write_ids)
+                builder.append_rows(int(write_ids[0]), columns, priorities)
             builder.finish(runs)
     return builder.live.size
 
@@ -160,9 +158,13 @@ def _merged_state(sources: Sequence[SoundStore], count: int, runs: int) -> State
 
 
 def _rows(
-    sources: Sequence[SoundStore], positions: Sequence[Ints], write_ids: Ints, schema: Schema
+    sources: Sequence[SoundStore], positions: Sequence[Ints], write_ids: Ints
 ) -> tuple[Columns, Priorities | None]:
-    """Return the transitions that get these write ids, and their priorities where there are any."""
+    """Return the transitions that get these write ids, and their priorities where there are any.
+
+    The fields are in the order of the first store that has any.
+    """
+    names = next(source.schema.names for source in sources if source.schema)
     places: list[Ints] = []
     columns: list[Columns] = []
     priorities: list[Priorities] = []
@@ -173,7 +175,7 @@ def _rows(
         old_ids = source.live.first + np.arange(begin, end)
         found = dict(zip(source.schema.names, source.columns(old_ids), strict=True))
         places.append(of_source[begin:end])
-        columns.append([found[name] for name in schema.names])
+        columns.append([found[name] for name in names])
         if source.identity.has_priorities:
             priorities.append(source.priorities(old_ids))
     order = np.argsort(np.concatenate(places))

@@ -18,7 +18,6 @@ from diskreplay.maintenance.salvage import Salvage
 from diskreplay.maintenance.sources import Progress
 from diskreplay.maintenance.verification import verify
 from diskreplay.store import (
-    Run,
     State,
     beside,
     holds_store,
@@ -128,19 +127,14 @@ def _write(found: Salvage, place: Path, progress: Progress | None) -> int:
     if found.state is None and known.any():
         state = replace(state, max_priority=float(priorities[known].max()))
     priorities[~known] = 1.0 if state.max_priority is None else state.max_priority
-    run = replace(Run.new(begin), end=end, rows=n)
-    state = replace(state, count=end, start=begin, commits=1, runs=1, run=run.id)
+    state = replace(state, count=end, start=begin)
     identity = replace(found.identity, uuid=str(uuid4()), plain={})
-    is_prioritized = identity.has_priorities
-    done = 0
-    with StoreBuilder(place, identity, state, found.schema) as builder:
+    has_priorities = identity.has_priorities
+    with StoreBuilder(place, identity, state, found.schema, progress) as builder:
         for write_ids in builder.parts():
             low = int(write_ids[0]) - begin
             high = low + write_ids.size
-            records = builder.codec.encode_array(found.columns(low, high), begin + low)
-            builder.append(write_ids, records, priorities[low:high] if is_prioritized else None)
-            done += write_ids.size
-            if progress is not None:
-                progress(done, n)
-        builder.finish([run.to_plain()])
-    return int(np.count_nonzero(~known)) if is_prioritized else 0
+            given = priorities[low:high] if has_priorities else None
+            builder.append_rows(begin + low, found.columns(low, high), given)
+        builder.finish()
+    return int(np.count_nonzero(~known)) if has_priorities else 0

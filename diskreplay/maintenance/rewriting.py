@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from diskreplay.aliases import PathLike
+from diskreplay.aliases import Ints, PathLike
 from diskreplay.errors import (
     ArgumentError,
     DiskReplayError,
@@ -32,7 +32,7 @@ from diskreplay.errors import (
 )
 from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.sources import Progress, SoundStore
-from diskreplay.sampling import DEFAULTS, PrioritizedSampler
+from diskreplay.sampling import DEFAULTS, Priorities, PrioritizedSampler
 from diskreplay.store import (
     ALONE,
     DATA,
@@ -192,8 +192,15 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
             live = state.live(identity.capacity)
             _check_owner(path)
             with _failing_as(path), work_directory(path, _NEW) as hidden:
-                with StoreBuilder(hidden / "store", identity, state, source.schema) as builder:
-                    _copy(source, builder, progress)
+                with StoreBuilder(
+                    hidden / "store", identity, state, source.schema, progress
+                ) as builder:
+                    for write_ids in builder.parts():
+                        builder.append(
+                            int(write_ids[0]),
+                            source.records(write_ids),
+                            _priorities(source, identity, write_ids),
+                        )
                     builder.finish(snapshot.runs(), source.facts, others=snapshot)
                 if store.format < FORMAT:
                     raise_format(path)
@@ -203,19 +210,11 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
         store.close()
 
 
-def _copy(source: SoundStore, builder: StoreBuilder, progress: Progress | None) -> None:
-    """Copy records under their write ids, with priorities where the new store has them."""
-    done = 0
-    for write_ids in builder.parts():
-        priorities = None
-        if builder.identity.has_priorities:
-            priorities = np.full(write_ids.size, _PRIORITY, np.float32)
-            if source.identity.has_priorities:
-                priorities = source.priorities(write_ids)
-        builder.append(write_ids, source.records(write_ids), priorities)
-        done += write_ids.size
-        if progress is not None:
-            progress(done, builder.live.size)
+def _priorities(source: SoundStore, identity: Identity, write_ids: Ints) -> Priorities | None:
+    """Return the priorities that transitions have in the new store, None where it has none."""
+    if identity.has_priorities and source.identity.has_priorities:
+        return source.priorities(write_ids)
+    return np.full(write_ids.size, _PRIORITY, np.float32) if identity.has_priorities else None
 
 
 @contextlib.contextmanager

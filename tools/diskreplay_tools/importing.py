@@ -14,6 +14,8 @@ import click
 import numpy as np
 
 import diskreplay
+from diskreplay.maintenance import StoreBuilder
+from diskreplay.sampling import checked_priorities
 from diskreplay.schema import infer_schema
 from diskreplay.store import beside, real_path
 from diskreplay.wording import count_of
@@ -94,13 +96,17 @@ def import_(
         rows = next(iter(fields.values())).rows if fields else 0
         capacity = capacity or says.get("capacity") or max(1, rows)
         schema = _schema(found, fields, dtypes)
-        with (
-            beside(place) as hidden,
-            _new_buffer(hidden, kind, capacity, schema, says, path) as buffer,
-        ):
-            _fill(buffer, found, fields)
-            _raise_largest(buffer, says)
-            size = len(buffer)
+        size = min(rows, capacity) if schema is not None else 0
+        with beside(place) as hidden:
+            _new_buffer(hidden, kind, capacity, schema, says, path).close()
+            model = hidden.rename(hidden.with_name("model"))
+            with (
+                progress("import") as show,
+                StoreBuilder.like(model, hidden, size, _largest(says, size), show) as builder,
+            ):
+                if schema is not None:
+                    _fill(builder, found, fields, schema)
+                builder.finish()
     if rows > size:
         tell(
             f"left out the first {count_of(rows - size, 'row')}: the capacity is {capacity:,}",
@@ -303,45 +309,43 @@ def _new_buffer(
     return buffer
 
 
-def _fill(buffer: Buffer, found: Source, fields: Mapping[str, Column]) -> None:
-    """Push the last rows, as many as there is room for."""
+def _fill(
+    builder: StoreBuilder,
+    found: Source,
+    fields: Mapping[str, Column],
+    schema: diskreplay.Schema,
+) -> None:
+    """Append the last rows, as many as there is room for."""
     columns = list(fields.values())
-    schema = buffer.schema
-    rows = columns[0].rows if schema is not None else 0
-    at = skip = max(0, rows - buffer.capacity)
-    with progress("import") as show:
-        for table in found.tables(columns, skip, rows_in_chunk(columns)) if rows else ():
-            values = {name: table[column.name] for name, column in fields.items()}
-            n = len(values["state"])
-            for name in _NUMBERS:
-                if schema is not None and not schema[name].shape:
-                    values[name] = values[name].reshape(n)
-            arguments = {f"{name}s": values.pop(name) for name in STANDARD}
-            if _PRIORITY in values:
-                arguments["priorities"] = values.pop(_PRIORITY)
-            try:
-                buffer.extend(**arguments, **values)
-            except (diskreplay.SchemaError, diskreplay.PriorityError) as error:
-                told = str(error).replace("schema= can", "--field FIELD=COLUMN:DTYPE can")
-                raise click.ClickException(
-                    f"{found.path}, rows {at:,} to {at + n - 1:,}: {told}"
-                ) from None
-            at += n
-            show(at - skip, rows - skip)
+    rows = columns[0].rows
+    at = skip = rows - builder.live.size
+    for table in found.tables(columns, skip, rows_in_chunk(columns)) if rows else ():
+        values = {name: table[column.name] for name, column in fields.items()}
+        n = len(values["state"])
+        for name in _NUMBERS:
+            if not schema[name].shape:
+                values[name] = values[name].reshape(n)
+        priorities = None
+        try:
+            if builder.identity.has_priorities:
+                priorities = checked_priorities(values.pop(_PRIORITY, np.ones(n)), n)
+            standard = [values.pop(name) for name in STANDARD]
+            accepted = schema.accept_arrays(standard, values)
+        except (diskreplay.SchemaError, diskreplay.PriorityError) as error:
+            told = str(error).replace("schema= can", "--field FIELD=COLUMN:DTYPE can")
+            raise click.ClickException(
+                f"{found.path}, rows {at:,} to {at + n - 1:,}: {told}"
+            ) from None
+        builder.append_rows(at - skip, accepted, priorities)
+        at += n
     if at < rows:
         raise click.ClickException(
             f"{found.path} is damaged: it ends after {at:,} rows (expected {rows:,})"
         )
 
 
-def _raise_largest(buffer: Buffer, says: Mapping[str, Any]) -> None:
-    """Have the largest priority so far be that of the exported store, as new transitions get it."""
+def _largest(says: Mapping[str, Any], rows: int) -> float | None:
+    """Return the largest priority so far in the exported store, which new transitions get."""
     largest = number_of(says.get("max_priority"))
-    if not isinstance(buffer, diskreplay.PrioritizedReplayBuffer) or not len(buffer):
-        return
     most = float(np.finfo(np.float32).max)
-    if type(largest) is float and 0 <= largest <= most and largest > buffer.max_priority:
-        newest = [buffer.count - 1]
-        own = buffer.priorities(newest)
-        buffer.update_priorities(newest, [largest])
-        buffer.update_priorities(newest, own)
+    return largest if rows and type(largest) is float and 0 <= largest <= most else None

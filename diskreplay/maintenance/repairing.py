@@ -77,7 +77,7 @@ def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -
     own. Priorities that cannot be read become the largest so far. The table of runs begins anew.
 
     Cost: as `verify`, twice, and once more to write; where transitions are missing, it also looks
-    through the whole file. Memory: 40 bytes a transition, and what the new buffer takes.
+    through the whole file. Memory: 40 bytes a transition, and 50 MB.
 
     Raises DamageError when nothing says what kind of buffer it was or what its fields are, and
     FormatVersionError for a store that this version does not know; NotAStoreError and LockedError

@@ -92,9 +92,8 @@ def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
     in it for later. Nothing else changes: a run goes on as it would have. It reads and checks every
     record. A kill at any moment leaves the old store or the new one, whole.
 
-    Cost: reads and writes what is live, about 3 seconds for a million transitions
-    of 500 bytes, and needs the disk space of a second
-    data file meanwhile. Memory: 8 bytes a slot in use where it is prioritized, and 50 MB.
+    Cost: reads and writes what is live, about 3 seconds for a million transitions of 500 bytes, and
+    needs the disk space of a second data file meanwhile. Memory: 50 MB.
 
     Raises LockedError, naming them, when others have the store open; DamageError when something in
     it is damaged (`repair` copies the rest); StorageError when the disk has too little room.

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from children import in_child
-from common import columns, contents, numbers_of
+from common import contents, numbers_of
+from kills import at_each_step
 from stores import (
     PAGE,
     change,
@@ -32,49 +29,77 @@ import diskreplay
 from diskreplay import DamageError, PrioritizedReplayBuffer, ReplayBuffer, repair, verify
 from diskreplay.lmdbfile.pages import DataFile
 from diskreplay.lmdbfile.walk import Walk
+from diskreplay.maintenance.sources import SoundStore
+from diskreplay.store.store import Store
 
+Buffer = ReplayBuffer | PrioritizedReplayBuffer
 MAKERS = [uniform, prioritized, large, packed, packed_pages]
 
 
-def live_records(store: Path) -> dict[int, bytes]:
+@contextlib.contextmanager
+def source_of(path: Path) -> Iterator[SoundStore]:
+    store = Store(path)
+    try:
+        with store.snapshot() as snapshot:
+            yield SoundStore(store, snapshot)
+    finally:
+        store.close()
+
+
+def live_records(path: Path) -> dict[int, bytes]:
     """The record of every live write id."""
-    with diskreplay.open(store, access="read") as buffer:
-        first, count, capacity = buffer._ring.first, buffer.count, buffer.capacity
-        with buffer._store.snapshot() as snapshot:
-            ids = np.arange(first, count)
-            records = map(bytes, snapshot.records(ids % capacity, buffer._ring._packing))
-            return dict(zip(ids.tolist(), records, strict=True))
+    with source_of(path) as source:
+        ids = np.arange(source.live.first, source.live.count)
+        return dict(zip(ids.tolist(), source.records(ids), strict=True))
 
 
-def priority(write_id: int) -> np.float32:
-    return np.float32(
-        write_id / 7 if write_id < 1000 else (write_id - 1000) / 3
-    )  # as `prioritized` gives them
+def another_record(path: Path, write_id: int) -> bytes:
+    """A sound record of zeros under a write id."""
+    with source_of(path) as source:
+        fields = source.codec.schema.fields
+        zeros = [np.zeros((1, *field.shape), field.dtype) for field in fields]
+        return source.codec.encode(zeros, write_id)[0]
 
 
-def rows_of(buffer: ReplayBuffer | PrioritizedReplayBuffer) -> list[int]:
-    """The numbers of all transitions, each of which is checked to be whole."""
-    ids = np.arange(buffer.count - len(buffer), buffer.count)
-    batch = buffer.get(ids) if ids.size else None
-    if batch is None:
-        return []
-    width = batch.states.shape[1]
-    if width > 3:
-        np.testing.assert_array_equal(batch.states, batch.next_states)
-        np.testing.assert_array_equal(batch.states[:, 0], np.rint(batch.rewards * 8) * width)
-        return [int(number) for number in np.rint(batch.rewards * 8)]
-    return [int(number) for number in numbers_of(batch)]
-
-
-def free_pages(store: Path) -> list[int]:
-    """The pages of a sound store that are free."""
-    file = DataFile(os.open(store / "data.mdb", os.O_RDONLY))
+@contextlib.contextmanager
+def walk_of(path: Path) -> Iterator[Walk]:
+    file = DataFile(os.open(path / "data.mdb", os.O_RDONLY))
     try:
         walk = Walk(file, file.metas()[0][0])
         walk.collect_free()
-        return [int(page) for page in np.flatnonzero(walk.free)]
+        yield walk
     finally:
         file.close()
+
+
+def free_pages(path: Path) -> list[int]:
+    """The pages of a sound store that are free."""
+    with walk_of(path) as walk:
+        return [int(page) for page in np.flatnonzero(walk.free)]
+
+
+def put_page(content: bytearray, page: int, new: bytes) -> None:
+    end = min(len(content), (page + 1) * PAGE)
+    content[page * PAGE : end] = new[: end - page * PAGE]
+
+
+def priority(write_id: int) -> np.float32:
+    """The priority that `prioritized` gives."""
+    return np.float32(write_id / 7 if write_id < 1000 else (write_id - 1000) / 3)
+
+
+def rows_of(buffer: Buffer) -> list[int]:
+    """The numbers of all transitions, each of which is checked to be whole."""
+    ids = np.arange(buffer.first, buffer.count)
+    if not ids.size:
+        return []
+    batch = buffer.get(ids)
+    width = batch.states.shape[1]
+    if width == 3:
+        return [int(number) for number in numbers_of(batch)]
+    np.testing.assert_array_equal(batch.states, batch.next_states)
+    np.testing.assert_array_equal(batch.states[:, 0], np.rint(batch.rewards * 8) * width)
+    return [int(number) for number in np.rint(batch.rewards * 8)]
 
 
 def check_repair(damaged: Path, out: Path, live: dict[int, bytes], free: Iterable[int] = ()) -> str:
@@ -85,7 +110,7 @@ def check_repair(damaged: Path, out: Path, live: dict[int, bytes], free: Iterabl
     before = contents(damaged)
     content = bytearray(before["data.mdb"])
     for page in free:
-        content[page * PAGE : (page + 1) * PAGE] = bytes(len(content[page * PAGE :][:PAGE]))
+        put_page(content, page, bytes(PAGE))
     readable = [write_id for write_id, record in live.items() if record in content]
     done = repair(damaged, out)
     said = " ".join(done.faults)
@@ -105,20 +130,16 @@ def check_repair(damaged: Path, out: Path, live: dict[int, bytes], free: Iterabl
         assert not lost & set(found)
         if found:
             assert buffer.count == found[-1] + 1
-        if isinstance(buffer, PrioritizedReplayBuffer) and found:
-            got = buffer._sampler.live_priorities(buffer.count - len(found), buffer.count)
-            expected = np.array([priority(number) for number in found])
-            assert np.count_nonzero(got != expected) <= done.priorities_lost
-            assert (got[got != expected] == buffer.max_priority).all()
-        if found:
             buffer.sample(min(8, len(found)))
-        buffer.push(**{k: v[0] for k, v in one_more(buffer).items()})
+            if isinstance(buffer, PrioritizedReplayBuffer):
+                got = buffer.priorities(np.arange(buffer.first, buffer.count))
+                wrong = got != np.array([priority(number) for number in found])
+                assert np.count_nonzero(wrong) <= done.priorities_lost
+                assert (got[wrong] == buffer.max_priority).all()
+        assert buffer.schema is not None
+        zeros = {f.name: np.zeros(f.shape, f.dtype) for f in buffer.schema.fields}
+        buffer.push(**zeros)  # type: ignore[arg-type]
     return str(done)
-
-
-def one_more(buffer: ReplayBuffer | PrioritizedReplayBuffer) -> dict[str, np.ndarray]:
-    assert buffer.schema is not None
-    return {f.name: np.zeros((1, *f.shape), f.dtype) for f in buffer.schema.fields}
 
 
 @pytest.mark.parametrize("make", [*MAKERS, empty])
@@ -132,53 +153,35 @@ def test_a_sound_store_is_copied_whole(make: Callable[[Path], Path], tmp_path: P
     assert str(done) == f"copied all transitions of a sound store: {done.copied}"
     assert verify(tmp_path / "out") == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "s"]
+    kept = ["kind", "size", "capacity", "count", "schema", "stale_updates", "durability"]
     with diskreplay.open(store) as old, diskreplay.open(tmp_path / "out") as new:
-        assert done.copied == len(old) == len(new)
-        for name in ("count", "capacity", "schema", "_settings"):
-            assert getattr(old, name) == getattr(new, name)
-        assert old._sampler.state() == new._sampler.state()
-        assert old._contents.stale == new._contents.stale
+        if isinstance(old, PrioritizedReplayBuffer):
+            kept += ["alpha", "beta_end", "epsilon", "beta", "frame", "max_priority"]
+        one, other = old.stats(), new.stats()
+        assert [one[name] for name in kept] == [other[name] for name in kept]
+        assert [(run["first"], run["end"]) for run in other["runs"]] == [(old.first, old.count)]
         assert old._store.identity["uuid"] != new._store.identity["uuid"]
-        for one, two in zip(old, new, strict=True):
-            for a, b in zip(one, two, strict=True):
-                assert np.array_equal(a, b)
         for _ in range(3 if len(old) else 0):
-            for a, b in zip(old.sample(8), new.sample(8), strict=True):
-                assert np.array_equal(a, b)
+            for a, b in zip([*old, *old.sample(8)], [*new, *new.sample(8)], strict=True):
+                assert all(map(np.array_equal, a, b))
 
 
-@pytest.mark.parametrize("make", MAKERS)
-def test_any_page_may_be_lost(make: Callable[[Path], Path], tmp_path: Path, long: bool) -> None:
-    store = make(tmp_path / "s")
-    data = store / "data.mdb"
-    content = data.read_bytes()
-    live, free = live_records(store), free_pages(store)
+def bad_pages(content: bytes, long: bool) -> Iterator[bytes]:
+    """The file with one page that is zeroed, random or another one."""
     generator = np.random.default_rng(3)
     pages = len(content) // PAGE
-    whole = 0
     chosen = generator.choice(np.arange(2, pages), min(8, pages - 2), replace=False).tolist()
     for page in range(pages) if long else [0, 1, *chosen]:
-        at = page * PAGE
         other = int(generator.integers(0, pages)) * PAGE
         bads = [bytes(PAGE), generator.bytes(PAGE), content[other : other + PAGE]]
-        for number, bad in enumerate(bads if long else bads[page % 3 : page % 3 + 1]):
-            data.write_bytes(content[:at] + bad + content[at + PAGE :])
-
-            def try_it(out: Path = tmp_path / f"out-{page}-{number}") -> str:
-                return check_repair(store, out, live, free)
-
-            outcome = in_child(try_it)
-            assert not outcome.failure, (page, number, outcome.failure)
-            whole += "lost" not in outcome.value or "lost: 0;" in outcome.value
-    assert whole > 1
+        for bad in bads if long else bads[page % 3 : page % 3 + 1]:
+            spoilt = bytearray(content)
+            put_page(spoilt, page, bad)
+            yield bytes(spoilt)
 
 
-@pytest.mark.parametrize("make", MAKERS)
-def test_flipped_bits(make: Callable[[Path], Path], tmp_path: Path, long: bool) -> None:
-    store = make(tmp_path / "s")
-    data = store / "data.mdb"
-    content = data.read_bytes()
-    live, free = live_records(store), free_pages(store)
+def flipped_bits(content: bytes, long: bool) -> Iterator[bytes]:
+    """The file with one to three bits that are others."""
     generator = np.random.default_rng(5)
     for number in range(1000 if long else 12):
         flipped = bytearray(content)
@@ -187,13 +190,28 @@ def test_flipped_bits(make: Callable[[Path], Path], tmp_path: Path, long: bool) 
             if number % 2:
                 at = at // PAGE * PAGE + at % 160  # where the structure is
             flipped[at] ^= 1 << int(generator.integers(0, 8))
-        data.write_bytes(flipped)
+        yield bytes(flipped)
 
-        def try_it(out: Path = tmp_path / f"out-{number}") -> str:
-            return check_repair(store, out, live, free)
 
-        outcome = in_child(try_it)
+@pytest.mark.parametrize("spoilt", [bad_pages, flipped_bits])
+@pytest.mark.parametrize("make", MAKERS)
+def test_pages_and_bits_may_be_lost(
+    make: Callable[[Path], Path],
+    spoilt: Callable[[bytes, bool], Iterator[bytes]],
+    tmp_path: Path,
+    long: bool,
+) -> None:
+    store = make(tmp_path / "s")
+    data = store / "data.mdb"
+    live, free = live_records(store), free_pages(store)
+    whole = 0
+    for number, content in enumerate(spoilt(data.read_bytes(), long)):
+        data.write_bytes(content)
+        out = tmp_path / f"out-{number}"
+        outcome = in_child(lambda out=out: check_repair(store, out, live, free))  # type: ignore[misc]
         assert not outcome.failure, (number, outcome.failure)
+        whole += "lost" not in outcome.value or "lost: 0;" in outcome.value
+    assert whole > 1
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -285,7 +303,7 @@ def test_lost_priorities_become_the_largest(tmp_path: Path) -> None:
     assert "with a lost priority: 250; faults of the store: 1" in str(done)
     with diskreplay.open(tmp_path / "out") as buffer:
         assert isinstance(buffer, PrioritizedReplayBuffer)
-        got = buffer._sampler.live_priorities(1000, 1350)
+        got = buffer.priorities(np.arange(1000, 1350))
         assert buffer.max_priority == priority(1349)
         np.testing.assert_array_equal(got[:100], [priority(i) for i in range(1000, 1100)])
         assert (got[100:] == priority(1349)).all()
@@ -298,12 +316,7 @@ def test_records_of_replaced_pages_are_not_taken(tmp_path: Path) -> None:
     data = store / "data.mdb"
     content = bytearray(data.read_bytes())
     write_id = next(i for i, record in live.items() if content.count(record) == 1)
-    with diskreplay.open(store) as buffer:
-        assert buffer.schema is not None
-        values = {name.removesuffix("s"): value for name, value in columns(9, 1).items()}
-        other = buffer._ring._codec.encode(
-            buffer.schema.accept_columns(values.values(), {}), write_id
-        )[0]
+    other = another_record(store, write_id)
     content[content.index(live[write_id]) + 30] ^= 1
     at = free_pages(store)[0] * PAGE + 16
     content[at : at + len(other)] = other
@@ -316,15 +329,12 @@ def test_records_on_several_pages_are_found_without_their_tree(tmp_path: Path) -
     """They begin anywhere in a value, so also those are found whose value begins in a lost page."""
     store = packed_pages(tmp_path / "s")
     live, free = live_records(store), free_pages(store)
-    file = DataFile(os.open(store / "data.mdb", os.O_RDONLY))
-    walk = Walk(file, file.metas()[0][0])
-    walk.collect_free()
-    tree = walk.trees()[b"transitions"]
-    begins = [at // PAGE for _, at, _ in walk.numbered(b"transitions", tree)]
-    file.close()
+    with walk_of(store) as walk:
+        tree = walk.trees()[b"transitions"]
+        begins = [at // PAGE for _, at, _ in walk.numbered(b"transitions", tree)]
     content = bytearray((store / "data.mdb").read_bytes())
     for page, lost in ((tree.root, 0), (begins[0], 2)):
-        content[page * PAGE : (page + 1) * PAGE] = bytes(PAGE)
+        put_page(content, page, bytes(PAGE))
         (store / "data.mdb").write_bytes(content)
         done = check_repair(store, tmp_path / f"out-{page}", live, free)
         assert f"lost: {lost}" in done
@@ -337,12 +347,7 @@ def test_a_record_that_ends_in_a_free_page_is_not_taken(tmp_path: Path) -> None:
     data = store / "data.mdb"
     content = bytearray(data.read_bytes())
     write_id = max(live)
-    with diskreplay.open(store) as buffer:
-        assert buffer.schema is not None
-        values = {f.name: np.zeros((1, *f.shape), f.dtype) for f in buffer.schema.fields}
-        [other] = buffer._ring._codec.encode(
-            buffer.schema.accept_columns(values.values(), {}), write_id
-        )
+    other = another_record(store, write_id)
     content[content.index(live[write_id]) + 30] ^= 1
     ends = [page * PAGE for page in free if page > 2 and page - 1 not in free]
     [at, *_] = [end - 1800 for end in ends if not any(content[end - 1800 : end])]
@@ -358,13 +363,7 @@ def test_two_records_that_differ_are_both_left_out(tmp_path: Path) -> None:
     store = uniform(tmp_path / "s")
     live = live_records(store)
     data = store / "data.mdb"
-    with diskreplay.open(store) as buffer:
-        [other] = buffer._ring._codec.encode(
-            buffer.schema.accept_columns(  # type: ignore[union-attr]
-                columns(9, 1).values(), {}
-            ),
-            459,
-        )
+    other = another_record(store, 459)
     content = bytes(2 * PAGE) + data.read_bytes()[2 * PAGE :]  # what is free is not known either
     data.write_bytes(content)
     assert "lost: 0;" in check_repair(store, tmp_path / "out", live)
@@ -412,20 +411,13 @@ def test_an_error_on_the_way_leaves_nothing(
     repair(store, tmp_path / "out")
 
 
-def test_a_kill_on_the_way_leaves_nothing_at_out(tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    with ReplayBuffer(capacity=100_000, path=path) as buffer:
-        buffer.extend(*columns(0, 100_000).values())
-    code = "import sys, diskreplay; print(1, flush=True); diskreplay.repair(*sys.argv[1:])"
-    for delay in (0.4, 0.8):
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(code), str(path), str(tmp_path / "out")],
-            stdout=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert not (tmp_path / "out").exists() or verify(tmp_path / "out") == []
-        assert verify(path) == []
+def test_a_kill_at_each_step_leaves_a_whole_store_or_none(tmp_path: Path) -> None:
+    store, out = uniform(tmp_path / "s"), tmp_path / "out"
+    before, kills = contents(store), 0
+    for _ in at_each_step(lambda: repair(store, out)):
+        kills += 1
+        assert before.items() <= contents(store).items()
+        if out.exists():
+            assert verify(out) == []
+            break
+    assert kills > 10

@@ -77,7 +77,8 @@ def test_extra_fields_are_the_last_elements(kind: Any, standard: tuple[str, ...]
     states, *_, mask = batch
     assert states is batch.states
     assert mask is batch.mask
-    assert not hasattr(batch, "extra")
+    with pytest.raises(AttributeError, match=r"Batch has no 'extra': its elements are .*, mask$"):
+        _ = batch.extra
 
 
 def test_the_types_are_those_of_the_package() -> None:

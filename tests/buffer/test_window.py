@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from diskreplay import DamageError, Field, ReplayBuffer, Schema
@@ -95,6 +95,7 @@ def schema_of(size: int) -> Schema:
 
 
 @given(st.lists(st.integers(0, 399), min_size=1, max_size=200), st.integers(1, 400))
+@example(list(range(65)), 400)
 def test_read_rows_take_no_place_from_newer_ones(wanted: list[int], limit: int) -> None:
     schema, wanted = schema_of(2), [write_id % limit for write_id in wanted]
     window = Window(schema, 100, 0)

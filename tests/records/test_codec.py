@@ -256,6 +256,8 @@ def test_each_kind_of_damage_is_named() -> None:
     fault = one_fault(codec, [record], [51])  # one lap later in the same slot
     assert fault == "the record of write id 51 in slot 1 is damaged: it holds write id 41"
     assert codec.write_id_of(record) == 41
+    [negative] = codec.encode(random_columns(codec.schema, 1), -5)
+    assert codec.write_id_of(negative) is None
 
 
 def test_a_record_says_its_head_its_checksum_and_its_write_id_sound_or_not() -> None:
@@ -284,8 +286,8 @@ def test_faults_lists_every_bad_record_and_decode_names_the_first() -> None:
     order = np.random.default_rng(3).permutation(100)
     shuffled: list[bytes] = [records[i] for i in order]
     assert codec.faults(shuffled, order + 40, order) == []
-    for at in (9, 3, 70):
-        shuffled[at] = shuffled[at][: 30 * (at % 2)]
+    shuffled[3], shuffled[9] = b"", shuffled[9][:30]
+    shuffled[70] = shuffled[70][:-1] + bytes([shuffled[70][-1] ^ 1])
     faults = codec.faults(shuffled, order + 40, order)
     ids = [int(fault.split()[5]) for fault in faults]
     assert ids == (order[[3, 9, 70]] + 40).tolist()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -16,7 +18,13 @@ from stores import change, laid_out, records_in, stored
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, Schema, verify
 from diskreplay.records.codec import Codec
-from diskreplay.records.grouping import Grouping, grouping_for, slot_bytes
+from diskreplay.records.grouping import (
+    PAGE_BYTES,
+    Grouping,
+    grouping_for,
+    slot_bytes,
+    tree_bytes,
+)
 from diskreplay.store.store import Store
 from diskreplay.wording import count_of
 
@@ -61,6 +69,21 @@ def test_a_schema_may_claim_any_size_and_takes_no_memory() -> None:
     assert grouping_for(Codec(huge).record_bytes).per_value == 1
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("values", [1, 500, 20_000])
+@pytest.mark.parametrize("value_bytes", [0, 100, 1000, 2022, 2023, 4080, 4081, 9000])
+def test_the_size_of_a_tree_is_that_of_a_real_one(
+    value_bytes: int, values: int, tmp_path: Path
+) -> None:
+    with lmdb.open(str(tmp_path), max_dbs=1, map_size=1 << 30, sync=False) as env:
+        database = env.open_db(b"x", integerkey=True)
+        with env.begin(write=True, db=database) as txn:
+            for key in range(values):
+                txn.put(key.to_bytes(8, sys.byteorder), bytes(value_bytes), append=True)
+            found = txn.stat(database)
+    pages = found["leaf_pages"] + found["overflow_pages"] + found["branch_pages"]
+    assert tree_bytes(values, value_bytes) == pages * PAGE_BYTES
 
 
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 200), st.data())

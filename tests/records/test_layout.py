@@ -75,6 +75,7 @@ def test_the_number_of_records_in_a_value_is_measured(
         {**values_of(40, 1, range(40)), **values_of(40, 5, range(2))},  # as an older rule wrote on
         {0: b"x" * SIZE, 1: b""},
         {0: record(0)[:-1]},
+        {0: record(0) + b"x"},
         {3: record(4)},
         {0: record(0) * 7},  # more than the capacity has
     ],
@@ -214,6 +215,17 @@ def test_a_layout_that_is_lost_is_measured_and_written_again(tmp_path: Path) -> 
         assert [e.action for e in buffer] == list(range(10, 40))
         buffer.extend(**rows_of(40, 1, 980))
     assert layout(tmp_path / "s")["records_per_value"] == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "other"), [("layout", "schema"), (1, 2), (1, True), (1, 1.0), ("1", 1)]
+)
+def test_a_seal_is_of_one_key(key: Any, other: Any) -> None:
+    assert unseal(seal(key, [3]), key, "it") == [3]
+    with pytest.raises(DamageError, match=r"^it is damaged: its bytes are not those that were wri"):
+        unseal(seal(other, [3]), key, "it")
+    with pytest.raises(DamageError, match=r"^it is missing$"):
+        unseal(b"", key, "it")
 
 
 def test_a_layout_is_no_other_fact(tmp_path: Path) -> None:

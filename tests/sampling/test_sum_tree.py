@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +20,14 @@ from diskreplay import ArgumentError, DamageError, PriorityError, SampleError, S
 from diskreplay.sampling import sum_tree
 
 ULP = 2.0**-52  # the spacing of float64 in [1, 2)
+
+
+@pytest.fixture(scope="module", params=[1, 1024], autouse=True)
+def _wide(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Search small trees as large ones, level by level, and as they are, all nodes at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sum_tree, "_WIDE", request.param)
+        yield
 
 
 def masses_of(tree: SumTree) -> list[float]:

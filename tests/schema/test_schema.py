@@ -43,7 +43,9 @@ def pushed(field: Field, value: Any) -> Any:
 def stored(field: Field, value: Any) -> np.ndarray[Any, Any]:
     """Store one value as a push does and as an extend does, and return what both made of it."""
     by_row, by_column = np.zeros((2, 1, *field.shape), field.dtype)
-    by_row[0] = pushed(field, value)
+    found = pushed(field, value)
+    assert type(found) is not np.ndarray or (found.dtype, found.shape) == (field.dtype, field.shape)
+    by_row[0] = found
     by_column[:] = field.convert([value], (1,))
     assert by_row.tobytes() == by_column.tobytes()
     return by_row[0]
@@ -243,6 +245,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     "float32": [
         (1j, r"expected float32 \(found complex128\)"), ("text", rf"{KIND} <U4\)"),
         (b"text", rf"{KIND} \|S4\)"), (np.longdouble(1), rf"{KIND} float1"),
+        (1e39, r"a number is beyond float32 \(found 1e\+39 to 1e\+39\): schema= can set a wider"),
     ],
     "float32[2]": [
         ([1.0, None], rf"{KIND} object\)"),
@@ -424,10 +427,9 @@ def test_plain_is_lists_strings_and_numbers_and_round_trips() -> None:
     assert all(field.dtype.isnative for field in found.fields)
 
 
-def nested(depth: int) -> list[Any]:
-    return [nested(depth - 1)] if depth else []
-
-
+DEEP: list[Any] = []
+for _ in range(1020):
+    DEEP = [DEEP]
 GOOD = [[name, "<f4", []] for name in STANDARD_FIELDS]
 NO_SCHEMAS: list[Any] = [None, 3, "text", b"text", {}, {"state": 1}, [], [1], [[]], GOOD[:4]]
 NO_FIELDS: list[Any] = [
@@ -435,7 +437,7 @@ NO_FIELDS: list[Any] = [
     *(["x", t, []] for t in ("", "|O", "<U3", "<M8[s]", "(2,3)f4", "V8", "f3", "i4,(", ",", b"f4")),
     *(["x", "<f4", shape] for shape in (3, None, [-1], ["a"], [[1]], [NAN], [INF], [2**40, 2**40])),
     *([name, "<f4", []] for name in ("", "a b", "states", 3)),
-    *([nested(500), "<f4", []], ["x", nested(500), []], ["x", "<f4", nested(500)]),
+    *([DEEP, "<f4", []], ["x", DEEP, []], ["x", "<f4", DEEP]),
 ]
 
 

@@ -12,14 +12,12 @@ import platform
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from bench.kernel import die_with_parent
 from bench.rows import Task
-from bench.timing import Figures, Rounds
-
-Bench = Callable[[Task], Rounds]
+from bench.timing import Bench, Figures, Rounds
 
 
 def serve(benches: Mapping[str, Bench], distributions: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The loops that are timed: the same for all systems, which give them functions to call.
+"""The loops that are timed: the same for all systems.
 
 Each is a generator: it prepares until its first `yield`, and then measures one round for each
 further one. A round is a dictionary of figures: nanoseconds of one call, or of one transition.
@@ -6,39 +6,54 @@ further one. A round is a dictionary of figures: nanoseconds of one call, or of 
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.rows import BLOCK, Array, Row, Task, columns, singles
+from bench.rows import BLOCK, Task, columns, singles
+from bench.system import System
 
 Figures = dict[str, float]
 Rounds = Generator[Figures, None, None]
-Floats = NDArray[np.float32]
+Bench = Callable[[Task], Rounds]
+Loop = Callable[[Task, Any], Rounds]
 
 FEW = (1, 4, 16)  # environments that step together
 
 clock = time.perf_counter_ns
 
 
-def nothing() -> None:
-    """Do nothing: for systems that have nothing to finish."""
+def timed(make: Callable[[Task], System], *loops: Loop) -> dict[str, Bench]:
+    """Return the benchmarks of a system: loops by their names, each with a buffer of its own."""
+
+    def bench_of(loop: Loop) -> Bench:
+        def bench(task: Task) -> Rounds:
+            with contextlib.closing(make(task)) as system:
+                yield from loop(task, system)
+
+        return bench
+
+    return {loop.__name__: bench_of(loop) for loop in loops}
 
 
-def steps(
-    task: Task,
-    sample: Callable[[], Any],
-    update: Callable[[Any, Floats], object],
-    finish: Callable[[], object] = nothing,
-) -> Rounds:
+def starts(task: Task) -> Iterator[int]:
+    """Yield the number of the first transition of each round, after those that fill the buffer."""
+    first = task.rows
+    while True:
+        yield first
+        first += task.count
+
+
+def step(task: Task, system: System) -> Rounds:
     """Time samples, and the priority update of what each drew, for `task.seconds` a round.
 
     The priorities are drawn beforehand, new ones in each round; `finish` is not timed.
     """
     rng = np.random.default_rng(task.seed)
+    draw, update = system.draw, system.update
     yield {}
     while True:
         priorities = rng.random((256, task.batch), np.float32) + np.float32(0.01)
@@ -46,13 +61,13 @@ def steps(
         end = clock() + task.seconds * 1e9
         while clock() < end:
             start = clock()
-            drawn = sample()
+            drawn = draw()
             middle = clock()
             update(drawn, priorities[calls % 256])
             updating += clock() - middle
             sampling += middle - start
             calls += 1
-        finish()
+        system.finish()
         yield {
             "sample": sampling / calls,
             "update": updating / calls,
@@ -60,78 +75,60 @@ def steps(
         }
 
 
-def samples(task: Task, sample: Callable[[], Any]) -> Rounds:
+def sample(task: Task, system: System) -> Rounds:
     """Time samples for `task.seconds` a round."""
+    draw = system.sample
     yield {}
     while True:
         calls = 0
         start = clock()
         end = start + task.seconds * 1e9
         while clock() < end:
-            sample()
+            draw()
             calls += 1
         yield {"sample": (clock() - start) / calls}
 
 
-def pushes(
-    task: Task,
-    prepare: Callable[[list[Row]], list[Any]],
-    push_all: Callable[[list[Any]], object],
-) -> Rounds:
-    """Time `task.count` pushes a round, one by one; `prepare` puts rows in the form they take."""
-    first = task.rows
+def push(task: Task, system: System) -> Rounds:
+    """Time `task.count` pushes a round, one by one, with the last commit."""
     yield {}
-    while True:
-        ready = prepare(singles(task, first, task.count))
-        first += task.count
+    for first in starts(task):
+        rows = system.as_rows(singles(task, first, task.count))
         start = clock()
-        push_all(ready)
+        system.push_all(rows)
+        system.finish()
         yield {"push": (clock() - start) / task.count}
 
 
-def few(
-    task: Task,
-    push: Callable[..., object],
-    extend: Callable[..., object],
-    finish: Callable[[], object],
-) -> Rounds:
-    """Time `task.count` transitions by pushes, and by extends of a few, without their commits."""
-    first = task.rows
+def extend(task: Task, system: System) -> Rounds:
+    """Time extends by a thousand, `task.count` transitions a round, with the last commit."""
     yield {}
-    while True:
+    for first in starts(task):
+        blocks = range(first, first + task.count, BLOCK)
+        parts = [system.as_part(columns(task, start, BLOCK)) for start in blocks]
+        start = clock()
+        system.extend_all(parts)
+        system.finish()
+        yield {"row": (clock() - start) / (BLOCK * len(blocks))}
+
+
+def few(task: Task, system: System) -> Rounds:
+    """Time `task.count` transitions by pushes, and by extends of a few, without their commits."""
+    yield {}
+    for first in starts(task):
         figures = {}
         rows = singles(task, first, task.count)
-        finish()
+        system.finish()
         start = clock()
-        for row in rows:
-            push(*row)
+        system.push_all(rows)
         figures["push"] = (clock() - start) / len(rows)
-        states, actions, rewards, next_states, dones = columns(task, first, task.count)
-        whole = [states, actions, rewards, next_states, dones > 0]
+        whole = columns(task, first, task.count)
+        whole[4] = whole[4] > 0
         for portion in FEW:
             cuts = range(0, task.count - portion + 1, portion)
-            ready = [[column[at : at + portion] for column in whole] for at in cuts]
-            finish()
+            parts = [[column[at : at + portion] for column in whole] for at in cuts]
+            system.finish()
             start = clock()
-            for part in ready:
-                extend(*part)
-            figures[f"extend by {portion}"] = (clock() - start) / (portion * len(ready))
-        first += task.count
+            system.extend_all(parts)
+            figures[f"extend by {portion}"] = (clock() - start) / (portion * len(parts))
         yield figures
-
-
-def extends(
-    task: Task,
-    prepare: Callable[[list[Array]], Any],
-    extend_all: Callable[[list[Any]], object],
-) -> Rounds:
-    """Time extends by a thousand, `task.count` transitions a round."""
-    first = task.rows
-    yield {}
-    while True:
-        starts = range(first, first + task.count, BLOCK)
-        ready = [prepare(columns(task, start, BLOCK)) for start in starts]
-        first += task.count
-        start = clock()
-        extend_all(ready)
-        yield {"row": (clock() - start) / (BLOCK * len(starts))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,41 @@ import numpy as np
 from bench.kernel import forget_pages
 from bench.rows import Task, blocks
 from bench.serving import serve
-from bench.timing import Rounds, samples
+from bench.system import System
+from bench.timing import Bench, Rounds, sample, timed
 
 
-def copy(task: Task) -> Rounds:
-    """Copy random transitions out of columns in memory."""
-    parts = list(blocks(task))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    del parts
-    rng = np.random.default_rng(task.seed)
+class Memory(System):
+    """Columns in memory."""
 
-    def sample() -> list[Any]:
-        rows = rng.integers(0, task.rows, task.batch)
-        return [column.take(rows, axis=0) for column in columns]
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        parts = list(blocks(task))
+        self.columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        self.rng = np.random.default_rng(task.seed)
 
-    yield from samples(task, sample)
+    def sample(self) -> Any:
+        """Copy random transitions out of the columns."""
+        rows = self.rng.integers(0, self.task.rows, self.task.batch)
+        return [column.take(rows, axis=0) for column in self.columns]
+
+
+class Mapped(System):
+    """Columns in files, which `fill` wrote; they are not in the page cache at first."""
+
+    def __init__(self, task: Task, *, is_random: bool = False) -> None:
+        super().__init__(task)
+        forget_pages(task.path)
+        self.files = [np.load(f"{task.path}/{number}.npy", mmap_mode="r") for number in range(5)]
+        if is_random:  # the system is told that accesses will be
+            for file in self.files:
+                file.base.madvise(mmap.MADV_RANDOM)
+        self.rng = np.random.default_rng(task.seed)
+
+    def sample(self) -> Any:
+        """Index the files with random rows."""
+        rows = self.rng.integers(0, self.task.rows, self.task.batch)
+        return [np.asarray(file[rows]) for file in self.files]
 
 
 def fill(task: Task) -> Rounds:
@@ -46,28 +67,11 @@ def fill(task: Task) -> Rounds:
     yield {}
 
 
-def cold_sample(task: Task, *, is_random: bool = False) -> Rounds:
-    """Index the files with random rows; they are not in the page cache at first."""
-    forget_pages(task.path)
-    files = [np.load(f"{task.path}/{number}.npy", mmap_mode="r") for number in range(5)]
-    if is_random:
-        for file in files:
-            file.base.madvise(mmap.MADV_RANDOM)
-    rng = np.random.default_rng(task.seed)
-
-    def sample() -> list[Any]:
-        rows = rng.integers(0, task.rows, task.batch)
-        return [np.asarray(file[rows]) for file in files]
-
-    yield from samples(task, sample)
-
-
-def random_sample(task: Task) -> Rounds:
-    """Do the same, after telling the system that accesses will be random."""
-    yield from cold_sample(task, is_random=True)
-
-
 if __name__ == "__main__":
-    serve(
-        {"copy": copy, "fill": fill, "cold_sample": cold_sample, "random_sample": random_sample}, ()
-    )
+    BENCHES: dict[str, Bench] = {
+        "copy": timed(Memory, sample)["sample"],
+        "fill": fill,
+        "cold_sample": timed(Mapped, sample)["sample"],
+        "random_sample": timed(partial(Mapped, is_random=True), sample)["sample"],
+    }
+    serve(BENCHES, ())

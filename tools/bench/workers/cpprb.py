@@ -9,67 +9,56 @@ import numpy as np
 
 from bench.rows import Array, Row, Task, blocks
 from bench.serving import serve
-from bench.timing import Rounds, extends, pushes, samples, steps
+from bench.system import Floats, System
+from bench.timing import extend, push, sample, step, timed
 
 NAMES = ("obs", "act", "rew", "next_obs", "done")
 
 
-def filled(task: Task) -> Any:
-    """Return a full buffer."""
-    state = {"shape": task.width, "dtype": np.float32}
-    number = {"dtype": np.float32}
-    fields = dict(zip(NAMES, (state, {"dtype": np.int64}, number, state, number), strict=True))
-    if task.prioritized:
-        buffer: Any = cpprb.PrioritizedReplayBuffer(task.rows, fields, alpha=task.alpha)
-    else:
-        buffer = cpprb.ReplayBuffer(task.rows, fields)
-    for part in blocks(task):
-        buffer.add(**named(part))
-    return buffer
+class Cpprb(System):
+    """A buffer of cpprb; it takes values by name."""
 
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        state, number = {"shape": task.width, "dtype": np.float32}, {"dtype": np.float32}
+        fields = dict(zip(NAMES, (state, {"dtype": np.int64}, number, state, number), strict=True))
+        if task.prioritized:
+            self.buffer: Any = cpprb.PrioritizedReplayBuffer(task.rows, fields, alpha=task.alpha)
+        else:
+            self.buffer = cpprb.ReplayBuffer(task.rows, fields)
+        for part in blocks(task):
+            self.push_all([self.as_part(part)])
 
-def named(values: list[Array] | Row) -> dict[str, Any]:
-    """Return a transition, or columns, as cpprb takes them."""
-    return dict(zip(NAMES, values, strict=True))
+    def draw(self) -> Any:
+        """Draw a batch, and return its indices."""
+        return self.buffer.sample(self.task.batch, self.task.beta)["indexes"]
 
+    def update(self, drawn: Any, priorities: Floats) -> object:
+        """Update the priorities of indices."""
+        return self.buffer.update_priorities(drawn, priorities)
 
-def step(task: Task) -> Rounds:
-    """Sample and update priorities."""
-    buffer = filled(task)
-    yield from steps(
-        task,
-        lambda: buffer.sample(task.batch, task.beta)["indexes"],
-        buffer.update_priorities,
-    )
+    def sample(self) -> Any:
+        """Draw a uniform batch."""
+        return self.buffer.sample(self.task.batch)
 
+    def as_rows(self, rows: list[Row]) -> list[Any]:
+        """Name the values of transitions."""
+        return [dict(zip(NAMES, row, strict=True)) for row in rows]
 
-def sample(task: Task) -> Rounds:
-    """Sample uniformly."""
-    buffer = filled(task)
-    yield from samples(task, lambda: buffer.sample(task.batch))
-
-
-def push(task: Task) -> Rounds:
-    """Add one by one."""
-    buffer = filled(task)
-
-    def push_all(rows: list[dict[str, Any]]) -> None:
+    def push_all(self, rows: list[Any]) -> None:
+        """Add what is named: a transition at a time, or columns."""
+        add = self.buffer.add
         for row in rows:
-            buffer.add(**row)
+            add(**row)
 
-    yield from pushes(task, lambda rows: [named(row) for row in rows], push_all)
+    def as_part(self, columns: list[Array]) -> Any:
+        """Name columns."""
+        return dict(zip(NAMES, columns, strict=True))
 
-
-def extend(task: Task) -> Rounds:
-    """Add a thousand at once."""
-    buffer = filled(task)
-
-    def extend_all(parts: list[dict[str, Any]]) -> None:
-        for part in parts:
-            buffer.add(**part)
-
-    yield from extends(task, named, extend_all)
+    def extend_all(self, parts: list[Any]) -> None:
+        """Add columns by the thousand."""
+        self.push_all(parts)
 
 
 if __name__ == "__main__":
-    serve({"step": step, "sample": sample, "push": push, "extend": extend}, ("cpprb",))
+    serve(timed(Cpprb, step, sample, push, extend), ("cpprb",))

@@ -6,65 +6,53 @@ from typing import Any
 
 import diskreplay
 from bench.kernel import forget_pages
-from bench.rows import Array, Row, Task
+from bench.rows import Task
 from bench.serving import serve
-from bench.timing import Rounds, extends, pushes, samples, steps
-from bench.timing import few as few_rows
+from bench.system import Floats, System
+from bench.timing import Rounds, extend, few, push, sample, step, timed
 from bench.workers.alone import ALONE, opened
 
 
-def step(task: Task) -> Rounds:
-    """Sample and update priorities; commits of the buffer's own clock are in it."""
-    with opened(task) as buffer:
-        yield from steps(
-            task,
-            lambda: buffer.sample(task.batch).indices,
-            buffer.update_priorities,
-            finish=buffer.flush,
-        )
+class Own(System):
+    """A buffer of diskreplay, with all in the window that fits."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.buffer = self.open()
+        self.push, self.extend = self.buffer.push, self.buffer.extend
+
+    def open(self) -> Any:
+        """Return the buffer."""
+        return opened(self.task)
+
+    def draw(self) -> Any:
+        """Draw a batch, and return its write ids."""
+        return self.buffer.sample(self.task.batch).indices
+
+    def update(self, drawn: Any, priorities: Floats) -> object:
+        """Update the priorities of write ids."""
+        return self.buffer.update_priorities(drawn, priorities)
+
+    def sample(self) -> Any:
+        """Draw a uniform batch."""
+        return self.buffer.sample(self.task.batch)
+
+    def finish(self) -> None:
+        """Commit what is not committed."""
+        self.buffer.flush()
+
+    def close(self) -> None:
+        """Close the buffer."""
+        self.buffer.close()
 
 
-def sample(task: Task) -> Rounds:
-    """Sample uniformly."""
-    with opened(task) as buffer:
-        yield from samples(task, lambda: buffer.sample(task.batch))
+class Cold(Own):
+    """A store that is full already, and not in the page cache at first."""
 
-
-def cold_sample(task: Task) -> Rounds:
-    """Sample uniformly from a store that is full already, and not in the page cache at first."""
-    forget_pages(task.path)
-    with diskreplay.open(task.path, window_bytes=task.window_bytes) as buffer:
-        yield from samples(task, lambda: buffer.sample(task.batch))
-
-
-def push(task: Task) -> Rounds:
-    """Push one by one; the last commit is in the time."""
-    with opened(task) as buffer:
-
-        def push_all(rows: list[Row]) -> None:
-            for row in rows:
-                buffer.push(*row)
-            buffer.flush()
-
-        yield from pushes(task, list, push_all)
-
-
-def extend(task: Task) -> Rounds:
-    """Extend by a thousand; the last commit is in the time."""
-    with opened(task) as buffer:
-
-        def extend_all(parts: list[list[Array]]) -> None:
-            for part in parts:
-                buffer.extend(*part)
-            buffer.flush()
-
-        yield from extends(task, list, extend_all)
-
-
-def few(task: Task) -> Rounds:
-    """Push, and extend by a few; the time of commits is left out."""
-    with opened(task) as buffer:
-        yield from few_rows(task, buffer.push, buffer.extend, buffer.flush)
+    def open(self) -> Any:
+        """Return the buffer."""
+        forget_pages(self.task.path)
+        return diskreplay.open(self.task.path, window_bytes=self.task.window_bytes)
 
 
 def fill(task: Task) -> Rounds:
@@ -74,8 +62,6 @@ def fill(task: Task) -> Rounds:
 
 
 if __name__ == "__main__":
-    BENCHES: dict[str, Any] = {
-        "step": step, "sample": sample, "cold_sample": cold_sample, "push": push,
-        "extend": extend, "few": few, "fill": fill, **ALONE,
-    }  # fmt: skip
-    serve(BENCHES, ("diskreplay", "lmdb"))
+    loops = timed(Own, step, sample, push, extend, few)
+    cold = timed(Cold, sample)["sample"]
+    serve({**loops, "cold_sample": cold, "fill": fill, **ALONE}, ("diskreplay", "lmdb"))

@@ -8,48 +8,42 @@ from tianshou.data import Batch, PrioritizedReplayBuffer, ReplayBuffer
 
 from bench.rows import Row, Task, blocks, singles
 from bench.serving import serve
-from bench.timing import Rounds, pushes, steps
+from bench.system import Floats, System
+from bench.timing import push, step, timed
 
 
-def filled(task: Task) -> Any:
-    """Return a full buffer; in bulk it takes transitions from another buffer only."""
-    buffer = PrioritizedReplayBuffer(task.rows, alpha=task.alpha, beta=task.beta)
-    buffer.add(as_batch(singles(task, 0, 1)[0]))
-    for states, actions, rewards, next_states, dones in blocks(task):
-        ended = dones > 0
-        part = ReplayBuffer.from_data(
-            obs=states, act=actions, rew=rewards, terminated=ended, truncated=ended & False,
-            done=ended, obs_next=next_states,
-        )  # fmt: skip
-        buffer.update(part)
-    return buffer
+class Tianshou(System):
+    """A buffer of tianshou; in bulk it takes transitions from another buffer only."""
 
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.buffer = PrioritizedReplayBuffer(task.rows, alpha=task.alpha, beta=task.beta)
+        self.push = self.buffer.add
+        self.push_all(self.as_rows(singles(task, 0, 1)))
+        for states, actions, rewards, next_states, dones in blocks(task):
+            ended = dones > 0
+            part = ReplayBuffer.from_data(
+                obs=states, act=actions, rew=rewards, terminated=ended, truncated=ended & False,
+                done=ended, obs_next=next_states,
+            )  # fmt: skip
+            self.buffer.update(part)
 
-def as_batch(row: Row) -> Any:
-    """Return a transition as tianshou takes it."""
-    state, action, reward, next_state, done = row
-    return Batch(
-        obs=state, act=action, rew=reward, terminated=done, truncated=False, obs_next=next_state,
-        info={},
-    )  # fmt: skip
+    def draw(self) -> Any:
+        """Draw a batch, and return its indices."""
+        return self.buffer.sample(self.task.batch)[1]
 
+    def update(self, drawn: Any, priorities: Floats) -> object:
+        """Update the priorities of indices."""
+        return self.buffer.update_weight(drawn, priorities)
 
-def step(task: Task) -> Rounds:
-    """Sample and update priorities."""
-    buffer = filled(task)
-    yield from steps(task, lambda: buffer.sample(task.batch)[1], buffer.update_weight)
-
-
-def push(task: Task) -> Rounds:
-    """Add one by one."""
-    buffer = filled(task)
-
-    def push_all(rows: list[Any]) -> None:
-        for row in rows:
-            buffer.add(row)
-
-    yield from pushes(task, lambda rows: [as_batch(row) for row in rows], push_all)
+    def as_rows(self, rows: list[Row]) -> list[Any]:
+        """Put transitions in the form that tianshou takes them in."""
+        return [
+            (Batch(obs=state, act=action, rew=reward, terminated=done, truncated=False,
+                   obs_next=next_state, info={}),)
+            for state, action, reward, next_state, done in rows
+        ]  # fmt: skip
 
 
 if __name__ == "__main__":
-    serve({"step": step, "push": push}, ("tianshou", "torch"))
+    serve(timed(Tianshou, step, push), ("tianshou", "torch"))

@@ -6,6 +6,7 @@ import contextlib
 import operator
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def checked_path(value: Any) -> Path:
             f"{name!r} is relative to the working directory, which cannot be found "
             f"({error.strerror}): give an absolute path"
         ) from None
+
+
+def check_word(name: str, value: Any, words: Sequence[str]) -> None:
+    """Raise ArgumentError when a value is none of some words."""
+    if value not in words:
+        raise ArgumentError(f"{name} must be one of {', '.join(words)} (found {value!r})")
 
 
 def as_array(values: Any, error: type[DiskReplayError], expected: str) -> Array:

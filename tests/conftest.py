@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import settings
 from others import Other
 
-from diskreplay.buffer import session
+from diskreplay.buffer.guard import open_guards
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=2000, stateful_step_count=100)
@@ -42,12 +43,15 @@ def bounded(long: bool) -> Iterator[None]:
 def sound_buffers(bounded: None) -> Iterator[None]:
     """Check every buffer that a test leaves open, and close it."""
     yield
-    left = list(session._open_sessions)
-    for buffer in left:
+    left = list(open_guards)
+    for guard in left:
         try:
-            buffer.check()
+            with guard.reading() as view:
+                store = guard.replica.store
+                with contextlib.nullcontext(view) if view else store.snapshot() as snapshot:
+                    assert guard.replica.faults(snapshot) == []
         finally:
-            buffer.close()
+            guard.close()
     if left:
         gc.collect()  # takes long, with all that Hypothesis keeps
 

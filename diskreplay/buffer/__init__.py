@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from diskreplay.buffer.batch import Batch, Draw, Experience, PrioritizedBatch
 from diskreplay.buffer.batches import Batches
-from diskreplay.buffer.replay_buffer import PrioritizedReplayBuffer, ReplayBuffer, open
+from diskreplay.buffer.open import open
+from diskreplay.buffer.prioritized import PrioritizedReplayBuffer
+from diskreplay.buffer.replay_buffer import ReplayBuffer
 from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate
 
 __all__ = [

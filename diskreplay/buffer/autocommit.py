@@ -1,4 +1,4 @@
-"""Committer: a thread that commits a buffer which was changed and then left alone."""
+"""Autocommit: a thread that commits a buffer which was changed and then left alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diskreplay.bell import Bell
 from diskreplay.store import started
 
 
-class Committer:
+class Autocommit:
     """Calls `commit` within `interval` seconds of `wake`.
 
     `commit` returns the seconds until it wants to be called again, or None when there is nothing

@@ -1,47 +1,41 @@
-"""BaseBuffer: what both buffers do with transitions: push, extend, save, load, stats."""
+"""BaseBuffer: the methods of both kinds of buffers that write, copy and describe."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from diskreplay.aliases import Ints, PathLike
 from diskreplay.buffer.batches import BatchT
-from diskreplay.buffer.pickling import Pickled
-from diskreplay.buffer.reader import Reader
-from diskreplay.buffer.replica import SamplerT
-from diskreplay.buffer.session import PathLike, conversion
-from diskreplay.buffer.shared_writer import Shared
-from diskreplay.buffer.writer import Exclusive
-from diskreplay.errors import (
-    DamageError,
-    MismatchError,
-    ReadOnlyError,
-    SchemaError,
-)
+from diskreplay.buffer.guard import Guard
+from diskreplay.buffer.opening import Options, conversion, look_at_disk
+from diskreplay.buffer.pickling import copy_refused, pickled
+from diskreplay.buffer.reading import ReadingBuffer
+from diskreplay.errors import DamageError, MismatchError, SchemaError
 from diskreplay.records import PAGE_BYTES
-from diskreplay.schema import STANDARD_FIELDS, only_row
-from diskreplay.store import (
-    RUN_SETTINGS,
-    TABLES,
-    Snapshot,
-    Store,
-    complete,
-    openers,
-    ours,
-    with_live,
-)
+from diskreplay.sampling import Values
+from diskreplay.schema import STANDARD_FIELDS, Schema, only_row
+from diskreplay.store import TABLES, Snapshot, Store, complete, openers, ours, with_live
 from diskreplay.validation import checked_path
 
-Ints = NDArray[np.int64]
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _FAULTS_TOLD = 100
 
 
-class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
-    """A reader with the methods that write, copy and look at the whole."""
+class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
+    """An open buffer, with the methods that write, too."""
+
+    def _begin(self, guard: Guard, options: Options) -> None:
+        self._guard, self._options = guard, options
+        self._adopted: Schema | None = None  # the schema of the last push
+        # A reader writes nothing; a store with a schema was looked at when it was opened.
+        self._disk_is_known = options.access == "read" or guard.replica.rows.schema is not None
 
     # Writing
 
@@ -76,23 +70,23 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
         extra:     further fields by name, the same in every push
         """
         standard = (state, action, reward, next_state, done)
-        if self._lock._is_owned():  # type: ignore[attr-defined]
-            self._refuse_nesting()
-        with self._lock:
-            contents = self._writable()
-            schema = contents.ring.schema
+        guard = self._guard
+        guard.refuse_nesting()
+        with guard.lock:
+            writer = guard.writer()
+            schema = writer.rows.schema
             if schema is None:
                 named = dict(zip(STANDARD_FIELDS, standard, strict=True))
-                schema = contents.schema_for(named | extra, lead=0)
-            row = schema.accept_values(standard, extra)
-            given = None if priority is None else contents.sampler.accept([priority], 1)
-            if self._commit_failed or not contents.has_room(1):
-                self._commit()
+                schema = writer.schema_for(named | extra, lead=0)
+            row = schema.accept_row(standard, extra)
+            given = None if priority is None else self._checked_priorities([priority], 1)
+            if guard.commit_failed or not writer.has_room(1):
+                guard.commit()
             if schema is not self._adopted and (adopted := self._adopt(schema)) is not schema:
-                row = adopted.accept_values(standard, extra)  # another process was first
-            self._touch()
-            write_id = contents.push(row, given)
-            self._settle()
+                row = adopted.accept_row(standard, extra)  # another process was first
+            guard.touch()
+            write_id = writer.push(row, given)
+            guard.settle()
         return write_id
 
     def extend(
@@ -126,32 +120,31 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
                     return np.array([BaseBuffer.push(self, *row)])
                 except SchemaError:
                     pass  # the error below is about columns
-        if self._lock._is_owned():  # type: ignore[attr-defined]
-            self._refuse_nesting()
-        with self._lock:
-            contents = self._writable()
-            schema = contents.ring.schema
+        guard = self._guard
+        guard.refuse_nesting()
+        with guard.lock:
+            writer = guard.writer()
+            schema = writer.rows.schema
             if schema is None:
                 named = dict(zip(STANDARD_FIELDS, standard, strict=True))
-                schema = contents.schema_for(named | extra, lead=1)
-            columns = schema.accept_arrays(standard, extra)
+                schema = writer.schema_for(named | extra, lead=1)
+            columns = schema.accept_columns(standard, extra)
             n = len(columns[0])
-            given = None if priorities is None else contents.sampler.accept(priorities, n)
+            given = None if priorities is None else self._checked_priorities(priorities, n)
             if n == 0:
                 return np.zeros(0, np.int64)
-            if not self._is_disk_looked_at:
+            if not self._disk_is_known:
                 self._look_at_disk(schema)
-            if self._commit_failed or not contents.has_room(n):
-                self._commit()
+            if guard.commit_failed or not writer.has_room(n):
+                guard.commit()
             if schema is not self._adopted and (adopted := self._adopt(schema)) is not schema:
-                columns = adopted.accept_arrays(standard, extra)  # another process was first
-            if not contents.fits(n):
-                self._commit()
-                self._store.check_place()
-                return contents.commit_columns(columns, given)
-            self._touch()
-            write_ids = contents.extend(columns, given)
-            self._settle()
+                columns = adopted.accept_columns(standard, extra)  # another process was first
+            if not writer.fits(n):
+                guard.commit()
+                return writer.commit_columns(columns, given)
+            guard.touch()
+            write_ids = writer.extend(columns, given)
+            guard.settle()
             return write_ids
 
     def clear(self) -> None:
@@ -159,29 +152,32 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
 
         The largest priority starts anew. Disk space is used again by what is pushed next.
         """
-        self._refuse_nesting()
-        with self._lock:
-            contents = self._writable()
-            self._make_room(0)
-            self._store.check_place()
-            self._touch()
-            contents.clear()
-            if isinstance(contents, Shared):
-                self._is_committed()
-            else:
-                self._settle()
+        guard = self._guard
+        guard.refuse_nesting()
+        with guard.lock:
+            writer = guard.writer()
+            guard.make_room(0)
+            writer.store.check_place()
+            guard.touch()
+            writer.clear()
+            guard.settle()
 
     def flush(self) -> None:
         """Commit everything now. Raises StorageError when the disk refuses; the rows are kept."""
-        self._refuse_nesting()
-        with self._lock:
-            self._check_open()
-            self._commit()
+        self._guard.refuse_nesting()
+        with self._guard.lock:
+            self._guard.check_open()
+            self._guard.commit()
 
     def refresh(self) -> None:
         """Take over now what other processes have committed; every other call does so, too."""
-        with self._view():
+        with self._guard.reading():
             pass
+
+    @ours
+    def close(self) -> None:
+        """Commit and give the store back; a temporary buffer is removed. Twice is once."""
+        self._guard.close()
 
     # Looking at it
 
@@ -200,26 +196,27 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
         prioritized, priority_min, priority_mean, priority_max (None where nothing is live),
         max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta and frame.
         """
-        with self._view() as view, self._seen(view) as snapshot:
-            ring = self._ring
+        with self._guard.reading() as view, self._seen(view) as snapshot:
+            replica, live = self._guard.replica, self._live
             runs = [complete(run) for run in snapshot.runs()]
-            oldest = self._store.pinned_pages.oldest_reader()
+            oldest = replica.store.pinned_pages.oldest_reader()
+            schema = replica.rows.schema
             return {
-                "kind": self._store.identity["kind"],
-                "path": str(self._path),
-                "size": ring.size,
-                "capacity": self._capacity,
-                "count": ring.count,
-                "schema": ring.schema.to_plain() if ring.schema else None,
+                "kind": replica.identity.kind,
+                "path": str(self.path),
+                "size": live.size,
+                "capacity": self.capacity,
+                "count": live.count,
+                "schema": schema.to_plain() if schema else None,
                 **self._disk(snapshot),
-                "memory_bytes": self._contents.nbytes,
-                **{name: self._settings[name] for name in RUN_SETTINGS},
-                "openers": [opener.to_plain() for opener in openers(self._path)],
+                "memory_bytes": replica.nbytes,
+                **self._options.run_settings.to_plain(),
+                "openers": [opener.to_plain() for opener in openers(self.path)],
                 "oldest_reader": oldest.to_plain() if oldest else None,
-                "commits": ring.commits,
-                "stale_updates": self._contents.stale_updates,
-                "damaged": len(self._contents.damaged),
-                "runs": with_live(runs, ring.first, ring.count),
+                "commits": replica.commits,
+                "stale_updates": replica.stale_updates,
+                "damaged": len(replica.damaged),
+                "runs": with_live(runs, live.first, live.count),
                 **self._more_stats(),
             }
 
@@ -228,19 +225,9 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
 
         The first hundred are told one by one. `verify(path)` looks at more, and needs no buffer.
         """
-        with self._view() as view:
-            ring = self._ring
+        with self._guard.reading() as view:
             with self._seen(view) as snapshot:
-                faults = ring.faults(snapshot)
-                for what in (
-                    lambda: self._sampler.check(ring.first, ring.count),
-                    lambda: snapshot.blocks(self._sampler.live_blocks(ring.first, ring.committed)),
-                    snapshot.runs,
-                ):
-                    try:
-                        what()
-                    except DamageError as error:
-                        faults.append(str(error))
+                faults = self._guard.replica.faults(snapshot)
             if faults:
                 more = f"; and {len(faults) - _FAULTS_TOLD} more" * (len(faults) > _FAULTS_TOLD)
                 raise DamageError("; ".join(faults[:_FAULTS_TOLD]) + more)
@@ -253,11 +240,12 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
         What is saved opens like any store, and goes on like this one. Raises StorageError or
         NotAStoreError, and leaves nothing behind, when `path` is in use or the disk refuses.
         """
-        self._refuse_nesting()
-        with self._lock:
-            self._check_open()
-            self._commit(anywhere=True)
-            self._store.copy(checked_path(path), self._ring.schema_facts())
+        self._guard.refuse_nesting()
+        with self._guard.lock:
+            self._guard.check_open()
+            self._guard.commit(anywhere=True)
+            replica = self._guard.replica
+            replica.store.copy(checked_path(path), replica.rows.schema_facts())
 
     def load(self, path: PathLike) -> None:
         """Replace the contents by those of a saved store of the same schema and kind.
@@ -267,37 +255,74 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
         are the saved ones, moved up by a multiple of the capacity where they were given out here
         before. Raises MismatchError and changes nothing when schema or kind differ.
         """
-        self._refuse_nesting()
-        with self._lock:
-            contents = self._writable()
-            if not isinstance(contents, Exclusive):
-                raise ReadOnlyError(
-                    f"{self._path} is open with access='shared': load() replaces what other "
-                    "processes work with, so it needs access='exclusive'"
-                )
+        guard = self._guard
+        guard.refuse_nesting()
+        with guard.lock:
+            writer = guard.writer()
             store = Store(checked_path(path))
             try:
-                found, kind = store.identity.get("kind"), self._store.identity["kind"]
+                found, kind = store.identity.get("kind"), writer.identity.kind
                 if found != kind:
                     raise MismatchError(
                         f"{store.path} holds a {found} buffer (expected {kind}): load it into a "
                         f"buffer of its own kind, or {conversion(store.path, kind)}"
                     )
-                self._commit()
-                self._store.check_place()
-                contents.load(store)
+                guard.commit()
+                writer.store.check_place()
+                writer.load(store)
             finally:
                 store.close()
 
+    def __enter__(self) -> Self:
+        self._guard.check_open()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        guard = getattr(self, "_guard", None)
+        if guard is not None and not guard.closed:
+            guard.close_at_last()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the arguments that open the same store for reading, in another process."""
+        return pickled(type(self), self._options, self._guard)
+
+    def __copy__(self) -> NoReturn:
+        """Refuse: two buffers would write to one store."""
+        self._guard.check_open()
+        raise copy_refused(self.path)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
+        """Refuse, as `copy.copy`."""
+        self.__copy__()
+
     def __repr__(self) -> str:
-        size = "closed" if self._closed else f"size={self._ring.size}"
-        return f"{type(self).__name__}(capacity={self._capacity}, {size}, path={str(self._path)!r})"
+        size = "closed" if self._guard.closed else f"size={self._live.size}"
+        return f"{type(self).__name__}(capacity={self.capacity}, {size}, path={str(self.path)!r})"
 
     # Inside
 
+    @abc.abstractmethod
+    def _checked_priorities(self, priorities: ArrayLike, n: int) -> Values:
+        """Return the priorities of n new transitions, or raise PriorityError."""
+
+    def _adopt(self, schema: Schema) -> Schema:
+        """Use this schema from now on, or that of another process that was faster."""
+        if not self._disk_is_known:
+            self._look_at_disk(schema)
+        self._adopted = self._guard.writer().adopt(schema)
+        return self._adopted
+
+    def _look_at_disk(self, schema: Schema) -> None:
+        self._disk_is_known = True
+        look_at_disk(self._guard.replica, schema)
+
     def _seen(self, view: Snapshot | None) -> contextlib.AbstractContextManager[Snapshot]:
-        """Give the snapshot that was taken over, or, for who writes alone, that of its commit."""
-        return contextlib.nullcontext(view) if view else self._store.snapshot()
+        """Return the snapshot that was taken over, or that of a lone writer's last commit."""
+        store = self._guard.replica.store
+        return contextlib.nullcontext(view) if view else store.snapshot()
 
     def _more_stats(self) -> dict[str, Any]:
         return {}
@@ -305,11 +330,11 @@ class BaseBuffer(Pickled, Reader[SamplerT, BatchT], Generic[SamplerT, BatchT]):
     def _disk(self, snapshot: Snapshot) -> dict[str, int]:
         """Return what the data file is used for, in bytes."""
         used = {table.name: snapshot.disk_bytes(table.name) for table in TABLES}
-        disk_bytes = self._store.disk_bytes()
-        schema = self._ring.schema
+        replica = self._guard.replica
+        disk_bytes, schema = replica.store.disk_bytes(), replica.rows.schema
         return {
             "disk_bytes": disk_bytes,
-            "payload_bytes": self._ring.size * schema.payload_bytes if schema else 0,
+            "payload_bytes": self._live.size * schema.payload_bytes if schema else 0,
             "records_bytes": used["transitions"],
             "priorities_bytes": used["priorities"],
             "free_bytes": max(0, disk_bytes - sum(used.values()) - 3 * PAGE_BYTES),

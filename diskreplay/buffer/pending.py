@@ -1,9 +1,8 @@
-"""Outbox: what one of several writing processes will say at its next commit.
+"""Pending: the changes of a shared writer that wait for its next commit.
 
-Rows have no write ids yet, only their number in the outbox; updates of priorities have one, too.
-They count on for ever, and what is counted is counted as totals: a commit compares them with those
-that the store has of this run. So a commit that was done, but whose end was interrupted, is not
-done twice.
+Rows have no write ids yet, only a number among the pending rows; updates of priorities have a
+number, too. Both count on for ever as totals, which a commit compares with those that the store has
+of this run. So a commit that was done, but whose end was interrupted, is not done twice.
 """
 
 from __future__ import annotations
@@ -12,19 +11,18 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from diskreplay.aliases import Array, Ints
 from diskreplay.buffer.window import Window, window_nbytes, window_rows
-from diskreplay.sampling import Priorities
-from diskreplay.schema import Array, Schema
+from diskreplay.sampling import Values
+from diskreplay.schema import Schema
 
-Ints = NDArray[np.int64]
 NEW = np.float32(np.nan)  # the priority of a row that gets the largest so far
 _LEAST_COMPACTED = 1 << 14
 
 
-def outbox_nbytes(schema: Schema, capacity: int, window_bytes: int) -> int:
-    """Return the memory of an outbox in which no updates wait, in bytes."""
+def pending_nbytes(schema: Schema, capacity: int, window_bytes: int) -> int:
+    """Return the memory of the pending rows, in bytes."""
     rows = window_rows(schema, capacity, window_bytes)
     return window_nbytes(schema, capacity, window_bytes) + rows * NEW.nbytes
 
@@ -34,17 +32,17 @@ class Update(NamedTuple):
 
     number: int
     write_ids: Ints
-    priorities: Priorities
+    priorities: Values
     highest: float
 
 
-class Outbox:
+class Pending:
     """Rows, priorities by write id, and counts that wait for a commit."""
 
     def __init__(self) -> None:
         self.pushed = self.sent = 0  # rows: in all, and done with
         self.updated = 0
-        self.draws = self.stale = 0
+        self.stale = self._stale_settled = 0  # updates that came too late
         self._updates: list[Update] = []
         self._waiting = self._compacted = 0  # write ids in the updates: now, and when compacted
         self._rows = 0  # that the window has; 0 before there is a schema
@@ -56,12 +54,18 @@ class Outbox:
         """The memory that it takes, in bytes."""
         return self._rows_nbytes + 12 * self._waiting
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits for a commit."""
+        is_settled = self.sent == self.pushed and self.stale == self._stale_settled
+        return is_settled and not self._updates
+
     def adopt(self, schema: Schema, capacity: int, window_bytes: int) -> None:
-        """Make room for rows of this schema."""
+        """Make room for rows of a schema."""
         if not self._rows:
             self._window = Window(schema, capacity, window_bytes)
             self._given = np.full(self._window.rows, NEW)
-            self._rows_nbytes = outbox_nbytes(schema, capacity, window_bytes)
+            self._rows_nbytes = pending_nbytes(schema, capacity, window_bytes)
             self._rows = self._window.rows
 
     def has_room(self, n: int) -> bool:
@@ -72,13 +76,13 @@ class Outbox:
         """Return whether n rows can be held at all, once there is a schema."""
         return n <= self._rows
 
-    def push(self, row: list[Any], given: Priorities | None) -> None:
+    def push(self, row: list[Any], given: Values | None) -> None:
         """Hold one row."""
         self._window.write_row(self.pushed, row)
         self._given[self.pushed % self._rows] = NEW if given is None else given[0]
         self.pushed += 1
 
-    def extend(self, columns: list[Array], given: Priorities | None) -> None:
+    def extend(self, columns: list[Array], given: Values | None) -> None:
         """Hold rows, for which there is room."""
         n, at = len(columns[0]), self.pushed % self._rows
         self._window.write(self.pushed, columns)
@@ -89,7 +93,7 @@ class Outbox:
             self._given[places] = NEW if given is None else given
         self.pushed += n
 
-    def update(self, write_ids: Ints, priorities: Priorities) -> None:
+    def update(self, write_ids: Ints, priorities: Values) -> None:
         """Hold new priorities."""
         if write_ids.size:
             number, highest = self.updated + 1, float(priorities.max())
@@ -105,7 +109,7 @@ class Outbox:
             for _, columns in self._window.chunks(sent, self.pushed, size):
                 yield columns
 
-    def given(self, sent: int) -> Priorities:
+    def given(self, sent: int) -> Values:
         """Return the priorities of the rows after the first `sent`; NEW where none was given."""
         return self._given[np.arange(sent, self.pushed) % max(1, self._rows)]
 
@@ -123,17 +127,18 @@ class Outbox:
         return self._updates[0]
 
     def forget_highest(self) -> None:
-        """Let the largest priority start anew, as `clear` has it."""
+        """Forget the largest priority, as `clear` does."""
         self._updates = [update._replace(highest=-1.0) for update in self._updates]
 
     def forget_updates(self, number: int) -> None:
-        """Let the updates up to a number be done with."""
+        """Forget the updates up to a number, which were committed."""
         if self._updates and self._updates[0].number <= number:
             self._updates = [update for update in self._updates if update.number > number]
             self._waiting = sum(update.write_ids.size for update in self._updates)
 
     def settle(self) -> None:
-        """Let all of it be done with: it is committed, or is not to be."""
+        """Forget all: it was committed, or is not to be."""
         self._updates = []
         self._waiting = 0
         self.sent = self.pushed
+        self._stale_settled = self.stale

@@ -4,46 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from diskreplay.buffer.session import is_open_here
+from diskreplay.buffer.guard import Guard, is_open_here
+from diskreplay.buffer.opening import Options
 from diskreplay.errors import LockedError, NotAStoreError
 
 
-class Pickled:
-    """What pickling and copying do with a buffer."""
-
-    _path: Path
-    _capacity: int
-    _temporary: bool
-    _window_bytes: int
-    _skips_damaged: bool
-    _settings: Any
-    _check_open: Callable[[], None]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the arguments that open the same store for reading, in another process."""
-        arguments: dict[str, Any] = {
-            "capacity": self._capacity,
-            "path": str(self._path),
-            "access": "read",
-            "window_bytes": self._window_bytes,
-            "on_damage": "skip" if self._skips_damaged else "raise",
-        }
-        return unpickled, (type(self), arguments | self._settings, self._temporary)
-
-    def __copy__(self) -> NoReturn:
-        """Refuse: two buffers would write to one store."""
-        self._check_open()
-        raise LockedError(
-            f"the buffer at {self._path} cannot be copied in memory, since its transitions are on "
-            "disk: save() writes a store of its own, which diskreplay.open() opens; another "
-            "process opens this one with access='read'"
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
-        """Refuse, as `copy.copy`: what refers to a buffer is copied without it."""
-        self.__copy__()
+def pickled(kind: Callable[..., Any], options: Options, guard: Guard) -> tuple[Any, ...]:
+    """Return what `__reduce__` of a buffer returns: the arguments of a reader of its store."""
+    arguments = {
+        "capacity": options.capacity,
+        "path": str(guard.path),
+        "access": "read",
+        "window_bytes": options.window_bytes,
+        "on_damage": options.on_damage,
+        **guard.replica.settings,
+    }
+    return unpickled, (kind, arguments, guard.is_temporary)
 
 
 def unpickled(kind: Callable[..., Any], arguments: dict[str, Any], is_temporary: bool) -> Any:
@@ -63,3 +41,12 @@ def unpickled(kind: Callable[..., Any], arguments: dict[str, Any], is_temporary:
             f"{path} is not there any more: the pickled buffer was temporary, and removed when it "
             "was closed; give a path= to a buffer that is to last"
         ) from None
+
+
+def copy_refused(path: Path) -> LockedError:
+    """Return the error of a buffer that is copied in memory: two would write to one store."""
+    return LockedError(
+        f"the buffer at {path} cannot be copied in memory, since its transitions are on "
+        "disk: save() writes a store of its own, which diskreplay.open() opens; another "
+        "process opens this one with access='read'"
+    )

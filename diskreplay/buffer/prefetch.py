@@ -1,46 +1,29 @@
-"""Ahead: batches that were drawn, and that nobody has been given yet.
+"""Prefetch: batches that a thread draws ahead, and that nobody has been given yet.
 
-A commit must hold the random stream as of the batches that were given, so each batch that waits
-remembers what was before its draw::
-
-    given  given | ready  ready  ready |
-                 ^                     ^
-       what a commit saves      where the stream is in memory
+A batch is drawn by its number. The numbers that were given are counted, and nothing else: a batch
+that waits in a lane has changed nothing, and can be dropped and drawn again.
 
 A lane is the batches of one iterator: its thread adds at the end, its user takes from the front.
-Both do so under the buffer's lock, and wake each other by a bell.
+Both do so under the lock of the buffer, and wake each other by a bell.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import deque
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from diskreplay.bell import Bell
-
-
-class Drawn(NamedTuple):
-    """A batch, and the random stream, the frame and beta of before it was drawn."""
-
-    number: int  # of the draw, over all lanes
-    batch: Any
-    before: list[Any]
-    after: list[Any]
-    frame: int
-    beta: float
 
 
 class Lane:
     """Batches that are ready, at most `room` of them, and the thread that draws more."""
 
     def __init__(self, room: int) -> None:
-        self.ready: deque[Drawn] = deque()
         self.thread: threading.Thread | None = None
         self.is_stuck = False  # the next draw failed, and is left to the user
         self.is_stopped = False
+        self._ready: deque[tuple[int, Any]] = deque()
         self._room = room
         self._for_thread = Bell()
         self._for_user = Bell()
@@ -48,7 +31,11 @@ class Lane:
     @property
     def has_room(self) -> bool:
         """Whether another batch may be drawn."""
-        return not (self.is_stopped or self.is_stuck) and len(self.ready) < self._room
+        return not (self.is_stopped or self.is_stuck) and len(self._ready) < self._room
+
+    def next_number(self, draws: int) -> int:
+        """Return the number of the next batch to draw ahead, where so many were given."""
+        return max(draws, self._ready[-1][0] + 1) if self._ready else draws
 
     def wait_for_room(self) -> bool:
         """Return True when another batch may be drawn, False when no more ever may."""
@@ -57,33 +44,42 @@ class Lane:
 
     def wait_for_batch(self) -> None:
         """Return when there is a batch, or when the thread will not draw one."""
-        self._for_thread.ring()  # which an interrupted call may have left to do
-        self._for_user.wait_until(lambda: self.ready or self.is_stuck or self.is_stopped)
+        self._for_thread.ring()  # an interrupted call may have left it to do
+        self._for_user.wait_until(lambda: self._ready or self.is_stuck or self.is_stopped)
 
-    def add(self, drawn: Drawn) -> None:
-        """Have one more batch ready."""
-        self.ready.append(drawn)
+    def add(self, number: int, batch: Any) -> None:
+        """Add the batch of a draw."""
+        self._ready.append((number, batch))
         self._for_user.ring()
 
-    def take(self) -> Drawn:
-        """Give the oldest batch away."""
-        drawn = self.ready.popleft()
+    def find(self, number: int) -> Any | None:
+        """Return the batch of a draw, where it is ready; drop those of other draws before it.
+
+        Others are given the numbers of this lane when they draw, too.
+        """
+        while self._ready and self._ready[0][0] != number:
+            self._ready.popleft()
+            self._for_thread.ring()
+        return self._ready[0][1] if self._ready else None
+
+    def drop_first(self) -> None:
+        """Drop the first batch: it was given."""
+        self._ready.popleft()
         self._for_thread.ring()
-        return drawn
 
     def drop(self) -> None:
-        """Have no batch ready any more."""
-        self.ready.clear()
+        """Drop all batches."""
+        self._ready.clear()
         self._for_thread.ring()
 
-    def stick(self, is_stuck: bool) -> None:
-        """Leave the next draw to the user; or draw again."""
+    def set_stuck(self, is_stuck: bool) -> None:
+        """Leave the next draw to the user, or draw again."""
         self.is_stuck = is_stuck
         self._for_thread.ring()
         self._for_user.ring()
 
     def stop(self) -> None:
-        """Let the thread end."""
+        """Tell the thread to end."""
         self.is_stopped = True
         self._for_thread.ring()
         self._for_user.ring()
@@ -94,42 +90,21 @@ class Lane:
             self.thread.join()
 
 
-class Ahead:
+class Lanes:
     """The lanes of one buffer."""
 
     def __init__(self) -> None:
-        self.dropped: list[Lane] = []  # whose users are gone: what they have ready is to go back
         self._lanes: list[Lane] = []
-        self._numbers = itertools.count()
-
-    @property
-    def oldest(self) -> Drawn | None:
-        """The batch that was drawn before all others that are ready, if any is."""
-        fronts = [lane.ready[0] for lane in self._lanes if lane.ready]
-        return min(fronts, key=lambda drawn: drawn.number, default=None)
-
-    def number(self) -> int:
-        """Return the number of a new draw."""
-        return next(self._numbers)
 
     def open(self, room: int) -> Lane:
         """Return a new lane."""
         lane = Lane(room)
-        self._lanes = [lane, *self._lanes]
+        self._lanes = [lane, *(other for other in self._lanes if not other.is_stopped)]
         return lane
 
-    def forget(self, lane: Lane) -> None:
-        """Have one lane less."""
-        self._lanes = [other for other in self._lanes if other is not lane]
-
-    def ready(self, lanes: Iterable[Lane] | None = None) -> list[Drawn]:
-        """Return what some lanes have ready, by default all, in the order of the draws."""
-        ready = [drawn for lane in lanes or self._lanes for drawn in lane.ready]
-        return sorted(ready, key=lambda drawn: drawn.number)
-
-    def drop(self, lanes: Iterable[Lane] | None = None) -> None:
-        """Have nothing ready in some lanes, by default in any."""
-        for lane in lanes or self._lanes:
+    def drop(self) -> None:
+        """Drop all batches that are ready."""
+        for lane in self._lanes:
             lane.drop()
 
     def stop(self) -> None:

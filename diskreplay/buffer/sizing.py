@@ -6,8 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from diskreplay.buffer.pending import outbox_nbytes
-from diskreplay.buffer.ring import COMMIT_BYTES
+from diskreplay.buffer.pending import pending_nbytes
+from diskreplay.buffer.rows import COMMIT_BYTES
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES, window_nbytes
 from diskreplay.errors import ArgumentError, SchemaError, warn_caller
 from diskreplay.live_range import BLOCK_SLOTS
@@ -19,7 +19,7 @@ from diskreplay.records import (
     slot_bytes,
     tree_bytes,
 )
-from diskreplay.sampling import side_table_nbytes
+from diskreplay.sampling import priorities_nbytes
 from diskreplay.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
 from diskreplay.validation import ACCESS, checked_capacity, whole_number
 from diskreplay.wording import count_of, human
@@ -142,7 +142,7 @@ def estimate(
 def estimate_of(
     schema: Schema,
     capacity: int,
-    packing: Grouping,
+    grouping: Grouping,
     *,
     prioritized: bool,
     window_bytes: int = DEFAULT_WINDOW_BYTES,
@@ -150,27 +150,27 @@ def estimate_of(
 ) -> Estimate:
     """Return what `estimate` does, of a store that has a way to keep its records."""
     blocks = -(-capacity // BLOCK_SLOTS) if prioritized else 0
-    records = tree_bytes(packing.groups(capacity), packing.per_value * packing.record_bytes)
+    records = tree_bytes(grouping.groups(capacity), grouping.per_value * grouping.record_bytes)
     priorities = tree_bytes(blocks, BLOCK_BYTES)
-    spare = _COMMITS_FREED * (min(records, _commit_bytes(packing)) + priorities)
+    spare = _COMMITS_FREED * (min(records, _commit_bytes(grouping)) + priorities)
     return Estimate(
         capacity=capacity,
         payload_bytes=schema.payload_bytes,
-        record_bytes=packing.record_bytes,
-        records_per_value=packing.per_value,
+        record_bytes=grouping.record_bytes,
+        records_per_value=grouping.per_value,
         records_disk_bytes=records,
         priorities_disk_bytes=priorities,
         spare_disk_bytes=(int(spare) // PAGE_BYTES + _OTHER_PAGES) * PAGE_BYTES,
         window_bytes=window_nbytes(schema, capacity, window_bytes),
-        side_table_bytes=side_table_nbytes(capacity) if prioritized else 0,
-        outbox_bytes=outbox_nbytes(schema, capacity, COMMIT_BYTES) if access == "shared" else 0,
+        side_table_bytes=priorities_nbytes(capacity) if prioritized else 0,
+        outbox_bytes=pending_nbytes(schema, capacity, COMMIT_BYTES) if access == "shared" else 0,
     )
 
 
-def _commit_bytes(packing: Grouping) -> int:
+def _commit_bytes(grouping: Grouping) -> int:
     """Return the pages that a commit of records rewrites, in bytes: also beside its two ends."""
-    rows = max(1, COMMIT_BYTES // packing.record_bytes) + 2 * (packing.per_value - 1)
-    return int(rows * slot_bytes(packing)) + 6 * PAGE_BYTES
+    rows = max(1, COMMIT_BYTES // grouping.record_bytes) + 2 * (grouping.per_value - 1)
+    return int(rows * slot_bytes(grouping)) + 6 * PAGE_BYTES
 
 
 def warn_of_disk(found: Estimate, path: Path, there: int) -> None:

@@ -1,167 +1,186 @@
-"""Exclusive: the contents of a buffer that alone writes to its store."""
+"""Writer: the replica of a process that alone writes to its store."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from diskreplay.buffer.prefetch import Drawn
-from diskreplay.buffer.replica import Contents, SamplerT
-from diskreplay.buffer.ring import Columns, Ring
-from diskreplay.errors import MismatchError
-from diskreplay.sampling import (
-    Priorities,
-    PrioritizedSampler,
-    generator_from_plain,
-    generator_to_plain,
-)
-from diskreplay.schema import Schema, fields_of
-from diskreplay.store import Snapshot, Store, laid_over
-
-Ints = NDArray[np.int64]
-
+from diskreplay.aliases import Columns, Ints
+from diskreplay.buffer.replica import Replica
+from diskreplay.buffer.rows import ExpectedFields, Rows
+from diskreplay.errors import MismatchError, StorageError
+from diskreplay.live_range import LiveRange
+from diskreplay.records import BLOCK_BYTES
+from diskreplay.sampling import Priorities, RandomStream, Values
+from diskreplay.schema import Schema, fields_of, infer_schema
+from diskreplay.store import Identity, OwnRun, Snapshot, State, Store, Transaction
 
 _NO_SNAPSHOT = contextlib.nullcontext()
 
 
-class Exclusive(Contents[SamplerT]):
-    """Contents ahead of the store: a transition is there, with its write id, when it is pushed."""
+class Writer(Replica):
+    """A replica ahead of its store: a transition is live, with its write id, when it is pushed."""
 
-    writes = True
-    keeps_draws = True
+    draws_are_kept = True
 
-    @property
-    def next_draw(self) -> Drawn | None:
-        """The batch whose draw is the first that does not count yet; None where all count."""
-        return self.ahead.oldest
+    def __init__(self, *arguments: Any) -> None:
+        self._run = OwnRun()
+        self._run_rows = 0
+        super().__init__(*arguments)
 
     def restore(self) -> None:
-        """Go back to the last commit, with the random stream as it was then."""
-        self.ahead.drop()  # their draws come after it
+        """Go back to the last commit, and to the number of the next draw as it was then."""
+        self.lanes.drop()
+        self._stream = None
         super().restore()
-        self.generator = generator_from_plain(self.ring.state.get("generator"))
 
     def view(self) -> contextlib.AbstractContextManager[Snapshot | None]:
-        """Give no snapshot: nobody else changes anything."""
+        """Yield no snapshot: nobody else changes anything."""
         return _NO_SNAPSHOT
 
-    def advance(self) -> None:
-        """Count a draw."""
-        self.sampler.advance(1)
+    def _take_over(self, state: State, snapshot: Snapshot) -> None:
+        super()._take_over(state, snapshot)
+        self.set_draws(state.draws, state.frame)
+
+    def set_draws(self, draws: int, frame: int) -> None:
+        """Set the number of the next draw, and the frame."""
+        self.draws, self._frame_at_start = draws, frame - draws
+
+    def frame_of(self, number: int) -> int:
+        """Return how many batches were given before a draw, over all runs."""
+        return self._frame_at_start + number
 
     # Writing
 
     def schema_for(self, values: dict[str, Any], *, lead: int) -> Schema:
         """Return the schema, or the one that these first transitions ask for."""
-        return self.ring.schema_for(values, lead=lead)
+        return self.rows.schema or infer_schema(values, self.rows.expected.fields, lead=lead)
 
     def adopt(self, schema: Schema) -> Schema:
-        """Have this schema from now on."""
-        if self.ring.schema is None:
-            self.ring.adopt(schema)
+        """Use this schema from now on."""
+        self.rows.adopt(schema)
         return schema
 
     def has_room(self, n: int) -> bool:
         """Return whether n more rows may wait for the next commit."""
-        return self.ring.has_room(n)
+        return self.rows.has_room(self.count - self.committed, n)
 
     def fits(self, n: int) -> bool:
         """Return whether n rows can wait at all."""
-        return n <= self.ring.window_rows
+        return n <= self.rows.window.rows
 
-    def push(self, row: list[Any], given: Priorities | None) -> int:
+    def push(self, row: list[Any], priority: Values | None) -> int:
         """Add a row and return its write id."""
-        write_id = self.ring.count
-        self.ring.hold_row(row)
-        self.sampler.hold(write_id, 1, given)
-        self.ring.publish(1)
+        write_id = self.count
+        self.rows.window.write_row(write_id, row)
+        for table in self.tables:
+            table.stage(write_id, 1, priority)
+        self.count = write_id + 1  # live in one step: an interrupt comes before it or after it
         return write_id
 
-    def extend(self, columns: Columns, given: Priorities | None) -> Ints:
+    def extend(self, columns: Columns, priorities: Values | None) -> Ints:
         """Add rows that fit, and return their write ids."""
-        first, n = self.ring.count, len(columns[0])
-        self.ring.hold_rows(columns)
-        self.sampler.hold(first, n, given)
+        first, n = self.count, len(columns[0])
+        self.rows.window.write(first, columns)
+        for table in self.tables:
+            table.stage(first, n, priorities)
         write_ids = np.arange(first, first + n)
-        self.ring.publish(n)
+        self.count = first + n
         return write_ids
 
-    def commit_columns(self, columns: Columns, given: Priorities | None) -> Ints:
+    def commit_columns(self, columns: Columns, priorities: Values | None) -> Ints:
         """Add and commit rows that do not fit. Nothing may be uncommitted before."""
-        first, n = self.ring.count, len(columns[0])
+        first, n = self.count, len(columns[0])
         with self._restored_on_error():
-            self.sampler.hold(first, n, given)
-            self.commit_rows(lambda: [columns], first, self.ring.start, first + n)
+            for table in self.tables:
+                table.stage(first, n, priorities)
+            self._commit_rows(lambda: [columns], first, self.start, first + n)
         return np.arange(first, first + n)
 
-    def update(self, write_ids: Ints, priorities: Priorities) -> int:
+    def update(self, write_ids: Ints, priorities: Values) -> int:
         """Set priorities, and return how many write ids were live."""
-        applied = self.sampler.update(write_ids, priorities, self.ring.first, self.ring.count)
-        self.stale += write_ids.size - applied
+        applied = 0
+        for table in self.tables:
+            applied = table.update(write_ids, priorities, self.live)
+        self.stale_updates += write_ids.size - applied
         return applied
 
-    def _go_back(self, drawn: Drawn, draws: int) -> None:
-        if isinstance(self.sampler, PrioritizedSampler):
-            self.sampler.frame = drawn.frame
-        super()._go_back(drawn, draws)
-
     def clear(self) -> None:
-        """Remove all transitions."""
-        self.take_back()
-        self.sampler.distrust()
-        self.ring.clear()
-        self.sampler.clear(self.ring.count)
+        """Remove all transitions; write ids go on counting."""
+        self.lanes.drop()
+        for table in self.tables:
+            table.distrust()
+        self.start = self.count
+        for table in self.tables:
+            table.clear(self.count)
 
     def commit(self) -> None:
         """Commit everything."""
-        blocks = self.sampler.dirty_blocks(self.ring.first, self.ring.count)
-        self.ring.commit(self._facts(), blocks)
-        self.sampler.committed(blocks)
+        live = self.live
+        first = max(self.committed, live.first)
+        rows = self.count - self.committed
+        self._commit(lambda: self.rows.pending(first, self.count), rows, live, self.state())
 
     def undo(self) -> None:
         """Take back what was not committed."""
         self.restore()
 
+    def reseed(self, seed: bytes) -> None:
+        """Begin another random stream."""
+        self._stream = RandomStream(seed)
+        self.set_draws(0, self.frame)
+
+    def state(self) -> State:
+        """Return the facts of the next commit, but for those that it counts itself."""
+        return State(
+            seed=self.stream.seed,
+            draws=self.draws,
+            frame=self.frame,
+            max_priority=next((table.largest for table in self.tables), None),
+            settings=self.settings,
+            stale_updates=self.stale_updates,
+        )
+
     def load(self, store: Store) -> None:
-        """Have the contents of another store. Nothing may be uncommitted before."""
-        own = self.ring.schema
-        source = Ring(store, 0, self.ring.expected if own is None else fields_of(own))
-        capacity = self.ring.capacity
-        saved = self.sampler.sibling(source.capacity)
+        """Replace all by the contents of another store. Nothing may be uncommitted before."""
+        capacity, own = self.identity.capacity, self.rows.schema
+        expected = self.rows.expected.fields if own is None else fields_of(own)
+        identity = Identity.parse(store.identity)
+        source = Rows(store, identity.capacity, 0, ExpectedFields(expected, all_given=False))
         with self._restored_on_error(), store.snapshot() as snapshot:
-            self.ahead.drop()
-            source.refresh(snapshot)
-            saved.load_blocks(
-                snapshot.blocks_one_by_one(saved.live_blocks(source.first, source.count)),
-                source.first,
-                source.count,
-            )
+            self.lanes.drop()
+            source.adopt_stored(snapshot)
+            saved = State.parse(snapshot.meta("state"), identity)
+            theirs = saved.live(identity.capacity)
+            source.check_count(snapshot, theirs)
             order = self._order_of(source)
-            size = min(source.size, capacity)
-            first = source.count - size
-            moved = max(0, self.ring.count - first + capacity - 1) // capacity * capacity
+            newest = theirs.since(theirs.count - capacity)
+            moved = max(0, self.count - newest.first + capacity - 1) // capacity * capacity
             if source.schema is not None:
-                self.ring.adopt(source.schema)
-            begin = first + moved
-            self.sampler.clear(begin)
-            if size:
-                self.sampler.hold(begin, size, saved.live_priorities(first, source.count))
-            self.sampler.restore(source.fact("sampler"))
-            self.generator = generator_from_plain(source.state.get("generator"))
+                self.rows.adopt(source.schema)
+            begin, size = newest.first + moved, newest.size
+            for table in self.tables:
+                priorities = _priorities_of(table, snapshot, theirs, newest)
+                table.clear(begin)
+                if size:
+                    table.stage(begin, size, priorities)
+                table.largest = saved.max_priority
+            self._stream = RandomStream(saved.seed)
+            self.set_draws(saved.draws, saved.frame)
 
             def rows() -> Iterator[Columns]:
-                for columns in source.chunks(first, snapshot):
+                for columns in source.chunks(newest, snapshot) if size else ():
                     yield [columns[i] for i in order]
 
-            self.commit_rows(rows, begin, begin, begin + size, source.state)
+            self._commit_rows(rows, begin, begin, begin + size, saved)
 
-    def _order_of(self, source: Ring) -> list[int]:
+    def _order_of(self, source: Rows) -> list[int]:
         """Return where the columns of a saved store are that this one wants, in its order."""
-        own = self.ring.schema or source.schema
+        own = self.rows.schema or source.schema
         if own is None or source.schema is None:
             return []
         if set(own.fields) != set(source.schema.fields):
@@ -170,37 +189,64 @@ class Exclusive(Contents[SamplerT]):
             )
         return [source.schema.names.index(name) for name in own.names]
 
-    def commit_rows(
+    def _commit_rows(
         self,
         rows: Callable[[], Iterable[Columns]],
         first: int,
         start: int,
         count: int,
-        under: Mapping[str, Any] | None = None,
+        under: State | None = None,
     ) -> None:
-        """Commit rows past the window, whose priorities the sampler holds already.
+        """Commit rows past the window, whose priorities are staged already.
 
-        under:  a state that they come from; what this version does not know of it is kept
+        `rows` is called once more when the map has to grow.
+
+        under:  a state that they come from: facts that only a newer version knows are kept
         """
-        blocks = self.sampler.dirty_blocks(max(start, count - self.ring.capacity), count)
-        facts = laid_over(under or {}, self._facts())
-        self.ring.commit_rows(rows, first, start, count, facts, blocks)
-        self.sampler.committed(blocks)
+        self.rows.drop_from(first)
+        live = LiveRange(self.identity.capacity, start, count)
+        state = self.state() if under is None else self.state().keeping(under)
+        self._commit(lambda: self.rows.numbered(rows(), first, count), count - first, live, state)
 
-    def _facts(self) -> dict[str, Any]:
-        """Return what a commit holds beside transitions and priorities.
+    def _commit(
+        self,
+        rows: Callable[[], Iterable[tuple[int, Columns]]],
+        n: int,
+        live: LiveRange,
+        state: State,
+    ) -> None:
+        """Commit n rows, the priorities of the live range, and the state that goes with them."""
+        blocks = [(table, table.dirty_blocks(live)) for table in self.tables]
 
-        Batches that were drawn ahead, and not given to anyone, are still to be drawn.
-        """
-        drawn, sampler = self.ahead.oldest, self.sampler.state()
-        if drawn is not None and "frame" in sampler:
-            sampler["frame"] = drawn.frame
-        return {
-            "generator": generator_to_plain(self.generator) if drawn is None else drawn.before,
-            "sampler": sampler,
-            "settings": self.settings,
-            "stale_updates": self.stale,
-        }
+        def put(txn: Transaction) -> int:
+            stored = self.read_state(txn)
+            # A commit of this run that was interrupted after it was done may not be known here.
+            if stored.commits != self.commits and stored.run != self._run.id:
+                raise StorageError(
+                    f"{self.store.path} was written by another process although it is held here: "
+                    "nothing of this buffer was committed over it"
+                )
+            run = replace(self._run.of(txn, stored), end=live.count, rows=self._run_rows + n)
+            self.rows.put(txn, rows())
+            new = replace(
+                state.keeping(stored, state),
+                count=live.count,
+                start=live.start,
+                commits=stored.commits,
+                runs=stored.runs,
+            )
+            self._run.put(txn, new, run, self.identity)
+            for _, changed in blocks:
+                txn.put_blocks(changed)
+            return stored.commits + 1
+
+        put_bytes = self.rows.record_bytes(n) + BLOCK_BYTES * sum(len(b) for _, b in blocks)
+        self.commits = self.store.commit(put, put_bytes)
+        self._run_rows += n
+        self.count = self.committed = live.count
+        self.start = live.start
+        for table, changed in blocks:
+            table.mark_committed(changed)
 
     @contextlib.contextmanager
     def _restored_on_error(self) -> Iterator[None]:
@@ -210,3 +256,12 @@ class Exclusive(Contents[SamplerT]):
         except BaseException:
             self.restore()
             raise
+
+
+def _priorities_of(
+    table: Priorities, snapshot: Snapshot, live: LiveRange, newest: LiveRange
+) -> Values:
+    """Return the priorities of the newest transitions of a store, whose live range is given."""
+    saved = Priorities(live.capacity, alpha=table.alpha, epsilon=table.epsilon)
+    saved.load(snapshot.blocks_one_by_one(live.blocks()), live)
+    return saved.live_values(newest)

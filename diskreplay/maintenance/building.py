@@ -21,14 +21,7 @@ from diskreplay.errors import StorageError
 from diskreplay.live_range import BLOCK_SLOTS, block_span, blocks_in
 from diskreplay.maintenance.sources import Progress, SoundStore
 from diskreplay.records import ALONE, BLOCK_BYTES, Codec, new_grouping, schema_facts, tree_bytes
-from diskreplay.sampling import (
-    DEFAULTS,
-    Blocks,
-    Priorities,
-    PrioritizedSampler,
-    generator_to_plain,
-    new_generator,
-)
+from diskreplay.sampling import Blocks, Priorities, PrioritySettings, Values
 from diskreplay.schema import Schema
 from diskreplay.store import Identity, Run, Snapshot, State, Store, Transaction, make_known
 from diskreplay.wording import human
@@ -65,8 +58,8 @@ class StoreBuilder:
         progress: Progress | None = None,
     ) -> None:
         if identity.has_priorities:  # an ArgumentError if memory has no room for its priorities
-            usual: dict[str, Any] = dict(DEFAULTS)
-            PrioritizedSampler(identity.capacity, **usual)
+            usual = PrioritySettings()
+            Priorities(identity.capacity, alpha=usual.alpha, epsilon=usual.epsilon)
         self.identity = identity
         self.live = state.live(identity.capacity)
         self._place, self._state, self._schema = place, state, schema
@@ -111,9 +104,7 @@ class StoreBuilder:
         for span in sorted(self.live.spans(rows), key=lambda span: span.start):
             yield self.live.newest_ids(np.arange(span.start, span.stop))
 
-    def append_rows(
-        self, first: int, columns: Columns, priorities: Priorities | None = None
-    ) -> None:
+    def append_rows(self, first: int, columns: Columns, priorities: Values | None = None) -> None:
         """Commit what `append` does, given as columns of the schema's types."""
         self.append(first, self._codec.encode_array(columns, first), priorities)
 
@@ -121,7 +112,7 @@ class StoreBuilder:
         self,
         first: int,
         records: Sequence[bytes] | NDArray[np.uint8],
-        priorities: Priorities | None = None,
+        priorities: Values | None = None,
     ) -> None:
         """Commit records of write ids from `first` on, with priorities where the store has them.
 
@@ -164,9 +155,6 @@ class StoreBuilder:
             new = schema_facts(self._schema, self._grouping)
             kept |= {**new, "layout": {**kept.get("layout", {}), **new["layout"]}}
         state = self._state.to_plain(self.identity)
-        state["generator"] = self._state.plain.get("generator") or generator_to_plain(
-            new_generator(None)
-        )  # until buffers draw by number
 
         def put(txn: Transaction) -> None:
             for number, description in enumerate(runs):
@@ -179,7 +167,7 @@ class StoreBuilder:
         self._store.close()
         make_known(self._place)
 
-    def _blocks(self, slot: int, priorities: Priorities) -> dict[int, bytes]:
+    def _blocks(self, slot: int, priorities: Values) -> dict[int, bytes]:
         """Return the blocks of the slots from `slot` on; the first may have slots of the last part.
 
         The last one is put again where the next part has slots of it.

@@ -14,7 +14,7 @@ from diskreplay.aliases import Columns, Ints, PathLike
 from diskreplay.errors import ArgumentError, DamageError, MismatchError, StorageError
 from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.sources import Progress, SoundStore
-from diskreplay.sampling import Priorities
+from diskreplay.sampling import Values
 from diskreplay.schema import Schema, fields_of
 from diskreplay.store import (
     Identity,
@@ -44,7 +44,7 @@ def merge(
 ) -> int:
     """Write the transitions of several stores to a new one at `out`; return how many it holds.
 
-    The stores must have the same kind and the same fields. Priorities are kept, and the table of
+    The stores must have the same kind and the same fields. Values are kept, and the table of
     runs says which run wrote what; write ids begin at 0. Settings are those of the first store, the
     largest priority is the largest of any, annealing and random stream begin anew. The stores are
     not changed. Of each, one commit is read, whatever others write meanwhile: until the end they
@@ -159,7 +159,7 @@ def _merged_state(sources: Sequence[SoundStore], count: int, runs: int) -> State
 
 def _rows(
     sources: Sequence[SoundStore], positions: Sequence[Ints], write_ids: Ints
-) -> tuple[Columns, Priorities | None]:
+) -> tuple[Columns, Values | None]:
     """Return the transitions that get these write ids, and their priorities where there are any.
 
     The fields are in the order of the first store that has any.
@@ -167,7 +167,7 @@ def _rows(
     names = next(source.schema.names for source in sources if source.schema)
     places: list[Ints] = []
     columns: list[Columns] = []
-    priorities: list[Priorities] = []
+    priorities: list[Values] = []
     for source, of_source in zip(sources, positions, strict=True):
         begin, end = np.searchsorted(of_source, [write_ids[0], write_ids[-1] + 1]).tolist()
         if source.schema is None or begin == end:

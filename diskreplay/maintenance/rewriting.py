@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from diskreplay.errors import (
 )
 from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.sources import Progress, SoundStore
-from diskreplay.sampling import DEFAULTS, Priorities, PrioritizedSampler
+from diskreplay.sampling import PrioritySettings, Values
 from diskreplay.store import (
     ALONE,
     DATA,
@@ -157,19 +157,18 @@ def convert(
     """
     if kind not in KINDS:
         raise ArgumentError(f"kind must be one of {', '.join(KINDS)} (found {kind!r})")
-    names = DEFAULTS if kind == "prioritized" else {}
-    if unknown := settings.keys() - names.keys():
+    names = PrioritySettings.names() if kind == "prioritized" else []
+    if unknown := settings.keys() - {*names}:
         has = f"expected some of {', '.join(names)}" if names else "it has no settings of its own"
         raise ArgumentError(f"{min(unknown)!r} is no setting of a {kind} store: {has}")
 
     def change(source: SoundStore) -> tuple[Identity, State]:
         if kind == source.identity.kind:
             raise MismatchError(f"{source.path} is {kind} already: open() takes other settings")
-        state = source.state.without(("frame", "max_priority"), DEFAULTS)
+        state = source.state.without(("frame", "max_priority"), PrioritySettings.names())
         state = replace(state, frame=0, max_priority=None)
         if kind == "prioritized":
-            given: dict[str, Any] = {**DEFAULTS, **settings}
-            accepted = PrioritizedSampler(1, **given).settings()  # or an ArgumentError
+            accepted = PrioritySettings.of(settings).to_plain()
             state = replace(state, settings={**state.settings, **accepted})
         return replace(source.identity, kind=kind), state
 
@@ -209,7 +208,7 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
         store.close()
 
 
-def _priorities(source: SoundStore, identity: Identity, write_ids: Ints) -> Priorities | None:
+def _priorities(source: SoundStore, identity: Identity, write_ids: Ints) -> Values | None:
     """Return the priorities that transitions have in the new store, None where it has none."""
     if identity.has_priorities and source.identity.has_priorities:
         return source.priorities(write_ids)

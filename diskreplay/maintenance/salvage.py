@@ -20,7 +20,7 @@ from diskreplay.live_range import LiveRange
 from diskreplay.lmdbfile import HEADER, INTEGER_KEYS, DataFile, Meta, Tree, Walk
 from diskreplay.maintenance.sources import parse_block, parse_state, priorities_at
 from diskreplay.records import Codec, checksum_in, record_head, unseal, write_id_in
-from diskreplay.sampling import Priorities
+from diskreplay.sampling import Values
 from diskreplay.schema import Schema
 from diskreplay.store import DATA, Identity, State
 from diskreplay.validation import MAX_COUNT
@@ -86,7 +86,7 @@ class Salvage:
         records = [self._file.read(at, size) for at in self._offsets[low:high].tolist()]
         return self.codec.decode(records, ids, self.live.slots(ids))
 
-    def priorities(self) -> tuple[Priorities, Bools]:
+    def priorities(self) -> tuple[Values, Bools]:
         """Return the priorities of `write_ids`, and which of them are known."""
         found, known = priorities_at(self.live.slots(self.write_ids), self._blocks.get)
         if not self.state_is_reached:  # then the blocks may be of another commit, or cleared
@@ -127,9 +127,9 @@ class Salvage:
             raise DamageError(f"there is no {name}") from None
         return unseal(raw[: unpacker.tell()], name, name)
 
-    def _reached_blocks(self) -> dict[int, Priorities]:
+    def _reached_blocks(self) -> dict[int, Values]:
         """Return the priority blocks that the trees lead to."""
-        blocks: dict[int, Priorities] = {}
+        blocks: dict[int, Values] = {}
         if self.identity.blocks:
             for number, _, raw in self._file.numbered(b"priorities"):
                 with contextlib.suppress(DamageError):

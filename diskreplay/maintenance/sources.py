@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from diskreplay.aliases import Bools, Columns, Ints
-from diskreplay.errors import DamageError
+from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.live_range import BLOCK_SLOTS
 from diskreplay.records import Codec, stored_grouping
-from diskreplay.sampling import Priorities, block_of, generator_from_plain
+from diskreplay.sampling import PrioritySettings, Values, block_of
 from diskreplay.schema import Schema
-from diskreplay.store import Identity, Snapshot, State, Store, settings_of
+from diskreplay.store import Identity, RunSettings, Snapshot, State, Store
 
 Progress: TypeAlias = Callable[[int, int], object]
 
@@ -25,13 +25,16 @@ Progress: TypeAlias = Callable[[int, int], object]
 def parse_state(plain: Any, identity: Identity) -> State:
     """Return the state that a store holds, or raise DamageError, also for unusable settings."""
     state = State.parse(plain, identity)
-    settings_of(state.settings, identity.kind)
-    if "generator" in state.plain:  # until buffers draw by number
-        generator_from_plain(state.plain["generator"])
+    try:
+        RunSettings.of(state.settings)
+        if identity.has_priorities:
+            PrioritySettings.of(state.settings)
+    except ArgumentError as error:
+        raise DamageError(f"the settings are damaged: {error!s:.200}") from None
     return state
 
 
-def parse_block(number: int, content: Any, identity: Identity) -> Priorities:
+def parse_block(number: int, content: Any, identity: Identity) -> Values:
     """Return the priorities that a block holds, or raise DamageError."""
     if not 0 <= number < identity.blocks:
         raise DamageError(f"priority block {number} belongs to no slots")
@@ -40,9 +43,7 @@ def parse_block(number: int, content: Any, identity: Identity) -> Priorities:
     return block_of(number, content, identity.capacity)
 
 
-def priorities_at(
-    slots: Ints, block: Callable[[int], Priorities | None]
-) -> tuple[Priorities, Bools]:
+def priorities_at(slots: Ints, block: Callable[[int], Values | None]) -> tuple[Values, Bools]:
     """Return the priorities of slots, and which of them are known.
 
     block:  returns the priorities of a block by its number, None where it cannot be read
@@ -102,11 +103,11 @@ class SoundStore:
         except DamageError as error:
             raise self._damage(error) from None
 
-    def priorities(self, write_ids: Ints) -> Priorities:
+    def priorities(self, write_ids: Ints) -> Values:
         """Return the priorities of live write ids, or raise DamageError."""
         return priorities_at(self.live.slots(write_ids), self._block)[0]
 
-    def _block(self, number: int) -> Priorities:
+    def _block(self, number: int) -> Values:
         return parse_block(number, self.snapshot.block(number), self.identity)
 
     def _damage(self, fault: object) -> DamageError:

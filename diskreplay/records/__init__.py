@@ -13,11 +13,8 @@ from diskreplay.records.grouping import (
     tree_bytes,
 )
 from diskreplay.records.layout import (
-    Packing,
     layout_of,
     new_grouping,
-    new_packing,
-    packing_in,
     schema_facts,
     stored_grouping,
 )
@@ -30,14 +27,11 @@ __all__ = [
     "PAGE_BYTES",
     "Codec",
     "Grouping",
-    "Packing",
     "check_features",
     "checksum_in",
     "fingerprint",
     "layout_of",
     "new_grouping",
-    "new_packing",
-    "packing_in",
     "record_head",
     "schema_facts",
     "seal",

@@ -8,7 +8,7 @@ the number of records in a value is measured, from the values that hold a sound 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.live_range import BLOCK_SLOTS
@@ -74,18 +74,6 @@ def stored_grouping(
             return new_grouping(codec.schema)
         layout = found
     return layout.grouping(codec.record_bytes)
-
-
-# The names before; to be removed with their last caller.
-Packing: TypeAlias = Grouping
-new_packing = new_grouping
-
-
-def packing_in(
-    plain: Any, values: Any, schema: Schema, write_id_of: Any, capacity: int, where: str
-) -> Grouping:
-    """Do what `stored_grouping` does."""
-    return stored_grouping(plain, values, Codec(schema), capacity, where)
 
 
 def layout_of(plain: Any, where: str) -> Layout:

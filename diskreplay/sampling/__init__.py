@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from diskreplay.sampling.priorities import (
-    Blocks,
-    Priorities,
-    block_of,
-    checked_priorities,
+from diskreplay.sampling.priorities import Priorities, checked_priorities, priorities_nbytes
+from diskreplay.sampling.prioritized import (
+    PrioritizedSampler,
+    PrioritySettings,
     importance_weights,
     weights_of,
 )
-from diskreplay.sampling.prioritized import (
-    DEFAULTS,
-    PrioritizedSampler,
-    UniformSampler,
-    side_table_nbytes,
-)
-from diskreplay.sampling.random_stream import (
-    generator_from_plain,
-    generator_to_plain,
-    new_generator,
-)
+from diskreplay.sampling.random_stream import RandomStream, new_seed
+from diskreplay.sampling.slot_table import Blocks, Values, block_of
 from diskreplay.sampling.sum_tree import SumTree
+from diskreplay.sampling.uniform import UniformSampler
 
 __all__ = [
-    "DEFAULTS",
     "Blocks",
     "Priorities",
     "PrioritizedSampler",
+    "PrioritySettings",
+    "RandomStream",
     "SumTree",
     "UniformSampler",
+    "Values",
     "block_of",
     "checked_priorities",
-    "generator_from_plain",
-    "generator_to_plain",
     "importance_weights",
-    "new_generator",
-    "side_table_nbytes",
+    "new_seed",
+    "priorities_nbytes",
     "weights_of",
 ]

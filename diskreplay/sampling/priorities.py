@@ -1,147 +1,231 @@
-"""Priorities: which numbers may be one, how they are stored, and the weights that go with them."""
+"""Priorities: the slot table of raw priorities, with the sum-tree of their masses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diskreplay.aliases import Floats, Ints
 from diskreplay.errors import ArgumentError, DamageError, PriorityError
-from diskreplay.live_range import BLOCK_SLOTS, block_span
-from diskreplay.validation import MAX_COUNT, as_array, real_number, real_numbers, whole_number
+from diskreplay.live_range import LiveRange
+from diskreplay.sampling.slot_table import (
+    MAX_VALUE,
+    PART_SLOTS,
+    SlotTable,
+    Values,
+    overlaid,
+    slot_table_nbytes,
+)
+from diskreplay.sampling.sum_tree import SumTree
+from diskreplay.validation import as_array
 from diskreplay.wording import count_of
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Priorities = NDArray[np.float32]
-
-MAX_PRIORITY = float(np.finfo(np.float32).max)
-_BLOCK_DTYPE = np.dtype("<f4")
+DEFAULT_PRIORITY = 1.0  # of the first transitions, before any priority was given
 
 
-def importance_weights(probabilities: ArrayLike, size: int, beta: float) -> NDArray[np.float32]:
-    """Return `(size * P(i)) ** -beta`, divided by the largest of the batch, float32 (n,).
+def priorities_nbytes(capacity: int) -> int:
+    """Return the memory of priorities and their tree when all slots are in use, in bytes."""
+    return slot_table_nbytes(capacity) + 16 * capacity
 
-    Source: Schaul et al., Prioritized Experience Replay, ICLR 2016, section 3.4.
 
-    >>> importance_weights(np.array([0.5, 0.25]), size=4, beta=1.0)
-    array([0.5, 1. ], dtype=float32)
+class Priorities(SlotTable):
+    """The raw priority of each slot, and the tree of the masses `(priority + epsilon) ** alpha`.
+
+    The tree follows the table. A change marks the tree as broken before its first step and as whole
+    after its last, so that the tree is built again after an interrupt in between.
     """
-    given = real_numbers("probabilities", probabilities)
-    size = whole_number("size", size, at_least=0)
-    return weights_of(given, size, real_number("beta", beta, low=0.0, high=float("inf")))
+
+    database = "priorities"
+
+    def __init__(self, capacity: int, *, alpha: float, epsilon: float) -> None:
+        self.alpha, self.epsilon = alpha, epsilon
+        self.largest: float | None = None  # so far; None before there was any
+        self._left_out: set[int] = set()  # slots of damaged records
+        self._tree_is_whole = True
+        try:
+            super().__init__(capacity)
+            self.tree = SumTree(capacity)
+        except MemoryError:
+            raise ArgumentError(
+                f"capacity {capacity} needs {20 * capacity >> 30} GiB of memory for its "
+                "priorities, 20 bytes a slot: choose a smaller one"
+            ) from None
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of table and tree, in bytes."""
+        return super().nbytes + 16 * self.capacity
+
+    @property
+    def default(self) -> float:
+        """The largest priority so far, which new transitions get."""
+        return DEFAULT_PRIORITY if self.largest is None else self.largest
+
+    def stage(self, first: int, n: int, values: Values | None) -> None:
+        """Stage the priorities of n new write ids; None is the largest so far."""
+        super().stage(first, n, values)
+        if values is None:
+            self.largest = self.default
+        else:
+            self.raise_largest(float(np.maximum.reduce(values)))
+
+    def update(self, write_ids: Ints, priorities: Values, live: LiveRange) -> int:
+        """Set priorities of live write ids, ignore the others, return how many were set."""
+        is_live = live.holds(write_ids)
+        if not is_live.all():
+            write_ids, priorities = write_ids[is_live], priorities[is_live]
+        if write_ids.size:
+            self.settle(live)
+            slots = write_ids % self.capacity
+            self.raise_largest(float(np.maximum.reduce(priorities)))
+            self._tree_is_whole = False
+            self.set(slots, priorities)
+            self._tree_is_whole = True
+        return write_ids.size
+
+    def raise_largest(self, priority: float) -> None:
+        """Raise the largest priority so far to one that was given."""
+        self.largest = priority if self.largest is None else max(self.largest, priority)
+
+    def of(self, write_ids: Ints, live: LiveRange) -> Values:
+        """Return the raw priorities of live write ids."""
+        self.settle(live)
+        return self.values[write_ids % self.capacity]
+
+    def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
+        """Set masses to zero until the slots are written over: these are never drawn."""
+        self.settle(live)
+        slots = write_ids % self.capacity
+        self._tree_is_whole = False
+        self._left_out.update(slots.tolist())
+        self._follow_slots(slots)
+        self._tree_is_whole = True
+
+    def settle(self, live: LiveRange) -> None:
+        """Write the staged priorities into their slots, and their masses into the tree."""
+        if self._settled_to != live.count:
+            whole, self._tree_is_whole = self._tree_is_whole, False
+            self._readmit(live.since(self._settled_to))
+            super().settle(live)
+            self._tree_is_whole = whole
+        if not self._tree_is_whole:
+            self._follow_all(live)
+
+    def load(self, blocks: Mapping[int, bytes], live: LiveRange) -> None:
+        """Take over blocks of the store, and the masses of their live slots."""
+        whole, self._tree_is_whole = self._tree_is_whole, False
+        self._readmit(live.since(self._settled_to))
+        super().load(blocks, live)
+        if whole:
+            self._tree_is_whole = True
+        elif not self._tree_is_whole:
+            self._follow_all(live)
+
+    def merged(
+        self,
+        largest: float | None,
+        read: Callable[[list[int]], Mapping[int, bytes]],
+        live: LiveRange,
+        write_ids: Ints,
+        priorities: Values,
+        given: Values,
+    ) -> tuple[float | None, dict[int, bytes]]:
+        """Return the largest priority and the blocks of a store with priorities laid over them.
+
+        No value in memory is used or changed. The last of duplicates wins.
+
+        largest, live:          the largest priority and the live range of the store
+        read:                   returns blocks of the store, or raises where one is missing
+        write_ids, priorities:  int64 and float32 (n,); NaN stands for the largest so far
+        given:                  all priorities that may be the largest so far
+        """
+        new = np.isnan(priorities)
+        if not np.isnan(given).all():
+            largest = max(float(np.nanmax(given)), largest or 0.0)
+        elif largest is None and new.any():
+            largest = DEFAULT_PRIORITY
+        values = np.where(new, 0.0 if largest is None else largest, priorities)
+        return largest, overlaid(self.capacity, read, live, write_ids, values)
+
+    def clear(self, count: int) -> None:
+        """Forget all write ids below `count`, and the largest priority."""
+        self._tree_is_whole = False
+        self.tree.clear()
+        super().clear(count)
+        self.largest = None
+        self._left_out.clear()
+        self._tree_is_whole = True
+
+    def distrust(self) -> None:
+        """Build the tree again before its next use: the live range is about to change."""
+        self._tree_is_whole = False
+
+    def check(self, live: LiveRange) -> None:
+        """Raise DamageError when the tree and the priorities disagree."""
+        self.settle(live)
+        self.tree.check()
+        wrong: list[int] = []
+        in_use = 0
+        for span in live.spans(PART_SLOTS):
+            slots, expected = np.arange(span.start, span.stop), self._masses(span)
+            wrong += slots[self.tree.masses(slots) != expected].tolist()
+            in_use += int(np.count_nonzero(expected))
+        if wrong:
+            raise DamageError(
+                "the tree has other masses than those of the priorities of "
+                f"{count_of(len(wrong), 'slot')} (the first: {min(wrong)})"
+            )
+        if surplus := self.tree.in_use - in_use:
+            raise DamageError(
+                f"the tree has masses of {count_of(surplus, 'slot')} without a transition"
+            )
+
+    def _masses(self, slots: Ints | slice) -> Floats:
+        """Return the masses of slots in use."""
+        masses: Floats = self.values[slots].astype(np.float64)
+        masses += self.epsilon
+        masses **= self.alpha
+        if self._left_out:
+            numbers = np.arange(slots.start, slots.stop) if isinstance(slots, slice) else slots
+            masses[np.isin(numbers, list(self._left_out))] = 0.0
+        return masses
+
+    def _follow_span(self, span: slice) -> None:
+        self.tree.fill(span.start, self._masses(span))
+
+    def _follow_slots(self, slots: Ints) -> None:
+        # The masses are those of the values in the slots, so that duplicates all have the last one.
+        if slots.size:
+            self.tree.assign(slots, self._masses(slots))
+
+    def _follow_all(self, live: LiveRange) -> None:
+        self.tree.clear()
+        for span in live.spans(PART_SLOTS):
+            self._follow_span(span)
+        self._tree_is_whole = True
+
+    def _readmit(self, new: LiveRange) -> None:
+        """Leave out no slot to which new transitions were written."""
+        if self._left_out:
+            slots = np.array(list(self._left_out))
+            self._left_out = set(slots[new.newest_ids(slots) < new.first].tolist())
 
 
-def weights_of(probabilities: Floats, size: int, beta: float) -> Priorities:
-    """Return what `importance_weights` does, of arguments of the right types."""
-    shares = size * probabilities
-    if not shares.size:
-        return np.zeros(shares.shape, np.float32)
-    least = np.minimum.reduce(shares)
-    if not least > 0.0:
-        raise ArgumentError(
-            f"probabilities and size must be above zero (found {probabilities.min()} and {size})"
-        )
-    # The smallest share has the largest weight; dividing first cannot overflow.
-    weights: Floats = (shares / least) ** -beta
-    return weights.astype(np.float32)
-
-
-def checked_priorities(priorities: ArrayLike, n: int) -> Priorities:
+def checked_priorities(priorities: ArrayLike, n: int) -> Values:
     """Return n priorities as float32, or raise PriorityError."""
     found = as_array(priorities, PriorityError, f"expected {n} priorities")
     if found.dtype.kind not in "biuf" or found.shape != (n,):
         raise PriorityError(
             f"expected {n} priorities, shape ({n},) (found shape {found.shape}, {found.dtype})"
         )
-    given = found.astype(np.float64)
+    given: NDArray[np.float64] = found.astype(np.float64)
     # A NaN is its own minimum. The ufuncs are asked themselves, which takes half as long.
-    if n and not (np.minimum.reduce(given) >= 0 and np.maximum.reduce(given) <= MAX_PRIORITY):
-        bad = given[~((given >= 0) & (given <= MAX_PRIORITY))][0]
+    if n and not (np.minimum.reduce(given) >= 0 and np.maximum.reduce(given) <= MAX_VALUE):
+        bad = given[~((given >= 0) & (given <= MAX_VALUE))][0]
         raise PriorityError(
-            f"a priority must be finite and not negative, at most {MAX_PRIORITY:.4g} "
+            f"a priority must be finite and not negative, at most {MAX_VALUE:.4g} "
             f"(found {bad}): give the absolute TD error"
         )
     return given.astype(np.float32)
-
-
-def block_of(number: int, content: bytes, capacity: int) -> Priorities:
-    """Return the priorities of a stored block; raise DamageError when they are none."""
-    span = block_span(number, capacity)
-    expected = max(0, span.stop - span.start) * _BLOCK_DTYPE.itemsize
-    if not expected or len(content) != expected:
-        raise DamageError(
-            f"priority block {number} has {count_of(len(content), 'byte')} (expected {expected:,})"
-        )
-    block = np.frombuffer(content, _BLOCK_DTYPE)
-    if not ((block >= 0.0) & (block <= MAX_PRIORITY)).all():
-        raise DamageError(f"priority block {number} holds what is not a priority")
-    return block
-
-
-class Blocks(Mapping[int, bytes]):
-    """Blocks of the priorities of all slots, as they are stored, by number.
-
-    They are cut out when they are looked up: all at once they would be as large as the priorities.
-    """
-
-    def __init__(self, priorities: Priorities, numbers: list[int]) -> None:
-        self._raw = priorities.astype(_BLOCK_DTYPE, copy=False).data.cast("B")
-        self._numbers = numbers
-
-    def __getitem__(self, number: int) -> bytes:
-        size = BLOCK_SLOTS * _BLOCK_DTYPE.itemsize
-        return bytes(self._raw[number * size : (number + 1) * size])
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-
-def newest_ids(slots: Ints, count: int, capacity: int) -> Ints:
-    """Return the newest write id of each slot, negative where it was never written."""
-    return count - 1 - (count - 1 - slots) % capacity
-
-
-def overlaid(
-    capacity: int,
-    read: Callable[[list[int]], Mapping[int, bytes]],
-    first: int,
-    count: int,
-    write_ids: Ints,
-    priorities: NDArray[Any],
-) -> dict[int, bytes]:
-    """Return stored blocks with priorities laid over them; the last of duplicates wins.
-
-    Blocks without a slot of the live write ids [first, count) need not be stored.
-
-    read:  returns stored blocks by number, or raises where one is missing
-    """
-    slots = write_ids % capacity
-    numbers = np.unique(slots // BLOCK_SLOTS)
-    places = numbers[:, None] * BLOCK_SLOTS + np.arange(BLOCK_SLOTS)
-    live = (newest_ids(places, count, capacity) >= first) & (places < capacity)
-    table = np.zeros(places.shape, np.float32)
-    for number, content in read(numbers[live.any(axis=1)].tolist()).items():
-        block = block_of(number, content, capacity)
-        table[np.searchsorted(numbers, number), : block.size] = block
-    table[np.searchsorted(numbers, slots // BLOCK_SLOTS), slots % BLOCK_SLOTS] = priorities
-    sizes = np.minimum(BLOCK_SLOTS, capacity - numbers * BLOCK_SLOTS).tolist()
-    return {
-        number: row[:size].astype(_BLOCK_DTYPE).tobytes()
-        for number, row, size in zip(numbers.tolist(), table, sizes, strict=True)
-    }
-
-
-def checked_state(state: Mapping[str, Any]) -> tuple[int, float | None]:
-    """Return the stored frame and largest priority; raise DamageError when they are neither."""
-    frame, largest = state.get("frame"), state.get("max_priority")
-    if type(frame) is not int or not 0 <= frame <= MAX_COUNT:
-        raise DamageError(f"the stored frame is not a count of draws (found {frame!r})")
-    if largest is not None and not (type(largest) is float and 0 <= largest <= MAX_PRIORITY):
-        raise DamageError(f"the stored largest priority is not a priority (found {largest!r})")
-    return frame, largest

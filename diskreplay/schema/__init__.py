@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from diskreplay.aliases import Array
 from diskreplay.schema.field import Field
 from diskreplay.schema.inference import infer_schema
 from diskreplay.schema.row_check import only_row
@@ -10,7 +9,6 @@ from diskreplay.schema.schema import STANDARD_FIELDS, Schema, SchemaLike, fields
 
 __all__ = [
     "STANDARD_FIELDS",
-    "Array",
     "Field",
     "Schema",
     "SchemaLike",

@@ -97,9 +97,6 @@ class Schema:
         lead = (len(columns[0]),)
         return [f.convert(c, lead) for f, c in zip(self.fields, columns, strict=True)]
 
-    # The names before; to be removed with their last caller.
-    accept_values, accept_arrays = accept_row, accept_columns
-
     def _extras(self, extra: Mapping[str, Any]) -> list[Any]:
         """Return the values of the extra fields in their order."""
         missing = [name for name in self.extra_names if name not in extra]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from diskreplay.store.creation import beside, check_outside, sync, work_directory
 from diskreplay.store.directory import FORMAT, holds_store, raise_format
-from diskreplay.store.facts import RUN_SETTINGS, identity_of, laid_over, settings_of
 from diskreplay.store.files import DATA, HIDDEN, LOCK, StoreDirectory
 from diskreplay.store.locks import ALONE, openers
 from diskreplay.store.notes import make_known
 from diskreplay.store.os_errors import explained, ours, real_path, remove_tree, started
+from diskreplay.store.own_run import OwnRun
 from diskreplay.store.pinned_pages import PinnedPagesWarning
 from diskreplay.store.replacing import replacing
 from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
-from diskreplay.store.state import KINDS, Identity, Run, State
-from diskreplay.store.store import DURABILITIES, Snapshot, Store, Transaction
+from diskreplay.store.state import KINDS, Identity, Run, RunSettings, State
+from diskreplay.store.store import Snapshot, Store, Transaction
 from diskreplay.store.tables import TABLES
 from diskreplay.store.unopened import pinned, reading
 from diskreplay.store.waiting import WaitingWarning
@@ -21,16 +21,16 @@ from diskreplay.store.waiting import WaitingWarning
 __all__ = [
     "ALONE",
     "DATA",
-    "DURABILITIES",
     "FORMAT",
     "HIDDEN",
     "KINDS",
     "LOCK",
-    "RUN_SETTINGS",
     "TABLES",
     "Identity",
+    "OwnRun",
     "PinnedPagesWarning",
     "Run",
+    "RunSettings",
     "Snapshot",
     "Span",
     "State",
@@ -43,8 +43,6 @@ __all__ = [
     "complete",
     "explained",
     "holds_store",
-    "identity_of",
-    "laid_over",
     "make_known",
     "openers",
     "ours",
@@ -54,7 +52,6 @@ __all__ = [
     "real_path",
     "remove_tree",
     "replacing",
-    "settings_of",
     "spans_of",
     "started",
     "sync",

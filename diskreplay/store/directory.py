@@ -35,8 +35,8 @@ from diskreplay.store.files import (
 )
 from diskreplay.store.os_errors import explained
 
-FORMAT = 2
-KNOWN_FORMATS = (1, 2)
+FORMAT = 3
+KNOWN_FORMATS = (1, 2, 3)
 
 _MANIFEST_BYTES = 1 << 16
 _MOST_LOCK_BYTES = 16 << 20  # some 250 times as much as the table of readers takes
@@ -139,7 +139,7 @@ def read_manifest(path: Path) -> Manifest:
     if version not in KNOWN_FORMATS:
         raise FormatVersionError(
             f"{path} has format {version} (this diskreplay reads "
-            f"{' and '.join(map(str, KNOWN_FORMATS))}): install a newer version of diskreplay"
+            f"{', '.join(map(str, KNOWN_FORMATS))}): install a newer version of diskreplay"
         )
     check_features(manifest.get("features", []), str(path))
     return Manifest(version, uuid)
@@ -160,7 +160,7 @@ def raise_format(path: Path) -> None:
     try:
         with StoreDirectory(path) as directory:
             found = directory.read_small(MANIFEST, _MANIFEST_BYTES)
-            number = re.search(rb'"format"\s*:\s*(1)\s*[,}]', found)
+            number = re.search(rb'"format"\s*:\s*([12])\s*[,}]', found)
             if number is None:
                 raise StorageError(f"{failed}: there is no format in it that could be changed")
             descriptor = directory.open(MANIFEST, os.O_WRONLY)

@@ -42,7 +42,7 @@ class Environment:
         self._path = path
         self._files = files
         self._writing = writing
-        self._flags = flags
+        self.flags = flags
         self._env: lmdb.Environment | None = None
         self._process = process()
         self.used_bytes = 0  # of the data file, before the last commit of this process
@@ -52,7 +52,7 @@ class Environment:
         # Who writes waits for those who are at it; who reads must not.
         with self._files.commit_lock() if self._writing else contextlib.nullcontext():
             with self._files.engine_opens():
-                env = open_env(self._path, self._writing, self._flags)
+                env = open_env(self._path, self._writing, self.flags)
             try:
                 self.warmer = Warmer(env, self._files.data)
                 self.databases = open_databases(env, create=False)

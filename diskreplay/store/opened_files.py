@@ -101,11 +101,11 @@ class OpenedFiles:
                         raise _changed(self._path / name, "is another file now")
                 settled = time.time_ns() - found.st_ctime_ns > _CLOCK_NS
                 self._unchanged = place if settled else None
+            self.check_sizes()
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
             raise _changed(self._path / name, f"cannot be reached ({error.strerror})") from None
-        self.check_sizes()
 
     def check_sizes(self) -> None:
         """Raise StorageError when a file was cut: who touches what was there ends by SIGBUS.

@@ -20,12 +20,13 @@ from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange, blocks_in
 from diskreplay.records import fingerprint
 from diskreplay.store.engine import ENGINE_VERSION
-from diskreplay.validation import MAX_COUNT
+from diskreplay.validation import MAX_COUNT, check_word, real_number
 from diskreplay.version import __version__
 
 KINDS = ("uniform", "prioritized")
 MAX_CAPACITY = 2**40
 SEED_BYTES = 16
+DURABILITIES = ("full", "system", "process")
 _MOST = MAX_COUNT // 2  # of a stored count: it can go on counting
 _MAX_PRIORITY = float(np.finfo(np.float32).max)
 _RUN_TYPES = {"started": float, "host": str, "pid": int, "versions": dict}
@@ -149,6 +150,17 @@ class State:
         settings = {**_table_or_empty(self.plain.get("settings")), **self.settings}
         return {**plain, "sampler": sampler, "settings": settings}
 
+    def keeping(self, *others: State) -> State:
+        """Return this state with the facts of others that this version does not know."""
+        plain: dict[str, Any] = {}
+        for other in others:
+            tables = {
+                name: {**_table_or_empty(plain.get(name)), **_table_or_empty(other.plain.get(name))}
+                for name in ("sampler", "settings")
+            }
+            plain = {**plain, **other.plain, **tables}
+        return replace(self, plain=plain)
+
     def without(self, sampler: Container[str], settings: Container[str]) -> State:
         """Return the state without some facts of its sampler and some settings."""
         plain = dict(self.plain)
@@ -157,6 +169,32 @@ class State:
             plain[name] = {key: value for key, value in table.items() if key not in dropped}
         kept = {key: value for key, value in self.settings.items() if key not in settings}
         return replace(self, settings=kept, plain=plain)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings of a run that any kind of buffer has.
+
+    Raises ArgumentError for a value out of its range.
+    """
+
+    durability: str = "system"
+    commit_interval: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_word("durability", self.durability, DURABILITIES)
+        interval = real_number("commit_interval", self.commit_interval, low=0.0, high=float("inf"))
+        object.__setattr__(self, "commit_interval", interval)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> RunSettings:
+        """Return those of a table of settings; the usual ones where some are missing."""
+        names = [name for name in ("durability", "commit_interval") if name in settings]
+        return cls(**{name: settings[name] for name in names})
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the settings by name."""
+        return {"durability": self.durability, "commit_interval": self.commit_interval}
 
 
 @dataclass(frozen=True)

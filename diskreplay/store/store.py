@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay.aliases import Ints
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.records import ALONE, Grouping, seal, unseal
 from diskreplay.store.admission import check_known
@@ -48,7 +49,6 @@ from diskreplay.store.pinned_pages import PinnedPages
 from diskreplay.store.soundness import check_data_file
 from diskreplay.store.tables import TABLES
 
-Ints = NDArray[np.int64]
 Raw = Sequence[Any] | NDArray[np.uint8]
 T = TypeVar("T")
 
@@ -58,7 +58,6 @@ _SYNC_FLAGS = {
     "system": {"sync": True, "metasync": False},
     "process": {"sync": False, "metasync": False},
 }
-DURABILITIES = tuple(_SYNC_FLAGS)
 _CUT_AT_ONCE = 1024  # values of at most so many bytes are copied whole, and cut all at once
 _TRIES = 20
 
@@ -75,8 +74,12 @@ class Snapshot:
 
     def meta(self, name: str) -> Any:
         """Return the fact `name`, or None when it was never committed."""
-        raw = self._txn.get(name.encode(), db=self._databases["meta"])
+        raw = self.raw(name)
         return None if raw is None else self._unseal(raw, name, f"the {name}")
+
+    def raw(self, name: str) -> bytes | None:
+        """Return the sealed bytes of the fact `name`, None when it was never committed."""
+        return bytes(self._txn.get(name.encode(), b"", self._databases["meta"])) or None
 
     def facts(self) -> dict[str, Any]:
         """Return all facts, also those that this version does not know."""
@@ -85,7 +88,7 @@ class Snapshot:
 
     def has(self, name: str) -> bool:
         """Return whether the fact `name` was ever committed."""
-        return self._txn.get(name.encode(), db=self._databases["meta"]) is not None
+        return self.raw(name) is not None
 
     def some_values(self, n: int = 64) -> list[tuple[int, bytes]]:
         """Return up to n values of records by their keys, the first and the last among them."""
@@ -164,14 +167,13 @@ class Snapshot:
 
     def entries(self, database: str) -> int:
         """Return how many keys a database has."""
-        entries: int = self._txn.stat(self._databases[database])["entries"]
-        return entries
+        return int(self._txn.stat(self._databases[database])["entries"])
 
     def disk_bytes(self, database: str) -> int:
         """Return the size of the pages that a database is on, in bytes."""
         stat = self._txn.stat(self._databases[database])
-        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return int(pages * stat["psize"])
+        kinds = ("branch_pages", "leaf_pages", "overflow_pages")
+        return int(sum(stat[kind] for kind in kinds) * stat["psize"])
 
     def _cursor(self, database: str) -> Any:
         return self._txn.cursor(self._databases[database])
@@ -285,7 +287,10 @@ class Store:
                 self._env = Environment(path, self._files, self._writing, flags)
             self.pinned_pages = PinnedPages(path, self._env)
             with self.snapshot() as snapshot:
-                self.identity: dict[str, Any] = _mapping(snapshot.meta("identity"), path)
+                found = snapshot.meta("identity")
+            if not isinstance(found, dict):
+                raise DamageError(f"{path} has no identity inside its data file")
+            self.identity: dict[str, Any] = found
             if self.identity.get("uuid") != uuid:
                 raise DamageError(
                     f"{path / DATA} belongs to another store: its uuid is "
@@ -294,6 +299,17 @@ class Store:
         except BaseException:
             self.close(sync=False)
             raise
+
+    def set_durability(self, durability: str) -> None:
+        """Open the environment again, where another durability needs that."""
+        if _SYNC_FLAGS[durability] != self._env.flags:
+            with errors_of(self.path):
+                self._env.close()
+                flags = _SYNC_FLAGS[durability]
+                self._env = Environment(self.path, self._files, self._writing, flags)
+                self._note.close()
+                self._note = Note(self.path, self._files.data, lasting=durability != "process")
+            self.pinned_pages = PinnedPages(self.path, self._env)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -440,9 +456,3 @@ def _write_new(place: Path, meta: Mapping[str, Any]) -> None:
                 txn.put(name.encode(), seal(name, fact), db=databases["meta"])
     finally:
         env.close()
-
-
-def _mapping(found: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(found, dict):
-        raise DamageError(f"{path} has no identity inside its data file")
-    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,6 @@ from diskreplay.store.engine import errors_of, open_env
 from diskreplay.store.files import DATA, StoreDirectory
 from diskreplay.store.locks import Hold
 from diskreplay.store.os_errors import explained
-
-PathLike = str | os.PathLike[str]
 
 _TRIES = 100
 

@@ -67,16 +67,16 @@ def test_memory_is_what_stats_says(
 
 def test_the_memory_of_each_part_is_that_of_its_arrays(tmp_path: Path) -> None:
     with ReplayBuffer(500, schema=SMALL | {"flag": "bool", "more": ("c8", (3, 2))}) as buffer:
-        window = buffer._ring._window
+        window = buffer._guard.replica.rows.window
         assert window.nbytes == window._memory.nbytes
-        assert 0 <= window.nbytes - 500 * (8 + buffer._ring.schema.payload_bytes) < 500 * 16
+        assert 0 <= window.nbytes - 500 * (8 + buffer.schema.payload_bytes) < 500 * 16
     with ReplayBuffer(500, path=tmp_path / "b", schema=SMALL, access="shared") as shared:
-        outbox = shared._contents._outbox  # type: ignore[union-attr]
+        outbox = shared._guard.replica._pending  # type: ignore[union-attr]
         assert outbox.nbytes == outbox._window._memory.nbytes + outbox._given.nbytes
     with PrioritizedReplayBuffer(500) as prioritized:
-        sampler = prioritized._sampler
-        arrays = [sampler._priorities, sampler._dirty, sampler._waiting]
-        assert sampler.nbytes == 16 * 500 + sum(array.nbytes for array in arrays)
+        table = prioritized._table
+        arrays = [table.values, table._dirty, table._staged]
+        assert table.nbytes == 16 * 500 + sum(array.nbytes for array in arrays)
 
 
 @pytest.mark.parametrize(

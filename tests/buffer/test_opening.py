@@ -139,9 +139,9 @@ DAMAGES: list[tuple[str, Callable[[Path], object], type[Exception], str]] = [
     ),
     (
         "newer",
-        lambda p: (p / "diskreplay.json").write_text('{"format": 3, "uuid": "x"}'),
+        lambda p: (p / "diskreplay.json").write_text('{"format": 4, "uuid": "x"}'),
         diskreplay.FormatVersionError,
-        r"has format 3 \(this diskreplay reads 1 and 2\)",
+        r"has format 4 \(this diskreplay reads 1, 2, 3\)",
     ),
     (
         "no manifest",
@@ -344,7 +344,7 @@ def test_opening_does_not_read_the_records(tmp_path: Path) -> None:
     env.close()
     buffer = diskreplay.open(tmp_path / "b")
     assert len(buffer) == 3000
-    with pytest.raises(diskreplay.DamageError, match="has 6 bytes"):
+    with pytest.raises(diskreplay.DamageError, match=r"has 6 bytes|is missing"):
         buffer.sample(1)
     with pytest.raises(diskreplay.DamageError, match=r"write id 0 in slot 0 .* and 2900 more"):
         buffer.check()

@@ -160,8 +160,8 @@ for thread in threads:
     thread.join()
 assert not failed, failed
 buffer.check()
-readers = buffer._store._env.readers().count("\\n")
-assert readers <= 2, buffer._store._env.readers()
+readers = buffer._guard.replica.store._env.readers().count("\\n")
+assert readers <= 2, buffer._guard.replica.store._env.readers()
 """
     run(code, tmp_path / "b")
 

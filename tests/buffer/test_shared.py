@@ -190,7 +190,7 @@ def test_draws_of_all_processes_advance_beta(tmp_path: Path, other: Other) -> No
 def test_a_commit_whose_end_was_interrupted_is_not_done_twice(tmp_path: Path) -> None:
     buffer = shared(tmp_path / "b")
     buffer.extend(**columns(0, 5))
-    transaction = buffer._store.transaction
+    transaction = buffer._guard.replica.store.transaction
 
     @contextlib.contextmanager
     def interrupted() -> Iterator[Any]:
@@ -199,10 +199,10 @@ def test_a_commit_whose_end_was_interrupted_is_not_done_twice(tmp_path: Path) ->
         raise KeyboardInterrupt
 
     def flush() -> None:
-        buffer._store.transaction = interrupted  # type: ignore[method-assign]
+        buffer._guard.replica.store.transaction = interrupted  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
             buffer.flush()
-        buffer._store.transaction = transaction  # type: ignore[method-assign]
+        buffer._guard.replica.store.transaction = transaction  # type: ignore[method-assign]
 
     flush()
     buffer.push(**row(5))
@@ -322,13 +322,16 @@ def test_what_shared_does_not_do(tmp_path: Path) -> None:
 def test_an_exclusive_run_goes_on_after_shared_ones(tmp_path: Path, other: Other) -> None:
     with PrioritizedReplayBuffer(100, path=tmp_path / "b", seed=5) as alone:
         alone.extend(**columns(0, 20))
-        state = alone._contents.generator.bit_generator.state
+        state = alone._guard.replica.stream.seed, alone._guard.replica.draws
     other.open(100, access="shared")
     other.extend(20, 5)
     other.sample(3)
     other.close()
     with diskreplay.open(tmp_path / "b") as alone:
-        assert alone._contents.generator.bit_generator.state == state  # shared has its own
+        assert (
+            alone._guard.replica.stream.seed,
+            alone._guard.replica.draws,
+        ) == state  # shared has its own
         assert alone.push(**row(25)) == 25
         assert [int(e.reward * 8) for e in alone] == list(range(26))
 

@@ -20,7 +20,7 @@ from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 
 def refuse(buffer: Any) -> Callable[[], None]:
     """Make every commit fail; return what lets it work again."""
-    transaction = buffer._store.transaction
+    transaction = buffer._guard.replica.store.transaction
 
     @contextlib.contextmanager
     def refused() -> Iterator[Any]:
@@ -28,10 +28,10 @@ def refuse(buffer: Any) -> Callable[[], None]:
             yield txn
             raise diskreplay.StorageError("refused")
 
-    buffer._store.transaction = refused
+    buffer._guard.replica.store.transaction = refused
 
     def work() -> None:
-        buffer._store.transaction = transaction
+        buffer._guard.replica.store.transaction = transaction
 
     return work
 
@@ -115,7 +115,7 @@ def test_an_interrupted_commit_does_not_put_old_priorities_back(
     buffer.flush()
     other.open(1000, access="shared")
     buffer.update_priorities([2], [5.0])
-    transaction = buffer._store.transaction
+    transaction = buffer._guard.replica.store.transaction
 
     @contextlib.contextmanager
     def interrupted() -> Iterator[Any]:
@@ -123,10 +123,10 @@ def test_an_interrupted_commit_does_not_put_old_priorities_back(
             yield txn
         raise KeyboardInterrupt
 
-    buffer._store.transaction = interrupted  # type: ignore[method-assign]
+    buffer._guard.replica.store.transaction = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         buffer.flush()
-    buffer._store.transaction = transaction  # type: ignore[method-assign]
+    buffer._guard.replica.store.transaction = transaction  # type: ignore[method-assign]
     other.update([2], [7.0])
     other.flush()
     buffer.flush()
@@ -136,7 +136,7 @@ def test_an_interrupted_commit_does_not_put_old_priorities_back(
 def test_the_first_of_two_first_pushes_fixes_the_schema(tmp_path: Path, other: Other) -> None:
     for number, (mine, works) in enumerate([({"x": 1, "y": 2}, True), ({"x": 1}, False)]):
         buffer = ReplayBuffer(10, path=tmp_path / f"s{number}", access="shared")
-        transaction = buffer._store.transaction
+        transaction = buffer._guard.replica.store.transaction
 
         @contextlib.contextmanager
         def beaten(number: int = number, real: Any = transaction) -> Iterator[Any]:
@@ -149,17 +149,17 @@ def test_the_first_of_two_first_pushes_fixes_the_schema(tmp_path: Path, other: O
             with real() as txn:
                 yield txn
 
-        buffer._store.transaction = beaten  # type: ignore[method-assign]
+        buffer._guard.replica.store.transaction = beaten  # type: ignore[method-assign]
         if works:
             buffer.push(**row(0), **mine)
-            buffer._store.transaction = transaction  # type: ignore[method-assign]
+            buffer._guard.replica.store.transaction = transaction  # type: ignore[method-assign]
             buffer.flush()
             batch = buffer.get([0])
             assert (batch.x, batch.y) == (1, 2)
         else:
             with pytest.raises(diskreplay.SchemaError, match="y"):
                 buffer.push(**row(0), **mine)
-            buffer._store.transaction = transaction  # type: ignore[method-assign]
+            buffer._guard.replica.store.transaction = transaction  # type: ignore[method-assign]
         assert buffer.schema is not None
         assert buffer.schema.extra_names == ("y", "x")
 
@@ -171,7 +171,7 @@ def test_updates_that_wait_for_a_commit_take_bounded_memory(tmp_path: Path) -> N
     ids = np.arange(256)
     for step in range(1000):
         buffer.update_priorities(ids, np.full(256, float(step)))
-    outbox = buffer._contents._outbox  # type: ignore[union-attr]
+    outbox = buffer._guard.replica._pending  # type: ignore[union-attr]
     assert sum(update.write_ids.size for update in outbox._updates) < 20_000
     assert buffer.stats()["memory_bytes"] < 1 << 20
     buffer.flush()
@@ -208,7 +208,7 @@ def test_an_interrupt_while_following_a_clear_leaves_nothing_of_before(
 
 
 def committed(buffer: Any) -> int:
-    with buffer._store.snapshot() as snapshot:
+    with buffer._guard.replica.store.snapshot() as snapshot:
         return int(snapshot.meta("state")["count"])
 
 

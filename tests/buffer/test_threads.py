@@ -14,7 +14,7 @@ from interrupted import interrupted_at
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
-from diskreplay.buffer.autocommit import Committer
+from diskreplay.buffer.autocommit import Autocommit
 
 
 def test_pushing_drawing_and_updating_from_threads(tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_closing_ends_the_committing_thread(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     buffer = PrioritizedReplayBuffer(400, path=tmp_path / "b", commit_interval=3600)
     buffer.push(**row(0))
-    [committer] = set(threading.enumerate()) - before
+    [autocommit] = set(threading.enumerate()) - before
     buffer.close()
-    assert not committer.is_alive()
+    assert not autocommit.is_alive()
 
 
 class Owner:
@@ -102,13 +102,13 @@ def ends(call: Callable[[], object]) -> bool:
 def test_an_interrupt_at_any_moment_of_a_wake_leaves_the_committing_thread_awake() -> None:
     for moment in itertools.count(1):
         owner = Owner()
-        committer = Committer(0.0, owner.commit)
-        committer.wake()
+        autocommit = Autocommit(0.0, owner.commit)
+        autocommit.wake()
         owner.commits.get(timeout=20)
-        came_so_far = interrupted_at(moment, committer.wake, in_locks=True)
-        assert ends(committer.wake)
+        came_so_far = interrupted_at(moment, autocommit.wake, in_locks=True)
+        assert ends(autocommit.wake)
         owner.commits.get(timeout=20)
-        assert ends(committer.stop)
+        assert ends(autocommit.stop)
         if not came_so_far:
             break
     assert moment > 2

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from common import columns, contents, numbers_of
 from diskreplay_tools.cli import main
 from others import Other
-from stores import told
+from stores import stream_of, told
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -37,8 +37,8 @@ def kept(path: Path) -> tuple[Any, ...]:
         stats = buffer.stats()
         names = ("size", "count", "capacity", "schema", "durability", "commit_interval")
         facts = {name: stats[name] for name in (*names, "commits", "runs", "stale_updates")}
-        identity = buffer._store.identity["uuid"]
-        return rows, facts, buffer._ring.state["generator"], buffer.first, identity
+        identity = buffer._guard.replica.store.identity["uuid"]
+        return rows, facts, stream_of(buffer), buffer.first, identity
 
 
 def kind_of(path: Path) -> str:

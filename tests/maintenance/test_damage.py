@@ -56,7 +56,7 @@ def test_skip_draws_all_but_the_damaged(kind: Any, access: str, tmp_path: Path) 
         if isinstance(buffer, PrioritizedReplayBuffer) and access != "read":
             buffer.update_priorities([53, 54], [1000.0, 1.0])
             assert set(numbers_of(buffer.sample(20)).tolist()) <= sound
-            buffer._sampler.check(buffer._ring.first, buffer._ring.count)
+            buffer._table.check(buffer._live)
         if kind is ReplayBuffer:
             assert set(numbers_of(buffer.sample(46)).tolist()) == sound
             with pytest.raises(diskreplay.SampleError, match=r"47 .* of 50, of which damaged: 4"):
@@ -132,7 +132,7 @@ def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) ->
             os._exit(9)
         if sys.argv[2] == "kill in a commit":
             buffer.extend(**columns(1010, 10))
-            with buffer._store.transaction():
+            with buffer._guard.replica.store.transaction():
                 os.utime(buffer.path / "data.mdb")  # it has been changed, and more was to come
                 os._exit(9)
     """
@@ -192,7 +192,7 @@ def test_priorities_of_the_damaged_count_again_after_reopening(tmp_path: Path) -
         for _ in range(10):
             buffer.sample(4)
         assert buffer.stats()["damaged"] == 1
-        assert buffer._sampler._tree.masses([9]) == [0.0]
+        assert buffer._table.tree.masses([9]) == [0.0]
     with diskreplay.open(tmp_path / "b") as buffer:
         assert isinstance(buffer, PrioritizedReplayBuffer)
         assert buffer.stats()["priority_max"] == 10.0

@@ -160,7 +160,9 @@ def test_a_sound_store_is_copied_whole(make: Callable[[Path], Path], tmp_path: P
         one, other = old.stats(), new.stats()
         assert [one[name] for name in kept] == [other[name] for name in kept]
         assert [(run["first"], run["end"]) for run in other["runs"]] == [(old.first, old.count)]
-        assert old._store.identity["uuid"] != new._store.identity["uuid"]
+        assert (
+            old._guard.replica.store.identity["uuid"] != new._guard.replica.store.identity["uuid"]
+        )
         for _ in range(3 if len(old) else 0):
             for a, b in zip([*old, *old.sample(8)], [*new, *new.sample(8)], strict=True):
                 assert all(map(np.array_equal, a, b))
@@ -256,8 +258,8 @@ def test_the_manifest_may_be_lost(manifest: bytes, tmp_path: Path) -> None:
 
 def test_a_store_of_another_format_is_not_repaired(tmp_path: Path) -> None:
     store = uniform(tmp_path / "s")
-    (store / "diskreplay.json").write_text('{"format": 3, "uuid": "x"}')
-    with pytest.raises(diskreplay.FormatVersionError, match="has format 3"):
+    (store / "diskreplay.json").write_text('{"format": 4, "uuid": "x"}')
+    with pytest.raises(diskreplay.FormatVersionError, match="has format 4"):
         repair(store, tmp_path / "out")
 
 

@@ -25,6 +25,7 @@ from stores import (
     packed_pages,
     prioritized,
     stored,
+    stream_of,
     uniform,
 )
 from xxhash import xxh3_64_intdigest
@@ -50,8 +51,8 @@ def everything(path: Path) -> tuple[Any, ...]:
         rows = [column.tobytes() for column in buffer.get(ids)] if ids.size else []
         more = ()
         if isinstance(buffer, PrioritizedReplayBuffer):
-            more = (buffer._sampler.live_priorities(ids[0], ids[-1] + 1).tobytes(),)
-        return stats, rows, *more, repr(buffer._ring.state)
+            more = (buffer.priorities(range(ids[0], ids[-1] + 1)).tobytes(),)
+        return stats, rows, *more, stream_of(buffer)
 
 
 @pytest.mark.parametrize("make", MAKERS)

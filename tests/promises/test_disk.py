@@ -47,7 +47,7 @@ def fill(buffer, access):
     except diskreplay.StorageError as error:
         print(error)
         assert "the disk refused" in str(error) and "call again" in str(error)
-    committed = len(buffer) if access == "shared" else buffer._ring.committed
+    committed = len(buffer) if access == "shared" else buffer._guard.replica.committed
     assert 0 < committed < first, (committed, first)
     for call in (buffer.flush, lambda: buffer.extend(**columns(first, 60_000))):
         try:
@@ -183,7 +183,7 @@ def test_a_directory_that_goes_while_it_is_open_is_noticed(how: str, tmp_path: P
     buffer.push(**row(25))
     with pytest.raises(diskreplay.StorageError, match="was it removed"):
         buffer.close()
-    buffer._let_go(sync=False)
+    buffer._guard._close_store(sync=False)
 
 
 def test_a_reader_notices_that_its_store_is_gone(tmp_path: Path) -> None:

@@ -308,11 +308,11 @@ except diskreplay.StorageError as error:
 assert status_of(states.child) == 3
 assert len(buffers[0]) == 51
 
-store = buffers[0]._store
+store = buffers[0]._guard.replica.store
 for name in ("snapshot", "transaction"):
     child = None
     try:
-        with buffers[0]._lock, getattr(store, name)() as view:
+        with buffers[0]._guard.lock, getattr(store, name)() as view:
             before = view.meta("state")
             if name == "transaction":
                 view.put_meta({"note": 1})

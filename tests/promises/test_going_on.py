@@ -182,7 +182,7 @@ def test_20_kills_lose_nothing_that_was_committed(kind: str, tmp_path: Path, lon
             assert numbers_of(buffer.get(live)).tolist() == live.tolist() if count else True
             assert [int(e.reward * 8) for e in buffer] == live.tolist()
             if kind == "PrioritizedReplayBuffer" and count:
-                found = buffer._sampler.live_priorities(int(live[0]), count)
+                found = buffer.priorities(range(int(live[0]), count))
                 np.testing.assert_array_equal(found, live % 97 + 0.5)
             committed = count
     assert committed > 500
@@ -251,7 +251,7 @@ def test_the_call_after_a_background_commit_that_failed_commits_itself(
     data.rename(tmp_path / "away")
     buffer.push(**row(10))
     end = time.monotonic() + 60
-    while not buffer._commit_failed:
+    while not buffer._guard.commit_failed:
         assert time.monotonic() < end, "nobody remembers that the commit failed"
         time.sleep(0.005)
     calls: dict[str, Callable[[], Any]] = {
@@ -264,7 +264,7 @@ def test_the_call_after_a_background_commit_that_failed_commits_itself(
     assert (len(buffer), buffer.max_priority) == (11, 1.0)
     (tmp_path / "away").rename(data)
     calls[name]()
-    assert not buffer._commit_failed
+    assert not buffer._guard.commit_failed
     numbers = list(range(len(buffer)))
     buffer.close()
     with diskreplay.open(tmp_path / "b") as again:
@@ -289,7 +289,6 @@ def test_alpha_may_change_on_reopening(tmp_path: Path) -> None:
     with PrioritizedReplayBuffer(50, alpha=0.3, path=tmp_path / "b") as buffer:
         buffer.extend(**columns(0, 50), priorities=priorities)
     with PrioritizedReplayBuffer(50, alpha=1.0, epsilon=0.25, path=tmp_path / "b") as buffer:
-        tree = buffer._sampler
         buffer.sample(1)
         expected = priorities.astype(np.float64) + 0.25
-        assert tree._tree.masses(np.arange(50)).tolist() == expected.tolist()
+        assert buffer._table.tree.masses(np.arange(50)).tolist() == expected.tolist()

@@ -62,7 +62,7 @@ def test_an_interrupt_at_any_line_leaves_all_or_nothing(name: str, tmp_path: Pat
             buffer = PrioritizedReplayBuffer(64, **arguments)
         live = np.arange(buffer.count - 64, buffer.count)
         assert numbers_of(buffer.get(live)).tolist() == live.tolist()
-        found = buffer._sampler.live_priorities(int(live[0]), buffer.count)
+        found = buffer.priorities(range(int(live[0]), buffer.count))
         np.testing.assert_array_equal(found, live % 97 + 0.5)
         if not came_so_far:
             break
@@ -73,7 +73,7 @@ def test_an_interrupt_at_any_line_leaves_all_or_nothing(name: str, tmp_path: Pat
 def test_a_commit_whose_end_was_not_noted_is_followed_by_readers(tmp_path: Path) -> None:
     buffer = PrioritizedReplayBuffer(100, path=tmp_path / "b", commit_interval=1e9)
     buffer.extend(**columns(0, 10), priorities=np.full(10, 2.0))
-    transaction = buffer._store.transaction
+    transaction = buffer._guard.replica.store.transaction
 
     @contextlib.contextmanager
     def interrupted() -> Iterator[Any]:
@@ -81,10 +81,10 @@ def test_a_commit_whose_end_was_not_noted_is_followed_by_readers(tmp_path: Path)
             yield txn
         raise KeyboardInterrupt
 
-    buffer._store.transaction = interrupted  # type: ignore[method-assign]
+    buffer._guard.replica.store.transaction = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         buffer.flush()
-    buffer._store.transaction = transaction  # type: ignore[method-assign]
+    buffer._guard.replica.store.transaction = transaction  # type: ignore[method-assign]
     buffer.push(**row(10), priority=3.0)
     buffer.flush()
     assert buffer.stats()["commits"] == 2  # one number each, by which readers know them
@@ -97,7 +97,7 @@ def test_a_commit_does_not_go_over_one_that_it_does_not_know(tmp_path: Path) -> 
     buffer.extend(**columns(0, 10))
     buffer.flush()
     # A second writer that no lock kept away, as on a file system without locks.
-    buffer._store._hold.release()
+    buffer._guard.replica.store._hold.release()
     code = """
         import sys, diskreplay
         from common import columns
@@ -108,7 +108,7 @@ def test_a_commit_does_not_go_over_one_that_it_does_not_know(tmp_path: Path) -> 
     buffer.push(**row(10))
     with pytest.raises(diskreplay.StorageError, match="was written by another process"):
         buffer.flush()
-    buffer._let_go(sync=False)
+    buffer._guard._close_store(sync=False)
     assert len(diskreplay.open(tmp_path / "b")) == 15
 
 
@@ -188,10 +188,10 @@ def test_with_interval_zero_a_refused_call_changes_nothing(name: str, tmp_path: 
     buffer = PrioritizedReplayBuffer(5000, path=tmp_path / "b", commit_interval=0, seed=3)
     buffer.extend(**columns(0, 3000), priorities=np.arange(3000) % 97 + 0.5)
     call = {**CALLS, "clear": lambda b: b.clear()}[name]
-    before = buffer.stats(), buffer._contents.generator.bit_generator.state
+    before = buffer.stats(), buffer._guard.replica.draws
     with writes_refused(), pytest.raises(diskreplay.StorageError):
         call(buffer)
-    assert (buffer.stats(), buffer._contents.generator.bit_generator.state) == before
+    assert (buffer.stats(), buffer._guard.replica.draws) == before
     buffer.check()
     call(buffer)
 
@@ -252,7 +252,7 @@ def test_an_interrupt_at_any_line_leaves_tree_and_priorities_agreeing(
             buffer.extend(**columns(buffer.count, 3))
             buffer.close()
             reader = diskreplay.open(tmp_path / "b", access="read")
-            reader._ring.commits = -1  # as if the last commit had come after the opening
+            reader._guard.replica.commits = -1  # as if the last commit had come after the opening
             reader._seals = {}
             came_so_far = interrupted_at(line, reader.__len__)
             assert len(reader) == 64

@@ -82,8 +82,8 @@ def use(opened: Callable[[], Any]) -> list[str]:
         for step in steps:
             attempt(step, found)
         with contextlib.suppress(Exception):
-            if not buffer._closed:
-                buffer._let_go(sync=False)
+            if not buffer._guard.closed:
+                buffer._guard._close_store(sync=False)
     return found
 
 

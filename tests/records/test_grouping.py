@@ -182,9 +182,11 @@ def test_a_store_that_begins_in_the_middle_of_a_group(tmp_path: Path) -> None:
         assert [e.action for e in buffer] == list(range(90, 120))
     # Slots 0 to 18 and 90 to 100: eleven values for 0 to 19, and six for 90 to 100.
     with diskreplay.open(tmp_path / "c", access="read") as reader:
-        with reader._store.snapshot() as snapshot:
+        with reader._guard.replica.store.snapshot() as snapshot:
             assert snapshot.entries("transitions") == 10 + 6
-            blank = snapshot.records(np.array([19, 20, 89, 50]), reader._ring._packing)
+            blank = snapshot.records(
+                np.array([19, 20, 89, 50]), reader._guard.replica.rows._grouping
+            )
             assert not any(bytes(record).strip(b"\0") for record in blank)
         assert [e.action for e in reader] == list(range(90, 120))
     for name in "abc":
@@ -224,14 +226,14 @@ def make(path: Path, payload: int = 2030) -> list[int]:
         for first in range(0, 40, 4):
             buffer.extend(**rows_of(first, 4, payload))
             buffer.flush()
-        assert buffer._ring._packing.per_value == 7
+        assert buffer._guard.replica.rows._grouping.per_value == 7
         return list(range(15, 40))
 
 
 def readable(path: Path, ids: list[int]) -> list[int]:
     """The write ids whose records can be read."""
     with diskreplay.open(path, window_bytes=0) as buffer:
-        bad = buffer._ring.damaged(np.array(ids))
+        bad = buffer._guard.replica.rows.damaged(np.array(ids))
         return sorted(set(ids) - set(bad.tolist()))
 
 

@@ -1,15 +1,16 @@
-"""Trees and samplers beyond the sizes from which they work in other ways."""
+"""Trees and tables beyond the sizes from which they work in other ways."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from common import columns
-from sampling import append, mass, sampler
+from sampling import new_priorities, tree_bytes
 
 from diskreplay import PrioritizedReplayBuffer, SumTree
-from diskreplay.sampling.priorities import checked_priorities
-from diskreplay.sampling.prioritized import _WAITING_KEPT
+from diskreplay.live_range import LiveRange
+from diskreplay.sampling import checked_priorities
+from diskreplay.sampling.slot_table import PART_SLOTS
 
 
 @pytest.mark.parametrize("leaves", [1024, 1025, 5000, 70_000])
@@ -39,39 +40,26 @@ def test_a_value_is_found_where_the_sums_of_whole_numbers_say(leaves: int) -> No
     assert [tree._walk(value) for value in within[some]] == expected[some].tolist()
 
 
-def test_new_priorities_of_any_number_wait_unchanged_for_the_next_draw() -> None:
-    generator = np.random.default_rng(3)
-    target, parts, first = sampler(100_000), [], 0
-    for n in (_WAITING_KEPT - 1, 1, 1, 100, 2 * _WAITING_KEPT, 3 * _WAITING_KEPT):
-        parts.append(generator.exponential(size=n).astype(np.float32))
-        target.hold(first, n, parts[-1])
-        first += n
-    assert np.array_equal(target.live_priorities(0, first), np.concatenate(parts))
-    target.check(0, first)
-    assert target.max_priority == max(part.max() for part in parts)
-    assert target._waiting.size == _WAITING_KEPT  # what more it took is given back
-
-
-def test_a_changed_block_of_many_gives_no_mass_to_slots_that_are_not_live() -> None:
-    target = sampler(10_000)
-    append(target, 0, [1.0] * 600)
-    target.check(0, 600)
-    target.clear(100)
-    stored = checked_priorities(np.linspace(1, 2, 1000), 1000)
-    target.load_blocks({0: stored.tobytes()}, 100, 700)  # it holds those of before, too
-    target.check(100, 700)
-    found = target._tree.masses(np.arange(1000))
-    assert not found[:100].any()
-    assert found[100:700].tolist() == pytest.approx([mass(p) for p in stored[100:700]])
-    assert not found[700:].any()
+def test_more_slots_than_are_worked_on_in_one_step() -> None:
+    capacity, count = PART_SLOTS + 5000, 2 * PART_SLOTS
+    target, live = new_priorities(capacity), LiveRange(capacity, 0, count)
+    new = checked_priorities(np.random.default_rng(3).exponential(size=count), count)
+    target.stage(0, count, new)
+    assert np.array_equal(target.live_values(live), new[live.first :])
+    target.check(live)
+    other = new_priorities(capacity)
+    other.load(target.dirty_blocks(live), live)
+    assert tree_bytes(other.tree) == tree_bytes(target.tree)
 
 
 def test_a_commit_writes_the_blocks_that_changed_and_no_others() -> None:
     with PrioritizedReplayBuffer(5000, commit_interval=1e9) as buffer:
         buffer.extend(**columns(0, 5000))
         buffer.flush()
-        assert dict(buffer._sampler.dirty_blocks(0, 5000)) == {}
+        [priorities] = buffer._guard.replica.tables
+        live = LiveRange(5000, 0, 5000)
+        assert dict(priorities.dirty_blocks(live)) == {}
         buffer.update_priorities([2500, 4999], [2.0, 3.0])
-        assert sorted(buffer._sampler.dirty_blocks(0, 5000)) == [2, 4]
+        assert sorted(priorities.dirty_blocks(live)) == [2, 4]
         buffer.flush()
-        assert dict(buffer._sampler.dirty_blocks(0, 5000)) == {}
+        assert dict(priorities.dirty_blocks(live)) == {}

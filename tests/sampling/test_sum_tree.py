@@ -441,3 +441,18 @@ def test_check_reports_all_faults_together() -> None:
     tree._levels[1][0] = tree._levels[2][1] = 9.0
     with pytest.raises(DamageError, match=r"node 0 of level 1 .*; node 1 of level 2 "):
         tree.check()
+
+
+@given(st.integers(1, 70), st.data())
+def test_to_fill_is_to_set(capacity: int, data: st.DataObject) -> None:
+    filled, twin = SumTree(capacity), SumTree(capacity)
+    for _ in range(3):
+        begin = data.draw(st.integers(0, capacity - 1))
+        n = data.draw(st.integers(1, capacity - begin))
+        floats = st.floats(0.0, 9.0)
+        masses = np.array(data.draw(st.lists(floats, min_size=n, max_size=n)))
+        filled.fill(begin, masses)
+        twin.set(np.arange(begin, begin + n), masses)
+        for level, expected in zip(filled._levels, twin._levels, strict=True):
+            assert level.tobytes() == expected.tobytes()
+        filled.check()

@@ -67,7 +67,7 @@ def test_slots_of_killed_readers_are_given_back_when_there_are_no_others(tmp_pat
             child = os.fork()
             if child == 0:
                 len(buffer)  # opens
-                with buffer._store.snapshot():
+                with buffer._guard.replica.store.snapshot():
                     os.write(tell, b"1")
                     signal.pause()
             os.read(told, 1)
@@ -82,7 +82,7 @@ def test_slots_of_killed_readers_are_given_back_when_there_are_no_others(tmp_pat
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         buffer.check()
-        assert buffer._store._env.readers().count("\\n") <= 2
+        assert buffer._guard.replica.store._env.readers().count("\\n") <= 2
     """
     run_python(code, tmp_path / "b")
 
@@ -153,7 +153,7 @@ def test_a_killed_reader_does_not_keep_pages(tmp_path: Path) -> None:
         child = os.fork()
         if child == 0:
             len(buffer)  # opens
-            with buffer._store.snapshot():
+            with buffer._guard.replica.store.snapshot():
                 os.write(tell, b"1")
                 signal.pause()
         os.read(told, 1)

@@ -160,13 +160,13 @@ def test_a_reader_and_a_second_writer_follow_a_buffer_that_outgrows_them(
 def test_the_map_is_large_enough_from_the_first_push_on(tmp_path: Path) -> None:
     frames = np.zeros((1, 84, 84, 4), np.uint8)
     buffer = ReplayBuffer(100_000, path=tmp_path / "b")
-    assert buffer._store._env._map_bytes == 64 * MIB
+    assert buffer._guard.replica.store._env._map_bytes == 64 * MIB
     buffer.extend(frames, [0], [0.0], frames, [False])
     full = diskreplay.estimate(buffer.schema, 100_000, prioritized=False).disk_bytes
-    assert full < buffer._store._env._map_bytes < 4 * full
+    assert full < buffer._guard.replica.store._env._map_bytes < 4 * full
     buffer.close()
     with diskreplay.open(tmp_path / "b") as again:
-        assert full < again._store._env._map_bytes < 4 * full
+        assert full < again._guard.replica.store._env._map_bytes < 4 * full
 
 
 def test_many_buffers_leave_address_space_for_others(tmp_path: Path, long: bool) -> None:
@@ -181,7 +181,7 @@ def test_many_buffers_leave_address_space_for_others(tmp_path: Path, long: bool)
         for task in range(int(sys.argv[2])):
             buffers.append(diskreplay.ReplayBuffer(30_000, path=f"{sys.argv[1]}/{task}"))
             buffers[-1].push(*zero)
-            assert buffers[-1]._store._env._map_bytes == 64 << 20
+            assert buffers[-1]._guard.replica.store._env._map_bytes == 64 << 20
         np.empty(2 << 30, np.uint8)
         for buffer in buffers:
             buffer.close()
@@ -252,7 +252,7 @@ with diskreplay.ReplayBuffer(10**6, path=sys.argv[1]) as buffer:
 for access in ("exclusive", "read"):
     limit(58 << 20)  # not twice its size
     with diskreplay.open(sys.argv[1], access=access, window_bytes=0) as buffer:
-        assert buffer._store._env._map_bytes == 32 << 20
+        assert buffer._guard.replica.store._env._map_bytes == 32 << 20
         assert len(buffer) == 5000
     limit(12 << 20)  # not once
     try:

@@ -22,8 +22,8 @@ from diskreplay import (
     verify,
 )
 from diskreplay.records.seals import seal, unseal
-from diskreplay.sampling.prioritized import DEFAULTS
-from diskreplay.store.facts import RUN_SETTINGS
+from diskreplay.sampling import PrioritySettings
+from diskreplay.store import RunSettings
 
 
 def fact(path: Path, name: str) -> Any:
@@ -60,8 +60,8 @@ def in_the_layout(path: Path) -> str:
 
 def another_format(path: Path) -> str:
     manifest = json.loads((path / "diskreplay.json").read_text())
-    (path / "diskreplay.json").write_text(json.dumps({**manifest, "format": 3}))
-    return r"has format 3 \(this diskreplay reads 1 and 2\): install a newer version"
+    (path / "diskreplay.json").write_text(json.dumps({**manifest, "format": 4}))
+    return r"has format 4 \(this diskreplay reads 1, 2, 3\): install a newer version"
 
 
 def other_blocks(path: Path) -> str:
@@ -138,8 +138,7 @@ def with_news(path: Path) -> dict[str, Any]:
 
 def news(path: Path, *, all_of_it: bool = True) -> dict[str, Any]:
     state = fact(path, "state")
-    known = ("settings", "sampler", "count", "start", "commits", "runs", "run", "generator")
-    known += ("seed", "draws")
+    known = ("settings", "sampler", "count", "start", "commits", "runs", "run", "seed", "draws")
     found = {
         "state": {k: v for k, v in state.items() if k not in (*known, "stale_updates")},
         "settings": {k: v for k, v in state["settings"].items() if k in ("gamma", "later")},
@@ -229,10 +228,10 @@ def test_a_setting_that_is_missing_is_what_the_constructors_have(tmp_path: Path)
 
 def test_the_settings_in_the_table_are_those_of_the_constructors() -> None:
     usual = PrioritizedReplayBuffer.__init__.__kwdefaults__ or {}
-    assert {name: usual[name] for name in RUN_SETTINGS} == RUN_SETTINGS
+    assert RunSettings.of(usual) == RunSettings()
     names = PrioritizedReplayBuffer.__init__.__code__.co_varnames[2:7]
     defaults = (PrioritizedReplayBuffer.__init__.__defaults__ or ())[:5]
-    assert dict(zip(names, defaults, strict=True)) == DEFAULTS
+    assert dict(zip(names, defaults, strict=True)) == PrioritySettings().to_plain()
 
 
 @pytest.mark.parametrize(

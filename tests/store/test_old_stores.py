@@ -20,6 +20,7 @@ from stores import change, stored
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
 from diskreplay.records.seals import unseal
+from diskreplay.store import FORMAT
 
 ARCHIVES = sorted((Path(__file__).parent / "old_stores").glob("*.tar.xz"))
 ALONE = ("c619afb", "290a269")
@@ -121,7 +122,7 @@ def test_rows_that_are_written_to_it_cost_no_others(
             extend(buffer, old, n)
         count += n
         check_rows(store, old, range(max(old.cleared_at, count - capacity), count))
-    assert manifest(store)["format"] == 2  # or older versions would not know what they meet
+    assert manifest(store)["format"] == FORMAT  # or older versions would not know what they meet
     if old.count:
         assert layout(store)["records_per_value"] == number_in_a_value(commit, old)
 
@@ -131,13 +132,13 @@ def test_one_that_was_written_to_is_refused_by_the_versions_before(store: Path, 
     uuid = manifest(store)["uuid"]
     with diskreplay.open(store) as buffer:
         extend(buffer, old, 1)
-    assert manifest(store) == {"format": 2, "uuid": uuid}
+    assert manifest(store) == {"format": FORMAT, "uuid": uuid}
 
 
 @TWO
 def test_it_is_compacted_resized_and_goes_on(store: Path, old: Old) -> None:
     assert diskreplay.compact(store).dropped == 0
-    assert manifest(store)["format"] == 2
+    assert manifest(store)["format"] == FORMAT
     check_rows(store, old, old.live)
     assert layout(store)["records_per_value"] >= 1
     smaller = max(1, old.capacity // 2)
@@ -166,7 +167,7 @@ def test_it_is_repaired_saved_and_loaded(store: Path, old: Old, tmp_path: Path) 
     assert diskreplay.verify(tmp_path / "merged") == []
     assert manifest(store) == before
     for name in ("repaired", "saved", "loaded", "merged"):
-        assert manifest(tmp_path / name)["format"] == 2
+        assert manifest(tmp_path / name)["format"] == FORMAT
 
 
 @TWO

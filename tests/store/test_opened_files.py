@@ -96,7 +96,7 @@ def test_damage_that_is_read_while_a_file_is_replaced_is_none(tmp_path: Path) ->
     with diskreplay.open(tmp_path / "b", access="read") as reader:
 
         def read_damage(meanwhile: Callable[[], None]) -> None:
-            with reader._store.snapshot():
+            with reader._guard.replica.store.snapshot():
                 meanwhile()
                 raise diskreplay.DamageError("a record is damaged")
 
@@ -111,7 +111,7 @@ def test_a_directory_that_was_quiet_for_long_is_looked_at_again(
 ) -> None:
     PrioritizedReplayBuffer(100, path=tmp_path / "b").close()
     with diskreplay.open(tmp_path / "b", access="read") as reader:
-        files = reader._store._files
+        files = reader._guard.replica.store._files
         monkeypatch.setattr(opened_files, "_CLOCK_NS", 10**18)
         len(reader)
         assert files._unchanged is None  # it could change again, and bear the same time
@@ -152,7 +152,8 @@ def test_a_file_that_is_cut_in_place_ends_no_process(
             else:
                 raise AssertionError("it went on")
         assert os.listdir(sys.argv[1]) == ["b"]
-        buffer._close_at_last() if access == "read" else buffer._let_go(sync=False)
+        guard = buffer._guard
+        guard.close_at_last() if access == "read" else guard._close_store(sync=False)
     """
     for size in (4096, 0):
         run_python(code, tmp_path, name, access, str(size))

@@ -49,17 +49,17 @@ def result(code: str, *arguments: object) -> str:
 HOLD = """
 import os, sys, diskreplay
 buffer = diskreplay.ReplayBuffer(2000, path=sys.argv[1], access="shared", commit_interval=1e9)
-with buffer._store.snapshot() as snapshot:
+with buffer._guard.replica.store.snapshot() as snapshot:
     print(os.getpid(), flush=True)
     sys.stdin.readline()
     assert snapshot.meta("state")["count"] == 0
-    print(buffer._store._env.readers(), flush=True)
+    print(buffer._guard.replica.store._env.readers(), flush=True)
 """
 OPEN = """
 import os, sys, diskreplay
 buffer = diskreplay.{call}
 len(buffer)
-slots = [line.split() for line in buffer._store._env.readers().splitlines()[1:]]
+slots = [line.split() for line in buffer._guard.replica.store._env.readers().splitlines()[1:]]
 print(os.getpid(), [number for pid, _, number in slots if pid == "1" and number != "-"])
 """
 
@@ -122,7 +122,9 @@ def test_a_process_with_the_pid_of_a_killed_one_has_none_of_its_places(
     with diskreplay.open(path, access="read") as monitor:  # else the last one clears them all
         first.kill()
         first.wait(60)  # before the end of its input, at which it would end by itself
-        slots = [line.split()[0] for line in monitor._store._env.readers().splitlines()[1:]]
+        slots = [
+            line.split()[0] for line in monitor._guard.replica.store._env.readers().splitlines()[1:]
+        ]
         assert "1" in slots
         assert result(OPEN.format(call=call), path) == "1 []"
 

@@ -21,7 +21,7 @@ TESTS = SUPPORT
 READ = """
 import sys, diskreplay
 buffer = diskreplay.open(sys.argv[1], access="read")
-with buffer._store.snapshot() as snapshot:
+with buffer._guard.replica.store.snapshot() as snapshot:
     print("reading", flush=True)
     sys.stdin.readline()
 """
@@ -112,11 +112,11 @@ def test_a_background_commit_that_warns_goes_on(
         for first in range(0, 160 * 2000, 2000):
             buffer.extend(**columns(first, 2000))
             for _ in range(60_000):
-                if buffer._changed_at is None:  # it was the thread that committed
+                if buffer._guard._changed_at is None:  # it was the thread that committed
                     break
                 time.sleep(0.001)
-            assert not buffer._commit_failed
-        assert buffer._store.pinned_pages._told
+            assert not buffer._guard.commit_failed
+        assert buffer._guard.replica.store.pinned_pages._told
         buffer.close()
     """
     run_python(code, tmp_path / "b")
@@ -135,7 +135,7 @@ def test_growth_without_a_reader_and_readers_that_follow_are_no_matter(tmp_path:
     for first in range(100, 60_000, 6000):  # a file that grows, and few commits
         buffer.extend(**columns(first, 6000))
         buffer.flush()
-    assert buffer._store.pinned_pages._look_at > 8 << 20
+    assert buffer._guard.replica.store.pinned_pages._look_at > 8 << 20
     assert buffer.stats()["oldest_reader"]["stopped"] is False
     reader.communicate("\n", timeout=60)
     buffer.close()

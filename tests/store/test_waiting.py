@@ -22,7 +22,7 @@ STOPPED = """
     import os, signal, sys, diskreplay
     from common import columns
     buffer = diskreplay.open(sys.argv[1], access="shared", commit_interval=1e9)
-    with buffer._store.transaction():
+    with buffer._guard.replica.store.transaction():
         print("in a commit", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
     buffer.close()
@@ -113,7 +113,7 @@ def test_without_a_list_of_locks_the_writers_are_named(
         diskreplay.open(tmp_path / "b", access="read") as reader,
         pytest.raises(diskreplay.WaitingWarning) as warned,
     ):
-        waiting.wait_for(reader._store._files.data, tmp_path / "b", "its commit")
+        waiting.wait_for(reader._guard.replica.store._files.data, tmp_path / "b", "its commit")
     assert f"waiting for pid {stopped.pid} on" in str(warned.value)
     assert f"pid {os.getpid()} " not in str(warned.value)
 

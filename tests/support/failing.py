@@ -222,8 +222,8 @@ def trial(
 def look_after(place: Place, scenario: Callable[[Place], None]) -> Iterator[str]:
     """Yield what is not as it should be when the system does not fail any more."""
     buffer = place.buffer
-    if buffer is not None and not buffer._closed:
-        path, temporary = buffer.path, buffer._temporary
+    if buffer is not None and not buffer._guard.closed:
+        path, temporary = buffer.path, buffer._guard.is_temporary
         if len(buffer) >= 4:
             numbers_of(buffer.sample(4))
         buffer.flush()

@@ -37,11 +37,10 @@ def serve(pipe: Connection, path: Path) -> None:
                 result = len(buffer.extend(**columns(first, n), **priorities, **settings))
             elif name == "state":
                 buffer.check()
-                ring = buffer._ring
                 result = {
                     "count": buffer.count,
                     "numbers": [int(e.reward * 8) for e in buffer],
-                    "priorities": buffer._sampler.live_priorities(ring.first, ring.count).tolist(),
+                    "priorities": buffer.priorities(range(buffer.first, buffer.count)).tolist(),
                     "frame": buffer.frame,
                     "max_priority": buffer.max_priority,
                 }
@@ -51,8 +50,7 @@ def serve(pipe: Connection, path: Path) -> None:
                 result = numbers_of(buffer.sample(*arguments)).tolist()
             elif name == "priorities":
                 buffer.refresh()
-                ring = buffer._ring
-                result = buffer._sampler.live_priorities(ring.first, ring.count).tolist()
+                result = buffer.priorities(range(buffer.first, buffer.count)).tolist()
             elif name == "size":
                 result = len(buffer)
             elif name in ("frame", "max_priority", "count"):
@@ -107,5 +105,4 @@ def shared(path: Path, capacity: int = 1000, **arguments: Any) -> PrioritizedRep
 
 def priorities(buffer: PrioritizedReplayBuffer) -> list[float]:
     buffer.refresh()
-    ring = buffer._ring
-    return buffer._sampler.live_priorities(ring.first, ring.count).tolist()
+    return buffer.priorities(range(buffer.first, buffer.count)).tolist()

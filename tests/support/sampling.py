@@ -1,42 +1,48 @@
-"""Helpers of the tests of samplers."""
+"""Helpers of the tests of sampling."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from diskreplay.sampling.priorities import checked_priorities
-from diskreplay.sampling.prioritized import PrioritizedSampler as Sampler
+from diskreplay.live_range import LiveRange
+from diskreplay.sampling import Priorities, SumTree, checked_priorities
+
+EPSILON = 1e-6
 
 
-def sampler(capacity: int, **changes: Any) -> Sampler:
-    arguments = dict(alpha=0.6, beta_start=0.4, beta_end=1.0, beta_frames=100, epsilon=1e-6)  # noqa: C408
-    return Sampler(capacity, **{**arguments, **changes})
+def new_priorities(capacity: int, *, alpha: float = 0.6) -> Priorities:
+    return Priorities(capacity, alpha=alpha, epsilon=EPSILON)
 
 
-def append(target: Sampler, first: int, priorities: list[float]) -> None:
-    target.hold(first, len(priorities), checked_priorities(priorities, len(priorities)))
+def stage(target: Priorities, first: int, priorities: list[float]) -> None:
+    target.stage(first, len(priorities), checked_priorities(priorities, len(priorities)))
 
 
-def mass(priority: float, alpha: float = 0.6, epsilon: float = 1e-6) -> float:
-    return (float(np.float32(priority)) + epsilon) ** alpha
+def of_ones(capacity: int) -> tuple[Priorities, LiveRange]:
+    """Full of transitions that were given no priority, and what is live."""
+    target = new_priorities(capacity)
+    target.stage(0, capacity, None)
+    return target, LiveRange(capacity, 0, capacity)
 
 
-def tree_bytes(target: Sampler) -> list[bytes]:
-    return [level.tobytes() for level in target._tree._levels]
-
-
-def written(capacity: int, count: int, seed: int, **changes: Any) -> tuple[Sampler, int]:
-    """A sampler of `count` write ids, some with new priorities since, and its oldest live one."""
+def written(capacity: int, count: int, seed: int) -> tuple[Priorities, LiveRange]:
+    """Priorities of `count` write ids, some of them updated since, and what is live."""
     generator = np.random.default_rng(seed)
-    target, at = sampler(capacity, **changes), 0
+    target, at = new_priorities(capacity), 0
     while at < count:
         n = min(count - at, int(generator.integers(1, capacity // 2 + 2)))
-        append(target, at, (generator.exponential(size=n) * generator.integers(0, 5, n)).tolist())
+        stage(target, at, (generator.exponential(size=n) * generator.integers(0, 5, n)).tolist())
         at += n
-    first = max(0, count - capacity)
-    again = generator.integers(first, count, capacity // 5)
+    live = LiveRange(capacity, 0, count)
+    again = generator.integers(live.first, count, capacity // 5)
     new = checked_priorities(generator.exponential(3.0, again.size), again.size)
-    assert target.update(again, new, first, count) == again.size
-    return target, first
+    assert target.update(again, new, live) == again.size
+    return target, live
+
+
+def mass(priority: float, alpha: float = 0.6) -> float:
+    return float((float(np.float32(priority)) + EPSILON) ** alpha)
+
+
+def tree_bytes(tree: SumTree) -> list[bytes]:
+    return [level.tobytes() for level in tree._levels]

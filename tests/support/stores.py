@@ -94,7 +94,7 @@ def _wide(path: Path, *, capacity: int, rows: int, width: int, per_value: int) -
             values[0] = values[3] = numbers.reshape(rows, width)
             buffer.extend(*values)
             buffer.flush()
-        assert buffer._ring._packing.per_value == per_value
+        assert buffer._guard.replica.rows._grouping.per_value == per_value
     return path
 
 
@@ -125,6 +125,13 @@ def stored(path: Path, database: str, key: str | int) -> bytes:
             return bytes(value)
 
 
+def stream_of(buffer: Any) -> Any:
+    """The random stream that a store holds: seed and number of draws, or its generator of old."""
+    with buffer._guard.replica.store.snapshot() as snapshot:
+        state = snapshot.meta("state")
+    return state.get("seed", state.get("generator")), state.get("draws")
+
+
 def told(path: Path) -> tuple[Any, ...]:
     """All that a store holds: live write ids, transitions, priorities, random stream, facts."""
     with diskreplay.open(path, access="read") as buffer:
@@ -137,7 +144,7 @@ def told(path: Path) -> tuple[Any, ...]:
         kept = ["count", "runs", "stale_updates", "commits", "durability"]
         kept += ["alpha", "beta", "frame", "max_priority"] * prioritized
         facts = {name: stats[name] for name in kept}
-        return ids.tolist(), numbers, priorities, facts, buffer._ring.state["generator"]
+        return ids.tolist(), numbers, priorities, facts, stream_of(buffer)
 
 
 def records_in(store: Store, slots: list[int]) -> list[bytes]:

@@ -229,7 +229,7 @@ def odd_state(path: Path, generator: Generator) -> None:
         if generator.random() < 0.1:
             del state[key]
             break
-        state[key] = pick(generator, NUMBERS)
+        state[key] = pick(generator, [*NUMBERS, b"\0" * 15, b"\xff" * 16])
     put_fact(path, "state", state)
 
 
@@ -249,16 +249,16 @@ def odd_counts(path: Path, generator: Generator) -> None:
 
 def odd_inner(path: Path, generator: Generator) -> None:
     state = fact(path, "state")
-    table = pick(generator, ["settings", "sampler", "generator"])
+    table = pick(generator, ["settings", "sampler"])
     inner = state[table]
-    keys = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+    keys = list(inner)
     if not keys or generator.random() < 0.1:
         state[table] = pick(generator, NUMBERS)
     else:
         inner[pick(generator, keys)] = pick(
             generator, [*NUMBERS, "full", b"\xff" * 16, b"\0" * 15, "x" * 16, 1 << 31]
         )
-    if generator.random() < 0.1 and isinstance(inner, dict):
+    if generator.random() < 0.1:
         inner["path"] = "elsewhere"
     put_fact(path, "state", state)
 

@@ -78,7 +78,7 @@ def test_exported_and_imported_it_is_the_same(tmp_path: Path, make: Any, form: s
     ):
         assert (after.schema, after.capacity) == (before.schema, before.capacity)
         assert type(after) is type(before)
-        assert after._settings == before._settings
+        assert after._guard.replica.settings == before._guard.replica.settings
         if isinstance(before, PrioritizedReplayBuffer):
             assert isinstance(after, PrioritizedReplayBuffer)
             assert after.max_priority == before.max_priority
@@ -141,7 +141,10 @@ def test_another_kind(tmp_path: Path) -> None:
     assert "the priorities are left out: a uniform buffer has none" in result.stderr
     with diskreplay.open(tmp_path / "u", access="read") as buffer:
         assert type(buffer) is ReplayBuffer
-        assert buffer._settings == {"durability": "system", "commit_interval": float("inf")}
+        assert buffer._guard.replica.settings == {
+            "durability": "system",
+            "commit_interval": float("inf"),
+        }
     run("export", tmp_path / "u", tmp_path / "u.npz")
     run("import", tmp_path / "u.npz", tmp_path / "p", "--kind", "prioritized")
     assert set(expected(tmp_path / "p")["priority"]) == {1.0}

@@ -125,7 +125,7 @@ def test_metadata_cannot_set_what_is_no_setting(tmp_path: Path) -> None:
     assert not (tmp_path / "evil").exists()
     with diskreplay.open(tmp_path / "new") as buffer:
         assert isinstance(buffer, PrioritizedReplayBuffer)
-        assert buffer._settings["alpha"] == 0.5
+        assert buffer._guard.replica.settings["alpha"] == 0.5
 
 
 @pytest.fixture(scope="module")

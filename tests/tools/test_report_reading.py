@@ -369,7 +369,7 @@ def test_what_a_writer_evicts_meanwhile_is_left_out(tmp_path: Path, other: Other
 def test_a_damaged_record_is_left_out_and_told(tmp_path: Path) -> None:
     path = pixels(tmp_path / "b")
     with diskreplay.open(path, access="read") as buffer:
-        per_value = buffer._ring._packing.per_value
+        per_value = buffer._guard.replica.rows._grouping.per_value
     raw = bytearray(stored(path, "transitions", 2))
     raw[-200] ^= 1
     change(path, "transitions", 2, bytes(raw))

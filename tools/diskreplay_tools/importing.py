@@ -330,7 +330,7 @@ def _fill(
             if builder.identity.has_priorities:
                 priorities = checked_priorities(values.pop(_PRIORITY, np.ones(n)), n)
             standard = [values.pop(name) for name in STANDARD]
-            accepted = schema.accept_arrays(standard, values)
+            accepted = schema.accept_columns(standard, values)
         except (diskreplay.SchemaError, diskreplay.PriorityError) as error:
             told = str(error).replace("schema= can", "--field FIELD=COLUMN:DTYPE can")
             raise click.ClickException(

@@ -1,37 +1,41 @@
-"""Reader: what a buffer says and draws of its transitions, and changes none of them."""
+"""Reading: the methods of a buffer that draw and read transitions, and change none of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import abc
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, overload
+from typing import Generic, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from diskreplay.aliases import Array, Columns, Floats, Ints
 from diskreplay.buffer.batch import Batch, Draw, Experience, batch_of, with_extra
 from diskreplay.buffer.batches import Batches, BatchT
-from diskreplay.buffer.replica import SamplerT
-from diskreplay.buffer.ring import Columns
-from diskreplay.buffer.session import Session
-from diskreplay.errors import ArgumentError, NotLiveError, SampleError, SchemaError
-from diskreplay.schema import Array, Schema
+from diskreplay.buffer.guard import Guard
+from diskreplay.buffer.opening import Options
+from diskreplay.errors import ArgumentError, DamageError, NotLiveError, SampleError, SchemaError
+from diskreplay.live_range import LiveRange
+from diskreplay.schema import Schema
 from diskreplay.store import Snapshot
 from diskreplay.validation import whole_number, whole_numbers
 from diskreplay.wording import count_of
 
-Ints = NDArray[np.int64]
+_ROWS_READ = 256  # in one step of an iteration
 
 
-class Reader(Session[SamplerT], Generic[SamplerT, BatchT]):
-    """A session with the methods that read."""
+class ReadingBuffer(abc.ABC, Generic[BatchT]):
+    """An open buffer, with the methods that read."""
+
+    _guard: Guard
+    _options: Options
 
     def sample(self, batch_size: int) -> BatchT:
         """Draw a batch."""
-        with self._view() as view:
-            batch = self._new_batch(batch_size, view)
-            self._settle()
-            return batch
+        with self._guard.reading() as snapshot:
+            return self._counted(partial(self._new_batch, batch_size), snapshot)
 
     def batches(self, batch_size: int, prefetch: int = 0) -> Batches[BatchT]:
         """Return an endless iterator of what `sample` returns; use it in a `with` block.
@@ -40,10 +44,10 @@ class Reader(Session[SamplerT], Generic[SamplerT, BatchT]):
         to n batches ready, in memory: the same batches in the same order, as long as nothing is
         pushed or updated. A batch that was drawn ahead stays as it was drawn, with the contents,
         priorities, weights and beta of then, so a push or an update takes effect n batches later at
-        the latest. Commits, `frame` and `beta` count a batch when it is given (with access="shared"
-        when it is drawn), so that a run that goes on is given what the killed one would have been.
-        `clear` and `load` drop what was drawn before. Raises what `sample` raises, where the batch
-        would come, and ClosedError when the buffer is closed.
+        the latest. A batch counts when it is given, so that a run that goes on is given the batches
+        that the killed one would have been given. `clear` and `load` drop the batches drawn before.
+        Raises what `sample` raises, where the batch would come, and ClosedError when the buffer is
+        closed.
 
         >>> buffer = PrioritizedReplayBuffer(capacity=100)
         >>> ids = buffer.extend([[0.0]] * 9, [0] * 9, [1.0] * 9, [[0.0]] * 9, [False] * 9)
@@ -55,9 +59,9 @@ class Reader(Session[SamplerT], Generic[SamplerT, BatchT]):
         """
         n = whole_number("batch_size", batch_size, at_least=1)
         ready = whole_number("prefetch", prefetch, at_least=0)
-        self._refuse_nesting()
-        with self._lock:
-            self._check_open()
+        self._guard.refuse_nesting()
+        with self._guard.lock:
+            self._guard.check_open()
             return Batches(self, n, ready)
 
     def draw(self, n: int) -> Draw:
@@ -76,13 +80,12 @@ class Reader(Session[SamplerT], Generic[SamplerT, BatchT]):
 
         Returns a Draw: `indices`, int64 (n,), and `probabilities`, float64 (n,).
         """
-        with self._view():
-            n = self._begin_draw("n", n)
-            ring, contents = self._ring, self._contents
-            drawn = self._sampler.draw(n, ring.first, ring.count, contents.generator)
-            contents.advance()
-            self._settle()
-            return Draw(drawn[0], np.full(n, drawn[1], np.float64))
+        with self._guard.reading():
+            n = self._checked_size("n", n)
+            replica = self._guard.replica
+            drawn = replica.draw_ids(n, replica.draws)
+            self._guard.count_draw()
+            return Draw(*drawn)
 
     @overload
     def get(self, indices: ArrayLike, fields: None = None) -> Batch: ...
@@ -110,15 +113,15 @@ class Reader(Session[SamplerT], Generic[SamplerT, BatchT]):
                   None returns all, in a Batch
         """
         ids = whole_numbers("indices", indices, any_shape=True)
-        with self._view() as view:
+        with self._guard.reading() as snapshot:
             write_ids = ids.reshape(-1)
             self._check_live(write_ids)
-            schema = self._ring.schema
+            schema = self._guard.replica.rows.schema
             if schema is None:
-                raise SampleError(f"{self._path} is empty: push transitions first")
+                raise SampleError(f"{self.path} is empty: push transitions first")
             names = None if fields is None else self._names_of(schema, fields)
             places = None if names is None else [schema.names.index(name) for name in names]
-            columns = self._ring.fetch(write_ids, view, places)
+            columns = self._guard.replica.fetch(write_ids, snapshot, places)
         if ids.ndim != 1:
             columns = [column.reshape(ids.shape + column.shape[1:]) for column in columns]
         if names is not None:
@@ -127,22 +130,24 @@ class Reader(Session[SamplerT], Generic[SamplerT, BatchT]):
 
     def __iter__(self) -> Iterator[Experience]:
         """Yield the live transitions, oldest first; what is evicted meanwhile is left out."""
-        with self._view():
-            at, end = self._ring.first, self._ring.count
+        with self._guard.reading():
+            live = self._live
+            at, end = live.first, live.count
         while at < end:
-            with self._view() as view:
-                at = max(at, self._ring.first)
-                end = min(end, self._ring.count)  # in a forked child it is what is committed
+            with self._guard.reading() as snapshot:
+                at = max(at, self._live.first)
+                end = min(end, self._live.count)  # in a forked child it is what is committed
                 if at >= end:
                     return
-                rows = self._ring.fetch(np.arange(at, min(at + 256, end)), view)
+                ids = np.arange(at, min(at + _ROWS_READ, end))
+                rows = self._guard.replica.fetch(ids, snapshot)
                 kind = with_extra(Experience, self._extra_names)
             yield from map(kind._make, zip(*rows, strict=True))
             at += len(rows[0])
 
     def __len__(self) -> int:
-        with self._view():
-            return self._ring.size
+        with self._guard.reading():
+            return self._live.size
 
     def is_ready(self, n: int) -> bool:
         """Return whether the buffer holds at least n transitions."""
@@ -151,69 +156,97 @@ class Reader(Session[SamplerT], Generic[SamplerT, BatchT]):
     @property
     def capacity(self) -> int:
         """The number of transitions that the buffer holds when full."""
-        return self._capacity
+        return self._options.capacity
 
     @property
     def count(self) -> int:
         """The number of transitions ever written, which is the next write id."""
-        with self._view():
-            return self._ring.count
+        with self._guard.reading():
+            return self._live.count
 
     @property
     def first(self) -> int:
         """The oldest live write id; where there is none it is `count`."""
-        with self._view():
-            return self._ring.first
+        with self._guard.reading():
+            return self._live.first
 
     @property
     def total_mass(self) -> float:
         """The sum of the masses of the live transitions; in a uniform buffer each has 1.0."""
-        with self._view():
-            return self._sampler.total_mass(self._ring.first, self._ring.count)
+        with self._guard.reading():
+            return self._guard.replica.sampler.total_mass(self._live)
 
     @property
     def path(self) -> Path:
         """The directory of the store."""
-        return self._path
+        return self._guard.path
 
     @property
     def schema(self) -> Schema | None:
         """The fields of a transition; None before the first push, unless given."""
-        with self._view():
-            return self._ring.schema
+        with self._guard.reading():
+            return self._guard.replica.rows.schema
 
     # Inside
 
+    @property
+    def _live(self) -> LiveRange:
+        return self._guard.replica.live
+
+    @property
+    def _extra_names(self) -> tuple[str, ...]:
+        schema = self._guard.replica.rows.schema
+        return schema.extra_names if schema else ()
+
     def _check_live(self, write_ids: Ints) -> None:
-        first, count = self._ring.first, self._ring.count
-        dead = write_ids[(write_ids < first) | (write_ids >= count)]
+        live = self._live
+        dead = write_ids[~live.holds(write_ids)]
         if dead.size:
             raise NotLiveError(
-                f"write id {dead[0]} is not live in {self._path}: "
-                f"expected ids in [{first}, {count})"
+                f"write id {dead[0]} is not live in {self.path}: "
+                f"expected ids in [{live.first}, {live.count})"
             )
 
-    def _new_batch(self, batch_size: int, view: Snapshot | None) -> BatchT:
-        raise NotImplementedError
-
-    def _begin_draw(self, name: str, n: int) -> int:
+    def _checked_size(self, name: str, n: int) -> int:
         """Return the number of transitions to draw, when there are as many."""
         n = whole_number(name, n, at_least=1)
-        if n > self._ring.size:
+        size = self._live.size
+        if n > size:
             raise SampleError(
-                f"cannot draw {count_of(n, 'transition')}: {self._path} holds "
-                f"{self._ring.size}; wait until is_ready({n})"
+                f"cannot draw {count_of(n, 'transition')}: {self.path} holds "
+                f"{size}; wait until is_ready({n})"
             )
-        if self._contents.keeps_draws:
-            self._touch()
         return n
 
-    def _draw(self, batch_size: int, view: Snapshot | None) -> tuple[Ints, Any, Columns]:
-        """Return write ids, what the sampler says of them, and their columns."""
-        n, contents = self._begin_draw("batch_size", batch_size), self._contents
-        drawn = contents.draw(n, view, skip_damaged=self._skips_damaged)
-        contents.advance()
-        return drawn
+    def _draw(
+        self, batch_size: int, number: int, snapshot: Snapshot | None
+    ) -> tuple[Ints, Floats, Columns]:
+        """Return the write ids of a draw, the probability of each, and their columns."""
+        n = self._checked_size("batch_size", batch_size)
+        skips = self._options.on_damage == "skip"
+        return self._guard.replica.draw(n, number, snapshot, skip_damaged=skips)
+
+    def _counted(
+        self, draw: Callable[[int, Snapshot | None], BatchT], snapshot: Snapshot | None
+    ) -> BatchT:
+        """Return the batch of the next draw, and count it.
+
+        A draw that meets a damaged record counts, too: another call would meet it again for ever.
+        """
+        replica = self._guard.replica
+        try:
+            batch = draw(replica.draws, snapshot)
+        except DamageError:
+            if replica.draws_are_kept:
+                self._guard.touch()
+            replica.draws += 1
+            raise
+        self._guard.count_draw()
+        return batch
+
+    @abc.abstractmethod
+    def _new_batch(self, batch_size: int, number: int, snapshot: Snapshot | None) -> BatchT:
+        """Return the batch of a draw."""
 
     def _names_of(self, schema: Schema, fields: Iterable[str]) -> list[str]:
         """Return the names of fields that a user asks for, each once."""
@@ -225,11 +258,7 @@ class Reader(Session[SamplerT], Generic[SamplerT, BatchT]):
             raise ArgumentError(f"fields must be a list of names (found {fields!r})")
         if unknown := [name for name in names if name not in schema.names]:
             raise SchemaError(
-                f"{self._path} has no field {unknown[0]!r}: expected some of "
+                f"{self.path} has no field {unknown[0]!r}: expected some of "
                 f"{', '.join(schema.names)}"
             )
         return names
-
-    @property
-    def _extra_names(self) -> tuple[str, ...]:
-        return self._ring.schema.extra_names if self._ring.schema else ()

@@ -1,0 +1,303 @@
+"""Guard: the lock around an open buffer: no nested calls, forks, commits in time."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import multiprocessing.util
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from diskreplay.buffer.autocommit import Autocommit
+from diskreplay.buffer.replica import Replica
+from diskreplay.buffer.shared_writer import SharedWriter
+from diskreplay.buffer.writer import Writer
+from diskreplay.errors import ClosedError, ReadOnlyError, StorageError
+from diskreplay.forks import forget, process, watch
+from diskreplay.store import PinnedPagesWarning, Snapshot, remove_tree
+
+_PATIENCE = 0.05  # seconds
+_child: object = None  # the process that has been told to close at its end
+open_guards: weakref.WeakSet[Guard] = weakref.WeakSet()
+
+
+class Guard:
+    """The lock around a replica, and the replica's life: commits, forks, and the end.
+
+    Every call of a buffer holds the lock. A call that changes something is `touch`, the change, and
+    `settle`; a thread commits what is left uncommitted for `interval` seconds. In a forked child
+    the next call opens the store again, for reading.
+    """
+
+    replica: Replica
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        is_temporary: bool,
+        open_replica: Callable[[], Replica],
+        reopen: Callable[[], Replica],
+    ) -> None:
+        self.path = path
+        self.lock = threading.RLock()
+        self.closed = True  # until all of it stands
+        self.is_temporary = is_temporary  # so that the directory is removed at the end
+        self.commit_failed = False
+        self._reopen = reopen
+        self._changed_at: float | None = None
+        self._is_inherited = False  # by a forked child that has not opened it again yet
+        self._is_abandoned = False  # and it cannot: the fork came in the middle of a call
+        self._is_child = False  # of a process that writes
+        watch(self)
+        with self.lock:  # a fork waits until the buffer stands
+            try:
+                self.replica = open_replica()
+                self._start_autocommit()
+            except BaseException:
+                forget(self)
+                if is_temporary:
+                    remove_tree(path)
+                raise
+            self.closed = False
+        open_guards.add(self)
+        _close_at_the_end_of_children()
+
+    # The beginning of each call
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Snapshot | None]:
+        """Hold the lock, and follow what other processes have committed."""
+        self.refuse_nesting()
+        with self.lock:
+            self.check_open()
+            with self.replica.view() as snapshot:
+                yield snapshot
+
+    def refuse_nesting(self) -> None:
+        """Raise StorageError in a signal handler that interrupted a call of this buffer.
+
+        It runs on the thread of that call, which the lock would let in.
+        """
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            raise StorageError(
+                f"{self.path} is in use by the call that this one interrupted: "
+                "set a flag in the signal handler, and act on it after that call"
+            )
+
+    def check_open(self) -> None:
+        """Raise ClosedError after the end; open the store again in a forked child."""
+        if self.closed:
+            raise ClosedError(f"the buffer at {self.path} is closed: open it again")
+        if self._is_inherited:
+            self._open_in_child()
+
+    def writer(self) -> Writer | SharedWriter:
+        """Return the replica, when it may be changed, or raise ReadOnlyError."""
+        if self.closed or self._is_inherited:
+            self.check_open()
+        if isinstance(self.replica, Writer | SharedWriter):
+            return self.replica
+        if self._is_child:
+            raise ReadOnlyError(
+                f"{self.path} is written by the process from which this one was forked: a child "
+                "can only read it; to write from several processes, each opens it with "
+                "access='shared'"
+            )
+        raise ReadOnlyError(
+            f"{self.path} is open with access='read': open it with access='exclusive' or "
+            "'shared' to write"
+        )
+
+    # Changes and commits
+
+    def _start_autocommit(self) -> None:
+        self._interval: float = self.replica.settings["commit_interval"]
+        self._autocommit = Autocommit(self._interval, self._commit_when_due)
+
+    def make_room(self, n: int) -> None:
+        """Commit, when n rows more may not wait, or when the last commit failed."""
+        if self.commit_failed or not self.writer().has_room(n):
+            self.commit()
+
+    def touch(self) -> None:
+        """Remember, before a change, that there will be something to commit."""
+        if self._changed_at is None:
+            if self._interval > 0.0:
+                self._autocommit.wake()  # it waits for the lock that is held here
+            self._changed_at = time.monotonic()
+
+    def settle(self) -> None:
+        """End a change: with interval 0 it is committed, or undone when that fails."""
+        if self._interval == 0.0:
+            try:
+                self.commit()
+            except BaseException:
+                self.writer().undo()
+                self.forget_change()
+                raise
+
+    def count_draw(self) -> None:
+        """Count a draw, which is a change where the store keeps it."""
+        if self.replica.draws_are_kept:
+            self.touch()
+            self.replica.count_draw()
+            self.settle()
+        else:
+            self.replica.count_draw()
+
+    def commit(self, *, anywhere: bool = False) -> None:
+        """Commit the changes, if there are any.
+
+        anywhere:  also to a store that is not at its path any more, to save() it from there
+        """
+        if self._changed_at is None:
+            return
+        store = self.replica.store
+        store.has_to_be_there = not anywhere
+        try:
+            self.writer().commit()
+        finally:
+            store.has_to_be_there = True
+        self.forget_change()
+        store.pinned_pages.warn()
+
+    def forget_change(self) -> None:
+        """Remember that there is nothing to commit."""
+        self._changed_at = None
+        self.commit_failed = False
+
+    def _commit_when_due(self) -> float | None:
+        """Commit if it is time; return the seconds until it will be, None when nothing waits."""
+        # Not to wait for ever: `close` waits for this thread, and may hold the lock.
+        if not self.lock.acquire(timeout=_PATIENCE):
+            return 0.0
+        try:
+            if self.closed or self._changed_at is None:
+                return None
+            left = self._changed_at + self._interval - time.monotonic()
+            if left > 0:
+                return left
+            try:
+                self.commit()
+            except PinnedPagesWarning:  # where warnings are errors, there is nobody to raise it to
+                return None
+            except Exception:
+                self.commit_failed = True  # the next writing call meets the error itself
+                return self._interval
+            return None
+        finally:
+            self.lock.release()
+
+    # The end
+
+    def close(self) -> None:
+        """Commit and close the store; a temporary one is removed. Twice is once."""
+        self.refuse_nesting()
+        with self.lock:
+            if self.closed:
+                return
+            if self._is_inherited:
+                self.closed = True  # the store is the parent's
+                return
+            if not self.is_temporary:
+                self.commit()
+            self._close_store(sync=not self.is_temporary)
+
+    def close_at_last(self) -> None:
+        """Close where nobody is left to try again: the store is closed in any case."""
+        try:
+            self.close()
+        finally:
+            if not self.closed:
+                self._close_store(sync=False)
+
+    def _close_store(self, *, sync: bool) -> None:
+        self.closed = True
+        open_guards.discard(self)
+        try:
+            self.replica.lanes.stop()
+            self._autocommit.stop()
+        finally:
+            try:
+                self.replica.store.close(sync=sync)
+            finally:
+                forget(self)
+                if self.is_temporary:
+                    remove_tree(self.path)
+
+    # Forks, see forks.py
+
+    def _is_in_call_here(self) -> bool:
+        found: bool = self.lock._is_owned()  # type: ignore[attr-defined]
+        return found
+
+    def _hold_for_fork(self, seconds: float) -> bool:
+        if not self.lock.acquire(timeout=seconds):
+            return False
+        if not self.closed and not self._is_inherited:
+            self.replica.store.settle()  # an interrupted call may have left a thread that reads
+        return True
+
+    def _release_after_fork(self) -> None:
+        self.lock.release()
+
+    def _after_fork_in_child(self, *, was_held: bool) -> None:
+        self.lock = threading.RLock()
+        if self.closed or (self._is_inherited and not self._is_abandoned):
+            return
+        self._is_abandoned = True  # until it is closed
+        self._is_inherited = True
+        if was_held:
+            self.replica.store.close(sync=False)
+            self._is_abandoned = False
+        else:
+            self.replica.store.abandon()
+
+    def _open_in_child(self) -> None:
+        """Open the store again, to read it, in place of what was inherited from the parent."""
+        if self._is_abandoned:
+            raise StorageError(
+                f"{self.path} could not be kept out of a call when this process was forked, and "
+                "cannot be used in it: fork when no call is under way, or start processes with "
+                "spawn"
+            )
+        self._is_child = self._is_child or isinstance(self.replica, Writer | SharedWriter)
+        self.is_temporary = False
+        self.replica = self._reopen()
+        self._start_autocommit()
+        self._changed_at = None
+        self._is_inherited = False
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the store is open in the parent process only."""
+        return self._is_inherited
+
+
+def is_open_here(path: Path) -> bool:
+    """Return whether a buffer of this process has the store at `path` open."""
+    return any(guard.path == path and not guard.is_inherited for guard in list(open_guards))
+
+
+def _close_at_the_end_of_children() -> None:
+    """Call `_close_all` in a child of multiprocessing; a forked one ends without atexit."""
+    global _child
+    if _child is not process() and multiprocessing.parent_process() is not None:
+        multiprocessing.util.Finalize(None, _close_all, exitpriority=0)
+        _child = process()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Commit what a program left open at its regular end."""
+    for guard in list(open_guards):
+        try:
+            guard.close_at_last()
+        except Exception:
+            traceback.print_exc()  # the others are closed all the same

@@ -1,0 +1,42 @@
+"""`open`: a buffer for a store that is there, of the kind and with the settings that it has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diskreplay.aliases import PathLike
+from diskreplay.buffer.opening import opened_as_stored
+from diskreplay.buffer.prioritized import PrioritizedReplayBuffer
+from diskreplay.buffer.replay_buffer import ReplayBuffer
+from diskreplay.errors import ArgumentError
+from diskreplay.validation import whole_number
+
+
+def open(
+    path: PathLike, *, seed: int | None = None, **overrides: Any
+) -> ReplayBuffer | PrioritizedReplayBuffer:
+    """Open an existing store, with the kind, capacity, schema and settings that it has.
+
+    Raises NotAStoreError where there is none: unlike the constructors it never makes one.
+
+    >>> ReplayBuffer(capacity=10, path="runs/a").close()
+    >>> open("runs/a").capacity
+    10
+
+    seed:       starts a new random stream; None goes on with the stored one
+    overrides:  arguments of the constructor that may change from run to run: access, durability,
+                commit_interval, window_bytes, on_damage, and alpha, beta_start, beta_end,
+                beta_frames, epsilon
+    """
+    if fixed := overrides.keys() & {"capacity", "path", "schema"}:
+        raise ArgumentError(f"{min(fixed)} is the store's own: use a constructor to check it")
+    if seed is not None:
+        seed = whole_number("seed", seed, at_least=0)
+    guard, options, priorities = opened_as_stored(path, seed, overrides)
+    if priorities is None:
+        uniform = ReplayBuffer.__new__(ReplayBuffer)
+        uniform._begin(guard, options)
+        return uniform
+    prioritized = PrioritizedReplayBuffer.__new__(PrioritizedReplayBuffer)
+    prioritized._begin_prioritized(guard, options, priorities)
+    return prioritized

@@ -1,0 +1,318 @@
+"""Opening: from the arguments of a buffer to a guarded replica of its store."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diskreplay.aliases import PathLike
+from diskreplay.buffer.guard import Guard
+from diskreplay.buffer.replica import Parts, Replica
+from diskreplay.buffer.rows import ExpectedFields, Rows
+from diskreplay.buffer.shared_writer import SharedWriter
+from diskreplay.buffer.sizing import estimate_of, warn_of_disk
+from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
+from diskreplay.buffer.writer import Writer
+from diskreplay.errors import ArgumentError, DamageError, MismatchError, printable
+from diskreplay.records import schema_facts
+from diskreplay.sampling import (
+    Priorities,
+    PrioritizedSampler,
+    PrioritySettings,
+    RandomStream,
+    UniformSampler,
+    new_seed,
+)
+from diskreplay.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
+from diskreplay.store import Identity, RunSettings, Snapshot, State, Store, ours, replacing
+from diskreplay.validation import ACCESS, check_word, checked_capacity, checked_path, whole_number
+from diskreplay.wording import count_of
+
+_log = logging.getLogger("diskreplay")
+_log.addHandler(logging.NullHandler())  # what is done with it is the program's to say
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments that both kinds of buffers have, see ReplayBuffer; checked when it is made."""
+
+    capacity: int
+    seed: int | None = None
+    path: PathLike | None = None
+    schema: SchemaLike | None = None
+    access: str = "exclusive"
+    durability: str = "system"
+    commit_interval: float = 1.0
+    window_bytes: int = DEFAULT_WINDOW_BYTES
+    on_damage: str = "raise"
+    if_exists: str = "resume"
+
+    def __post_init__(self) -> None:
+        checked: dict[str, Any] = {
+            "capacity": checked_capacity(self.capacity),
+            "window_bytes": whole_number("window_bytes", self.window_bytes, at_least=0),
+        }
+        if self.seed is not None:
+            checked["seed"] = whole_number("seed", self.seed, at_least=0)
+        check_word("access", self.access, ACCESS)
+        check_word("on_damage", self.on_damage, ("raise", "skip"))
+        check_word("if_exists", self.if_exists, ("resume", "fail", "replace"))
+        checked["commit_interval"] = self.run_settings.commit_interval
+        if self.path is None and self.access != "exclusive":
+            raise ArgumentError(f"access={self.access!r} needs the path of a store")
+        if self.access == "read" and self.if_exists != "resume":
+            raise ArgumentError(
+                f"if_exists={self.if_exists!r} is for who writes (found access='read'): leave it "
+                "out"
+            )
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def run_settings(self) -> RunSettings:
+        """The settings that a store keeps, of both kinds of buffers."""
+        return RunSettings(self.durability, self.commit_interval)
+
+
+@ours
+def opened(options: Options, priorities: PrioritySettings | None) -> Guard:
+    """Make the store of these options, where there is none, and open it.
+
+    priorities:  the settings of a prioritized buffer; None makes a uniform one
+    """
+    expected = {} if options.schema is None else fields_of(options.schema)
+    fields = ExpectedFields(expected, all_given=isinstance(options.schema, Schema))
+    kind = "uniform" if priorities is None else "prioritized"
+    # A temporary store does not outlive its process.
+    durability = "process" if options.path is None else options.durability
+    given = None if options.path is None else checked_path(options.path)
+    path = given or Path(tempfile.mkdtemp(prefix="diskreplay-"))
+
+    def open_replica() -> Replica:
+        is_new = options.access != "read" and _create(path, kind, options, priorities, fields)
+        store = Store(path, access=options.access, durability=durability)
+        with _closed_on_error(store):
+            _expect(store, "kind", kind)
+            _expect(store, "capacity", options.capacity)
+            return _replica(store, fields, options, priorities, is_new=is_new)
+
+    return _guard(path, options, priorities, open_replica)
+
+
+class Stored(NamedTuple):
+    """A store that was there, opened with its own settings."""
+
+    guard: Guard
+    options: Options
+    priorities: PrioritySettings | None
+
+
+@ours
+def opened_as_stored(path: PathLike, seed: int | None, overrides: Mapping[str, Any]) -> Stored:
+    """Open a store with the kind, the capacity and the settings that it has.
+
+    overrides:  options and settings that are others now
+    """
+    place = checked_path(path)
+    access = overrides.get("access", "exclusive")
+    check_word("access", access, ACCESS)
+    found: list[tuple[Options, PrioritySettings | None]] = []
+
+    def open_replica() -> Replica:
+        store = Store(place, access=access)
+        with _closed_on_error(store):
+            options, priorities = _stored_options(store, seed, overrides)
+            found[:] = [(options, priorities)]
+            store.set_durability(options.durability)
+            fields = ExpectedFields({}, all_given=False)
+            return _replica(store, fields, options, priorities, is_new=False)
+
+    def reopen() -> Replica:
+        return _reopened(place, *found[0])
+
+    guard = Guard(place, is_temporary=False, open_replica=open_replica, reopen=reopen)
+    options, priorities = found[0]
+    if seed is not None and isinstance(guard.replica, Writer):
+        guard.touch()
+        guard.replica.reseed(new_seed(seed))
+    return Stored(guard, options, priorities)
+
+
+def _stored_options(
+    store: Store, seed: int | None, overrides: Mapping[str, Any]
+) -> tuple[Options, PrioritySettings | None]:
+    """Return the options and settings of a store with some overridden."""
+    identity = _identity(store)
+    with store.snapshot() as snapshot:
+        stored = _state(store, identity, snapshot).settings
+        try:
+            settings = RunSettings.of(stored).to_plain()
+            own = PrioritySettings.of(stored).to_plain() if identity.has_priorities else {}
+        except ArgumentError as error:
+            raise DamageError(f"the settings of {store.path} are damaged: {error}") from None
+    others = ("access", "window_bytes", "on_damage")
+    if unknown := overrides.keys() - {*settings, *own, *others}:
+        raise ArgumentError(
+            f"{min(unknown)!r} is no setting of a {identity.kind} buffer: "
+            f"expected some of access, window_bytes, on_damage, {', '.join([*own, *settings])}"
+        )
+    settings |= {name: value for name, value in overrides.items() if name not in own}
+    own |= {name: value for name, value in overrides.items() if name in own}
+    options = Options(identity.capacity, seed=seed, path=store.path, **settings)
+    return options, PrioritySettings(**own) if identity.has_priorities else None
+
+
+def _identity(store: Store) -> Identity:
+    """Return the identity of a store; a DamageError names it."""
+    with _named(store):
+        return Identity.parse(store.identity)
+
+
+def _state(store: Store, identity: Identity, snapshot: Snapshot) -> State:
+    """Return the state of a store; a DamageError names it."""
+    with _named(store):
+        return State.parse(snapshot.meta("state"), identity)
+
+
+@contextlib.contextmanager
+def _named(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except DamageError as error:
+        raise DamageError(f"{error}, in {store.path}") from None
+
+
+def _guard(
+    path: Path,
+    options: Options,
+    priorities: PrioritySettings | None,
+    open_replica: Callable[[], Replica],
+) -> Guard:
+    return Guard(
+        path,
+        is_temporary=options.path is None,
+        open_replica=open_replica,
+        reopen=lambda: _reopened(path, options, priorities),
+    )
+
+
+def _reopened(path: Path, options: Options, priorities: PrioritySettings | None) -> Replica:
+    """Return a replica of a store that only reads it, with a random stream of its own."""
+    options = replace(options, access="read", path=path, seed=None)
+    store = Store(path)
+    with _closed_on_error(store):
+        fields = ExpectedFields({}, all_given=False)
+        return _replica(store, fields, options, priorities, is_new=False)
+
+
+@contextlib.contextmanager
+def _closed_on_error(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        store.close(sync=False)
+        raise
+
+
+def _create(
+    path: Path,
+    kind: str,
+    options: Options,
+    priorities: PrioritySettings | None,
+    fields: ExpectedFields,
+) -> bool:
+    """Make the store, and return whether it is a new one."""
+    whole = all(name in fields.fields for name in STANDARD_FIELDS)
+    facts = schema_facts(Schema(fields.fields.values())) if whole else {}
+    state = State(new_seed(options.seed), _settings(options, priorities))
+    facts["state"] = state.to_plain(Identity(kind, options.capacity, ""))
+    plain = {"kind": kind, "capacity": options.capacity}
+    if Store.create(path, plain, facts):
+        return True
+    if options.if_exists == "fail":
+        raise MismatchError(
+            f"{path} holds a store already (expected none, with if_exists='fail'): go on "
+            "with it by if_exists='resume', or choose a new path"
+        )
+    if options.if_exists == "replace":
+        with replacing(path) as place:
+            Store.create(place, plain, facts)
+    return options.if_exists == "replace"
+
+
+def _replica(
+    store: Store,
+    fields: ExpectedFields,
+    options: Options,
+    priorities: PrioritySettings | None,
+    *,
+    is_new: bool,
+) -> Replica:
+    """Return the replica of an open store: the one place where a buffer's parts are chosen."""
+    identity = _identity(store)
+    rows = Rows(store, options.capacity, options.window_bytes, fields)
+    if priorities is None:
+        parts = Parts((), UniformSampler())
+    else:
+        table = Priorities(options.capacity, alpha=priorities.alpha, epsilon=priorities.epsilon)
+        parts = Parts((table,), PrioritizedSampler(table))
+    settings = _settings(options, priorities)
+    if options.access == "exclusive":
+        replica: Replica = Writer(store, identity, rows, parts, settings)
+    else:
+        with store.snapshot() as snapshot:
+            runs = _state(store, identity, snapshot).runs
+        # A stream of its own, by the seed and the number of runs that there were.
+        stream = RandomStream(new_seed(options.seed, run=runs))
+        made = SharedWriter if options.access == "shared" else Replica
+        replica = made(store, identity, rows, parts, settings, stream)
+    if options.access != "read":
+        if rows.schema is not None:
+            look_at_disk(replica, rows.schema)
+        if not is_new:
+            held = count_of(replica.live.size, "transition")
+            _log.info("%s holds %s, this is run %d", printable(store.path), held, replica.runs)
+    return replica
+
+
+def _settings(options: Options, priorities: PrioritySettings | None) -> dict[str, Any]:
+    return {
+        **({} if priorities is None else priorities.to_plain()),
+        **options.run_settings.to_plain(),
+    }
+
+
+def _expect(store: Store, name: str, expected: Any) -> None:
+    found = store.identity.get(name)
+    if type(found) is not type(expected):
+        raise DamageError(f"the identity of {store.path} has no usable {name} ({found!r})")
+    if found != expected:
+        way_out = "change it with diskreplay.resize(), or load() it into a new buffer"
+        if name == "kind":
+            way_out = f"or {conversion(store.path, expected)}"
+        raise MismatchError(
+            f"{name} is {found} in {store.path} (expected {expected}): open it with "
+            f"diskreplay.open({str(store.path)!r}), {way_out}"
+        )
+
+
+def look_at_disk(replica: Replica, schema: Schema) -> None:
+    """Warn when the disk has too little room for the full buffer, and reserve a map of its size."""
+    store, grouping = replica.store, replica.rows.grouping_of(schema)
+    capacity = replica.identity.capacity
+    found = estimate_of(schema, capacity, grouping, prioritized=bool(replica.tables))
+    store.reserve(found.disk_bytes * 5 // 4)
+    warn_of_disk(found, store.path, store.disk_bytes())
+
+
+def conversion(path: Path, kind: Any) -> str:
+    """Return the words that advise to make a store one of another kind."""
+    return (
+        f"make it {kind} with diskreplay.convert({str(path)!r}, {kind!r}), or with "
+        f'"diskreplay convert {path} --to {kind}"'
+    )

@@ -1,0 +1,191 @@
+"""PrioritizedReplayBuffer: a replay buffer on disk that draws by priority."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diskreplay.aliases import PathLike
+from diskreplay.buffer.base import BaseBuffer
+from diskreplay.buffer.batch import PrioritizedBatch, with_extra
+from diskreplay.buffer.guard import Guard
+from diskreplay.buffer.opening import Options, opened
+from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
+from diskreplay.sampling import (
+    Priorities,
+    PrioritySettings,
+    Values,
+    checked_priorities,
+    weights_of,
+)
+from diskreplay.schema import SchemaLike
+from diskreplay.store import Snapshot
+from diskreplay.validation import real_number, whole_numbers
+
+
+class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
+    """A replay buffer on disk that draws a transition in proportion to its mass.
+
+    P(i) = mass_i / total with mass = (priority + epsilon) ** alpha; batches are stratified and
+    drawn with replacement. Source: Schaul et al., Prioritized Experience Replay, ICLR 2016.
+
+    >>> buffer = PrioritizedReplayBuffer(capacity=1000, seed=42)
+    >>> for i in range(100):
+    ...     write_id = buffer.push([float(i)], 0, 1.0, [i + 1.0], False)
+    >>> states, actions, rewards, next_states, dones, weights, indices = buffer.sample(32)
+    >>> buffer.update_priorities(indices, np.abs(rewards) + 0.01)
+    32
+
+    alpha:         0 draws uniformly, 1 in full proportion, as far as the paper goes; to draw the
+                   largest more often than that, give powers of priorities; may change on reopening
+    beta_start, beta_end, beta_frames:
+                   the exponent of the importance weights goes from start to end, linearly, over
+                   this many calls of `sample`
+    epsilon:       added to each priority, so that one of 0 is drawn, too; above 0, since a mass of
+                   0 is that of a slot without a transition
+    The other arguments are those of ReplayBuffer.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        alpha: float = 0.6,
+        beta_start: float = 0.4,
+        beta_end: float = 1.0,
+        beta_frames: int = 100_000,
+        epsilon: float = 1e-6,
+        seed: int | None = None,
+        *,
+        path: PathLike | None = None,
+        schema: SchemaLike | None = None,
+        access: str = "exclusive",
+        durability: str = "system",
+        commit_interval: float = 1.0,
+        window_bytes: int = DEFAULT_WINDOW_BYTES,
+        on_damage: str = "raise",
+        if_exists: str = "resume",
+    ) -> None:
+        options = Options(
+            capacity=capacity,
+            seed=seed,
+            path=path,
+            schema=schema,
+            access=access,
+            durability=durability,
+            commit_interval=commit_interval,
+            window_bytes=window_bytes,
+            on_damage=on_damage,
+            if_exists=if_exists,
+        )
+        priorities = PrioritySettings(alpha, beta_start, beta_end, beta_frames, epsilon)
+        self._begin_prioritized(opened(options, priorities), options, priorities)
+
+    def _begin_prioritized(
+        self, guard: Guard, options: Options, priorities: PrioritySettings
+    ) -> None:
+        self._begin(guard, options)
+        self._settings = priorities
+
+    def sample(self, batch_size: int, beta: float | None = None) -> PrioritizedBatch:
+        """Draw transitions in proportion to their masses, one from each equal share of the total.
+
+        Returns a PrioritizedBatch: as ReplayBuffer.sample, then `weights`, float32 (n,), the
+        importance weights divided by the largest of the batch, and `indices`, int64 (n,), the write
+        ids for `update_priorities`. Advances the annealing of beta by one. Raises SampleError when
+        the buffer holds fewer than `batch_size`, and DamageError for a damaged record.
+
+        beta:  the exponent of the weights of this batch, in [0, 1], instead of the annealed one
+        """
+        if beta is not None:
+            beta = real_number("beta", beta, low=0.0, high=1.0)
+        with self._guard.reading() as snapshot:
+            return self._counted(partial(self._new_batch, batch_size, beta=beta), snapshot)
+
+    def _new_batch(
+        self, batch_size: int, number: int, snapshot: Snapshot | None, beta: float | None = None
+    ) -> PrioritizedBatch:
+        write_ids, probabilities, columns = self._draw(batch_size, number, snapshot)
+        if beta is None:
+            beta = self._settings.beta(self._guard.replica.frame_of(number))
+        weights = weights_of(probabilities, self._live.size, beta)
+        kind = with_extra(PrioritizedBatch, self._extra_names)
+        return kind._make((*columns[:5], weights, write_ids, *columns[5:]))
+
+    def _checked_priorities(self, priorities: ArrayLike, n: int) -> Values:
+        return checked_priorities(priorities, n)
+
+    def update_priorities(self, indices: ArrayLike, priorities: ArrayLike) -> int:
+        """Set the priorities of transitions by write id, and return how many were applied.
+
+        Write ids that are no longer live are ignored and counted (`stale_updates` in `stats`); the
+        last of duplicates wins. Cost: O(n log capacity), vectorised. Raises PriorityError, and
+        changes nothing, when any priority is negative, NaN or infinite.
+
+        indices:     int64 (n,), write ids as `sample` returned them
+        priorities:  float (n,), the absolute TD errors, before the exponent alpha
+        """
+        write_ids = whole_numbers("indices", indices)
+        with self._guard.reading():
+            writer = self._guard.writer()
+            given = checked_priorities(priorities, write_ids.size)
+            self._guard.make_room(0)
+            self._guard.touch()
+            applied = writer.update(write_ids, given)
+            self._guard.settle()
+            return applied
+
+    def priorities(self, indices: ArrayLike) -> NDArray[np.float32]:
+        """Return the raw priorities of transitions by write id, float32 of the shape of `indices`.
+
+        Raises NotLiveError, naming the first, when a write id was evicted, cleared or never given.
+
+        >>> buffer = PrioritizedReplayBuffer(capacity=10)
+        >>> buffer.push([0.0], 0, 1.0, [1.0], False, priority=2.5)
+        0
+        >>> buffer.priorities([0])
+        array([2.5], dtype=float32)
+        """
+        ids = whole_numbers("indices", indices, any_shape=True)
+        with self._guard.reading():
+            self._check_live(ids)
+            found = self._table.of(ids.reshape(-1), self._live)
+        return found if ids.ndim == 1 else found.reshape(ids.shape)
+
+    @property
+    def beta(self) -> float:
+        """The exponent of the importance weights in the next batch."""
+        return self._settings.beta(self.frame)
+
+    @property
+    def frame(self) -> int:
+        """The number of batches given so far, over all runs."""
+        with self._guard.reading():
+            return self._guard.replica.frame
+
+    @property
+    def max_priority(self) -> float:
+        """The largest priority so far, which new transitions get; 1.0 before there was any."""
+        with self._guard.reading():
+            return self._table.default
+
+    @property
+    def _table(self) -> Priorities:
+        [table] = self._guard.replica.tables
+        return table
+
+    def _more_stats(self) -> dict[str, Any]:
+        priorities = self._table.live_values(self._live)
+        found = priorities.size > 0
+        frame = self._guard.replica.frame
+        return {
+            "priority_min": float(priorities.min()) if found else None,
+            "priority_mean": float(priorities.mean(dtype=np.float64)) if found else None,
+            "priority_max": float(priorities.max()) if found else None,
+            "max_priority": self._table.default,
+            **self._settings.to_plain(),
+            "beta": self._settings.beta(frame),
+            "frame": frame,
+        }

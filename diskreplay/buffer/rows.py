@@ -1,0 +1,215 @@
+"""Rows: the transitions of a ring by write id, from memory or else from the store."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from diskreplay.aliases import Columns, Ints
+from diskreplay.buffer.window import Window
+from diskreplay.errors import DamageError, MismatchError
+from diskreplay.live_range import LiveRange
+from diskreplay.records import ALONE, Codec, Grouping, new_grouping, schema_facts, stored_grouping
+from diskreplay.schema import Field, Schema
+from diskreplay.store import Snapshot, Store, Transaction
+
+# A commit holds up the push that meets it: about 5 ms for this much.
+COMMIT_BYTES = 2 << 20
+_CHUNK_BYTES = 1 << 20
+
+
+class ExpectedFields:
+    """The fields that a user gave, all or some, which those of the store must equal."""
+
+    def __init__(self, fields: dict[str, Field], *, all_given: bool) -> None:
+        self.fields = fields
+        self._all_given = all_given
+
+    def check(self, schema: Schema, store: Store) -> None:
+        """Raise MismatchError when the schema of a store has other fields."""
+        way_out = f"open it with diskreplay.open({str(store.path)!r}), or choose a new path"
+        for name, field in self.fields.items():
+            stored = schema[name].type if name in schema.names else "no such field"
+            if stored != field.type:
+                raise MismatchError(
+                    f"field {name!r} is {stored} in {store.path} (expected {field.type}): {way_out}"
+                )
+        if self._all_given and set(schema.names) != set(self.fields):
+            raise MismatchError(
+                f"the fields are {', '.join(schema.names)} in {store.path} (expected "
+                f"{', '.join(self.fields)}): {way_out}"
+            )
+
+
+class Rows:
+    """The transitions of one store, once there is a schema. It is not safe for threads.
+
+    A write id below `committed` is in the store; one above it is in the window alone.
+    """
+
+    def __init__(
+        self, store: Store, capacity: int, window_bytes: int, expected: ExpectedFields
+    ) -> None:
+        self.store = store
+        self.expected = expected
+        self.schema: Schema | None = None
+        self._capacity = capacity
+        self._window_bytes = window_bytes
+        self._grouping = ALONE
+
+    # The schema
+
+    def adopt(self, schema: Schema) -> None:
+        """Use a schema from now on, where there is none."""
+        if self.schema is None:
+            self._use(Codec(schema), new_grouping(schema))
+
+    def adopt_stored(self, snapshot: Snapshot) -> None:
+        """Use the schema of the store, where there is one; else use none."""
+        plain = snapshot.meta("schema")
+        if plain is None:
+            self.schema = None  # one that was adopted before is of a call that failed
+        elif self.schema is None:
+            schema = Schema.from_stored(plain, str(self.store.path))
+            self.expected.check(schema, self.store)
+            codec = Codec(schema)
+            layout, where = snapshot.meta("layout"), str(self.store.path)
+            grouping = stored_grouping(layout, snapshot.some_values, codec, self._capacity, where)
+            self._use(codec, grouping)
+
+    def grouping_of(self, schema: Schema) -> Grouping:
+        """Return how the records of a schema share values, or will when it is adopted."""
+        return new_grouping(schema) if self.schema is None else self._grouping
+
+    def schema_facts(self) -> dict[str, object]:
+        """Return the facts of the schema for a store, {} before there is one."""
+        return {} if self.schema is None else schema_facts(self.schema, self._grouping)
+
+    def _use(self, codec: Codec, grouping: Grouping) -> None:
+        self._codec = codec
+        self._grouping = grouping
+        self.window = Window(codec.schema, self._capacity, self._window_bytes)
+        self.chunk_rows = max(1, _CHUNK_BYTES // codec.record_bytes)
+        self._most_pending = min(self.window.rows, max(1, COMMIT_BYTES // codec.record_bytes))
+        self.schema = codec.schema
+
+    # Sizes
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the window, in bytes."""
+        return 0 if self.schema is None else self.window.nbytes
+
+    def has_room(self, pending: int, n: int) -> bool:
+        """Return whether n rows more may wait for the next commit, beside those that do."""
+        return not pending or pending + n <= self._most_pending
+
+    def record_bytes(self, n: int) -> int:
+        """Return the bytes of n records, as many as there are slots for."""
+        return min(n, self._capacity) * self._codec.record_bytes if self.schema else 0
+
+    def check_count(self, snapshot: Snapshot, live: LiveRange) -> None:
+        """Raise DamageError when the store has fewer records than live transitions."""
+        if self.schema is None:
+            if live.count:
+                raise DamageError(f"the schema of {self.store.path} is missing")
+            return
+        needed = self._grouping.live_groups(live.first, live.count, live.capacity)
+        found = snapshot.entries("transitions")
+        if needed > found:
+            what = "records" if self._grouping.per_value == 1 else "groups of records"
+            raise DamageError(f"{self.store.path} has {found} {what} (expected {needed} or more)")
+
+    # Writing
+
+    def drop_from(self, write_id: int) -> None:
+        """Drop the rows from a write id on: a refused call may have left some in the window."""
+        if self.schema is not None:
+            self.window.drop_from(write_id)
+
+    def pending(self, first: int, count: int) -> Iterator[tuple[int, Columns]]:
+        """Yield the rows [first, count) of the window in chunks, each with its first write id."""
+        if first < count:
+            yield from self.window.chunks(first, count, self.chunk_rows)
+
+    def numbered(
+        self, parts: Iterable[Columns], first: int, count: int
+    ) -> Iterator[tuple[int, Columns]]:
+        """Cut rows from write id `first` on into chunks, without those that `count` evicts."""
+        oldest = count - self._capacity
+        for columns in parts:
+            n = len(columns[0])
+            for at in range(max(0, oldest - first), n, self.chunk_rows):
+                yield first + at, [column[at : at + self.chunk_rows] for column in columns]
+            first += n
+
+    def put(self, txn: Transaction, rows: Iterable[tuple[int, Columns]]) -> None:
+        """Put rows into a transaction, and the schema where the store has none."""
+        for first, columns in rows:
+            records = self._codec.encode_array(columns, first)
+            txn.put_records(self._capacity, first, records, self._grouping)
+        if self.schema is not None and not (txn.has("schema") and txn.has("layout")):
+            txn.put_meta(self.schema_facts())
+
+    # Reading
+
+    def fetch(
+        self,
+        write_ids: Ints,
+        committed: int,
+        snapshot: Snapshot | None = None,
+        fields: Sequence[int] | None = None,
+    ) -> Columns:
+        """Return the rows of live write ids as columns, of all fields or of some.
+
+        Only rows with all their fields are kept in the window for a later call.
+        """
+        columns, held = self.window.take(write_ids, fields)
+        if not held.all():
+            missing = np.flatnonzero(~held)
+            wanted = write_ids[missing]
+            slots = wanted % self._capacity
+            with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
+                try:
+                    records = view.records(slots, self._grouping)
+                    found = self._codec.decode(records, wanted, slots, fields)
+                except DamageError as error:
+                    raise DamageError(
+                        f"{error}, in {self.store.path}: on_damage='skip' draws batches without "
+                        "it, and diskreplay.repair() copies the others"
+                    ) from None
+            if fields is None:
+                self.window.write_below(wanted, found, committed)
+            if not columns:
+                return found
+            for column, values in zip(columns, found, strict=True):
+                column[missing] = values
+        return columns
+
+    def damaged(self, write_ids: Ints, snapshot: Snapshot | None = None) -> Ints:
+        """Return those of live write ids whose record in the store is not what was written."""
+        _, held = self.window.take(write_ids)
+        wanted = np.unique(write_ids[~held])
+        slots = wanted % self._capacity
+        with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
+            return wanted[~self._codec.sound(view.records(slots, self._grouping), wanted)]
+
+    def chunks(self, live: LiveRange, snapshot: Snapshot) -> Iterator[Columns]:
+        """Yield the rows of a live range, oldest first, a chunk at a time."""
+        for write_ids in self._chunked(live):
+            yield self.fetch(write_ids, live.count, snapshot)
+
+    def faults(self, live: LiveRange, snapshot: Snapshot) -> list[str]:
+        """Return one sentence for each record of a live range that is not what was written."""
+        found: list[str] = []
+        for write_ids in self._chunked(live):
+            slots = write_ids % self._capacity
+            records = snapshot.records(slots, self._grouping)
+            found += self._codec.faults(records, write_ids, slots)
+        return found
+
+    def _chunked(self, live: LiveRange) -> Iterator[Ints]:
+        for first in range(live.first, live.count, self.chunk_rows if live.size else 1):
+            yield np.arange(first, min(first + self.chunk_rows, live.count))

@@ -1,0 +1,216 @@
+"""SlotTable: one number for each slot of a ring, in memory and in blocks of the store.
+
+Values are staged by write id, before their rows are live, and settled into their slots all at once,
+by the next call that needs them. A refused or interrupted push so leaves no trace: what is staged
+for write ids that never became live is written over by the next push.
+
+A block holds the values of 1000 slots. Only the blocks that differ from the store are committed,
+and opening a store reads the blocks and no record::
+
+    slots      0 ......... 999 | 1000 ...... 1999 | 2000 ... 2399     capacity 2400
+    blocks     0               | 1                | 2, shorter
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diskreplay.aliases import Ints
+from diskreplay.errors import DamageError
+from diskreplay.live_range import BLOCK_SLOTS, LiveRange, block_span, blocks_in
+from diskreplay.wording import count_of
+
+Values = NDArray[np.float32]
+
+MAX_VALUE = float(np.finfo(np.float32).max)  # the least is 0
+PART_SLOTS = 1 << 18  # slots that are worked on in one step, since each step takes memory
+_STAGED_KEPT = 1 << 14  # places for staged values that are never given back
+_STORED_DTYPE = np.dtype("<f4")
+
+
+def slot_table_nbytes(capacity: int) -> int:
+    """Return the memory of a table when all slots are in use, in bytes."""
+    return 4 * capacity + blocks_in(capacity) + 4 * _STAGED_KEPT
+
+
+class SlotTable:
+    """A float32 for each slot, by name of the database that keeps its blocks."""
+
+    database: str
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.values = np.zeros(capacity, np.float32)
+        self._dirty = np.zeros(blocks_in(capacity), np.bool_)
+        self._staged = np.zeros(_STAGED_KEPT, np.float32)
+        self._settled_to = 0  # the values of write ids from here on are staged
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the table takes, in bytes."""
+        return slot_table_nbytes(self.capacity) + 4 * (self._staged.size - _STAGED_KEPT)
+
+    @property
+    def default(self) -> float:
+        """The value of a write id that is given none."""
+        return 0.0
+
+    def stage(self, first: int, n: int, values: Values | None) -> None:
+        """Stage the values of n write ids from `first` on, which are about to be live.
+
+        None stages the default.
+        """
+        at = first - self._settled_to
+        if at + n > self._staged.size:
+            more = np.zeros(max(at + n, 2 * self._staged.size), np.float32)
+            more[:at] = self._staged[:at]
+            self._staged = more
+        if n == 1:  # a push: the assignment of one number is several times faster
+            self._staged[at] = self.default if values is None else values[0]
+        else:
+            self._staged[at : at + n] = self.default if values is None else values
+
+    def settle(self, live: LiveRange) -> None:
+        """Write the staged values into their slots. It may be interrupted, and called again."""
+        if self._settled_to == live.count:
+            return
+        begin = max(live.first, self._settled_to)
+        at = begin - self._settled_to
+        for span in live.since(begin).spans(PART_SLOTS):
+            size = span.stop - span.start
+            self._dirty[span.start // BLOCK_SLOTS : (span.stop - 1) // BLOCK_SLOTS + 1] = True
+            self.values[span] = self._staged[at : at + size]
+            self._follow_span(span)
+            at += size
+        self._settled_to = live.count
+        if self._staged.size > _STAGED_KEPT:
+            self._staged = np.zeros(_STAGED_KEPT, np.float32)
+
+    def set(self, slots: Ints, values: Values) -> None:
+        """Set the values of settled slots; the last of duplicates wins."""
+        self._dirty[slots // BLOCK_SLOTS] = True
+        self.values[slots] = values
+        self._follow_slots(slots)
+
+    def live_values(self, live: LiveRange) -> Values:
+        """Return the values of the live slots, oldest first. Cost: O(size)."""
+        self.settle(live)
+        return np.concatenate([self.values[:0], *(self.values[span] for span in live.spans())])
+
+    def clear(self, count: int) -> None:
+        """Forget the values of all write ids below `count`."""
+        self.values = np.zeros(self.capacity, np.float32)  # untouched pages take no memory
+        self._staged = np.zeros(_STAGED_KEPT, np.float32)
+        self._settled_to = count
+
+    def dirty_blocks(self, live: LiveRange) -> Blocks:
+        """Return the blocks that differ from the committed ones. They are good until a change."""
+        self.settle(live)
+        return Blocks(self.values, np.flatnonzero(self._dirty).tolist())
+
+    def mark_committed(self, blocks: Iterable[int]) -> None:
+        """Mark blocks as equal to those of the store."""
+        self._dirty[list(blocks)] = False
+
+    def load(self, blocks: Mapping[int, bytes], live: LiveRange) -> None:
+        """Take over blocks of the store, in which all below `live.count` is settled."""
+        new = live.since(self._settled_to)
+        is_much = len(blocks) * BLOCK_SLOTS > self.capacity // 4  # to compare them costs more
+        changed = [np.zeros(0, np.int64)]
+        for number, content in blocks.items():
+            span, stored = (
+                block_span(number, self.capacity),
+                block_of(number, content, self.capacity),
+            )
+            if not is_much:
+                changed.append(np.flatnonzero(self.values[span] != stored) + span.start)
+            self.values[span] = stored
+        self._settled_to = live.count
+        if is_much:
+            self._follow_all(live)
+            return
+        for span in new.spans(PART_SLOTS):
+            self._follow_span(span)
+        slots = np.concatenate(changed)
+        self._follow_slots(slots[live.newest_ids(slots) >= live.first])
+
+    # A subclass may keep a structure that follows the values.
+
+    def _follow_span(self, span: slice) -> None:
+        """Follow new values of a span of slots."""
+
+    def _follow_slots(self, slots: Ints) -> None:
+        """Follow new values of some slots."""
+
+    def _follow_all(self, live: LiveRange) -> None:
+        """Follow new values of any slot."""
+
+
+class Blocks(Mapping[int, bytes]):
+    """Blocks of the values of all slots, as they are stored, by number.
+
+    They are cut out when they are looked up: all at once they would be as large as the table.
+    """
+
+    def __init__(self, values: NDArray[Any], numbers: list[int]) -> None:
+        self._raw = values.astype(_STORED_DTYPE, copy=False).data.cast("B")
+        self._numbers = numbers
+
+    def __getitem__(self, number: int) -> bytes:
+        size = BLOCK_SLOTS * _STORED_DTYPE.itemsize
+        return bytes(self._raw[number * size : (number + 1) * size])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+def block_of(number: int, content: bytes, capacity: int) -> Values:
+    """Return the values of a stored block; raise DamageError when they are none."""
+    span = block_span(number, capacity)
+    expected = max(0, span.stop - span.start) * _STORED_DTYPE.itemsize
+    if not expected or len(content) != expected:
+        raise DamageError(
+            f"priority block {number} has {count_of(len(content), 'byte')} (expected {expected:,})"
+        )
+    block = np.frombuffer(content, _STORED_DTYPE)
+    if not ((block >= 0.0) & (block <= MAX_VALUE)).all():
+        raise DamageError(f"priority block {number} holds what is not a priority")
+    return block
+
+
+def overlaid(
+    capacity: int,
+    read: Callable[[list[int]], Mapping[int, bytes]],
+    live: LiveRange,
+    write_ids: Ints,
+    values: NDArray[Any],
+) -> dict[int, bytes]:
+    """Return stored blocks with values laid over them; the last of duplicates wins.
+
+    Blocks without a live slot need not be stored.
+
+    read:  returns stored blocks by number, or raises where one is missing
+    live:  the live range of the store
+    """
+    slots = write_ids % capacity
+    numbers = np.unique(slots // BLOCK_SLOTS)
+    places = numbers[:, None] * BLOCK_SLOTS + np.arange(BLOCK_SLOTS)
+    is_live = (live.newest_ids(places) >= live.first) & (places < capacity)
+    table = np.zeros(places.shape, np.float32)
+    for number, content in read(numbers[is_live.any(axis=1)].tolist()).items():
+        block = block_of(number, content, capacity)
+        table[np.searchsorted(numbers, number), : block.size] = block
+    table[np.searchsorted(numbers, slots // BLOCK_SLOTS), slots % BLOCK_SLOTS] = values
+    return {
+        number: row[: block_span(number, capacity).stop - number * BLOCK_SLOTS]
+        .astype(_STORED_DTYPE)
+        .tobytes()
+        for number, row in zip(numbers.tolist(), table, strict=True)
+    }

@@ -1,0 +1,44 @@
+"""OwnRun: the run that this opening of a store is, from its first commit on."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+from diskreplay.store.state import Identity, Run, State
+from diskreplay.store.store import Snapshot, Transaction
+
+
+class OwnRun:
+    """The description of the run of this opening, which each of its commits writes anew."""
+
+    def __init__(self) -> None:
+        self.id = os.urandom(16).hex()
+        self.number = -1  # known from the first commit on
+        self._started = time.time()
+
+    def committed(self, snapshot: Snapshot) -> Run | None:
+        """Return what the store holds of this run, None before its first commit."""
+        plain = snapshot.run(self.number) if self.number >= 0 else None
+        run = None if plain is None else Run.parse(self.number, plain)
+        return run if run is not None and run.id == self.id else None
+
+    def of(self, snapshot: Snapshot, state: State) -> Run:
+        """Return what the store holds of this run, or the description of a new run."""
+        run = self.committed(snapshot)
+        if run is None:
+            self.number = state.runs
+            run = replace(Run.new(state.count), id=self.id, started=self._started)
+        return run
+
+    def put(self, txn: Transaction, state: State, run: Run, identity: Identity) -> None:
+        """Put the state and the description of this run, with one commit more, into a commit."""
+        counted = replace(
+            state,
+            commits=state.commits + 1,
+            runs=max(state.runs, self.number + 1),
+            run=self.id,
+        )
+        txn.put_meta({"state": counted.to_plain(identity)})
+        txn.put_run(self.number, run.to_plain())

@@ -148,7 +148,7 @@ class Rows:
     def put(self, txn: Transaction, rows: Iterable[tuple[int, Columns]]) -> None:
         """Put rows into a transaction, and the schema where the store has none."""
         for first, columns in rows:
-            records = self._codec.encode_array(columns, first)
+            records = self._codec.encode(columns, first)
             txn.put_records(self._capacity, first, records, self._grouping)
         if self.schema is not None and not (txn.has("schema") and txn.has("layout")):
             txn.put_meta(self.schema_facts())

@@ -106,7 +106,7 @@ class StoreBuilder:
 
     def append_rows(self, first: int, columns: Columns, priorities: Values | None = None) -> None:
         """Commit what `append` does, given as columns of the schema's types."""
-        self.append(first, self._codec.encode_array(columns, first), priorities)
+        self.append(first, self._codec.encode(columns, first), priorities)
 
     def append(
         self,

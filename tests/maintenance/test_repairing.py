@@ -58,7 +58,7 @@ def another_record(path: Path, write_id: int) -> bytes:
     with source_of(path) as source:
         fields = source.codec.schema.fields
         zeros = [np.zeros((1, *field.shape), field.dtype) for field in fields]
-        return source.codec.encode(zeros, write_id)[0]
+        return source.codec.encode(zeros, write_id).tobytes()
 
 
 @contextlib.contextmanager

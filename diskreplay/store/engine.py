@@ -156,26 +156,26 @@ def put_records(
     slot: int,
     records: Records,
     capacity: int,
-    packing: Grouping = ALONE,
+    grouping: Grouping = ALONE,
 ) -> None:
     """Put records into slots from `slot` on, around the end of the ring."""
-    if packing.per_value == 1:
+    if grouping.per_value == 1:
         rows = rows_of(records) if isinstance(records, np.ndarray) else records
         _put(cursor, slot, rows, capacity)
         return
     if not isinstance(records, np.ndarray):
-        records = np.frombuffer(b"".join(records), np.uint8).reshape(-1, packing.record_bytes)
+        records = np.frombuffer(b"".join(records), np.uint8).reshape(-1, grouping.record_bytes)
     at = 0
     while at < len(records):
         part = records[at : at + capacity - slot]
-        values = _values_of(cursor, slot, part, capacity, packing)
-        _put(cursor, slot // packing.per_value, values, packing.groups(capacity))
+        values = _values_of(cursor, slot, part, capacity, grouping)
+        _put(cursor, slot // grouping.per_value, values, grouping.groups(capacity))
         at += len(part)
         slot = 0
 
 
 def _values_of(
-    cursor: lmdb.Cursor, slot: int, part: NDArray[np.uint8], capacity: int, packing: Grouping
+    cursor: lmdb.Cursor, slot: int, part: NDArray[np.uint8], capacity: int, grouping: Grouping
 ) -> list[bytes]:
     """Return the values that hold the records of contiguous slots, and what is there beside them.
 
@@ -183,17 +183,17 @@ def _values_of(
     """
 
     def value_around(slot: int, part: NDArray[np.uint8]) -> bytes:
-        group, within = divmod(slot, packing.per_value)
+        group, within = divmod(slot, grouping.per_value)
         found = bytes(cursor.value()) if cursor.set_key(integer_key(group)) else b""
-        slots = packing.slots_in(group, capacity)
-        value = np.zeros((slots, packing.record_bytes), np.uint8)
+        slots = grouping.slots_in(group, capacity)
+        value = np.zeros((slots, grouping.record_bytes), np.uint8)
         value.reshape(-1)[: len(found)] = np.frombuffer(found, np.uint8)[: value.size]
         value[within : within + len(part)] = part
         return value.tobytes()
 
-    before = min(-slot % packing.per_value, len(part))
-    whole = len(part) - (len(part) - before) % packing.per_value
-    groups = part[before:whole].reshape(-1, packing.per_value * packing.record_bytes)
+    before = min(-slot % grouping.per_value, len(part))
+    whole = len(part) - (len(part) - before) % grouping.per_value
+    groups = part[before:whole].reshape(-1, grouping.per_value * grouping.record_bytes)
     values = [value_around(slot, part[:before])] if before else []
     values += rows_of(groups)
     if whole < len(part):

@@ -109,21 +109,21 @@ class Snapshot:
         names = [bytes(name) for name, _ in self._txn.cursor() if bytes(name) not in known]
         return {name: self._env.open_db(name, self._txn, create=False) for name in names}
 
-    def records(self, slots: Ints, packing: Grouping = ALONE) -> Raw:
+    def records(self, slots: Ints, grouping: Grouping = ALONE) -> Raw:
         """Return the record of each slot as a buffer: into the store, or as the row of an array.
 
         One that is missing is empty; in a value with others it is zero bytes.
         """
         database = self._databases["transitions"]
-        if packing.per_value == 1:
+        if grouping.per_value == 1:
             return self._warmer.values(self._txn, database, slots)
-        groups, within = packing.places(slots)
+        groups, within = grouping.places(slots)
         values = self._warmer.values(self._txn, database, groups)
-        if packing.value_bytes <= _CUT_AT_ONCE and set(map(len, values)) == {packing.value_bytes}:
-            joined = np.frombuffer(b"".join(values), f"V{packing.record_bytes}")
-            found = joined.take(np.arange(slots.size) * packing.per_value + within)
-            return found.view(np.uint8).reshape(slots.size, packing.record_bytes)
-        parts = packing.parts
+        if grouping.value_bytes <= _CUT_AT_ONCE and set(map(len, values)) == {grouping.value_bytes}:
+            joined = np.frombuffer(b"".join(values), f"V{grouping.record_bytes}")
+            found = joined.take(np.arange(slots.size) * grouping.per_value + within)
+            return found.view(np.uint8).reshape(slots.size, grouping.record_bytes)
+        parts = grouping.parts
         return [*map(getitem, values, map(parts.__getitem__, within.tolist()))]
 
     def seals(self) -> dict[int, bytes]:
@@ -213,11 +213,11 @@ class Transaction(Snapshot):
     """A snapshot that nobody else can change before it ends, and what is put into it."""
 
     def put_records(
-        self, capacity: int, first: int, records: Records, packing: Grouping = ALONE
+        self, capacity: int, first: int, records: Records, grouping: Grouping = ALONE
     ) -> None:
         """Put the records of the write ids from `first` on into their slots."""
         with self._cursor("transitions") as cursor:
-            put_records(cursor, first % capacity, records, capacity, packing)
+            put_records(cursor, first % capacity, records, capacity, grouping)
 
     def put_blocks(self, blocks: Mapping[int, bytes]) -> None:
         """Put priority blocks, by number."""

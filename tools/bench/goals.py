@@ -19,8 +19,6 @@ WINDOW = "diskreplay, all in the window"
 OFF = "diskreplay, window off"
 SYSTEM = 'diskreplay, "system"'
 PROCESS = 'diskreplay, "process"'
-PACED = "pushes only"
-MIXED = "and a step every 4 pushes"
 COPY = "copy in memory"
 MAPPED = "np.memmap by column"
 ADVISED = "np.memmap by column and MADV_RANDOM"
@@ -77,6 +75,11 @@ class Row:
     bound: float = 0.0  # of the ratio; of the figure, where there is nothing to compare with
 
 
+def pair(ours: str, theirs: str, ours_name: str, theirs_name: str = "") -> tuple[Figure, Figure]:
+    """Return the figures of two legs that are compared, of the same name if only one is given."""
+    return Figure(ours, ours_name), Figure(theirs, theirs_name or ours_name)
+
+
 @dataclass(frozen=True)
 class Group:
     """Legs that run in turns, and the rows that they fill."""
@@ -89,7 +92,7 @@ def step(size: Size, place: Path) -> Group:
     """One prioritized batch, and the update of its priorities."""
     own = Task(rows=size.rows, seconds=size.own_seconds)
     peer = Task(rows=size.rows, seconds=size.seconds)
-    reverb = of_reverb(size)
+    reverb = reverb_of(size)
     legs = {
         WINDOW: Leg("diskreplay", "step", at(own, place, "a")),
         "cpprb": Leg("cpprb", "step", peer),
@@ -98,18 +101,14 @@ def step(size: Size, place: Path) -> Group:
         reverb: Leg("reverb", "step", replace(peer, rows=size.reverb_rows), rounds=10),
         "tianshou": Leg("tianshou", "step", peer),
     }
-    what = f"step, {size.rows:,} rows"
-
-    def against(name: str, leg: str, figure: str = "step") -> tuple[Figure, Figure]:
-        return Figure(leg, figure), Figure(name, figure)
-
+    what, alone = f"step, {size.rows:,} rows", "the sample of that step alone"
     rows = [
-        Row(f"{what}, all in the window", *against("cpprb", WINDOW), "us", "<=", 0.7),
-        Row(f"{what}, window off", *against("torchrl", OFF), "us", "<=", 0.8),
-        Row(f"{what}, window off", *against(reverb, OFF), "us", "<=", 0.05),
-        Row(f"{what}, all in the window", *against("tianshou", WINDOW), "us"),
-        Row("the sample of that step alone", *against("cpprb", WINDOW, "sample"), "us"),
-        Row("the sample of that step alone, window off", *against("torchrl", OFF, "sample"), "us"),
+        Row(f"{what}, all in the window", *pair(WINDOW, "cpprb", "step"), "us", "<=", 0.7),
+        Row(f"{what}, window off", *pair(OFF, "torchrl", "step"), "us", "<=", 0.8),
+        Row(f"{what}, window off", *pair(OFF, reverb, "step"), "us", "<=", 0.05),
+        Row(f"{what}, all in the window", *pair(WINDOW, "tianshou", "step"), "us"),
+        Row(alone, *pair(WINDOW, "cpprb", "sample"), "us"),
+        Row(f"{alone}, window off", *pair(OFF, "torchrl", "sample"), "us"),
     ]
     return Group(legs, rows)
 
@@ -117,30 +116,20 @@ def step(size: Size, place: Path) -> Group:
 def sample(size: Size, place: Path) -> Group:
     """One uniform batch."""
     task = Task(rows=size.rows, seconds=size.seconds, prioritized=False)
+    peers = ("cpprb", "sb3")
     legs = {
         WINDOW: Leg("diskreplay", "sample", at(task, place)),
-        "cpprb": Leg("cpprb", "sample", task),
-        "sb3": Leg("sb3", "sample", task),
+        **{peer: Leg(peer, "sample", task) for peer in peers},
     }
     what = f"uniform sample, {size.rows:,} rows, all in the window"
-    return Group(legs, [beside(what, WINDOW, peer, "sample") for peer in ("cpprb", "sb3")])
-
-
-def of_reverb(size: Size) -> str:
-    """Return the name of what Reverb does: it holds fewer rows, since it is slow to fill."""
-    return f"reverb of {size.reverb_rows:,} rows"
-
-
-def beside(work: str, ours: str, peer: str, figure: str) -> Row:
-    """Return a row without a goal."""
-    return Row(work, Figure(ours, figure), Figure(peer, figure), "us")
+    return Group(legs, [Row(what, *pair(WINDOW, peer, "sample"), "us") for peer in peers])
 
 
 def push(size: Size, place: Path) -> Group:
     """One push, the mean of many with their commits."""
     task = Task(rows=size.rows, count=size.pushes)
-    slow = Task(rows=size.rows, count=size.slow_pushes)
-    reverb = of_reverb(size)
+    slow = replace(task, count=size.slow_pushes)
+    reverb = reverb_of(size)
     legs = {
         SYSTEM: Leg("diskreplay", "push", at(task, place, "a")),
         "cpprb": Leg("cpprb", "push", task),
@@ -150,35 +139,21 @@ def push(size: Size, place: Path) -> Group:
         reverb: Leg("reverb", "push", replace(slow, rows=size.reverb_rows), rounds=10),
     }
     what = 'one push, commits included, "system"'
-    goals = {"cpprb": 0.2, "sb3": 1.0}
-    rows = [
-        Row(what, Figure(SYSTEM, "push"), Figure(peer, "push"), "us", "<=", most)
-        for peer, most in goals.items()
-    ]
-    return Group(
-        legs,
-        rows + [beside(what, SYSTEM, peer, "push") for peer in ("torchrl", "tianshou", reverb)],
-    )
+    goals: dict[str, tuple[Any, ...]] = {"cpprb": ("<=", 0.2), "sb3": ("<=", 1.0)}
+    peers = list(legs)[1:]
+    rows = [Row(what, *pair(SYSTEM, peer, "push"), "us", *goals.get(peer, ())) for peer in peers]
+    return Group(legs, rows)
 
 
 def stall(size: Size, place: Path) -> Group:
     """The slowest pushes of a program that pushes a thousand a second."""
     task = Task(rows=size.rows)
-    count = task.per_second * size.paced_seconds
-    legs = {
-        PACED: Leg(
-            "diskreplay", "stall", at(task, place, "a", count=count), rounds=1, warms_up=False
-        ),
-        MIXED: Leg(
-            "diskreplay",
-            "stall",
-            at(task, place, "b", count=count, every=4),
-            rounds=1,
-            warms_up=False,
-        ),
-    }
-    rows = []
-    for leg in legs:
+    task = replace(task, count=task.per_second * size.paced_seconds)
+    legs: dict[str, Leg] = {}
+    rows: list[Row] = []
+    for leg, every in (("pushes only", 0), ("and a step every 4 pushes", 4)):
+        paced = at(task, place, f"every-{every}", every=every)
+        legs[leg] = Leg("diskreplay", "stall", paced, rounds=1, warms_up=False)
         what = f"a push at {task.per_second:,} a second, {leg}"
         rows.append(Row(f"{what}: p99.9", Figure(leg, "p99.9"), None, "ms", "<=", 10.0))
         rows += [Row(f"{what}: {name}", Figure(leg, name), None, "ms") for name in ("p50", "max")]
@@ -195,13 +170,11 @@ def extend(size: Size, place: Path) -> Group:
         "cpprb": Leg("cpprb", "extend", task),
     }
     what = "extend by 1,000, commits included"
-
-    def row(ours: str, theirs: str, least: float = 0.0) -> Row:
-        name = f"{what}, {ours.split(', ')[1]}"
-        pair = Figure(ours, "row"), Figure(theirs, "row")
-        return Row(name, *pair, "rows/s", ">=" if least else "", least)
-
-    rows = [row(PROCESS, "torchrl", 1.0), row(SYSTEM, "torchrl", 0.7), row(SYSTEM, "cpprb")]
+    rows = [
+        Row(f'{what}, "process"', *pair(PROCESS, "torchrl", "row"), "rows/s", ">=", 1.0),
+        Row(f'{what}, "system"', *pair(SYSTEM, "torchrl", "row"), "rows/s", ">=", 0.7),
+        Row(f'{what}, "system"', *pair(SYSTEM, "cpprb", "row"), "rows/s"),
+    ]
     return Group(legs, rows)
 
 
@@ -217,9 +190,9 @@ def few(size: Size, place: Path) -> Group:
             leg = f"{access}, {kind}"
             legs[leg] = Leg("diskreplay", "few", at(task, place, access))
             for portion, most in zip(FEW, (2.0, 1.0, 0.4), strict=True):
-                pair = Figure(leg, f"extend by {portion}"), Figure(leg, "push")
                 what = f"extend by {portion}, a row, against a push: {leg}"
-                rows.append(Row(what, *pair, "us", "<=", most))
+                compared = pair(leg, leg, f"extend by {portion}", "push")
+                rows.append(Row(what, *compared, "us", "<=", most))
     return Group(legs, rows)
 
 
@@ -230,14 +203,15 @@ def open_(size: Size, place: Path) -> Group:
     for n, width, times in ((size.rows, 60, 10), (size.many_rows, size.many_width, 5)):
         task = at(Task(rows=n, width=width, window_bytes=0), place, "a")
         what = f"{n:,} rows with states of {width}"
-        legs[f"ready, {what}"] = Leg("diskreplay", "ready", task, times, is_fresh=True, fill=True)
-        legs[f"reading the records, {what}"] = Leg("diskreplay", "read", task, 2, is_fresh=True)
-        legs[f"tree, {what}"] = Leg("diskreplay", "rebuild", task, times)
-        pair = Figure(f"ready, {what}", "ready"), Figure(f"reading the records, {what}", "read")
-        rows.append(Row(f"open and sample, {what}", *pair, "s", "<=", 0.1))
-        rows.append(
-            Row(f"rebuild a tree of {n:,} slots", Figure(f"tree, {what}", "rebuild"), None, "s")
-        )
+        ready, read, tree = (f"{of}, {what}" for of in ("ready", "reading the records", "tree"))
+        legs[ready] = Leg("diskreplay", "ready", task, times, is_fresh=True, fill=True)
+        legs[read] = Leg("diskreplay", "read", task, 2, is_fresh=True)
+        legs[tree] = Leg("diskreplay", "rebuild", task, times)
+        compared = pair(ready, read, "ready", "read")
+        rows += [
+            Row(f"open and sample, {what}", *compared, "s", "<=", 0.1),
+            Row(f"rebuild a tree of {n:,} slots", Figure(tree, "rebuild"), None, "s"),
+        ]
     return Group(legs, rows)
 
 
@@ -251,7 +225,7 @@ def beyond(size: Size, place: Path) -> Group:
         legs[name] = Leg("arrays", bench, at(task, place, bench), rounds=10, **held)
     what = f"uniform sample, memory held to {size.limit_bytes // MIB} MiB, a store of 4 times that"
     rows = [
-        Row(what, Figure("diskreplay", "sample"), Figure(name, "sample"), "ms", "<=", 0.35)
+        Row(what, *pair("diskreplay", name, "sample"), "ms", "<=", 0.35)
         for name in (MAPPED, ADVISED)
     ]
     return Group(legs, rows)
@@ -267,9 +241,8 @@ def pixels(size: Size, place: Path) -> Group:
         WINDOW: Leg("diskreplay", "sample", at(task, place, "pixels")),
         COPY: Leg("arrays", "copy", task),
     }
-    pair = Figure(WINDOW, "sample"), Figure(COPY, "sample")
     what = f"pixels, 84x84x4 uint8, batch of 32, {size.frames:,} rows"
-    return Group(legs, [Row(what, *pair, "us", "<=", 1.5)])
+    return Group(legs, [Row(what, *pair(WINDOW, COPY, "sample"), "us", "<=", 1.5)])
 
 
 def disk(size: Size, place: Path) -> Group:
@@ -293,21 +266,19 @@ def disk(size: Size, place: Path) -> Group:
 def memory(size: Size, place: Path) -> Group:
     """The private memory of a process that uses a store, against what it may be."""
     legs: dict[str, Leg] = {}
+    rows: list[Row] = []
+    task = Task(width=size.many_width, window_bytes=64 * MIB, count=size.pushes)
     for n in (size.rows // 10, size.rows, size.many_rows):
-        task = Task(
-            rows=n, width=size.many_width, window_bytes=64 * MIB, count=size.pushes,
-        )  # fmt: skip
-        legs[f"{n:,} rows"] = Leg(
-            "diskreplay", "memory", at(task, place, "a"), 3, is_fresh=True, fill=True
-        )
-    rows = [
-        Row(
-            f"memory, {leg}, against window + 16 bytes a slot + 100 MB",
-            Figure(leg, "private"), Figure(leg, "bound"), "MB", "<=", 1.0,
-        )
-        for leg in legs
-    ]  # fmt: skip
+        held, leg = at(task, place, "a", rows=n), f"{n:,} rows"
+        legs[leg] = Leg("diskreplay", "memory", held, 3, is_fresh=True, fill=True)
+        what = f"memory, {leg}, against window + 16 bytes a slot + 100 MB"
+        rows.append(Row(what, *pair(leg, leg, "private", "bound"), "MB", "<=", 1.0))
     return Group(legs, rows)
+
+
+def reverb_of(size: Size) -> str:
+    """Return the name of what Reverb does: it holds fewer rows, since it is slow to fill."""
+    return f"reverb of {size.reverb_rows:,} rows"
 
 
 def at(task: Task, place: Path, name: str = "", **changes: Any) -> Task:

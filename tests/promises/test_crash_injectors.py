@@ -52,39 +52,88 @@ FINDS_NOTHING = "import diskreplay; diskreplay.verify = lambda path: []"
 DIES_IN_VERIFY = "import diskreplay, os; diskreplay.verify = lambda _: os.kill(os.getpid(), 11)"
 CHECKS_NO_CHECKSUM = "import xxhash; xxhash.xxh3_64_intdigest = lambda *_: 7"
 
-KILL = ("crash.kill", "--rounds", 5, "--durability", "process", "--access", "exclusive")
-SHARE = ("crash.share", "--minutes", 0.03, "--readers", 1)
-FLIP = ("crash.flip", "--rounds", 12)
+REPLACES_UNSEEN = "from diskreplay.store import Store; Store.check_place = lambda self: None"
+# What `refresh` does, which all processes of a company call.
+REFRESHING = (
+    KINDS
+    + """
+def refresh(self):
+    {}
+for kind in kinds: kind.refresh = refresh
+"""
+)
+COMPANY = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from crash import company, company_group
+from crash.file_faults import Fault
+company_group.PATIENCE = 5
+for number in range(30):  # on a machine that is busy not every round gets as far as the fault
+    place = Path(os.environ["TMPDIR"]) / str(number)
+    found = company.play(Fault("{}", "{}"), place, np.random.default_rng(number), span=0.2)
+    if found.faults:
+        break
+print(*found.faults, sep="\\n")
+sys.exit(any(found.counts[column] for column in company.BAD))
+"""
+
+KILL = "-m crash.kill --rounds 5 --durability process --access exclusive"
+SHARE = "-m crash.share --minutes 0.03 --readers 1"
+FLIP = "-m crash.flip --rounds 12"
 LOST, UNDONE = r"[1-9]\d* transitions are lost", r"[1-9]\d* priorities are undone"
-BROKEN = {
-    "kill, flush does nothing": (KILL, FLUSHES_NOTHING, LOST),
-    "kill, the last row is lost": (KILL, LOSES_A_ROW, LOST),
-    "kill, updates are ignored": (KILL, IGNORES_PRIORITIES, UNDONE),
-    "kill, get mixes transitions": (KILL, MIXES_ROWS, "transitions are not whole"),
-    "kill, the reader dies": (KILL, DIES_IN_CHECK, "died of SIGSEGV"),
-    "share, flush does nothing": (SHARE, FLUSHES_NOTHING, LOST),
-    "power, nothing is synced": (
-        ("crash.power", "--rounds", 15), SYNCS_NOTHING,
+# What is run (a command, or a file of a company's store and what is done to it), what is broken in
+# the library, and what then has to be reported.
+BROKEN: dict[str, tuple[str | tuple[str, str], str, str]] = {
+    "kill: flush does nothing": (KILL, FLUSHES_NOTHING, LOST),
+    "kill: the last row is lost": (KILL, LOSES_A_ROW, LOST),
+    "kill: updates are ignored": (KILL, IGNORES_PRIORITIES, UNDONE),
+    "kill: get mixes transitions": (KILL, MIXES_ROWS, "transitions are not whole"),
+    "kill: the reader dies": (KILL, DIES_IN_CHECK, "died of SIGSEGV"),
+    "share: flush does nothing": (SHARE, FLUSHES_NOTHING, LOST),
+    "power: nothing is synced": (
+        "-m crash.power --rounds 15", SYNCS_NOTHING,
         r"^full +5 +5 +0 [^$]*^system +5 +\d +[1-5] ",
     ),
-    "disk, an error is swallowed": (
-        ("crash.disk", "--points", 1), SWALLOWS_ERRORS, r"^file-size limit +1 +\d +1 "
+    "disk: an error is swallowed": (
+        "-m crash.disk --points 1", SWALLOWS_ERRORS, r"^file-size limit +1 +\d +1 "
     ),
-    "flip, verify finds nothing": (FLIP, FINDS_NOTHING, "^missed, "),
-    "flip, verify dies": (FLIP, DIES_IN_VERIFY, "^verify died, "),
-    "flip, no checksum is checked": (FLIP, CHECKS_NO_CHECKSUM, "^changed values, "),
+    "flip: verify finds nothing": (FLIP, FINDS_NOTHING, "^missed, "),
+    "flip: verify dies": (FLIP, DIES_IN_VERIFY, "^verify died, "),
+    "flip: no checksum is checked": (FLIP, CHECKS_NO_CHECKSUM, "^changed values, "),
+    "company: files that were replaced are not looked at": (
+        ("data.mdb", "older"), REPLACES_UNSEEN,
+        r"process \d+ (committed to|read from) a data\.mdb that was not at its path",
+    ),
+    "company: flush does nothing": (("nothing", "disturbed"), FLUSHES_NOTHING, LOST),
+    "company: a process dies": (
+        ("data.known", "removed"), REFRESHING.format("os.kill(os.getpid(), 11)"),
+        r"process \d+ \(\w+\) ended by 11",
+    ),
+    "company: an error is not ours": (
+        ("data.known", "removed"), REFRESHING.format("{}['size']"), "KeyError: 'size'"
+    ),
+    "company: an error does not name the store": (
+        ("openers", "removed"), REFRESHING.format("raise diskreplay.StorageError('no')"),
+        "an error does not name the store: StorageError: no",
+    ),
+    "company: a process hangs": (
+        ("openers", "removed"), REFRESHING.format("while True: time.sleep(1)"),
+        r"process \d+ did not end within \d",
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", list(BROKEN))
 def test_a_broken_library_is_seen(what: str, tmp_path: Path) -> None:
-    arguments, broken, expected = BROKEN[what]
-    result = run(tmp_path, "-m", *arguments, broken=broken)
+    command, broken, expected = BROKEN[what]
+    arguments = command.split() if isinstance(command, str) else ["-c", COMPANY.format(*command)]
+    result = run(tmp_path, *arguments, broken=broken)
     assert result.status == 1, result.said
     assert re.search(expected, result.said, re.MULTILINE), result.said
-    for path in re.findall(r"^(\S+) is kept", result.stderr, re.MULTILINE):
-        assert (Path(path) / "data.mdb").exists()
-    assert bool(result.kept) == (arguments in (KILL, SHARE))
+    kept = re.findall(r"^(\S+) is kept", result.stderr, re.MULTILINE)
+    assert bool(kept) == (command in (KILL, SHARE))
+    assert all((Path(path) / "data.mdb").exists() for path in kept)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +165,7 @@ def test_processes_lose_nothing(
 
 
 def test_the_kinds_of_kills_can_be_chosen(tmp_path: Path) -> None:
-    result = run(tmp_path, "-m", *KILL[:2], 2, *KILL[3:])
+    result = run(tmp_path, *KILL.split())
     assert result.status == 0, result.said
     rows = [line.split()[:2] for line in result.stdout.splitlines()[2:-1]]
     assert rows == [["exclusive,", "process"]]
@@ -170,64 +219,3 @@ def test_damage_is_found_and_nothing_changed_is_returned(tmp_path: Path) -> None
     for damage in ("bit of a key or value", "page zeroed", "file of another store"):
         assert counts[damage]["found"] == counts[damage]["rounds"] > 0
     assert counts["bit of slack"]["harmless"] == counts["bit of slack"]["rounds"] > 0
-
-
-# The company: a broken library, together with the fault of a file that brings it to light
-
-PLAY = """
-import os
-from pathlib import Path
-import numpy as np
-from crash import company, company_group
-from crash.file_faults import Fault
-company_group.PATIENCE = {patience}
-for number in range(30):  # on a machine that is busy not every round gets as far as the fault
-    place = Path(os.environ["TMPDIR"]) / str(number)
-    found = company.play(Fault({fault}), place, np.random.default_rng(number), span=0.2)
-    if found.faults:
-        break
-print(*found.faults, sep="\\n")
-print(any(found.counts[column] for column in company.BAD))
-"""
-WRONG_COMPANY = {
-    "files that were replaced are not looked at": (
-        "from diskreplay.store import Store; Store.check_place = lambda self: None",
-        "'data.mdb', 'older'",
-        r"process \d+ (committed to|read from) a data\.mdb that was not at its path",
-    ),
-    "acknowledged before it is committed": (FLUSHES_NOTHING, "'nothing', 'disturbed'", LOST),
-    "a process dies": (
-        f"{KINDS}for kind in kinds: kind.refresh = lambda self: os.kill(os.getpid(), 11)",
-        "'data.known', 'removed'",
-        r"process \d+ \(\w+\) ended by 11",
-    ),
-    "an error is not ours": (
-        f"{KINDS}for kind in kinds: kind.refresh = lambda self: {{}}['size']",
-        "'data.known', 'removed'",
-        "KeyError: 'size'",
-    ),
-    "an error does not name the store": (
-        f"""{KINDS}
-def refresh(self):
-    raise diskreplay.StorageError("no")
-for kind in kinds: kind.refresh = refresh
-""",
-        "'openers', 'removed'",
-        "an error does not name the store: StorageError: no",
-    ),
-    "a process hangs": (
-        f"{KINDS}for kind in kinds: kind.refresh = lambda self: [*map(time.sleep, iter(int, 1))]",
-        "'openers', 'removed'",
-        r"process \d+ did not end within 0.5 s",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", list(WRONG_COMPANY))
-def test_a_company_with_a_broken_library_is_seen(what: str, tmp_path: Path) -> None:
-    broken, fault, expected = WRONG_COMPANY[what]
-    patience = 0.5 if what == "a process hangs" else 30
-    result = run(tmp_path, "-c", PLAY.format(fault=fault, patience=patience), broken=broken)
-    assert result.status == 0, result.said
-    assert re.search(expected, result.stdout), result.said
-    assert result.last_line == "True"

@@ -70,14 +70,14 @@ class House:
     def room_of(self, module: str) -> str:
         """Return the room of a module: its sub-package, or what is beside the sub-packages.
 
-        A file beside them is of the ground, or of the package as a whole if it imports one of them.
+        A file beside them is of the ground, or of the package as a whole if it imports one of them,
+        itself or by way of other files beside them.
         """
         package, top = self._package_of(module), module.partition(".")[0]
         if package:
             return package
-        used = (self._package_of(name) or "" for name in self.arrows[module])
-        is_above = module == top or any(name.startswith(f"{top}.") for name in used)
-        return top if is_above else f"{top}: {GROUND}"
+        used = {self.room_of(name) for name in self.arrows[module] if name.startswith(f"{top}.")}
+        return top if module == top or used - {f"{top}: {GROUND}"} else f"{top}: {GROUND}"
 
     @cached_property
     def rooms(self) -> dict[str, list[str]]:

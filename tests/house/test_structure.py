@@ -57,6 +57,21 @@ TOOLS_TAKE = {
     "aliases", "errors", "live_range", "validation", "wording",
     "buffer", "lmdbfile", "maintenance", "records", "sampling", "schema", "store",
 }  # fmt: skip
+# The rooms of the command line and the files beside them, each with those that it may import.
+COMMAND_LINE = TOOLS / "diskreplay_tools"
+COMMAND_LINE_MAY_IMPORT: dict[str, set[str]] = {
+    "extras": set(),
+    "plain": set(),
+    "stores": set(),
+    "terminal": {"plain", "stores"},
+    "files": {"extras", "plain", "stores"},
+    "report": {"extras", "stores", "terminal"},
+    "commands": {"extras", "files", "plain", "report", "stores", "terminal"},
+    "cli": {"commands", "terminal"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+TOOL_ROOMS = sorted(file.parent.name for file in COMMAND_LINE.glob("*/__init__.py"))
 STANDARD = set(__import__("sys").stdlib_module_names)
 
 
@@ -108,8 +123,10 @@ def test_a_file_imports_only_what_its_room_may(name: str) -> None:
         assert name in EXTERNAL[root]
 
 
-def test_the_rooms_have_no_cycle() -> None:
-    graph = {**MAY_IMPORT, **GROUND_MAY_IMPORT}
+@pytest.mark.parametrize(
+    "graph", [{**MAY_IMPORT, **GROUND_MAY_IMPORT}, {**COMMAND_LINE_MAY_IMPORT}]
+)
+def test_the_rooms_have_no_cycle(graph: dict[str, set[str]]) -> None:
     done: set[str] = set()
     while len(done) < len(graph):
         ready = {name for name, needs in graph.items() if needs <= done} - done
@@ -117,19 +134,38 @@ def test_the_rooms_have_no_cycle() -> None:
         done |= ready
 
 
-@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
-def test_a_room_exports_what_others_take_of_it(room: str) -> None:
-    exported = set(importlib.import_module(f"diskreplay.{room}").__all__)
-    files = [*PACKAGE.rglob("*.py"), *TOOLS.rglob("*.py")]
-    taken = {
+def taken_of(package: str, room: Path) -> set[str]:
+    """Return the names that files outside of a room import from it."""
+    return {
         alias.name
-        for file in files
-        if file.parent != PACKAGE / room
+        for file in (*PACKAGE.rglob("*.py"), *TOOLS.rglob("*.py"))
+        if file.parent != room
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.ImportFrom) and node.module == f"diskreplay.{room}"
+        if isinstance(node, ast.ImportFrom) and node.module == f"{package}.{room.name}"
         for alias in node.names
     }
-    assert taken == exported
+
+
+@pytest.mark.parametrize(
+    ("package", "room"),
+    [("diskreplay", PACKAGE / room) for room in sorted(MAY_IMPORT)]
+    + [(COMMAND_LINE.name, COMMAND_LINE / room) for room in TOOL_ROOMS],
+)
+def test_a_room_exports_what_others_take_of_it(package: str, room: Path) -> None:
+    exported = importlib.import_module(f"{package}.{room.name}").__all__
+    assert taken_of(package, room) == set(exported)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(COMMAND_LINE.rglob("*.py")), ids=lambda file: f"{file.parent.name}/{file.stem}"
+)
+def test_a_file_of_the_command_line_imports_only_what_its_room_may(file: Path) -> None:
+    room = file.parent.name if file.parent != COMMAND_LINE else file.stem
+    for module in imports(file):
+        top, *parts = module.split(".")
+        if top == COMMAND_LINE.name and parts[0] != room:
+            assert parts[0] in COMMAND_LINE_MAY_IMPORT[room]
+            assert len(parts) == 1, f"take what is exported by {top}.{parts[0]}"
 
 
 def test_the_tools_take_what_is_exported() -> None:

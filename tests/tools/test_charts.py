@@ -8,23 +8,11 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from diskreplay_tools.charts import (
-    MOST_BINS,
-    Bins,
-    Screen,
-    bar,
-    bins_of,
-    entry,
-    gauge,
-    histogram,
-    item,
-    number,
-    percent,
-    picture,
-    say,
-    sparkline,
-    table,
-)
+from diskreplay_tools.terminal.bars import bar, gauge, histogram, sparkline, table
+from diskreplay_tools.terminal.histograms import MOST_BINS, Bins, bins_of
+from diskreplay_tools.terminal.numbers import number, percent
+from diskreplay_tools.terminal.pictures import picture
+from diskreplay_tools.terminal.text import Screen, entry, item, say
 from numpy.typing import NDArray
 from runner import runner
 

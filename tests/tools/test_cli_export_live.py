@@ -19,7 +19,8 @@ def test_an_interrupt_leaves_no_output(tmp_path: Path) -> None:
     path, out = stores.uniform(tmp_path / "b"), tmp_path / "x.npz"
     code = """
 import os, signal, sys
-from diskreplay_tools import exporting, cli
+from diskreplay_tools import cli
+from diskreplay_tools.commands import exporting
 tables = exporting.Source.tables
 def interrupted(*arguments):
     for found in tables(*arguments):
@@ -39,7 +40,7 @@ cli.main(sys.argv[1:])
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
-from diskreplay_tools import cli, exporting
+from diskreplay_tools import cli
 
 def begin():
     child = os.fork()
@@ -155,7 +156,7 @@ def test_what_is_evicted_meanwhile_is_counted(tmp_path: Path) -> None:
         buffer.extend(**columns(0, 100))
         code = """
 import sys, numpy as np, diskreplay
-from diskreplay_tools.exporting import Source
+from diskreplay_tools.commands.exporting import Source
 buffer = diskreplay.open(sys.argv[1], access="read", window_bytes=0)
 source = Source(buffer)
 for _, table in source.tables(source.first, source.count, 10):
@@ -193,7 +194,7 @@ def test_memory_is_bounded_whatever_the_store_takes(tmp_path: Path) -> None:
         import contextlib, sys
         with contextlib.suppress(ImportError):
             import pyarrow.parquet
-        from diskreplay_tools import exporting
+        from diskreplay_tools.commands import exporting
         from watched import peak_mib
         print(peak_mib(exporting.Source, ["export", *sys.argv[1:]]))
     """

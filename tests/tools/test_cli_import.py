@@ -113,10 +113,11 @@ def test_an_empty_store(tmp_path: Path, form: str, kind: str, has_schema: bool) 
 def test_many_chunks(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if form == "parquet":
         arrow()
-    from diskreplay_tools import tables
+    from diskreplay_tools.files import columns as file_columns
+    from diskreplay_tools.files import sinks
 
-    monkeypatch.setattr(tables, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(tables, "_GROUP_BYTES", 4000)
+    monkeypatch.setattr(file_columns, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(sinks, "_GROUP_BYTES", 4000)
     path, file = many(tmp_path / "b", 300, 200), tmp_path / f"x.{form}"
     run("export", path, file)
     run("import", file, tmp_path / "new", "--capacity", 77)
@@ -345,9 +346,9 @@ RAGGED = [[1.0, 2.0, 3.0]] * 4 + [[1.0, 2.0]] * 2
 def test_parquet_that_is_not_of_one_shape(
     tmp_path: Path, more: Any, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diskreplay_tools import tables
+    from diskreplay_tools.files import columns as file_columns
 
-    monkeypatch.setattr(tables, "CHUNK_BYTES", 64)  # rows one by one
+    monkeypatch.setattr(file_columns, "CHUNK_BYTES", 64)  # rows one by one
     file = parquet(tmp_path / "x", {**plain(), **more})
     said = refused(tmp_path / "new", file)
     assert told in said

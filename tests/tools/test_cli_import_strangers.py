@@ -170,7 +170,7 @@ KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import diskreplay
-from diskreplay_tools import cli, importing
+from diskreplay_tools import cli
 
 def begin():
     child = os.fork()
@@ -215,7 +215,7 @@ def test_memory_is_bounded_whatever_the_file_holds(tmp_path: Path) -> None:
     file = npz(tmp_path / "x.npz", {**values, "done": np.zeros(rows)})
     code = """
         import sys
-        from diskreplay_tools import importing, sources
+        from diskreplay_tools.files import sources
         from watched import peak_mib
         print(peak_mib(sources.Npz, ["import", *sys.argv[1:]]))
     """

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import stores
 from common import columns, contents, row, run_python
-from diskreplay_tools import overview
-from diskreplay_tools.charts import Screen
+from diskreplay_tools.terminal import overview
+from diskreplay_tools.terminal.text import Screen
 from inspected import COMMAND, WIDTHS, error, facts, run, shown, strict_json
 
 import diskreplay
@@ -347,7 +347,6 @@ def test_a_store_that_may_not_be_opened(tmp_path: Path) -> None:
             place.chmod(place.stat().st_mode | 0o055)
     code = """
         import os, sys
-        import diskreplay_tools.inspecting
         from diskreplay_tools.cli import main
         # What is imported late may be where another user may not look.
         main(["inspect", sys.argv[1], "--json"], standalone_mode=False)

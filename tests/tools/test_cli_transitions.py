@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import stores
 from common import SUPPORT, columns, row
-from diskreplay_tools import showing
+from diskreplay_tools import stores as reading
 from inspected import WIDTHS, error, facts, shown
 from others import Other
 
@@ -202,17 +202,17 @@ def test_what_was_evicted_since_is_left_out_and_counted(tmp_path: Path, other: O
         assert len(reader) == 20
         other.extend(20, 5, [50, 51, 52, 53, 54])
         other.flush()
-        rows = showing.read_rows(reader, np.array([19, 3, 7, 4, 5]), ("reward",))
+        rows = reading.read_rows(reader, np.array([19, 3, 7, 4, 5]), ("reward",))
         assert (rows.write_ids.tolist(), rows.evicted) == ([19, 7, 5], 2)
         assert rows.columns["reward"].tolist() == [19 / 8, 7 / 8, 5 / 8]
-        rows = showing.read_rows(reader, np.array([0, 1]), ("reward",))
+        rows = reading.read_rows(reader, np.array([0, 1]), ("reward",))
         assert (rows.write_ids.size, rows.evicted) == (0, 2)
-        found = showing._priorities(reader, 0, 20)
+        found = reading._priorities(reader, 0, 20)
         assert found.tolist() == list(range(5, 20))
-        look = showing.look(reader)
+        look = reading.look(reader)
         assert (look.first, look.count) == (5, 25)
         assert [look.priority(n) for n in (5, 19, 24)] == [5, 19, 54]
-        stale = showing.Look(look.stats, found[-4:])  # of write ids 21 to 24
+        stale = reading.Look(look.stats, found[-4:])  # of write ids 21 to 24
         assert stale.priority(20) is None
         assert stale.priority(21) == 16
 

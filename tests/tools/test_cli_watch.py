@@ -16,7 +16,7 @@ from typing import Any
 import click
 import pytest
 import stores
-from diskreplay_tools.watching import Rates
+from diskreplay_tools.terminal.watching import Rates
 from inspected import COMMAND, error, strict_json
 from others import Other
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from common import run_python
-from diskreplay_tools import dqn
 from diskreplay_tools.cli import Commands
+from diskreplay_tools.commands import dqn
 from numpy.typing import NDArray
 from runner import runner
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from common import STATE, columns
-from diskreplay_tools import report_reading as reading
+from diskreplay_tools.report import episodes, reading
 from others import Other, shared
 from reports import pixels, report
 from stores import change, stored
@@ -17,7 +17,7 @@ import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 
 pytest.importorskip("matplotlib")
-draw = pytest.importorskip("diskreplay_tools.report_figures")
+draw = pytest.importorskip("diskreplay_tools.report.frames")
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_episodes_are_cut_as_a_naive_twin_cuts_them() -> None:
         follows = rng.random(n) < rng.choice([0.3, 0.97, 1.0], p=[0.2, 0.4, 0.4])
         next_states[:-1][follows[1:]] = states[1:][follows[1:]]
         starts = rng.choice(ids, int(rng.integers(0, 3)))
-        found = reading.episodes_of(ids, rewards, dones, states, next_states, starts)
+        found = episodes.episodes_of(ids, rewards, dones, states, next_states, starts)
         columns_ = (ids, rewards, dones, states, next_states)
         rows = list(zip(*(column.tolist() for column in columns_), strict=True))
         wanted, why_not = naive_episodes(rows, set(starts.tolist()))
@@ -101,7 +101,7 @@ def walk(buffer: Any, ends: list[tuple[int, bool]]) -> None:
             buffer.push([float(step)], 0, 1.0, [step + 1.0], done and is_last)
 
 
-def read_episodes(path: Path, starts: list[int]) -> reading.Episodes:
+def read_episodes(path: Path, starts: list[int]) -> episodes.Episodes:
     with diskreplay.open(path, access="read") as buffer:
         return reading.Reader(buffer, lambda done, total: None).episodes(starts)
 

@@ -1,0 +1,26 @@
+"""Commands: one file a command or a small family of them, thin over library calls."""
+
+from __future__ import annotations
+
+from diskreplay_tools.commands import (
+    bench,
+    change,
+    demo,
+    exporting,
+    importing,
+    inspect,
+    make,
+    report,
+    verify,
+)
+
+__all__ = ["SECTIONS"]
+
+# The sections of the help, and the commands of each.
+SECTIONS = {
+    "Look into a store": (inspect.inspect, inspect.schema, report.report, verify.verify),
+    "Change a store": (change.compact, change.resize, change.convert, change.clear),
+    "Make a store of others": (make.copy, make.merge, make.repair, importing.import_),
+    "Take data out": (exporting.export,),
+    "Try it": (bench.bench, demo.demo),
+}

@@ -1,0 +1,27 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+store_argument = click.argument(
+    "path", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+stores_argument = click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    metavar="PATH...",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+force_option = click.option("--force", is_flag=True, help="Overwrite what is there.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def out_argument(name: str = "out") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the decorator of an argument that names what a command writes."""
+    return click.argument(name, type=click.Path(path_type=Path))

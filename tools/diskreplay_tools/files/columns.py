@@ -1,0 +1,101 @@
+"""The files of `export` and `import`: their columns, what they say of the store, and their writing.
+
+A file has a column for each field, in the order of the schema, after `write_id` and, where the
+buffer is prioritized, before `priority`. What the columns do not say is a JSON object::
+
+    {"format": 1, "kind": "prioritized", "capacity": 1000, "schema": [["state", "<f4", [3]], ...],
+     "settings": {"alpha": 0.6, ...}, "max_priority": 2.5, "versions": {"diskreplay": ...}}
+
+In an npz it is the member `diskreplay.json`, in a parquet file the schema's metadata under
+`diskreplay`; jsonl has none, so that every line is a transition.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import diskreplay
+from diskreplay.aliases import Array
+from diskreplay_tools.plain import spelt
+
+Table = dict[str, Array]
+Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
+FORMAT = 1
+MEMBER = "diskreplay.json"
+KEY = b"diskreplay"
+STANDARD = ("state", "action", "reward", "next_state", "done")
+RUN_SETTINGS = ("durability", "commit_interval")
+PRIORITIZED_SETTINGS = ("alpha", "beta_start", "beta_end", "beta_frames", "epsilon")
+CHUNK_BYTES = 4 << 20
+
+
+class Column(NamedTuple):
+    """A column of a file: its name, and the dtype and the shape of one row of it.
+
+    Of a file that is read also how many rows it has, and why it cannot be used, if so.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...] = ()
+    rows: int = 0
+    fault: str = ""
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of one row."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+    @property
+    def type(self) -> str:
+        """The dtype and the shape in one word, such as float32[60]."""
+        return f"{self.dtype}{list(self.shape) if self.shape else ''}"
+
+
+def columns_of(buffer: Buffer) -> list[Column]:
+    """Return the columns of what is exported of a buffer."""
+    fields = buffer.schema.fields if buffer.schema is not None else ()
+    columns = [Column("write_id", np.dtype(np.int64))]
+    columns += [Column(field.name, field.dtype, field.shape) for field in fields]
+    if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
+        columns.append(Column("priority", np.dtype(np.float32)))
+    return columns
+
+
+def rows_in_chunk(columns: Sequence[Column]) -> int:
+    """Return how many rows are worked on at once."""
+    return max(1, CHUNK_BYTES // max(64, sum(column.row_bytes for column in columns)))
+
+
+def metadata_of(buffer: Buffer) -> str:
+    """Return what an import needs to make the same buffer again, as JSON."""
+    schema = buffer.schema
+    stats = buffer.stats()
+    names = list(RUN_SETTINGS)
+    found = {
+        "format": FORMAT,
+        "kind": "uniform",
+        "capacity": buffer.capacity,
+        "schema": None if schema is None else schema.to_plain(),
+    }
+    if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
+        names += PRIORITIZED_SETTINGS
+        found |= {"kind": "prioritized", "max_priority": buffer.max_priority}
+    found["settings"] = {name: stats[name] for name in names}
+    found["versions"] = {"diskreplay": diskreplay.__version__, "numpy": np.__version__}
+    return json.dumps(spelt(found), allow_nan=False)
+
+
+def stored_as(column: Column) -> tuple[np.dtype[Any], int | None]:
+    """Return the dtype that parquet holds, and how many of it make a row; None is one number."""
+    dtype, size = column.dtype, math.prod(column.shape)
+    if dtype.kind == "c":
+        return np.dtype(f"f{dtype.itemsize // 2}"), 2 * size
+    if dtype == np.float16:
+        dtype = np.dtype(np.float32)  # few readers know its own type, and none before 2024
+    return dtype, size if column.shape else None

@@ -1,0 +1,311 @@
+"""The sections of a report: what is drawn, and the words and numbers beside it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+import diskreplay
+from diskreplay.aliases import Array, Floats
+from diskreplay.store import spans_of
+from diskreplay.wording import count_of
+from diskreplay_tools.report import figures as draw
+from diskreplay_tools.report import frames, page
+from diskreplay_tools.report.episodes import Episodes
+from diskreplay_tools.report.figures import Figures, Paint
+from diskreplay_tools.report.page import Html, Section
+from diskreplay_tools.report.reading import (
+    MAX_COMPONENTS,
+    SHEET_FRAMES,
+    Reader,
+    finite,
+    limited,
+)
+from diskreplay_tools.terminal import number
+
+MULTIPLES = 12  # components of a vector that get a histogram each
+FEW_VALUES = 8  # whole numbers of which each is told
+_DARK = 32  # of 255: below it frames would be black
+
+
+class Source:
+    """What the sections are made of: facts, and the transitions that were read."""
+
+    def __init__(
+        self,
+        stats: dict[str, Any],
+        schema: diskreplay.Schema,
+        reader: Reader,
+        figures: Figures,
+    ) -> None:
+        self.stats, self.schema, self.reader, self.figures = stats, schema, reader, figures
+        self.size: int = stats["size"]
+        self.spread = reader.spread()
+        self.priorities = reader.priorities()
+
+    def plot(self, paint: Paint, alt: str, caption: str, height: float = draw.HEIGHT) -> Html:
+        """Return a figure of the page."""
+        return page.plot(self.figures.draw(paint, height), alt, caption)
+
+    def which(self, n: int) -> str:
+        """Say which transitions were read: n of them, spread evenly, or all."""
+        if n >= self.size:
+            return f"All {count_of(n, 'transition')}" if n > 1 else "The only transition"
+        return f"{n:,} of {count_of(self.size, 'transition')}, spread evenly"
+
+
+def priorities_of(source: Source) -> Section:
+    """Show how priorities are distributed, what that does to the draws, and who is how old."""
+    found, stats = source.priorities, source.stats
+    if found is None or not found.values.size:
+        return Section(
+            "Priorities", [page.paragraph("All were overwritten before they were read.")]
+        )
+    values, ages = found.values, found.count - 1 - found.write_ids
+    positive = values[values > 0]
+    log = draw.is_wide(positive)
+    words = [f"{source.which(values.size)}: {spread_in_words(values)}"]
+    if zeros := values.size - positive.size:
+        rest = "; they are not drawn on the log axis" if log else ""
+        words.append(f"{percent(zeros, values.size)} of the priorities are 0{rest}.")
+    masses = values ** stats["alpha"]
+    if np.ptp(values) and masses.sum() > 0:
+        tenth = np.sort(masses)[-max(1, values.size // 10) :].sum()
+        words.append(
+            f"The highest tenth gets {percent(tenth, masses.sum())} of the draws, with alpha "
+            f"{number(stats['alpha'])} (epsilon left aside)."
+        )
+        drawn = values > 0 if log else np.full(values.size, True)
+        paint = draw.shares(values[drawn], masses[drawn], of=values.size, log=log)
+    else:
+        paint = draw.histogram(values, "priority")
+    parts = [source.plot(paint, "Distribution of the priorities and of the draws", " ".join(words))]
+    seen = values > 0 if log else np.full(values.size, True)
+    if seen.sum() > 1:
+        paint = draw.priority_by_age(ages[seen], values[seen], log=log)
+        words = [
+            "By age, the newest at the left: the median, and where eight of ten are. A new "
+            "transition has the largest priority so far, until that is updated."
+        ]
+        parts.append(source.plot(paint, "Priorities by the age of the transition", " ".join(words)))
+    return Section("Priorities", [page.columns(parts)])
+
+
+def rewards_of(source: Source) -> Section:
+    """Show how rewards are distributed."""
+    return Section("Rewards", [values_of(source, "reward", source.spread.rewards)], half=True)
+
+
+def actions_of(source: Source) -> Section:
+    """Show how actions are distributed."""
+    return Section("Actions", [values_of(source, "action", source.spread.actions)], half=True)
+
+
+def values_of(source: Source, name: str, values: Array) -> Html:
+    """Show the values of a field: (n, k), a number each or the components of an array."""
+    k = math.prod(source.schema[name].shape)
+    if not values.size or values.dtype.kind == "c":
+        why = (
+            "it is complex"
+            if values.size
+            else "it has no elements"
+            if len(values)
+            else ("all transitions were overwritten before they were read")
+        )
+        return page.paragraph(f"The field {name} is not drawn: {why}.")
+    drawable = finite(values)
+    words = [f"{source.which(len(values))}:"]
+    if not drawable.size:
+        return page.paragraph(f"{words[0]} no {name} is a finite number.")
+    if k > 1:
+        parts = f"{values.shape[1]} of " * (values.shape[1] < k) + f"{k:,} components"
+        words.append(f"{parts}{shape_in_words(source.schema[name])},")
+    if k == 1:
+        words.append(few_in_words(values) or spread_in_words(drawable))
+    else:
+        words.append(f"from {number(drawable.min())} to {number(drawable.max())}.")
+    height = draw.HEIGHT
+    if k == 1:
+        paint = draw.histogram(whole(values), name)
+    elif k <= MULTIPLES:
+        paint, height = draw.small_multiples(values)
+        words.append("Each has an axis of its own.")
+    elif k <= MAX_COMPONENTS:
+        paint = draw.ranges(values)
+    else:
+        paint = draw.histogram(limited(drawable), name)
+    if lost := values.size - drawable.size:
+        words.append(f"{percent(lost, values.size)} are NaN or infinite, and not drawn.")
+    plot = source.plot(paint, f"Distribution of the field {name}", " ".join(words), height)
+    return page.columns([plot])
+
+
+def whole(values: Array) -> Array:
+    """Return numbers to draw, of an integer dtype where all of them are whole."""
+    drawable = limited(finite(values))
+    if np.abs(drawable).max() < 2**31 and np.array_equal(drawable, np.rint(drawable)):
+        return drawable.astype(np.int64)
+    return drawable
+
+
+def few_in_words(values: Array) -> str:
+    """Tell the mean and the share of each value, where they are a few whole numbers."""
+    shown = whole(values)
+    found, counts = np.unique(shown, return_counts=True)
+    if shown.dtype.kind != "i" or not 1 < len(found) <= FEW_VALUES:
+        return ""
+    told = (
+        f"{v}:{page.NO_BREAK}{percent(n, shown.size)}" for v, n in zip(found, counts, strict=True)
+    )
+    return f"mean {number(shown.mean())}; {', '.join(told)}."
+
+
+def spread_in_words(values: Floats) -> str:
+    """Tell where numbers are."""
+    if values.min() == values.max():
+        return f"{'every one is' if values.size > 1 else 'it is'} {number(values[0])}."
+    low, middle, high = np.quantile(limited(values), [0.1, 0.5, 0.9])
+    mean = (values / values.size).sum()  # the sum may be no number
+    return (
+        f"from {number(values.min())} to {number(values.max())}, mean {number(mean)}, "
+        f"median {number(middle)}, eight of ten between {number(low)} and {number(high)}."
+    )
+
+
+def shape_in_words(field: diskreplay.Field) -> str:
+    """Tell the shape of an array of several dimensions."""
+    return f" ({' x '.join(map(str, field.shape))})" if len(field.shape) > 1 else ""
+
+
+def episodes_of(source: Source) -> Section:
+    """Show the returns and the lengths of episodes."""
+    if any(math.prod(source.schema[name].shape) != 1 for name in ("reward", "done")):
+        words = "They are not drawn: reward or done is not one value."
+        return Section("Episodes", [page.paragraph(words)])
+    if "c" in (source.schema["reward"].dtype.kind, source.schema["done"].dtype.kind):
+        words = "They are not drawn: reward or done is complex."
+        return Section("Episodes", [page.paragraph(words)])
+    spans = sorted(spans_of(source.stats["runs"]), key=lambda span: span.first)
+    if any(later.first < before.end for before, later in itertools.pairwise(spans)):
+        words = (
+            "They cannot be told: several runs wrote at the same time, or a merge interleaved "
+            "them, so that the transitions of an episode do not stand one after the other."
+        )
+        return Section("Episodes", [page.paragraph(words)])
+    found = source.reader.episodes([span.first for span in spans])
+    newest = f"the newest {found.rows:,} of {count_of(source.size, 'transition')}"
+    read = newest if found.rows < source.size else f"all {count_of(found.rows, 'transition')}"
+    if found.why_not:
+        words = f"They cannot be told from {read}: {WHY_NOT[found.why_not]} {RULE}"
+        return Section("Episodes", [page.paragraph(words)])
+    n, average = len(found.ends), draw.average_of(len(found.ends))
+    if not n:
+        return Section("Episodes", [page.paragraph(f"There is no whole episode in {read}.")])
+    parts = []
+    for name, values in (("return", limited(found.returns)), ("length", limited(found.lengths))):
+        words = f"{name.capitalize()} of {count_of(n, 'whole episode')}: {spread_in_words(values)}"
+        if n > 20:
+            words += f" The last 20 have a mean of {number(values[-20:].mean())}."
+        words += f" The line is a moving average of {average}." if average > 1 else ""
+        paint = draw.course(found.ends, values, name)
+        parts.append(source.plot(paint, f"The {name} of each episode", words))
+    how = page.paragraph(how_cut(found, read), quiet=True)
+    return Section("Episodes", [page.columns(parts), how])
+
+
+RULE = (
+    "A store does not say which episode a transition is of. Episodes are shown where each "
+    "transition begins with the next_state of the one before it, bit for bit, but after done, at "
+    "the begin of a run, and where an episode was cut off, at one transition in twenty at most."
+)
+WHY_NOT = {
+    "turns": (
+        "transitions go on with those that stand further down, as where several environments were "
+        "stepped in turn, a transition spans several steps, or an episode was cut off in a state "
+        "that others begin with."
+    ),
+    "apart": "too many transitions do not begin with the next_state of the one before them.",
+    "still": "states do not change, so that nothing shows which transition follows which.",
+}
+
+
+def how_cut(found: Episodes, read: str) -> str:
+    """Say what was taken for an episode."""
+    words = f"From {read}, in the order they were written. An episode ends where done is true, "
+    words += (
+        "and is taken to have been cut off, as by a time limit, where a state is not the "
+        f"next_state of the transition before it: {count_of(found.cut_off, 'episode')} of "
+        f"{len(found.ends):,}. A run is taken to begin an episode; what it left unfinished is left "
+        "out. "
+    )
+    return words + RULE
+
+
+def observations_of(source: Source) -> Section:
+    """Show images as a contact sheet, and other states as numbers."""
+    field = source.schema["state"]
+    if not frames.is_image(field.dtype, field.shape):
+        return Section("Observations", [values_of(source, "state", source.spread.states)])
+    first, count = source.reader.live()
+    newest = np.arange(count - 1, max(first - 1, count - 1 - SHEET_FRAMES), -1)
+    oldest = np.arange(first, min(count, first + SHEET_FRAMES))
+    sheets = {"Newest": newest, "Oldest": oldest}
+    found = source.priorities
+    words = (
+        f"States of {' x '.join(map(str, field.shape))} pixels{frames.how_stacked(field.shape)}."
+    )
+    if found is not None and found.values.size and np.ptp(found.values):
+        sheets = {"Highest priorities": found.highest, "Lowest priorities": found.lowest}
+    elif found is not None:
+        words += " All priorities are the same."
+    shown = {
+        title: {i: frames.frame_of(s) for i, s in source.reader.frames(ids).items()}
+        for title, ids in sheets.items()
+    }
+    brightest = max((int(f.max()) for some in shown.values() for f in some.values()), default=0)
+    gain = 255 // brightest if 0 < brightest <= _DARK else 1
+    if gain > 1:
+        words += f" They are dark, and shown {gain} times as bright."
+    parts = [page.paragraph(words, quiet=True)]
+    for title, some in shown.items():
+        cells = []
+        for write_id, frame in some.items():
+            priority = source.reader.priority(write_id)
+            value = "" if priority is None else number(priority, 3)
+            alt = f"State of write id {write_id}{', priority ' * bool(value)}{value}"
+            uri = source.figures.png(frame * np.uint8(gain))
+            cells.append((uri, alt, value or f"age {count - 1 - write_id:,}", f"id {write_id:,}"))
+        parts.append(page.sheet(title, cells))
+    return Section("Observations", parts)
+
+
+def when(seconds: Any) -> str:
+    """Return a time in seconds since 1970 as a local time."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(float(seconds)))
+    except (TypeError, ValueError, OverflowError, OSError):
+        return "at a time unknown"
+
+
+def percent(part: float, total: float) -> str:
+    """Return a share, so that what is there is not 0 % and what is missing leaves no 100 %.
+
+    >>> [share.replace("\N{NO-BREAK SPACE}", " ") for share in (percent(1, 3), percent(1, 10_000))]
+    ['33 %', '< 1 %']
+    """
+    share = 100 * float(part) / float(total)
+    if 0 < share < 1:
+        return f"<{page.NO_BREAK}1{page.NO_BREAK}%"
+    if 99 < share < 100:
+        return f">{page.NO_BREAK}99{page.NO_BREAK}%"
+    return f"{share:.0f}{page.NO_BREAK}%"
+
+
+def short_text(value: Any) -> str:
+    """Return text from a store, cut where it would fill the page."""
+    whole_text = str(value)
+    return whole_text if len(whole_text) <= 80 else f"{whole_text[:79]}…"

@@ -1,0 +1,24 @@
+"""Terminal: text, numbers and charts on a terminal, and the views of `inspect`."""
+
+from __future__ import annotations
+
+from diskreplay_tools.terminal.numbers import known, number
+from diskreplay_tools.terminal.overview import show_overview
+from diskreplay_tools.terminal.progress import Progress, progress
+from diskreplay_tools.terminal.text import printable_lines, say, tell
+from diskreplay_tools.terminal.transitions import show_transitions
+from diskreplay_tools.terminal.watching import WATCH_SECONDS, watch_store
+
+__all__ = [
+    "WATCH_SECONDS",
+    "Progress",
+    "known",
+    "number",
+    "printable_lines",
+    "progress",
+    "say",
+    "show_overview",
+    "show_transitions",
+    "tell",
+    "watch_store",
+]

@@ -1,0 +1,264 @@
+"""What `diskreplay inspect` shows of a whole store: its figures and their distributions."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+import diskreplay
+from diskreplay.errors import printable
+from diskreplay.wording import count_of, human
+from diskreplay_tools.plain import json_lines
+from diskreplay_tools.stores import ATTEMPTS, Buffer, Look, facts_of, look, read_rows, spread_ids
+from diskreplay_tools.terminal.bars import gauge, histogram, table
+from diskreplay_tools.terminal.histograms import Bins, bins_of
+from diskreplay_tools.terminal.numbers import known, moment, number, percent
+from diskreplay_tools.terminal.text import Screen, entry, heading, item, say, screen
+
+_SAMPLED = 10_000  # rows of which rewards and dones are read
+_SAMPLED_BYTES = 64 << 20
+_AGES = 8  # parts of the live write ids
+_RUNS_SHOWN = 3
+
+
+@dataclass
+class _Sampled:
+    """Values of a field in a sample of the live transitions."""
+
+    bins: Bins | None
+    least: float = 0.0
+    mean: float = 0.0
+    most: float = 0.0
+    not_finite: int = 0
+
+
+def show_overview(buffer: Buffer, path: Path, *, as_json: bool) -> None:
+    """Print all there is to know of a store, but for its transitions."""
+    for _ in range(ATTEMPTS):
+        found = look(buffer)
+        wanted = _evenly(found, buffer.schema)
+        rows = read_rows(buffer, wanted, ("reward", "done"))
+        if 2 * rows.evicted <= wanted.size:
+            break
+    facts = facts_of(found) | {"damaged": found.stats["damaged"] + len(rows.damaged)}
+    sampled = {name: _sampled(column) for name, column in rows.columns.items()}
+    priorities = found.priorities
+    if priorities is not None and priorities.size:
+        sampled = {"priority": _sampled(priorities, may_grow=True), **sampled}
+    ages = _ages(found)
+    if as_json:
+        plain: dict[str, Any] = {
+            name: {
+                **(one.bins.to_plain() if one.bins else {"values": [], "counts": []}),
+                "of": len(priorities) if name == "priority" and priorities is not None
+                else len(rows.write_ids),
+                "not_finite": one.not_finite,
+            }
+            for name, one in sampled.items()
+        }  # fmt: skip
+        plain["age"] = {key: [row[key] for row in ages] for key in ages[0]} if ages else {}
+        for line in json_lines({**facts, "histograms": plain}):
+            say(line)
+        return
+    on = screen()
+    for line in _overview(facts, path, on):
+        say(line)
+    size = facts["size"]
+    for name, one in sampled.items():
+        n = (
+            len(priorities)
+            if name == "priority" and priorities is not None
+            else len(rows.write_ids)
+        )
+        of = "" if n == size else f" of {n:,} of {size:,}"
+        say("")
+        for line in _distribution(name, one, of, on):
+            say(line)
+    for line in _age_lines(ages, facts, on):
+        say(line)
+    if rows.damaged:
+        say("")
+        say(
+            textwrap.fill(
+                f"{len(rows.damaged):,} of {count_of(wanted.size, 'record')} read "
+                f"{'is' if len(rows.damaged) == 1 else 'are'} damaged: diskreplay verify finds "
+                "all of them",
+                on.width,
+            )
+        )
+
+
+def _evenly(found: Look, known: diskreplay.Schema | None) -> NDArray[np.int64]:
+    """Return write ids from the oldest to the newest, all of them or as many as may be read."""
+    size = found.count - found.first
+    row = max(1, known.payload_bytes) if known is not None else 1
+    n = min(size, _SAMPLED, max(1, _SAMPLED_BYTES // row))
+    return spread_ids(found.first, found.count, n)
+
+
+def _sampled(column: NDArray[Any], *, may_grow: bool = False) -> _Sampled:
+    values = column.reshape(-1)
+    if values.dtype.kind == "c" or not values.size:
+        return _Sampled(None)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return _Sampled(None, not_finite=values.size)
+    mean = float((finite.astype(np.float64) / finite.size).sum())
+    bins = bins_of(finite, may_grow=may_grow)
+    not_finite = values.size - finite.size
+    return _Sampled(bins, float(finite.min()), mean, float(finite.max()), not_finite)
+
+
+def _ages(found: Look) -> list[dict[str, Any]]:
+    """Return ranges of age in write ids, newest first, with the mean priority of each."""
+    size = found.count - found.first
+    ends = sorted({size * i // _AGES for i in range(_AGES + 1)})
+    ages = []
+    for begin, end in itertools.pairwise(ends):
+        row: dict[str, Any] = {"from": begin, "to": end - 1, "count": end - begin}
+        if found.priorities is not None:
+            newest_first = found.priorities[::-1][begin:end].astype(np.float64)
+            row["mean_priority"] = float(newest_first.mean()) if newest_first.size else None
+        ages.append(row)
+    return ages
+
+
+def _overview(facts: dict[str, Any], path: Path, on: Screen) -> Iterator[str]:
+    """Yield all but the distributions, line by line."""
+    size, capacity, count = facts["size"], facts["capacity"], facts["count"]
+    shown = printable(click.format_filename(path))
+    yield heading(shown)
+    fill = percent(size, capacity)
+    yield f"  {facts['kind']}: {size:,} of {count_of(capacity, 'transition')}"
+    yield f"  {gauge(size / capacity, min(on.width, 80) - 6 - len(fill), on)}  {fill}"
+    yield ""
+    yield heading("Contents")
+    live = f"{facts['first']:,} to {count - 1:,} are live" if size else "none is live"
+    yield entry("write ids", f"{live}; {count:,} written in all", on)
+    yield entry("commits", f"{facts['commits']:,}", on)
+    if facts["kind"] == "prioritized":
+        late = f"{facts['stale_updates']:,}, of transitions that were evicted before"
+        yield entry("late updates", late, on)
+    yield from _field_lines(facts["schema"], on)
+    yield ""
+    yield from _disk_lines(facts, on)
+    yield ""
+    yield heading("Settings")
+    if facts["kind"] == "prioritized":
+        yield entry("alpha", number(facts["alpha"]), on)
+        calls = f"{count_of(facts['frame'], 'call')} of sample (frame)"
+        yield entry("beta", f"{number(facts['beta'])}, after {calls}", on)
+        yield entry("new priority", f"{number(facts['max_priority'])}, the largest so far", on)
+    interval = facts["commit_interval"]
+    commits = f"a commit after {number(interval)} s" if interval else "a commit in each call"
+    if interval == float("inf"):
+        commits = "no commit by time"
+    yield entry("durability", f"{facts['durability']}, {commits}", on)
+    yield ""
+    yield from _run_lines(facts["runs"], on)
+    yield ""
+    yield heading("Open now", "" if facts["openers"] else ": by nobody")
+    for who in facts["openers"]:
+        since = f"since {moment(who['since'])}"
+        yield item(f"pid {who['pid']} on {printable(who['host'])}", f"{who['access']}, {since}", on)
+        if who["stopped"]:
+            yield f"    it is stopped: kill -CONT {who['pid']} lets it go on"
+    oldest = facts["oldest_reader"]
+    if oldest is not None and oldest["commits_behind"] > 1:
+        behind = count_of(oldest["commits_behind"], "commit")
+        yield f"  pid {oldest['pid']} reads what was there {behind} ago,"
+        yield "    so that no page that was freed since is used again"
+
+
+def _field_lines(plain: Sequence[Any] | None, on: Screen) -> Iterator[str]:
+    if plain is None:
+        yield entry("schema", "none yet: the first transition that is pushed fixes it", on)
+        return
+    fields = diskreplay.Schema.from_plain(plain).fields
+    total = sum(each.payload_bytes for each in fields)
+    yield entry("transition", f"{count_of(total, 'byte')} in {count_of(len(fields), 'field')}", on)
+    width = max(max(len(each.name) for each in fields), 10)
+    kinds = max(len(each.type) for each in fields)
+    sizes = [count_of(each.payload_bytes, "byte") for each in fields]
+    digits = max(map(len, sizes))
+    for each, size in zip(fields, sizes, strict=True):
+        line = f"    {each.name:<{width}} {each.type:<{kinds}}"
+        fits = len(line) + 2 + digits <= on.width
+        yield f"{line}  {size:>{digits}}" if fits else line.rstrip()
+
+
+def _disk_lines(facts: dict[str, Any], on: Screen) -> Iterator[str]:
+    payload, records = facts["payload_bytes"], facts["records_bytes"]
+    yield heading("Disk and memory")
+    yield entry("data file", human(facts["disk_bytes"]), on)
+    inside = f", for {human(payload)} of payload" if payload else ""
+    yield entry("  records", f"{human(records)}{inside}", on)
+    if facts["kind"] == "prioritized":
+        yield entry("  priorities", human(facts["priorities_bytes"]), on)
+    yield entry("  free pages", f"{human(facts['free_bytes'])}, for later commits", on)
+    yield entry("memory", f"{human(facts['memory_bytes'])} in a process, when full", on)
+
+
+def _run_lines(runs: list[dict[str, Any]], on: Screen) -> Iterator[str]:
+    few = "" if len(runs) <= _RUNS_SHOWN else f": the last {_RUNS_SHOWN} of {len(runs):,}"
+    yield heading("Runs", few if runs else ": nothing was written yet")
+    for run in runs[-_RUNS_SHOWN:]:
+        versions = run.get("versions")
+        named = versions.items() if isinstance(versions, dict) else ()
+        with_ = ", ".join(f"{printable(name)} {printable(version)}" for name, version in named)
+        by = f"pid {printable(run.get('pid'))} on {printable(run.get('host'))}"
+        yield item(f"{moment(run.get('started'))}  {_what_it_wrote(run)}", f"{by}: {with_}", on)
+
+
+def _what_it_wrote(run: dict[str, Any]) -> str:
+    """Say how many transitions a run wrote, and how many of them are live, as far as is known."""
+    if run["live"] is None:
+        return "says nothing that makes sense of what it wrote"
+    wrote = known(run.get("rows_least", run["rows"]), run["rows"])
+    if not run["rows"]:
+        return "wrote none"
+    live, (least, most) = known(*run["live"]), run["live"]
+    if run["rows"] == 1:
+        return f"wrote 1, which {'is live' if least else 'may be live' if most else 'is gone'}"
+    if least == most in (0, run.get("rows_least", run["rows"])):
+        live = "all" if most else "none"
+    return f"wrote {wrote}, {live} of them live"
+
+
+_NAMES = {"priority": "Priorities", "reward": "Rewards", "done": "Done"}
+
+
+def _distribution(name: str, one: _Sampled, of: str, on: Screen) -> Iterator[str]:
+    if one.bins is None:
+        why = "no numbers in order"
+        if one.not_finite:
+            why = f"{count_of(one.not_finite, 'value')}, none finite"
+        yield heading(_NAMES[name], f"{of}: {why}", on)
+        return
+    few = one.bins.values is not None and len(one.bins.values) == 1
+    span = f"{number(one.least)} to {number(one.most)}, mean {number(one.mean)}"
+    said = "all the same" if few else span
+    not_finite = f", and {one.not_finite:,} not finite" if one.not_finite else ""
+    yield heading(_NAMES[name], f"{of}: {said}{not_finite}", on)
+    yield from histogram(one.bins, on)
+
+
+def _age_lines(ages: list[dict[str, Any]], facts: dict[str, Any], on: Screen) -> Iterator[str]:
+    if not ages or "mean_priority" not in ages[0]:
+        return  # nothing but the range of the write ids, which is told above
+    yield ""
+    oldest = f"0 to {ages[-1]['to']:,} write ids behind the newest"
+    yield heading("Age", f": {oldest}; their mean priorities", on)
+    width = max(len(f"{row['to']:,}") for row in ages)
+    labels = [f"{row['from']:>{width},} to {row['to']:>{width},}" for row in ages]
+    means = [row["mean_priority"] for row in ages]
+    texts = ["-" if mean is None else number(mean) for mean in means]
+    yield from table(labels, [texts], [mean or 0.0 for mean in means], on)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -129,8 +130,7 @@ def test_wrong_arguments_are_told(arguments: list[str], message: str) -> None:
 
 
 def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("nothing\n")
+    (page := tmp_path / "page.md").write_text("nothing\n")
     with pytest.raises(ValueError, match="does not hold the lines"):
         write_into(page, "table")
     assert page.read_text() == "nothing\n"
@@ -161,12 +161,9 @@ def test_rows_follow_from_their_numbers(width: int) -> None:
 def test_sides_run_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
     real = driver.Side.round
-
-    def watched(side: driver.Side) -> dict[str, float]:
-        order.append(side._leg.task.seed)
-        return real(side)
-
-    monkeypatch.setattr(driver.Side, "round", watched)
+    monkeypatch.setattr(
+        driver.Side, "round", lambda side: order.append(side._leg.task.seed) or real(side)
+    )
     legs = {
         f"{seed}": Leg("arrays", "copy", replace(SMALL, seed=seed), rounds=most, warms_up=warms_up)
         for seed, most, warms_up in ((1, None, True), (2, None, True), (3, 1, False))
@@ -357,44 +354,43 @@ def test_a_limit_holds_a_process() -> None:
 # The table
 
 
-def table_of(row: Row, **figures: list[float]) -> list[str]:
-    leg = Leg("diskreplay", "step", SMALL)
-    measured = {name: Measured(leg, {"time": values}) for name, values in figures.items()}
-    if not figures["theirs"]:
-        measured["theirs"] = Measured(leg, missing="not installed")
-    return cells(row, measured)
-
-
 @pytest.mark.parametrize(
-    ("ours", "theirs", "ratio", "reached"),
-    [([1e3, 2e3, 9e3], [4e3], "0.50", "yes"), ([4e3], [4e3], "1.00", "no")],
-)
-def test_a_ratio_is_that_of_the_medians(
-    ours: list[float], theirs: list[float], ratio: str, reached: str
+    ("ours", "theirs", "goal", "expected"),
+    [
+        pytest.param(
+            [1e3, 2e3, 9e3], [4e3], ("us", "<=", 0.7),
+            ["2.00 us (1.50 to 5.50)", "theirs", "4.00 us", "0.50", "<= 0.7 x", "yes"],
+            id="of medians",
+        ),
+        pytest.param(
+            [4e3], [4e3], ("us", "<=", 0.7),
+            ["4.00 us", "theirs", "4.00 us", "1.00", "<= 0.7 x", "no"], id="not reached",
+        ),
+        pytest.param(
+            [1e3], [2e3], ("rows/s", ">=", 1.0),
+            ["1,000,000 rows/s", "theirs", "500,000 rows/s", "2.00", ">= 1 x", "yes"], id="rates",
+        ),
+        pytest.param(
+            [1e3], [], ("us", "<=", 0.7),
+            ["1.00 us", "theirs", "not installed", "", "<= 0.7 x", ""], id="missing",
+        ),
+        pytest.param(
+            [1e6, 2e6, 6e6], None, ("ms", "<=", 5.0),
+            ["6.00 ms", "", "", "", "<= 5 ms", "no"], id="the largest, by itself",
+        ),
+    ],
+)  # fmt: skip
+def test_cells_of_a_row(
+    ours: list[float], theirs: list[float] | None, goal: Any, expected: list[str]
 ) -> None:
-    row = Row("work", Figure("ours", "time"), Figure("theirs", "time"), "us", "<=", 0.7)
-    found = table_of(row, ours=ours, theirs=theirs)
-    assert found[4:] == [ratio, "<= 0.7 x", reached]
-    if len(ours) > 2:
-        assert found[1] == "2.00 us (1.50 to 5.50)"
-
-
-def test_rates_are_compared_the_other_way_round() -> None:
-    row = Row("work", Figure("ours", "time"), Figure("theirs", "time"), "rows/s", ">=", 1.0)
-    found = table_of(row, ours=[1e3], theirs=[2e3])
-    assert found[1:] == ["1,000,000 rows/s", "theirs", "500,000 rows/s", "2.00", ">= 1 x", "yes"]
-
-
-def test_other_quantiles_and_absolute_goals() -> None:
-    row = Row("work", Figure("ours", "time", 1.0), None, "ms", "<=", 5.0)
-    found = table_of(row, ours=[1e6, 2e6, 6e6], theirs=[])
-    assert found[1:] == ["6.00 ms", "", "", "", "<= 5 ms", "no"]
-
-
-def test_what_is_missing_has_no_ratio() -> None:
-    row = Row("work", Figure("ours", "time"), Figure("theirs", "time"), "us", "<=", 0.7)
-    found = table_of(row, ours=[1e3], theirs=[])
-    assert found[3:] == ["not installed", "", "<= 0.7 x", ""]
+    leg = Leg("diskreplay", "step", SMALL)
+    measured = {
+        "ours": Measured(leg, {"time": ours}),
+        "theirs": Measured(leg, {"time": theirs or []}, missing="" if theirs else "not installed"),
+    }
+    compared = None if theirs is None else Figure("theirs", "time")
+    row = Row("work", Figure("ours", "time", 1.0 if theirs is None else 0.5), compared, *goal)
+    assert cells(row, measured) == ["work", *expected]
 
 
 # What belongs together

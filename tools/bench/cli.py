@@ -1,4 +1,4 @@
-"""The commands: install, run, curve, plot, endure."""
+"""The command line of the benchmarks: install, run, curve, plot, endure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The driver's side: starts workers, and runs them in turns."""
+"""Start workers, each a process of one system, and run their rounds in turns."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Worker:
         return figures
 
     def close(self) -> None:
-        """Let the process close what it has open and end."""
+        """End the process, which closes what it has open."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -204,7 +204,7 @@ def measure(
 
 @contextlib.contextmanager
 def noted(measured: Measured, name: str, tell: Tell) -> Iterator[None]:
-    """Have an error be the reason why a leg is missing."""
+    """Note an error as the reason why a leg is missing."""
     try:
         yield
     except (WorkerError, NoLimitError, OSError) as error:

@@ -1,4 +1,4 @@
-"""What `run` measures, group by group, and the rows of its table: what against what, and the goal.
+"""The benchmarks of `run`, group by group: what is compared in each row, and the goal.
 
 A group is run together, its legs in turns, so that a ratio never compares two different moments.
 """

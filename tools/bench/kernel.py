@@ -1,4 +1,4 @@
-"""What only the operating system knows or does: memory of this process, the page cache."""
+"""Calls to the operating system: memory of this process, the page cache, the parent's death."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SET_PARENT_DEATH_SIGNAL = 1  # of prctl
 
 
 def die_with_parent() -> None:
-    """Have this process killed when the one that started it dies; on Linux only."""
+    """Ask for the end of this process when its parent dies; on Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 

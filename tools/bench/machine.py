@@ -1,4 +1,4 @@
-"""What has to be known of a measurement: the machine, the versions, the command."""
+"""Describe a measurement: the machine, the versions, the command."""
 
 from __future__ import annotations
 

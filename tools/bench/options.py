@@ -1,4 +1,4 @@
-"""The options that commands share, and how they tell how far they are."""
+"""The options that the commands share, and their messages on the standard error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the figures to a Markdown table."""
+"""Write figures as a Markdown table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that measures the rows of the goals."""
+"""The command that runs the benchmarks of the goals and prints their table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's side of the protocol: JSON lines on stdin and stdout.
+"""Answer the driver in a worker: JSON lines on stdin and stdout.
 
 `{"do": "start", "bench": name, "task": {...}}` prepares, `{"do": "round"}` measures once; the
 answer is `{"figures": {...}}`, or `{"error": "..."}` in one sentence. A worker ends with its stdin.

@@ -1,4 +1,4 @@
-"""The loops that are timed: the same for all systems.
+"""Time a system: the same loops for all of them.
 
 Each is a generator: it prepares until its first `yield`, and then measures one round for each
 further one. A round is a dictionary of figures: nanoseconds of one call, or of one transition.
@@ -40,7 +40,7 @@ def timed(make: Callable[[Task], System], *loops: Loop) -> dict[str, Bench]:
 
 
 def starts(task: Task) -> Iterator[int]:
-    """Yield the number of the first transition of each round, after those that fill the buffer."""
+    """Yield the number of the first transition of each round; lower ones fill the buffer."""
     first = task.rows
     while True:
         yield first

@@ -1,4 +1,4 @@
-"""`python -m crash.company`: files of a store are taken away while a company works with it.
+"""`python -m crash.company`: remove and replace files of a store while processes work with it.
 
 Openers, writers and readers start, stop, are stopped (SIGSTOP) and killed at random. Meanwhile a
 file of the store is removed, or replaced by a link, an older copy, an empty file, garbage or a part
@@ -115,7 +115,7 @@ def run(seconds: float, seed: int) -> tuple[report.Counts, Counter[str]]:
 @report.seed("Of what is disturbed, how and when; what it meets is never the same.")
 @click.option("--examples", is_flag=True, help="Print the errors that came, one of each.")
 def main(seconds: float, seed: int, examples: bool) -> None:
-    """Take away files of stores that processes work with, and count what is lost unnoticed.
+    """Remove and replace files of stores that processes work with, and count what is lost.
 
     The exit status is 1 when anything is wrong. Example: python -m crash.company --seconds 60
     """

@@ -1,4 +1,4 @@
-"""Company: the processes that have a store open while its files are disturbed, and their judge."""
+"""The processes of crash.company, the faults that they met, and the comparison at the end."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Company(Group):
     # Working
 
     def work(self, seconds: float) -> None:
-        """Let them work for so long; a process that is killed, or has ended, is replaced."""
+        """Wait for so long while they work; replace a process that is killed, or has ended."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self.faults:
             missing = Counter(self.wanted) - Counter(self.roles[n] for n in self.children)
@@ -77,7 +77,7 @@ class Company(Group):
                 self.send(number, signal.SIGSTOP)
 
     def leave(self) -> None:
-        """Have all end: some are killed, the others are asked to."""
+        """End all processes: kill some, and ask the others to."""
         for number in list(self.children):
             if self.rng.random() < 0.3:
                 self.kill(number)
@@ -148,7 +148,7 @@ class Company(Group):
         super().note(number, event)
 
     def _check_place(self, number: int, ended: int, done: str) -> None:
-        """Count a commit or a look at files that were not those at the path."""
+        """Count a commit to, or a look at, files that were not at their path."""
         opened = self.opened[number]
         for file, inode in ((DATA, opened.data), (LOCK, opened.lock)):
             if self.files.was_missing(file, inode, opened.began, ended):

@@ -1,4 +1,4 @@
-"""The processes of a company: they work with a store until it refuses, and tell why.
+"""What the processes of crash.company do: work with a store until it refuses, and tell why.
 
 What they tell beside what writers and readers do::
 
@@ -50,7 +50,7 @@ def opening(task: Task, tell: Tell) -> None:
     while not stopping:
         access = str(rng.choice(["exclusive", "shared", "read"]))
         if not _goes_well(partial(_look, task, access, rng, tell), tell):
-            time.sleep(rng.exponential(0.02))  # who calls again at once takes the others' time
+            time.sleep(rng.exponential(0.02))  # calls without a pause take the time of the others
 
 
 def _look(task: Task, access: str, rng: np.random.Generator, tell: Tell) -> None:

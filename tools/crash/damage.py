@@ -1,4 +1,4 @@
-"""Damages to data files: the stores that are damaged, and the ways in which they are."""
+"""The stores that crash.flip damages, and the kinds of damage."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def truncate(target: Target, _: list[Target], rng: np.random.Generator) -> bytes
 
 
 def swap(target: Target, others: list[Target], rng: np.random.Generator) -> bytes:
-    """Take the data file of another store."""
+    """Return the data file of another store."""
     names = [other for other in others if other.name != target.name]
     return names[int(rng.integers(len(names)))].data
 

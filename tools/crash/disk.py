@@ -1,4 +1,4 @@
-"""A disk that fills: python -m crash.disk --points 20.
+"""`python -m crash.disk`: fill the disk under a writer, and count what is lost.
 
 A writer writes until the disk refuses: at a limit for the size of files, and on a small tmpfs that
 a ballast file fills (only as root). At that point another process reads the store; then, at most
@@ -36,7 +36,7 @@ from crash.rows import changed_in, numbers_from, rows_of
 
 COLUMNS = ("points", "errors clean", "committed lost", "held lost", "killed", "went on")
 # Room: of a small disk when nothing is in it, of a writer at its first and last point, and the most
-# that who opens or creates a store has.
+# for a process that opens or creates a store.
 SMALL_BYTES, FIRST_BYTES, LAST_BYTES, OPENED_BYTES = 6 << 20, 200_000, 3_000_000, 120_000
 
 
@@ -190,10 +190,8 @@ def try_place(place: Place, points: int, counts: report.Counts) -> list[str]:
     """Fill a place at different points, and open stores in it with hardly any room."""
     faults: list[str] = []
     for at in range(points):
-        room, little = (
-            FIRST_BYTES + at * (LAST_BYTES - FIRST_BYTES) // points,
-            at * OPENED_BYTES // points,
-        )
+        room = FIRST_BYTES + at * (LAST_BYTES - FIRST_BYTES) // points
+        little = at * OPENED_BYTES // points
         for doing, point in (
             ("", fill_once(place, at, room)),
             (", creating", open_once(place, little, new=True)),

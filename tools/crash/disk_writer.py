@@ -1,4 +1,4 @@
-"""The writer whose disk fills: it writes until the disk refuses, tells of it, and goes on."""
+"""The writer of crash.disk: it writes until the disk refuses, tells of it, and goes on."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Writer:
         self.acknowledged = self.accepted
 
     def wait(self) -> None:
-        """Let the commit in the background have its turn."""
+        """Wait for a commit in the background."""
         if self.mode == "background":
             time.sleep(0.003)
 
@@ -133,7 +133,7 @@ def faults_in(buffer: Buffer, priorities: Floats) -> list[str]:
 
 
 def file_limit(n: int) -> None:
-    """Let no file of this process grow beyond n bytes."""
+    """Limit the files of this process to n bytes."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n, hard))
 

@@ -1,4 +1,4 @@
-"""Faults of a store's files: they are taken away, replaced or cut while it is in use, and put back.
+"""The faults of crash.company: a file of a store is removed, replaced or cut, and put back.
 
 ::
 

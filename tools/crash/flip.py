@@ -1,4 +1,4 @@
-"""Damage to data files: python -m crash.flip --rounds 2000.
+"""`python -m crash.flip`: damage data files, and count what is found, missed and returned.
 
 A round damages the data file of a closed store: a bit, a page, its length, or all of it. Then, each
 in a process of its own, `verify` looks for faults, and a program opens the store and reads all of
@@ -8,7 +8,7 @@ wrong so far it also writes, and opens the store once more. The columns::
     held         rounds that changed a byte which holds something, see layout.py
     found        verify told of a fault
     harmless     verify did not, and nothing that was read or written later differs
-    held there   those of the harmless ones in which the byte holds something
+    held there   the harmless ones in which the byte holds something
     missed       verify did not, but something differs, is refused or kills the process
     use died     the process that reads and writes was killed by a signal
     changed values, older commit   it was given what was never pushed, or what was committed earlier
@@ -181,7 +181,7 @@ def difference(before: bytes, after: bytes) -> str:
 @click.option(
     "--silent",
     is_flag=True,
-    help="Have the damaged file taken for what diskreplay left: a disk decays unseen.",
+    help="Note the damaged file as the one that diskreplay left, as when a disk decays.",
 )
 @click.option("--examples", is_flag=True, help="Print an example for each column and damage.")
 @report.as_json

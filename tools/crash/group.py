@@ -1,4 +1,4 @@
-"""The processes that work on one store, what they told, and what is counted of them."""
+"""Start, hear, kill and count the processes that work on one store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which bytes of a data file hold something: a walk over the pages of LMDB 0.9.
+"""Find the bytes of a data file that hold something: a walk over the pages of LMDB 0.9.
 
 A byte is *held* when it is part of what the newest meta page reaches, or of what tells which meta
 page that is. The rest of the pages that are reached is *slack*: between the pointers and the nodes

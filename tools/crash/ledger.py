@@ -1,4 +1,4 @@
-"""Ledger: what the processes that wrote a store told, and whether the store agrees with it.
+"""Ledger: what the writers of a store told, compared with what is in the store.
 
 A process tells what it will do before it does it, and after a commit what is committed. So when
 it is dead there is a part that must be in the store, and a part that may be::

@@ -1,4 +1,4 @@
-"""Power loss, page by page: python -m crash.power --rounds 300.
+"""`python -m crash.power`: lose power at random moments, and count what is damaged or lost.
 
 A writer runs once for each durability word and kind of work, and its system calls on the data file
 are recorded. A round chooses a point in such a recording and builds the disk that a loss of power

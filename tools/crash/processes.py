@@ -63,7 +63,7 @@ class Child:
 
         try:
             for pipe in self._pipes:
-                os.close(pipe)  # so that nobody writes on when the parent is gone
+                os.close(pipe)  # so that no other process keeps them open when the parent is gone
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             signal.signal(signal.SIGINT, signal.default_int_handler)  # `nohup` has it ignored
             signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -71,23 +71,11 @@ def record(library: Path, directory: Path, durability: str, name: str, seed: int
     Replaying all of it has to give the data file: nothing was written in a way that is not seen.
     """
     log, store = directory / "log", directory / "store"
-    command = [
-        sys.executable,
-        "-m",
-        "crash.power_writer",
-        str(directory),
-        durability,
-        name,
-        str(seed),
-    ]
+    work = map(str, (directory, durability, name, seed))
+    command = [sys.executable, "-m", "crash.power_writer", *work]
     environment = {**os.environ, "CRASH_LOG": str(log), "LD_PRELOAD": str(library)}
-    result = subprocess.run(
-        command,
-        env=environment,
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-    )
+    tools = Path(__file__).parents[1]
+    result = subprocess.run(command, env=environment, cwd=tools, capture_output=True, text=True)
     if result.returncode:
         raise click.ClickException(f"the writer of {name} failed:\n{result.stderr}")
     recording = Recording(name, durability, _events(log.read_bytes()), store)

@@ -1,4 +1,4 @@
-"""What all fault injectors share: their options, what they count, their table, what they keep."""
+"""The frame of the fault injectors: options, counts, the table, and the stores that are kept."""
 
 from __future__ import annotations
 

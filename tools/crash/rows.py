@@ -1,10 +1,10 @@
 """Rows that any process can make again from their numbers, to see that what is read is whole.
 
-The number of a row, which is its action, says which process pushed it, and as its how-manieth::
+The number of a row, which is its action, names its writer and its place among that writer's rows::
 
     number = writer << 32 | sequence        writer: a process that writes; never given twice
 
-What one process alone writes has the writer 0: there the numbers are the write ids.
+Where one process alone writes, it has the number 0, and the numbers of rows are their write ids.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def writers_of(numbers: Ints) -> Ints:
 
 
 def sequences_of(numbers: Ints) -> Ints:
-    """Return as its writer's how-manieth each row was pushed, from 0."""
+    """Return the place of each row among those of its writer, from 0."""
     return numbers & _SEQUENCE
 
 

@@ -1,4 +1,4 @@
-"""`python -m crash.share`: several processes share a store, and are killed now and then.
+"""`python -m crash.share`: kill processes that share a store with others.
 
 Writers push, extend, update priorities and sample; readers sample and check each batch. Every few
 seconds one of them is killed and another one takes its place. At the end the store is compared
@@ -47,9 +47,9 @@ class Sharing(Group):
             self.start(role)
 
     def run(self, seconds: float) -> None:
-        """Let them work for so long, with a kill now and then, and at last with no new process.
+        """Wait for so long while they work; kill one now and then, and at last start no new one.
 
-        The last quarter shows whether those who are dead hold up pages when nobody opens the store.
+        The last quarter shows whether dead processes hold up pages when none opens the store.
         """
         end = time.monotonic() + seconds
         between = min(2.0, max(0.25, seconds / 10))
@@ -147,7 +147,7 @@ class Sharing(Group):
 @report.duration("--minutes", 5, "For both stores together.")
 @report.number("--writers", 3, "Processes that write at a time.")
 @report.number("--readers", 3, "Processes that read at a time.", least=0)
-@report.seed("Of what is written, and of who is killed.")
+@report.seed("Of what is written, and which process is killed.")
 def main(minutes: float, writers: int, readers: int, seed: int) -> None:
     """Share a store between processes that are killed, and count what is lost.
 

@@ -130,7 +130,7 @@ class Writer:
             self._call(self.buffer.clear)
 
     def _next(self, n: int) -> Ints:
-        """Tell that n rows will be pushed, and return their numbers."""
+        """Announce n rows, and return their numbers."""
         numbers = numbers_from(self.task.writer, self.pushed, n)
         self.tell("push", self.pushed + n)
         return numbers

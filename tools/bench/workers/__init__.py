@@ -1,1 +1,1 @@
-"""One module a system: a process of its own, run by the python of its virtual environment."""
+"""The systems under test: a module and a process each, run by the python of its environment."""

@@ -1,4 +1,4 @@
-"""What is measured of diskreplay alone: stalls, opening, sizes; and how its buffers are made."""
+"""Benchmarks of diskreplay alone: stalls, opening, sizes; and how its buffers are made."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def chunks(task: Task, first: int, end: int) -> Iterator[Any]:
 
 
 def stall(task: Task) -> Rounds:
-    """Push at a pace, and tell how long the slowest pushes took; `every` mixes steps in."""
+    """Push at a pace, and measure the slowest pushes; `every` mixes steps in."""
     period = 1e9 / task.per_second
     rng = np.random.default_rng(task.seed)
     with opened(task) as buffer:
@@ -95,7 +95,7 @@ def read(task: Task) -> Rounds:
         yield {}
         while True:
             start = clock()
-            for ids in chunks(task, buffer.count - len(buffer), buffer.count):
+            for ids in chunks(task, buffer.first, buffer.count):
                 buffer.get(ids)
             yield {"read": clock() - start}
 
@@ -125,7 +125,7 @@ def lap(buffer: Any, task: Task, first: int, rows: int) -> None:
 
 
 def disk(task: Task) -> Rounds:
-    """Tell the size of the data file after each lap, and of the transitions in it."""
+    """Measure the data file after each lap, and the transitions in it."""
     with opened(task, warm=False) as buffer:
         yield {}
         laps = 1
@@ -138,7 +138,7 @@ def disk(task: Task) -> Rounds:
 
 
 def memory(task: Task) -> Rounds:
-    """Tell the private memory of a process that opened a store and worked with it."""
+    """Measure the private memory of a process that opened a store and worked with it."""
     yield {}
     with opened(task) as buffer:
         for _ in range(100):

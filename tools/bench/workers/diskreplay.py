@@ -1,4 +1,4 @@
-"""What diskreplay does beside its peers: batches, pushes, extends."""
+"""diskreplay, measured as its peers are: batches, pushes, extends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.timing import Rounds, extend, few, push, sample, step, timed
 from bench.workers.alone import ALONE, opened
 
 
-class Own(System):
+class DiskReplay(System):
     """A buffer of diskreplay, with all in the window that fits."""
 
     def __init__(self, task: Task) -> None:
@@ -46,7 +46,7 @@ class Own(System):
         self.buffer.close()
 
 
-class Cold(Own):
+class Cold(DiskReplay):
     """A store that is full already, and not in the page cache at first."""
 
     def open(self) -> Any:
@@ -62,6 +62,6 @@ def fill(task: Task) -> Rounds:
 
 
 if __name__ == "__main__":
-    loops = timed(Own, step, sample, push, extend, few)
+    loops = timed(DiskReplay, step, sample, push, extend, few)
     cold = timed(Cold, sample)["sample"]
     serve({**loops, "cold_sample": cold, "fill": fill, **ALONE}, ("diskreplay", "lmdb"))

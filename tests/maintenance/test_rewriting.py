@@ -155,3 +155,20 @@ def test_the_pages_are_in_order_after_a_wrapped_ring(
         assert buffer.stats()["records_bytes"] <= 1.01 * full
     assert done.after_bytes < 1.2 * full
     assert payload < full
+
+
+def test_priorities_of_blocks_that_several_commits_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diskreplay.maintenance.building._PART_BYTES", 7000)  # 100 rows or so
+    path = tmp_path / "s"
+    with PrioritizedReplayBuffer(2550, path=path) as buffer:
+        buffer.extend(**columns(0, 4000), priorities=np.arange(4000) / 7)
+    for capacity, first in ((2550, 1450), (3100, 1450), (1730, 2270), (1000, 3000)):
+        diskreplay.resize(path, capacity)
+        assert diskreplay.verify(path) == []
+        with diskreplay.open(path) as buffer:
+            ids = np.arange(first, 4000)
+            assert buffer.first == first
+            assert (buffer.priorities(ids) == (ids / 7).astype(np.float32)).all()
+            assert numbers_of(buffer.get(ids)).tolist() == ids.tolist()

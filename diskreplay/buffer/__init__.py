@@ -7,7 +7,7 @@ from diskreplay.buffer.batches import Batches
 from diskreplay.buffer.open import open
 from diskreplay.buffer.prioritized import PrioritizedReplayBuffer
 from diskreplay.buffer.replay_buffer import ReplayBuffer
-from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate
+from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate, warn_of_disk
 
 __all__ = [
     "Batch",
@@ -21,4 +21,5 @@ __all__ = [
     "ReplayBuffer",
     "estimate",
     "open",
+    "warn_of_disk",
 ]

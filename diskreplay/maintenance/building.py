@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from diskreplay.aliases import Columns, Ints
 from diskreplay.errors import StorageError
 from diskreplay.live_range import BLOCK_SLOTS, block_span, blocks_in
-from diskreplay.maintenance.sources import Progress, SoundStore
+from diskreplay.maintenance.sources import Progress
 from diskreplay.records import ALONE, BLOCK_BYTES, Codec, new_grouping, schema_facts, tree_bytes
 from diskreplay.sampling import Blocks, Priorities, PrioritySettings, Values
 from diskreplay.schema import Schema
@@ -72,25 +72,6 @@ class StoreBuilder:
         self._check_room()
         Store.create(place, identity.to_plain(), {})
         self._store = Store(place, access="exclusive", durability="process")
-
-    @classmethod
-    def like(
-        cls,
-        model: Path,
-        place: Path,
-        count: int,
-        max_priority: float | None,
-        progress: Progress | None,
-    ) -> Self:
-        """Return a builder with the kind, capacity, settings and fields of an empty store."""
-        store = Store(model)
-        try:
-            with store.snapshot() as snapshot:
-                source = SoundStore(store, snapshot)
-        finally:
-            store.close()
-        state = replace(source.state, count=count, max_priority=max_priority)
-        return cls(place, source.identity, state, source.schema, progress)
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from diskreplay.aliases import Columns, Ints, PathLike
 from diskreplay.errors import ArgumentError, DamageError, MismatchError, StorageError
 from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.sources import Progress, SoundStore
-from diskreplay.sampling import Values
+from diskreplay.sampling import Values, new_seed
 from diskreplay.schema import Schema, fields_of
 from diskreplay.store import (
     Identity,
@@ -44,7 +44,7 @@ def merge(
 ) -> int:
     """Write the transitions of several stores to a new one at `out`; return how many it holds.
 
-    The stores must have the same kind and the same fields. Values are kept, and the table of
+    The stores must have the same kind and the same fields. Priorities are kept, and the table of
     runs says which run wrote what; write ids begin at 0. Settings are those of the first store, the
     largest priority is the largest of any, annealing and random stream begin anew. The stores are
     not changed. Of each, one commit is read, whatever others write meanwhile: until the end they
@@ -145,16 +145,14 @@ def _merged_state(sources: Sequence[SoundStore], count: int, runs: int) -> State
     """Return the state of a new store: settings, and facts of newer versions, of the first one."""
     first = sources[0].state
     largest = [source.state.max_priority for source in sources if source.live.size]
-    plain = {name: fact for name, fact in first.plain.items() if name != "generator"}
     return State(
-        seed=os.urandom(16),
+        seed=new_seed(),
         settings=first.settings,
         count=count,
         commits=1,
         runs=runs,
         max_priority=max((n for n in largest if n is not None), default=None),
-        plain=plain,
-    )
+    ).keeping(first)
 
 
 def _rows(

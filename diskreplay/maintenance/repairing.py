@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,6 +16,7 @@ from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.salvage import Salvage
 from diskreplay.maintenance.sources import Progress
 from diskreplay.maintenance.verification import verify
+from diskreplay.sampling import new_seed
 from diskreplay.store import (
     State,
     beside,
@@ -123,7 +123,7 @@ def _write(found: Salvage, place: Path, progress: Progress | None) -> int:
     end = int(found.write_ids[-1]) + 1 if n else found.live.count
     begin = end - n
     priorities, known = found.priorities()
-    state = found.state or State(seed=os.urandom(16), settings={})
+    state = found.state or State(seed=new_seed(), settings={})
     if found.state is None and known.any():
         state = replace(state, max_priority=float(priorities[known].max()))
     priorities[~known] = 1.0 if state.max_priority is None else state.max_priority

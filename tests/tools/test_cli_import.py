@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,16 @@ def test_of_more_rows_than_the_capacity_the_last_are_kept(tmp_path: Path) -> Non
     np.testing.assert_array_equal(found["reward"], columns(70, 30)["rewards"])
     with diskreplay.open(tmp_path / "new", access="read") as buffer:
         assert buffer.count == 30
+
+
+def test_a_disk_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=10 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    file, new = npz(tmp_path / "x.npz", plain(100)), tmp_path / "new"
+    said = run("import", file, new, "--capacity", 10**7).stderr
+    assert said.startswith(f"warning: {new} takes 691 MB of disk when all of its 10000000 trans")
+    usage = usage._replace(free=1 << 20)
+    assert f"{tmp_path / 'no'} needs 1.06 MB for its data file" in refused(tmp_path / "no", file)
 
 
 def test_another_kind(tmp_path: Path) -> None:

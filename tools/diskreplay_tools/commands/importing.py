@@ -9,23 +9,23 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import click
 import numpy as np
 
 import diskreplay
+from diskreplay.buffer import warn_of_disk
 from diskreplay.maintenance import StoreBuilder
-from diskreplay.sampling import checked_priorities
+from diskreplay.sampling import PrioritySettings, checked_priorities, new_seed
 from diskreplay.schema import infer_schema
-from diskreplay.store import beside, real_path
+from diskreplay.store import Identity, RunSettings, State, beside, real_path
+from diskreplay.validation import checked_capacity
 from diskreplay.wording import count_of
 from diskreplay_tools.commands.arguments import force_option, out_argument
 from diskreplay_tools.files import (
     FORMAT,
-    PRIORITIZED_SETTINGS,
-    RUN_SETTINGS,
     STANDARD,
-    Buffer,
     Column,
     Source,
     check_row,
@@ -100,13 +100,12 @@ def import_(
         capacity = capacity or says.get("capacity") or max(1, rows)
         schema = _schema(found, fields, dtypes)
         size = min(rows, capacity) if schema is not None else 0
-        with beside(place) as hidden:
-            _new_buffer(hidden, kind, capacity, schema, says, path).close()
-            model = hidden.rename(hidden.with_name("model"))
-            with (
-                progress("import") as show,
-                StoreBuilder.like(model, hidden, size, _largest(says, size), show) as builder,
-            ):
+        identity = Identity(kind, checked_capacity(capacity), str(uuid4()))
+        state = _state(says, kind, size)
+        with beside(place) as hidden, progress("import") as show:
+            if schema is not None:
+                _tell_of_disk(schema, identity, hidden.parent, path)
+            with StoreBuilder(hidden, identity, state, schema, show) as builder:
                 if schema is not None:
                     _fill(builder, found, fields, schema)
                 builder.finish()
@@ -143,10 +142,17 @@ def _checked(found: Source) -> dict[str, Any]:
     return says
 
 
-def _settings(says: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    names = RUN_SETTINGS + (PRIORITIZED_SETTINGS if kind == "prioritized" else ())
-    settings = says.get("settings", {})
-    return {name: number_of(settings[name]) for name in names if name in settings}
+def _state(says: Mapping[str, Any], kind: str, rows: int) -> State:
+    """Return the state of a store, with settings and largest priority of the exported one."""
+    given = {name: number_of(value) for name, value in says.get("settings", {}).items()}
+    settings = RunSettings.of(given).to_plain()
+    if kind == "prioritized":
+        settings |= PrioritySettings.of(given).to_plain()
+    largest = number_of(says.get("max_priority"))
+    most = float(np.finfo(np.float32).max)
+    if not rows or type(largest) is not float or not 0 <= largest <= most:
+        largest = None
+    return State(seed=new_seed(), settings=settings, count=rows, max_priority=largest)
 
 
 def mapped(
@@ -278,29 +284,16 @@ def _schema(
     return infer_schema(empty, given, lead=1)
 
 
-def _new_buffer(
-    place: Path,
-    kind: str,
-    capacity: int,
-    schema: diskreplay.Schema | None,
-    says: Mapping[str, Any],
-    path: Path,
-) -> Buffer:
-    make: Any = diskreplay.ReplayBuffer
-    if kind == "prioritized":
-        make = diskreplay.PrioritizedReplayBuffer
+def _tell_of_disk(
+    schema: diskreplay.Schema, identity: Identity, directory: Path, path: Path
+) -> None:
+    """Warn when the disk of a directory has too little room for a full store."""
+    needed = diskreplay.estimate(schema, identity.capacity, prioritized=identity.has_priorities)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        buffer: Buffer = make(
-            capacity,
-            path=place,
-            schema=schema,
-            window_bytes=0,
-            **_settings(says, kind),
-        )
+        warn_of_disk(needed, directory, 0)
     for warning in told:
-        tell(f"warning: {str(warning.message).replace(str(place), str(path))}", err=True)
-    return buffer
+        tell(f"warning: {str(warning.message).replace(str(directory), str(path))}", err=True)
 
 
 def _fill(
@@ -336,10 +329,3 @@ def _fill(
         raise click.ClickException(
             f"{found.path} is damaged: it ends after {at:,} rows (expected {rows:,})"
         )
-
-
-def _largest(says: Mapping[str, Any], rows: int) -> float | None:
-    """Return the largest priority so far in the exported store, which new transitions get."""
-    largest = number_of(says.get("max_priority"))
-    most = float(np.finfo(np.float32).max)
-    return largest if rows and type(largest) is float and 0 <= largest <= most else None

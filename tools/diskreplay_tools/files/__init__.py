@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from diskreplay_tools.files.columns import (
     FORMAT,
-    PRIORITIZED_SETTINGS,
-    RUN_SETTINGS,
     STANDARD,
     Buffer,
     Column,
@@ -27,8 +25,6 @@ from diskreplay_tools.files.sources import Source, check_row, open_source
 
 __all__ = [
     "FORMAT",
-    "PRIORITIZED_SETTINGS",
-    "RUN_SETTINGS",
     "STANDARD",
     "WRITERS",
     "Buffer",

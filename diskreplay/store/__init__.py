@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from diskreplay.store.creation import beside, check_outside, sync, work_directory
-from diskreplay.store.directory import FORMAT, holds_store, raise_format
-from diskreplay.store.files import DATA, HIDDEN, LOCK, StoreDirectory
-from diskreplay.store.locks import ALONE, openers
-from diskreplay.store.notes import make_known
-from diskreplay.store.os_errors import explained, ours, real_path, remove_tree, started
+from diskreplay.store.creation import (
+    beside,
+    check_outside,
+    real_path,
+    remove_tree,
+    replacing,
+    sync,
+    work_directory,
+)
+from diskreplay.store.directory import DATA, HIDDEN, LOCK, StoreDirectory
+from diskreplay.store.known_note import make_known
+from diskreplay.store.manifest import FORMAT, holds_store, raise_format
+from diskreplay.store.openers import ALONE, openers
+from diskreplay.store.os_errors import explained, ours, started
 from diskreplay.store.own_run import OwnRun
 from diskreplay.store.pinned_pages import PinnedPagesWarning
-from diskreplay.store.replacing import replacing
 from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
+from diskreplay.store.snapshot import Snapshot, Transaction
 from diskreplay.store.state import KINDS, Identity, Run, RunSettings, State
-from diskreplay.store.store import Snapshot, Store, Transaction
+from diskreplay.store.store import Store
 from diskreplay.store.tables import TABLES
-from diskreplay.store.unopened import pinned, reading
+from diskreplay.store.trust import pinned, reading
 from diskreplay.store.waiting import WaitingWarning
 
 __all__ = [

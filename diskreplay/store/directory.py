@@ -1,175 +1,131 @@
-"""The directory of a store: what is in it, and whether it is one.
+"""StoreDirectory: the opened directory of a store, below which no link is followed.
 
 ::
 
     PATH/
-      diskreplay.json       format, uuid, features; written before the directory has its name
+      diskreplay.json       the manifest, see manifest.py
       data.mdb  lock.mdb    the LMDB environment
-      data.known            what data.mdb looked like when diskreplay wrote it last, see notes.py
-      *.lock  openers/      who has the store open, see locks.py
+      data.known            how data.mdb looked after the last commit, see known_note.py
+      *.lock  openers/      who has the store open, see locks.py and openers.py
+
+The path itself may be a link. Everything in the directory is reached by its own name, relative to
+the directory's descriptor, so that a link that somebody put there leads nowhere.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
+import shutil
 import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from diskreplay.errors import (
-    DamageError,
-    FormatVersionError,
-    NotAStoreError,
-    StorageError,
-)
-from diskreplay.records import KNOWN_FEATURES, check_features
-from diskreplay.store.files import (
-    FILES,
-    HIDDEN,
-    LOCK,
-    MANIFEST,
-    OPENERS,
-    StoreDirectory,
-)
-from diskreplay.store.os_errors import explained
+from diskreplay.errors import DamageError
 
-FORMAT = 3
-KNOWN_FORMATS = (1, 2, 3)
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-_MANIFEST_BYTES = 1 << 16
-_MOST_LOCK_BYTES = 16 << 20  # some 250 times as much as the table of readers takes
+MANIFEST = "diskreplay.json"
+DATA = "data.mdb"
+LOCK = "lock.mdb"
+KNOWN = "data.known"
+OPENERS_LOCK = "openers.lock"
+WRITER_LOCK = "writer.lock"
+OPENERS = "openers"
+FILES = (MANIFEST, DATA, LOCK, KNOWN, OPENERS_LOCK, WRITER_LOCK)
+HIDDEN = ".diskreplay-"  # the first part of the names of directories to build in
 
 
-def holds_store(path: Path) -> bool:
-    """Return whether `path` is a store; False means that one may be made there.
+class StoreDirectory:
+    """An opened directory, for a `with` block. Its methods raise OSError as those of `os` do."""
 
-    Raises NotAStoreError when something else is in the way.
-    """
-    return _is_store(path, "choose a new directory")
+    def __init__(self, path: Path, inside: StoreDirectory | None = None) -> None:
+        """Open the directory at a path, or the directory of that name inside another one."""
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        if inside is None:
+            self.path = path
+            self._descriptor = os.open(path, flags)
+        else:
+            self.path = inside.path / path
+            self._descriptor = os.open(path, flags | os.O_NOFOLLOW, dir_fd=inside._descriptor)
 
+    def close(self) -> None:
+        """Close the descriptor. Twice is once."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
-def check_store(path: Path) -> None:
-    """Raise NotAStoreError where there is no store to read."""
-    way_out = "give the path of a store"
-    if not _is_store(path, way_out):
-        raise NotAStoreError(
-            f"{path} holds no store: {way_out}; ReplayBuffer(capacity, path=...) makes one"
-        )
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
-def _is_store(path: Path, way_out: str) -> bool:
-    try:
-        names = sorted(entry.name for entry in path.iterdir())
-    except FileNotFoundError:
-        return False
-    except NotADirectoryError:
-        raise NotAStoreError(f"{path} is a file or inside one, not a store: {way_out}") from None
-    except OSError as error:
-        raise StorageError(f"cannot look into {path}: {explained(error, path)}") from None
-    if names and MANIFEST not in names:
-        shown = [name for name in names if not name.startswith(".diskreplay-")] or names
-        raise NotAStoreError(
-            f"{path} is not a diskreplay store: expected {MANIFEST} in it (found "
-            f"{', '.join(shown[:3])}{' ...' if len(shown) > 3 else ''}): {way_out}"
-        )
-    return bool(names)
+    def names(self) -> list[str]:
+        """Return the names of its entries, sorted."""
+        return sorted(os.listdir(self._descriptor))
 
+    def status(self, name: str) -> os.stat_result:
+        """Return the status of an entry; of a link, that of the link."""
+        return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
 
-def is_of_store(name: str) -> bool:
-    """Return whether a name in a store's directory is one of a store's own."""
-    return name in (*FILES, OPENERS) or name.startswith(HIDDEN)
+    def open(self, name: str, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+        """Return a descriptor of a regular file; a pipe is not waited for.
 
-
-def check_kinds(path: Path) -> None:
-    """Raise DamageError for what could change other files, hang, or take all memory.
-
-    That is a link or a pipe in a store, and a lock file that the engine would map whole.
-    """
-    try:
-        with StoreDirectory(path) as directory:
-            for name in (*FILES, OPENERS):
-                try:
-                    found = directory.status(name)
-                except FileNotFoundError:
-                    continue
-                what, is_right = "file", stat.S_ISREG(found.st_mode)
-                if name == OPENERS:
-                    what, is_right = "directory", stat.S_ISDIR(found.st_mode)
-                if not is_right:
-                    raise DamageError(
-                        f"{path / name} is not a {what}: a store holds no links and no pipes (the "
-                        "whole directory may be a link)"
-                    )
-                if name == LOCK and found.st_size > _MOST_LOCK_BYTES:
-                    raise DamageError(
-                        f"{path / name} has {found.st_size} bytes (expected {_MOST_LOCK_BYTES} at "
-                        "most): remove it while nobody has the store open, and it is made anew"
-                    )
-    except OSError as error:
-        raise StorageError(f"cannot look into {path}: {explained(error, path)}") from None
-
-
-class Manifest(NamedTuple):
-    """What the manifest of a store says."""
-
-    format: int
-    uuid: str
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Return what the manifest of a store says.
-
-    Raises FormatVersionError where its format or one of its features is not known.
-    """
-    file = path / MANIFEST
-    try:
-        with StoreDirectory(path) as directory:
-            manifest = json.loads(directory.read_small(MANIFEST, _MANIFEST_BYTES))
-        version, uuid = manifest["format"], manifest["uuid"]
-        if type(version) is not int or not isinstance(uuid, str):
-            raise TypeError
-    except FileNotFoundError:
-        raise NotAStoreError(f"{path} is not a diskreplay store: {MANIFEST} is missing") from None
-    except OSError as error:
-        raise StorageError(f"cannot read {file}: {explained(error, path)}") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise DamageError(f"{file} is damaged: expected a format version and a uuid") from None
-    if version not in KNOWN_FORMATS:
-        raise FormatVersionError(
-            f"{path} has format {version} (this diskreplay reads "
-            f"{', '.join(map(str, KNOWN_FORMATS))}): install a newer version of diskreplay"
-        )
-    check_features(manifest.get("features", []), str(path))
-    return Manifest(version, uuid)
-
-
-def new_manifest(uuid: str) -> str:
-    """Return what the manifest of a new store says."""
-    return json.dumps({"format": FORMAT, "uuid": uuid, "features": list(KNOWN_FEATURES)}) + "\n"
-
-
-def raise_format(path: Path) -> None:
-    """Have the manifest say the newest format, so that older versions refuse what is written now.
-
-    One byte is changed where it stands: that is done or not done, whatever ends the process or the
-    machine, and who has the store open finds the file that they know.
-    """
-    failed = f"cannot make the manifest of {path} say format {FORMAT}"
-    try:
-        with StoreDirectory(path) as directory:
-            found = directory.read_small(MANIFEST, _MANIFEST_BYTES)
-            number = re.search(rb'"format"\s*:\s*([12])\s*[,}]', found)
-            if number is None:
-                raise StorageError(f"{failed}: there is no format in it that could be changed")
-            descriptor = directory.open(MANIFEST, os.O_WRONLY)
+        The lock file of LMDB must not be opened while this process has LMDB open: to close any
+        descriptor of it gives up LMDB's own locks.
+        """
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(name, flags, mode, dir_fd=self._descriptor)
         try:
-            os.pwrite(descriptor, b"%d" % FORMAT, number.start(1))
-            os.fsync(descriptor)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise DamageError(f"{self.path / name} is not a file")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def read_small(self, name: str, limit: int) -> bytes:
+        """Return the content of a file; raise DamageError, without reading all, beyond a limit."""
+        descriptor = self.open(name)
+        try:
+            found = os.pread(descriptor, limit + 1, 0)
         finally:
             os.close(descriptor)
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(f"{failed}: {explained(error, path)}") from None
+        if len(found) > limit:
+            raise DamageError(f"{self.path / name} has more than {limit} bytes: it is damaged")
+        return found
+
+    def inside(self, name: str) -> StoreDirectory:
+        """Open a directory in it."""
+        return StoreDirectory(Path(name), self)
+
+    def make_directory(self, name: str) -> None:
+        """Make a directory in it."""
+        os.mkdir(name, dir_fd=self._descriptor)
+
+    def unlink(self, name: str) -> None:
+        """Remove an entry; of a link, the link."""
+        os.unlink(name, dir_fd=self._descriptor)
+
+    def move(self, name: str, other: StoreDirectory) -> None:
+        """Move an entry to another directory, over the entry of that name there."""
+        os.rename(name, name, src_dir_fd=self._descriptor, dst_dir_fd=other._descriptor)
+
+    def own(self, name: str, user: int, group: int) -> None:
+        """Change the owner and the group of a file; -1 leaves either."""
+        os.chown(name, user, group, dir_fd=self._descriptor, follow_symlinks=False)
+
+    def permit(self, name: str, mode: int) -> None:
+        """Change the mode of a file that is not a link."""
+        descriptor = self.open(name)
+        try:
+            os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
+
+    def remove_tree(self, name: str) -> None:
+        """Remove a directory in it with everything below, as far as that can be done."""
+        if stat.S_ISDIR(self.status(name).st_mode):
+            # rmtree opens each directory on the way without following links, too.
+            shutil.rmtree(self.path / name, ignore_errors=True)

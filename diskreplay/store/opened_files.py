@@ -1,8 +1,8 @@
-"""OpenedFiles: the files of a store that is open, as long as they are those at its path.
+"""OpenedFiles: the files of an open store, as long as they are those at its path.
 
-Whoever works with a file that was removed or replaced works in a world of its own: what it writes
-is lost, and what it overwrites may be what others read. So each commit, and each look of a reader,
-asks first whether all files that matter are still the ones that were opened.
+A process that works with a file that was removed or replaced does so alone: what it writes is lost,
+and what it overwrites may be what others read. So each commit, and each look of a reader, first
+asks whether all files that matter are still the ones that were opened.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from diskreplay.errors import StorageError
 from diskreplay.forks import call_in_child
 from diskreplay.lmdbfile import last_page_of, meta_pages, newest_of, transaction_of
-from diskreplay.store.files import DATA, LOCK, MANIFEST, StoreDirectory
+from diskreplay.store.directory import DATA, LOCK, MANIFEST, StoreDirectory
 from diskreplay.store.os_errors import explained
 from diskreplay.store.waiting import wait_for
 
@@ -27,12 +27,15 @@ _CLOCK_NS = 2_000_000_000  # time stamps of no file system are coarser
 
 
 class OpenedFiles:
-    """The data file, opened to be looked at and locked, and the names that must not change."""
+    """The data file, opened to be looked at and locked, and the files that must not change.
+
+    data:  a descriptor of the data file; -1 when it was closed, as it is in a forked child
+    """
 
     def __init__(self, path: Path, locked: Mapping[str, tuple[int, int]]) -> None:
         """Take the path of a store, and device and inode of the lock files that are held."""
         self._path = path
-        self._unchanged: tuple[int, int, int] | None = None  # the directory, as it was all right
+        self._unchanged: tuple[int, int, int] | None = None  # the directory, when all was right
         self._lock_file = str(path / LOCK)
         self.data = -1
         _opened.add(self)
@@ -49,14 +52,14 @@ class OpenedFiles:
         self._lock_bytes = 0
 
     def close(self) -> None:
-        """Give the data file back. Twice is once."""
+        """Close the data file. Twice is once."""
         descriptor, self.data = self.data, -1
         if descriptor >= 0:
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def engine_opens(self) -> Iterator[None]:
-        """Open the engine in the block, which takes paths: see that it opened these files."""
+    def lmdb_opens(self) -> Iterator[None]:
+        """Check that LMDB, which is opened in the block and takes paths, opens these files."""
         before = self._lock_status()
         yield
         after = self._lock_status()
@@ -68,7 +71,7 @@ class OpenedFiles:
 
     @contextlib.contextmanager
     def commit_lock(self) -> Iterator[None]:
-        """Hold what everybody holds who commits to this data file, whatever its lock files are."""
+        """Hold the lock of every commit to this data file, whatever its lock files are."""
         try:
             wait_for(self.data, self._path, "its commit")
             yield
@@ -82,8 +85,17 @@ class OpenedFiles:
         return transaction_of(newest_of(meta_pages(self.data)))
 
     def used_pages(self) -> int:
-        """Return up to which page the newest transaction uses the data file."""
+        """Return how many pages of the data file the newest transaction uses, or leaves free."""
         return last_page_of(newest_of(meta_pages(self.data))) + 1
+
+    def check_process(self) -> None:
+        """Raise StorageError in a forked child that goes on with a call of its parent."""
+        if self.data < 0:
+            raise StorageError(
+                f"this process was forked in the middle of a call that uses {self._path}, which "
+                "goes on in its parent: fork when no call is under way, or start processes with "
+                "spawn"
+            )
 
     def check(self) -> None:
         """Raise StorageError when a file is not at its path any more, or was cut.
@@ -102,35 +114,33 @@ class OpenedFiles:
                 settled = time.time_ns() - found.st_ctime_ns > _CLOCK_NS
                 self._unchanged = place if settled else None
             self.check_sizes()
+        except StorageError:
+            raise
         except OSError as error:
-            if isinstance(error, StorageError):
-                raise
             raise _changed(self._path / name, f"cannot be reached ({error.strerror})") from None
 
     def check_sizes(self) -> None:
-        """Raise StorageError when a file was cut: who touches what was there ends by SIGBUS.
+        """Raise StorageError when a file was cut: to touch a page that is gone ends by SIGBUS.
 
         Cost: about 2 microseconds.
         """
         name, size, least = DATA, os.fstat(self.data).st_size, self._least_bytes
         if size >= least:
             self._least_bytes = size
-            found = self._lock_status()
-            if found is None or _identity(found) != self._expected[LOCK]:
-                return  # the one that is mapped is elsewhere, and as it was
+            found = self._own_lock_status()
+            if found is None:
+                return  # the lock file that is mapped is elsewhere, and as it was
             name, size, least = LOCK, found.st_size, self._lock_bytes
         if size < least:
             raise _changed(self._path / name, f"was cut: it has {size} bytes, and had {least}")
 
     def mend_lock_file(self) -> None:
-        """Give the engine's lock file the size that it had, when it was cut.
+        """Give LMDB's lock file the size that it had, when it was cut.
 
-        The engine touches it at its end, and nobody can go on with what was in it.
+        LMDB touches it at its end, and nobody can go on with what was in it.
         """
-        found = self._lock_status()
-        if found is None or _identity(found) != self._expected.get(LOCK):
-            return
-        if found.st_size < self._lock_bytes:
+        found = self._own_lock_status()
+        if found is not None and found.st_size < self._lock_bytes:
             with contextlib.suppress(OSError):
                 os.truncate(self._lock_file, self._lock_bytes)
 
@@ -140,9 +150,15 @@ class OpenedFiles:
         except FileNotFoundError:
             return None
 
+    def _own_lock_status(self) -> os.stat_result | None:
+        """Return the status of the lock file, None when another file or none is at its path."""
+        found = self._lock_status()
+        is_own = found is not None and _identity(found) == self._expected.get(LOCK)
+        return found if is_own else None
+
 
 def _drop_inherited() -> None:
-    """Close what a forked child has of its parent, whose commit lock would outlive it."""
+    """Close the data files in a forked child, since the commit lock would outlive the parent."""
     for files in list(_opened):
         files.close()
 

@@ -1,7 +1,7 @@
-"""Refusals: errors of the operating system as errors of ours, with the way out; one table for all.
+"""Errors of the operating system, raised as errors of diskreplay with the way out; in one table.
 
-What goes on between a store and the system is done below one of these, so that no call lets an
-error of the system out: blocks of `refusals`, functions that are `ours`, threads to be `started`.
+Every call of the system on behalf of a store is made inside one of these, so that none of its
+errors gets out: a block of `refusals`, a function that is `ours`, a thread to be `started`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from diskreplay.errors import DiskReplayError, StorageError
-from diskreplay.store.files import DATA, LOCK
+from diskreplay.store.directory import DATA, LOCK
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,9 +47,10 @@ _WAYS_OUT = {
 
 
 def explained(error: BaseException, path: Path) -> str:
-    """Return what an error of the system, or of the engine about it, means, and the way out.
+    """Return the meaning of an error of the system, or of LMDB about one, and the way out.
 
-    path:  what it is about: how much of that disk is free, or what this user may not do with it
+    path:  the file or store of the error; the message tells the free space of its disk, or what
+           this user may not do with it
     """
     code = error.errno if isinstance(error, OSError) else None
     if code is None:
@@ -73,7 +74,10 @@ def explained(error: BaseException, path: Path) -> str:
 
 @contextlib.contextmanager
 def refusals(what: str, path: Path) -> Iterator[None]:
-    """Raise StorageError for an error of the system in the block: `what` says what was tried."""
+    """Raise StorageError for an error of the system in the block.
+
+    what:  what was tried, the beginning of the message
+    """
     try:
         yield
     except (DiskReplayError, BrokenPipeError):  # of an output, not of a store
@@ -99,7 +103,7 @@ def ours(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _place(error: OSError, args: Sequence[object], kwargs: Mapping[str, object]) -> Path:
-    """Return what an error of the system is about: a file, or the store that a call was for."""
+    """Return the path of an error of the system: a file, or the store that a call was for."""
     owner = args[0] if args else None
     for found in (error.filename, kwargs.get("path"), *args, getattr(owner, "path", None)):
         if isinstance(found, Path) or (isinstance(found, str) and os.sep in found):
@@ -108,7 +112,7 @@ def _place(error: OSError, args: Sequence[object], kwargs: Mapping[str, object])
 
 
 def started(thread: threading.Thread) -> threading.Thread:
-    """Start a thread; raise StorageError where the process may have no more of them."""
+    """Start a thread; raise StorageError where the process may have no more threads."""
     try:
         thread.start()
     except RuntimeError as error:
@@ -119,55 +123,8 @@ def started(thread: threading.Thread) -> threading.Thread:
     return thread
 
 
-def real_path(path: Path) -> Path:
-    """Return a path without links; where some lead in a circle, as far as that can be found out."""
-    return Path(os.path.realpath(path))
-
-
-@contextlib.contextmanager
-def hidden_directory(place: Path, mode: int = 0o700) -> Iterator[Path]:
-    """Make a directory for the block, which is gone at its end with what is still in it.
-
-    A descriptor is kept for that: a process that has none left could not remove it.
-    """
-    spare = os.open(place.parent, os.O_RDONLY)
-    try:
-        os.mkdir(place, mode)
-        yield place
-    finally:
-        os.close(spare)
-        remove_tree(place)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a directory of our own, as far as that can be done: what fails is tried again."""
-    for _ in range(2):
-        with contextlib.suppress(OSError):
-            _remove(path)
-            return
-
-
-def _remove(path: Path) -> None:
-    """Remove a directory. It takes one descriptor at a time, where shutil.rmtree takes many."""
-    try:
-        os.rmdir(path)  # takes none
-    except FileNotFoundError:
-        return
-    except OSError:
-        pass
-    else:
-        return
-    for name in os.listdir(path):
-        inner = path / name
-        if inner.is_dir() and not inner.is_symlink():
-            _remove(inner)
-        else:
-            inner.unlink()
-    os.rmdir(path)
-
-
 def _forbidden(path: Path) -> str:
-    """Return what this user may not do with a store."""
+    """Return the operation on a store that this user has no permission for."""
     effective = os.access in os.supports_effective_ids
 
     def may(name: str, mode: int) -> bool:

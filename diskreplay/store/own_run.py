@@ -6,8 +6,8 @@ import os
 import time
 from dataclasses import replace
 
+from diskreplay.store.snapshot import Snapshot, Transaction
 from diskreplay.store.state import Identity, Run, State
-from diskreplay.store.store import Snapshot, Transaction
 
 
 class OwnRun:

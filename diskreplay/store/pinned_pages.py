@@ -1,6 +1,6 @@
-"""Pinned pages: those of old commits, which a reader that stays there keeps from being used again.
+"""Pinned pages: pages of old commits that cannot be used again, since a reader stays there.
 
-Who is in a call for long, or was stopped in one, makes the data file grow with each commit.
+A reader whose call takes long, or was stopped, makes the data file grow with each commit.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diskreplay.errors import warn_caller
-from diskreplay.store.engine import errors_of
-from diskreplay.store.environment import Environment
-from diskreplay.store.locks import is_stopped, openers
+from diskreplay.store.environment import Environment, errors_of
+from diskreplay.store.openers import is_stopped, openers
 from diskreplay.wording import count_of
 
-_GROWTH_BYTES = 8 << 20  # after which it is asked who reads
+_GROWTH_BYTES = 8 << 20  # between two looks at the readers
 _MANY_COMMITS = 100
 
 
@@ -24,9 +23,9 @@ class PinnedPagesWarning(UserWarning):
 
 
 class OldestReader(NamedTuple):
-    """Who reads the oldest commit that anybody reads, and how many came since.
+    """The reader of the oldest commit that is read, and the number of commits since then.
 
-    `host` is empty where nobody with this pid says so.
+    `host` is empty where no opener has this pid.
     """
 
     pid: int
@@ -35,12 +34,12 @@ class OldestReader(NamedTuple):
     stopped: bool
 
     def to_plain(self) -> dict[str, Any]:
-        """Return what there is to say of it, by name."""
+        """Return its description as plain data."""
         return self._asdict()
 
 
 class PinnedPages:
-    """Looks for such readers of one store."""
+    """The search for such readers of one store."""
 
     def __init__(self, path: Path, env: Environment) -> None:
         self._path = path
@@ -49,7 +48,7 @@ class PinnedPages:
         self._told: set[int] = set()
 
     def oldest_reader(self) -> OldestReader | None:
-        """Return who else is furthest behind the newest commit; None when nobody is behind it."""
+        """Return the reader furthest behind the newest commit; None when no other is behind it."""
         here = os.getpid()
         with errors_of(self._path):
             slots, newest = self._env.reading(), self._env.last_transaction()
@@ -76,11 +75,11 @@ class PinnedPages:
             return
         self._told.add(found.pid)
         host = f" on {found.host}" * bool(found.host)
-        who = f"pid {found.pid}{host}{', which is stopped,' * found.stopped}"
+        reader = f"pid {found.pid}{host}{', which is stopped,' * found.stopped}"
         way_out = f"kill -CONT {found.pid} lets it go on" if found.stopped else "let it go on"
         warn_caller(
-            f"{who} reads {self._path} as it was {count_of(found.commits_behind, 'commit')} ago, "
-            "so that no page that was freed since is used again: the data file has "
+            f"{reader} reads {self._path} as it was {count_of(found.commits_behind, 'commit')} ago"
+            ", so that no page that was freed since is used again: the data file has "
             f"{used_bytes >> 20} MiB and grows until that call ends: {way_out}, or end it",
             PinnedPagesWarning,
         )

@@ -1,14 +1,14 @@
-"""Warming: pages of a store that are on disk only are read before the caller needs them.
+"""ReadAhead: pages that are on disk only are read before the caller needs them.
 
-A page that is not in memory holds up whoever touches it, some 70 microseconds on a fast disk, and
-the disk can read many at once, or many in a row::
+A page that is not in memory holds up the caller that touches it, some 70 microseconds on a fast
+disk, and the disk can read many at once, or many in a row::
 
     caller   get get get .. these were on disk ..  wait  get get get get get get get get
     helpers                                   get get
                                               get get         each throws away what it read
                                               get get
 
-What stands in a row in the file, as it does in a scan, is read from the file in one piece instead.
+Values that stand in a row in the file, as in a scan, are read from the file in one piece instead.
 Neither can change what the caller reads, only whether it is in memory by then: helpers take read
 transactions of their own. And values that are in memory already take as long as ever: the operating
 system counts the pages that a thread had to wait for.
@@ -27,12 +27,10 @@ from typing import Any
 
 import lmdb
 import numpy as np
-from numpy.typing import NDArray
 
+from diskreplay.aliases import Ints
 from diskreplay.bell import Bell
-from diskreplay.store.engine import integer_keys
-
-Ints = NDArray[np.int64]
+from diskreplay.store.tables import integer_keys
 
 HELPERS = 16
 _FEW = 512  # values that are read as they are, unless those before them were slow
@@ -48,38 +46,14 @@ def pages_waited_for() -> int:
     return resource.getrusage(_WHOSE).ru_majflt
 
 
-class _Share:
-    """Some keys for one helper, which either takes them or is too late."""
-
-    def __init__(self, database: Any, keys: list[bytes]) -> None:
-        self.database = database
-        self.keys = keys
-        self.is_done = False
-        self._done = Bell()
-        self._taken: dict[str, str] = {}
-
-    def take(self, who: str) -> bool:
-        """Return whether it is `who` that has this share, from now on or from before."""
-        return self._taken.setdefault("by", who) == who
-
-    def end(self) -> None:
-        """Say that the helper is done with it."""
-        self.is_done = True
-        self._done.ring()
-
-    def wait(self) -> None:
-        """Return when the helper is done with it."""
-        self._done.wait_until(lambda: self.is_done)
-
-
-class Warmer:
-    """Has pages of one environment read. Its threads are made when they are first needed."""
+class ReadAhead:
+    """Reads pages of one environment. Its threads are started when they are first needed."""
 
     def __init__(self, env: lmdb.Environment, data: int) -> None:
         """Take an environment and a descriptor of its data file, which stays the caller's."""
         self.helpers: list[threading.Thread] = []
         self._env = env
-        self._file = _File(data)
+        self._file = _MappedFile(data)
         self._shares: SimpleQueue[_Share | None] = SimpleQueue()
         self._given: list[_Share] = []
         self._was_cold = True  # nobody has read anything yet
@@ -104,7 +78,7 @@ class Warmer:
     ) -> Iterator[tuple[int, int]]:
         """Yield (begin, end) of parts of numbers whose values the caller then reads, in order.
 
-        When many of a part were on disk only, those that are left are read before the next one.
+        When many of a part were on disk only, all that are left are read before the next part.
         Cost, where all is in memory: less than a microsecond for each of log8(n) parts.
         """
         begin, total, streamed = 0, len(numbers), False
@@ -130,10 +104,10 @@ class Warmer:
 
     def forget_map(self) -> None:
         """Forget where in memory the file is: the map was moved."""
-        self._file.forget_map()
+        self._file.mapped = range(0)
 
     def settle(self) -> None:
-        """Return when no helper reads; what none has begun is left. It may be done again."""
+        """Return when no helper reads; no share is begun any more. It may be done again."""
         for share in self._given:
             if not share.take("caller"):
                 share.wait()
@@ -149,13 +123,13 @@ class Warmer:
         self.helpers = []
 
     def _share_out(self, database: Any, numbers: Ints) -> None:
-        """Have helpers read the values of numbers, and wait for them."""
+        """Let helpers read the values of numbers, and wait for them."""
         keys = integer_keys(numbers)
         size = -(-len(keys) // HELPERS)
         self.settle()  # an interrupted call may have left some
         try:
             with contextlib.suppress(RuntimeError):  # no more threads: as many as there are
-                self._hire()
+                self._start_helpers()
             if self.helpers:
                 spans = range(0, len(keys), size)
                 self._given = [_Share(database, keys[at : at + size]) for at in spans]
@@ -166,7 +140,7 @@ class Warmer:
         finally:
             self.settle()
 
-    def _hire(self) -> None:
+    def _start_helpers(self) -> None:
         while len(self.helpers) < HELPERS:
             helper = threading.Thread(
                 target=_help, args=(self._env.begin, self._shares), name="diskreplay", daemon=True
@@ -175,11 +149,35 @@ class Warmer:
             self.helpers.append(helper)
 
 
+class _Share:
+    """Some keys for one helper, which either takes them or is too late."""
+
+    def __init__(self, database: Any, keys: list[bytes]) -> None:
+        self.database = database
+        self.keys = keys
+        self.is_done = False
+        self._done = Bell()
+        self._taken: dict[str, str] = {}
+
+    def take(self, taker: str) -> bool:
+        """Return whether `taker` has this share, from now on or from before."""
+        return self._taken.setdefault("by", taker) == taker
+
+    def end(self) -> None:
+        """Say that the helper is done with it."""
+        self.is_done = True
+        self._done.ring()
+
+    def wait(self) -> None:
+        """Return when the helper is done with it."""
+        self._done.wait_until(lambda: self.is_done)
+
+
 def _help(begin: Callable[..., Any], shares: SimpleQueue[_Share | None]) -> None:
     while (share := shares.get()) is not None:
         if share.take("helper"):
             try:
-                # What is wrong with the store is for the caller to meet, and to say.
+                # An error of the store is for the caller to meet, and to tell.
                 with contextlib.suppress(Exception):
                     _read(begin(buffers=True), share)
             finally:
@@ -197,17 +195,20 @@ def _read(txn: Any, share: _Share) -> None:
         txn.abort()
 
 
-class _File:
-    """The data file, for reading what stands in a row in it."""
+class _MappedFile:
+    """The data file, for reading values that stand in a row in it.
+
+    mapped:  the addresses of LMDB's map of it, empty where they are not known
+    """
 
     def __init__(self, descriptor: int) -> None:
+        self.mapped = range(0)
         self._descriptor = descriptor
-        self._mapped = range(0)  # the addresses of the engine's map of it
 
     def read(self, txn: Any, database: Any, numbers: Ints) -> bool:
         """Read the part of the file that holds the values of numbers, if there is one such part.
 
-        numbers:  sorted; only those without gaps are likely to stand in a row
+        numbers:  sorted; only numbers without gaps are likely to stand in a row
         """
         if numbers[-1] - numbers[0] + 1 != numbers.size:
             return False
@@ -221,21 +222,17 @@ class _File:
         length = len(values[0])
         if abs(last - first) > 2 * numbers.size * max(length, 64) or not self._find(first):
             return False
-        begin = min(first, last) - self._mapped.start
+        begin = min(first, last) - self.mapped.start
         return self._read(begin, begin + abs(last - first) + length)
-
-    def forget_map(self) -> None:
-        """Forget where in memory the file is."""
-        self._mapped = range(0)
 
     def _find(self, address: int) -> bool:
         """Return whether it is known where in memory the file begins."""
-        if address not in self._mapped:
+        if address not in self.mapped:
             with contextlib.suppress(OSError, ValueError), open("/proc/self/maps") as maps:
                 for line in maps:
                     begin, end = (int(part, 16) for part in line.split(" ", 1)[0].split("-"))
                     if begin <= address < end:
-                        self._mapped = range(begin - int(line.split()[2], 16), end)
+                        self.mapped = range(begin - int(line.split()[2], 16), end)
                         return True
             return False
         return True

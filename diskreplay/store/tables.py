@@ -1,29 +1,58 @@
-"""Tables: all databases of a store, named in one place.
+"""Tables: all databases of a store, named in one place, and their keys.
 
-Who opens, verifies, rewrites or measures a store reads them here, and docs/format.md has the same
-rows. A database that is not among them is of a newer version, and is kept as it is.
+Every other file that opens, verifies, rewrites or measures a store reads the names here, and
+docs/format.md has the same rows. A database that is not among them was made by a newer version,
+and is kept as it is.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diskreplay.aliases import Ints
+from diskreplay.errors import DamageError
+from diskreplay.wording import count_of
 
 
 class Table(NamedTuple):
     """One database of the environment, and what its keys and values are.
 
     has_numbers:  whether its keys are numbers (`MDB_INTEGERKEY`), or else names
+    item:         the word for one of its values, before its key, in messages
     """
 
     name: str
     has_numbers: bool
     key: str
     value: str
+    item: str
 
 
+_BLOCK = "number of the block: slot // slots_per_block"
+_FACT = "name of the fact: identity, schema, layout, state"
 TABLES = (
-    Table("transitions", True, "slot // records_per_value", "records, one or several"),
-    Table("priorities", True, "number of the block: slot // slots_per_block", "raw priorities"),
-    Table("runs", True, "number of the run, from 0", "description of the run"),
-    Table("meta", False, "name of the fact: identity, schema, layout, state", "fact"),
+    Table("transitions", True, "slot // records_per_value", "records, one or several", "value"),
+    Table("priorities", True, _BLOCK, "raw priorities", "priority block"),
+    Table("runs", True, "number of the run, from 0", "description of the run", "run"),
+    Table("meta", False, _FACT, "fact", "fact"),
 )
+ITEMS = {table.name: table.item for table in TABLES}
+
+integer_key = functools.partial(int.to_bytes, length=8, byteorder=sys.byteorder)
+
+
+def integer_keys(numbers: Ints) -> list[bytes]:
+    """Return the keys of numbers in a database of integer keys, as `integer_key` of each."""
+    keys: list[bytes] = numbers.astype(np.int64, copy=False).view("V8").tolist()
+    return keys
+
+
+def number_of(key: Any) -> int:
+    """Return the number of a key; raise DamageError when it is none."""
+    if len(key) != 8:
+        raise DamageError(f"a key of {count_of(len(key), 'byte')} is no number (expected 8)")
+    return int.from_bytes(bytes(key), sys.byteorder)

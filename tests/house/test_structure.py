@@ -50,7 +50,7 @@ GROUND_MAY_IMPORT = {
 EXTERNAL = {
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "msgpack": {"records/seals", "maintenance/salvage"},
-    "xxhash": {"records/codec", "records/seals", "store/notes"},
+    "xxhash": {"records/codec", "records/seals", "store/known_note"},
 }
 # What the tools take from a room; all else is the public names.
 TOOLS_TAKE = {

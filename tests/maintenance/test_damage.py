@@ -15,8 +15,8 @@ from stores import change, spoil
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
-from diskreplay.store import notes
-from diskreplay.store.notes import is_known
+from diskreplay.store import known_note
+from diskreplay.store.known_note import is_known
 
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
 
@@ -114,14 +114,14 @@ def test_a_file_with_damaged_pages_is_refused_before_the_engine_dies_of_it(tmp_p
 
 def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) -> None:
     code = """
-        import sys, diskreplay, diskreplay.store.soundness
+        import sys, diskreplay, diskreplay.store.trust
         from common import columns
-        walk = diskreplay.store.soundness.structural_faults
+        walk = diskreplay.store.trust.structural_faults
         walks = []
         def counted(data, meta):
             walks.append(data)
             return walk(data, meta)
-        diskreplay.store.soundness.structural_faults = counted
+        diskreplay.store.trust.structural_faults = counted
         buffer = diskreplay.open(sys.argv[1])
         assert len(buffer) == 1000
         buffer.extend(**columns(1000, 10))
@@ -164,9 +164,9 @@ def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) ->
         os.utime(tmp_path / "b" / "data.mdb")
         reader = """
             import sys, diskreplay
-            from diskreplay.store import soundness
-            walk, walks = soundness.structural_faults, []
-            soundness.structural_faults = lambda *what: walks.append(what) or walk(*what)
+            from diskreplay.store import trust
+            walk, walks = trust.structural_faults, []
+            trust.structural_faults = lambda *what: walks.append(what) or walk(*what)
             diskreplay.open(sys.argv[1], access="read").sample(10)
             print(len(walks))
         """
@@ -242,5 +242,5 @@ def test_with_durability_process_a_file_is_known_until_the_machine_starts_again(
             buffer.extend(**columns(0, 50))
         assert is_known(path)
         with monkeypatch.context() as patch:
-            patch.setattr(notes, "_boot", lambda: b"another")
+            patch.setattr(known_note, "_boot", lambda: b"another")
             assert is_known(path) is lasts

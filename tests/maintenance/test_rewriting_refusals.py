@@ -19,8 +19,8 @@ from stores import told
 import diskreplay
 from diskreplay import ReplayBuffer
 from diskreplay.store.creation import exchange
-from diskreplay.store.locks import Hold
-from diskreplay.store.notes import is_known
+from diskreplay.store.known_note import is_known
+from diskreplay.store.locks import StoreLocks
 
 
 @pytest.mark.parametrize("access", ["exclusive", "shared", "read"])
@@ -212,13 +212,13 @@ def test_a_child_that_was_forked_meanwhile_does_not_keep_the_store(tmp_path: Pat
 
 def test_an_interrupted_opening_does_not_hold_the_store(tmp_path: Path) -> None:
     path = stores.uniform(tmp_path / "s")
-    Hold(path, "alone")  # nobody has it, as when an interrupt comes before it is assigned
+    StoreLocks(path, "alone")  # nobody has it, as when an interrupt comes before it is assigned
     diskreplay.open(path).close()
-    hold = Hold(path, "read")
+    hold = StoreLocks(path, "read")
     with pytest.raises(diskreplay.LockedError):
-        Hold(path, "read")
+        StoreLocks(path, "read")
     with pytest.raises(diskreplay.LockedError):  # which the one before did not give back
-        Hold(path, "read")
+        StoreLocks(path, "read")
     hold.release()
 
 

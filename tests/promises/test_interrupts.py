@@ -97,7 +97,7 @@ def test_a_commit_does_not_go_over_one_that_it_does_not_know(tmp_path: Path) -> 
     buffer.extend(**columns(0, 10))
     buffer.flush()
     # A second writer that no lock kept away, as on a file system without locks.
-    buffer._guard.replica.store._hold.release()
+    buffer._guard.replica.store._locks.release()
     code = """
         import sys, diskreplay
         from common import columns

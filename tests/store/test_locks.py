@@ -14,7 +14,7 @@ from others import Other
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
-from diskreplay.store.locks import openers
+from diskreplay.store.openers import openers
 
 
 def test_openers_are_known_until_they_close_or_are_killed(tmp_path: Path) -> None:
@@ -54,10 +54,11 @@ def test_slots_of_killed_readers_are_given_back_when_there_are_no_others(tmp_pat
     code = """
         import os, signal, sys
         import diskreplay
-        import diskreplay.store.engine
+        import diskreplay.store.environment
         from common import columns, numbers_of
 
-        diskreplay.store.engine._MAX_READERS = 4  # whoever opens first decides
+        diskreplay.store.engine.MAX_READERS = 4  # the first opener decides
+        diskreplay.store.environment.MAX_READERS = 4  # for the message
         buffer = diskreplay.ReplayBuffer(100, path=sys.argv[1])
         buffer.extend(**columns(0, 50))
         buffer.flush()
@@ -129,7 +130,7 @@ def test_an_opener_that_is_taken_for_dead_registers_again(
 def test_a_forked_child_leaves_the_entry_of_its_parent(tmp_path: Path) -> None:
     code = """
         import os, sys, diskreplay
-        from diskreplay.store.locks import openers
+        from diskreplay.store.openers import openers
         buffer = diskreplay.ReplayBuffer(10, path=sys.argv[1])
         if os.fork() == 0:
             buffer.close()

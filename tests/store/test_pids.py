@@ -133,7 +133,7 @@ def test_a_child_with_the_pid_of_its_parent_leaves_it_its_locks(tmp_path: Path) 
     code = """
 import ctypes, os, sys, diskreplay
 from common import columns
-from diskreplay.store.locks import openers
+from diskreplay.store.openers import openers
 assert os.getpid() == 1
 buffer = diskreplay.ReplayBuffer(100, path=sys.argv[1])
 buffer.extend(**columns(0, 50))

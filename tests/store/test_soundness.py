@@ -17,15 +17,15 @@ from common import SUPPORT, columns, run_python
 
 import diskreplay
 from diskreplay import ReplayBuffer
-from diskreplay.store import soundness
-from diskreplay.store.notes import Note, is_known, make_known
+from diskreplay.store import trust
+from diskreplay.store.known_note import KnownNote, is_known, make_known
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other users need root")
 
 # Opens the store, says how often it walked over the pages, and what came of it.
 OPEN = """
-    import sys, diskreplay, diskreplay.store.soundness
-    walk, walks = diskreplay.store.soundness.structural_faults, []
+    import sys, diskreplay, diskreplay.store.trust
+    walk, walks = diskreplay.store.trust.structural_faults, []
     def counted(data, meta):
         found = walk(data, meta)
         walks.append(1)
@@ -33,7 +33,7 @@ OPEN = """
             print("checked", flush=True)
             sys.stdin.readline()
         return found
-    diskreplay.store.soundness.structural_faults = counted
+    diskreplay.store.trust.structural_faults = counted
     try:
         with diskreplay.open(sys.argv[1], access="read", window_bytes=0) as buffer:
             for _ in range(50):
@@ -206,7 +206,7 @@ def test_what_is_copied_over_a_file_after_a_kill_in_a_commit_is_checked(
 def test_a_stranger_cannot_vouch_for_his_own_file(mark: bool, tmp_path: Path) -> None:
     code = """
         import os, pathlib, sys, diskreplay
-        from diskreplay.store import notes
+        from diskreplay.store import known_note
         from diskreplay.lmdbfile import pages
         from common import columns
         diskreplay.ReplayBuffer(10).close()  # imports all that may not be found later
@@ -220,11 +220,11 @@ def test_a_stranger_cannot_vouch_for_his_own_file(mark: bool, tmp_path: Path) ->
         descriptor = os.open(file, os.O_RDWR)
         os.pwrite(descriptor, bytes(half), half)
         found = os.stat(file)
-        note = notes._likeness(found)
+        note = known_note._likeness(found)
         if sys.argv[2] == "True":
-            note = notes._mark(found, pages.meta_pages(descriptor)[0])
+            note = known_note._mark(found, pages.meta_pages(descriptor)[0])
         open(path + "/data.known", "wb").write(note)
-        assert notes.is_known(pathlib.Path(path))
+        assert known_note.is_known(pathlib.Path(path))
     """
     place = tmp_path / "his"
     place.mkdir()
@@ -248,10 +248,8 @@ def test_no_note_vouches_for_a_file_that_ends_before_its_last_page(store: Path) 
 def test_a_note_that_others_may_have_written_does_not_count(
     change: str, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    walk, walks = soundness.structural_faults, []
-    monkeypatch.setattr(
-        soundness, "structural_faults", lambda *what: walks.append(what) or walk(*what)
-    )
+    walk, walks = trust.structural_faults, []
+    monkeypatch.setattr(trust, "structural_faults", lambda *what: walks.append(what) or walk(*what))
     note, text = store / "data.known", (store / "data.known").read_bytes()
     assert is_known(store)
     if change in ("group", "others"):
@@ -273,11 +271,9 @@ def test_a_note_that_others_may_have_written_does_not_count(
 def test_where_no_note_can_be_written_a_process_checks_a_file_once(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    walk, walks = soundness.structural_faults, []
-    monkeypatch.setattr(
-        soundness, "structural_faults", lambda *what: walks.append(what) or walk(*what)
-    )
-    monkeypatch.setattr(Note, "_writable", lambda self: None)
+    walk, walks = trust.structural_faults, []
+    monkeypatch.setattr(trust, "structural_faults", lambda *what: walks.append(what) or walk(*what))
+    monkeypatch.setattr(KnownNote, "_writable", lambda self: None)
     (store / "data.known").unlink()
     for changes in (1, 2):
         for _ in range(2):
@@ -297,11 +293,11 @@ def test_the_note_of_root_counts_for_others_who_write_their_own(store: Path) -> 
         if directory.stat().st_uid == 0 and directory != Path("/"):
             directory.chmod(directory.stat().st_mode | 0o055)
     code = """
-        import os, sys, diskreplay, diskreplay.store.soundness
+        import os, sys, diskreplay, diskreplay.store.trust
         from common import columns
         diskreplay.ReplayBuffer(10).close()
         os.setgid(65534), os.setuid(65534)
-        diskreplay.store.soundness.structural_faults = None  # would be called
+        diskreplay.store.trust.structural_faults = None  # would be called
         for _ in range(2):
             with diskreplay.open(sys.argv[1]) as buffer:
                 buffer.extend(**columns(buffer.count, 10))
@@ -313,7 +309,7 @@ def test_the_note_of_root_counts_for_others_who_write_their_own(store: Path) -> 
 def test_a_file_is_known_at_every_moment_of_a_commit(store: Path) -> None:
     code = """
         import pathlib, sys
-        from diskreplay.store.notes import is_known
+        from diskreplay.store.known_note import is_known
         print("ready", flush=True)
         found = [is_known(pathlib.Path(sys.argv[1])) for _ in range(3000)]
         print(found.count(False), flush=True)
@@ -338,10 +334,10 @@ def test_a_file_is_known_at_every_moment_of_a_commit(store: Path) -> None:
 def test_a_commit_between_the_looks_at_note_and_file_is_no_change_by_others(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, commits = Note._read, []
+    read, commits = KnownNote._read, []
     with diskreplay.open(store, commit_interval=1e9) as buffer:
 
-        def read_and_commit(note: Note) -> bytes:
+        def read_and_commit(note: KnownNote) -> bytes:
             noted = read(note)
             if len(commits) < 3:
                 commits.append(noted)
@@ -349,7 +345,7 @@ def test_a_commit_between_the_looks_at_note_and_file_is_no_change_by_others(
                 buffer.flush()
             return noted
 
-        monkeypatch.setattr(Note, "_read", read_and_commit)
+        monkeypatch.setattr(KnownNote, "_read", read_and_commit)
         assert is_known(store)
         assert len(commits) == 3
 

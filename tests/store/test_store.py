@@ -231,3 +231,39 @@ def test_a_missing_priority_block_is_damage(tmp_path: Path) -> None:
     env.close()
     with pytest.raises(DamageError, match=r"priority block 1 of .*b is missing"):
         diskreplay.open(tmp_path / "b")
+
+
+def test_another_durability_reopens_the_environment_alone(tmp_path: Path) -> None:
+    store = make(tmp_path / "s")
+    with pytest.raises(diskreplay.LockedError):  # it is held all the time
+        Store(tmp_path / "s", access="exclusive")
+    for durability, metasync in (("full", True), ("process", False), ("system", False)):
+        files, environment = store._files, store._env._env
+        store.set_durability(durability)
+        assert store._files is files
+        assert store._env._env is not environment
+        flags = store._env._live.flags()
+        assert (flags["sync"], flags["metasync"]) == (durability != "process", metasync)
+        commit(store, 10, [(0, records(0, 4))], {0: durability.encode()})
+        with store.snapshot() as snapshot:
+            assert snapshot.blocks([0]) == {0: durability.encode()}
+        note = (tmp_path / "s" / "data.known").read_bytes()
+        assert note.startswith(b"- ") == (durability != "process")
+    environment = store._env._env
+    store.set_durability("system")
+    assert store._env._env is environment
+    store.close()
+
+
+def test_equal_facts_have_equal_bytes(tmp_path: Path) -> None:
+    store = make(tmp_path / "s")
+    with store.snapshot() as snapshot:
+        before = snapshot.raw("state")
+        assert snapshot.raw("nothing") is None
+    assert before is not None
+    assert unseal(before, "state", "it") == {"count": 0}
+    for count, is_same in ((0, True), (1, False)):
+        commit(store, 10, [], state={"count": count})
+        with store.snapshot() as snapshot:
+            assert (snapshot.raw("state") == before) is is_same
+    store.close()

@@ -12,7 +12,7 @@ from common import columns, run_python
 
 import diskreplay
 from diskreplay import ReplayBuffer
-from diskreplay.store.locks import openers
+from diskreplay.store.openers import openers
 
 
 @pytest.fixture

@@ -363,7 +363,7 @@ def test_a_store_that_is_held_alone(store: Path) -> None:
     code = """
         import sys
         from pathlib import Path
-        from diskreplay.store.locks import ALONE
+        from diskreplay.store.openers import ALONE
         from diskreplay.store.store import Store
         store = Store(Path(sys.argv[1]), access=ALONE)
         print("held", flush=True)

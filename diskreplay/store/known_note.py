@@ -1,4 +1,4 @@
-"""Notes: what the data file looked like when diskreplay last wrote to it, in data.known.
+"""The note in data.known: how the data file looked when diskreplay last wrote to it.
 
 A file that looks as it was noted needs no check. The note is one line of a fixed length::
 
@@ -7,8 +7,8 @@ A file that looks as it was noted needs no check. The note is one line of a fixe
     machine
 
 `when` is "-", or an id of this start of the machine, after which the note holds no more. The digest
-is that of the newest meta page: a commit, and a kill in the middle of one, leaves it as it is. So
-what was under way is told from a file that was copied over this one, or was cut.
+is that of the newest meta page: a commit, and a kill in the middle of one, leaves it as it is. So a
+commit that was under way is told from a file that was copied over this one, or was cut.
 
 Only a note that this user or root wrote counts, and that nobody else could have changed.
 """
@@ -28,15 +28,15 @@ from xxhash import xxh3_64_hexdigest
 
 from diskreplay.errors import DamageError
 from diskreplay.lmdbfile import last_page_of, meta_pages, newest_of, page_bytes_in
-from diskreplay.store.files import DATA, KNOWN, StoreDirectory
+from diskreplay.store.directory import DATA, KNOWN, StoreDirectory
 from diskreplay.store.waiting import wait_for
 
 _NOTE_BYTES = 125
-_MODE = 0o644  # whatever the user grants to others: who may write a note may vouch for anything
-_LOOKS = 200  # to check takes longer than any of them
+_MODE = 0o644  # whatever the umask grants: who may write a note may vouch for anything
+_LOOKS = 200  # a check of the file takes longer than so many looks
 
 
-class Note:
+class KnownNote:
     """The note on one data file. It is written over in place: to truncate it takes 0.5 ms on ext4.
 
     Where no note can be written, or only one of somebody else is there, nothing is known.
@@ -45,17 +45,17 @@ class Note:
     def __init__(self, path: Path, data: int, *, lasting: bool = True) -> None:
         """Take the path of a store and a descriptor of its data file, which stays the caller's.
 
-        lasting:  whether what is committed stays whole when the power fails
+        lasting:  whether a commit stays whole when the power fails
         """
         self._path = path
         self._data = data
-        self._boot = b"-" if lasting else _boot()
+        self.lasting = lasting
         self._descriptor: int | None = None
 
     def is_known(self) -> bool:
         """Return whether the data file is as it was noted.
 
-        A commit may come in between, which changes the note, and is looked for again.
+        A commit may come in between, which changes the note: then both are looked at again.
         """
         for _ in range(_LOOKS):
             noted = self._read()
@@ -82,11 +82,11 @@ class Note:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[None]:
-        """Note what the file looks like after the block, if it was as noted before.
+        """Note how the file looks after the block, if it was as noted before.
 
         In between the note says that a commit is under way, which holds until the machine is
-        started again: a killed commit damages no page of the one before, a power failure may. Who
-        calls it holds the commit lock. Cost: about 10 microseconds.
+        started again: a killed commit damages no page of the one before, a power failure may. The
+        caller holds the commit lock. Cost: about 10 microseconds.
         """
         descriptor = self._writable()
         known = False
@@ -103,15 +103,15 @@ class Note:
                 self.write()
 
     def write(self, found: os.stat_result | None = None) -> None:
-        """Note what the data file looks like now, or was found to look like."""
+        """Note how the data file looks now, or looked when it was `found`."""
         with contextlib.suppress(OSError):
             descriptor = self._writable()
             if descriptor is not None:
-                likeness = _likeness(found or os.fstat(self._data), self._boot)
-                os.pwrite(descriptor, likeness, 0)
+                when = b"-" if self.lasting else _boot()
+                os.pwrite(descriptor, _likeness(found or os.fstat(self._data), when), 0)
 
     def close(self) -> None:
-        """Give the note back. Twice is once."""
+        """Close the note. Twice is once."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -134,7 +134,6 @@ class Note:
                     return self._descriptor
             self.close()
         with contextlib.suppress(OSError), StoreDirectory(self._path) as directory:
-            noted = b""
             with contextlib.suppress(OSError, DamageError):
                 descriptor = directory.open(KNOWN, os.O_RDWR)
                 try:
@@ -144,7 +143,7 @@ class Note:
                 finally:
                     if self._descriptor is None:
                         os.close(descriptor)
-            noted = self._read()  # that of root counts, and may not be written to
+            noted = self._read()  # a note of root counts, and may not be written to
             with contextlib.suppress(FileNotFoundError):
                 directory.unlink(KNOWN)
             descriptor = directory.open(KNOWN, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE)
@@ -156,22 +155,22 @@ class Note:
 
 def is_known(path: Path) -> bool:
     """Return whether the data file of the store at a path is as it was noted."""
-    with _noted(path) as note:
+    with _note_of(path) as note:
         return note.is_known()
 
 
 def make_known(path: Path) -> None:
-    """Note what the data file of the store at a path looks like."""
-    with _noted(path) as note:
+    """Note how the data file of the store at a path looks."""
+    with _note_of(path) as note:
         note.write()
 
 
 @contextlib.contextmanager
-def _noted(path: Path) -> Iterator[Note]:
+def _note_of(path: Path) -> Iterator[KnownNote]:
     with StoreDirectory(path) as directory:
         data = directory.open(DATA)
     try:
-        with contextlib.closing(Note(path, data)) as note:
+        with contextlib.closing(KnownNote(path, data)) as note:
             yield note
     finally:
         os.close(data)
@@ -191,7 +190,7 @@ def _counts(descriptor: int) -> bool:
 def _vouches(noted: bytes, found: os.stat_result, metas: list[bytes]) -> bool:
     """Return whether a note is one of this file, and the file is as long as it says itself."""
     if found.st_size < (last_page_of(newest_of(metas)) + 1) * page_bytes_in(metas[0]):
-        return False  # the engine would end the process, whoever wrote the note
+        return False  # LMDB would end the process, whoever wrote the note
     if noted in (_likeness(found), _likeness(found, _boot())):
         return True
     parts = noted.split()
@@ -200,14 +199,14 @@ def _vouches(noted: bytes, found: os.stat_result, metas: list[bytes]) -> bool:
     return any(noted == _mark(found, meta, int(parts[3])) for meta in metas)
 
 
-def _likeness(found: os.stat_result, boot: bytes = b"-") -> bytes:
-    """Return what changes whenever a file is written to, or is another file."""
+def _likeness(found: os.stat_result, when: bytes = b"-") -> bytes:
+    """Return the note of a file: it changes whenever the file is written to, or is another."""
     numbers = (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
-    return b"%-40s %20d %20d %20d %20d\n" % (boot, *numbers)  # of 125 bytes, whatever they are
+    return b"%-40s %20d %20d %20d %20d\n" % (when, *numbers)  # of 125 bytes for any numbers
 
 
 def _mark(found: os.stat_result, meta: bytes, size: int | None = None) -> bytes:
-    """Return what stays as it is while a commit is under way, and grows at most."""
+    """Return the note of a commit under way: of what stays as it is meanwhile, or grows."""
     digest = b"?" + xxh3_64_hexdigest(meta).encode()
     numbers = (found.st_dev, found.st_ino, found.st_size if size is None else size)
     return b"%-40s %20d %20d %20d %20s\n" % (_boot(), *numbers, digest)
@@ -215,7 +214,7 @@ def _mark(found: os.stat_result, meta: bytes, size: int | None = None) -> bytes:
 
 @functools.cache
 def _boot() -> bytes:
-    """Return what is another with each start of the machine; where unknown, of the process."""
+    """Return an id of this start of the machine; where that is unknown, of the process."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
     return os.urandom(16).hex().encode()

@@ -1,0 +1,300 @@
+"""Snapshot and Transaction: the values of a store as of one commit, and those of the next one.
+
+Both know the databases of tables.py and bytes, and no schema. All values but records are sealed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import getitem
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diskreplay.aliases import Ints
+from diskreplay.errors import DamageError, StorageError
+from diskreplay.records import ALONE, Grouping, seal, unseal
+from diskreplay.store.environment import Environment
+from diskreplay.store.tables import ITEMS, TABLES, integer_key, integer_keys, number_of
+
+RecordBuffers: TypeAlias = Sequence[Any] | NDArray[np.uint8]
+NewRecords: TypeAlias = Sequence[bytes] | NDArray[np.uint8]
+
+_JOINED_BYTES = 1024  # values of at most this size are copied whole, and cut all at once
+
+
+class Snapshot:
+    """One consistent view of what is committed, valid inside its `with` block only."""
+
+    def __init__(self, path: Path, env: Environment, txn: Any) -> None:
+        self._path = path
+        self._databases = env.databases
+        self._env = env
+        self._read_ahead = env.read_ahead
+        self._txn = txn
+
+    def end(self) -> None:
+        """Give the transaction back.
+
+        It holds its slot among the readers until the object is gone, and a traceback could keep it:
+        so nothing refers to it afterwards.
+        """
+        txn, self._txn = self._txn, None
+        self._env.end(txn)
+
+    # Facts, by name
+
+    def raw(self, name: str) -> bytes | None:
+        """Return the sealed bytes of the fact `name`, None when it was never committed.
+
+        A reader that compares them with the bytes that it saw last need not parse equal ones.
+        """
+        raw = self._txn.get(name.encode(), db=self._databases["meta"])
+        return None if raw is None else bytes(raw)
+
+    def meta(self, name: str) -> Any:
+        """Return the fact `name`, or None when it was never committed."""
+        raw = self.raw(name)
+        return None if raw is None else self._unseal(raw, name, f"the {name}")
+
+    def has(self, name: str) -> bool:
+        """Return whether the fact `name` was ever committed."""
+        return self.raw(name) is not None
+
+    def facts(self) -> dict[str, Any]:
+        """Return all facts, also those that this version does not know."""
+        raw = {str(bytes(k), "utf-8", "replace"): value for k, value in self._cursor("meta")}
+        return {name: self._unseal(raw[name], name, f"the {ascii(name)[1:-1]:.40}") for name in raw}
+
+    # Records, by slot
+
+    def records(self, slots: Ints, grouping: Grouping = ALONE) -> RecordBuffers:
+        """Return the record of each slot as a buffer: into the store, or as the row of an array.
+
+        A record that is missing is empty; in a value with others it is zero bytes.
+        """
+        database = self._databases["transitions"]
+        if grouping.per_value == 1:
+            return self._read_ahead.values(self._txn, database, slots)
+        groups, within = grouping.places(slots)
+        values = self._read_ahead.values(self._txn, database, groups)
+        size = grouping.value_bytes
+        if size <= _JOINED_BYTES and set(map(len, values)) == {size}:
+            joined = np.frombuffer(b"".join(values), f"V{grouping.record_bytes}")
+            found = joined.take(np.arange(slots.size) * grouping.per_value + within)
+            return found.view(np.uint8).reshape(slots.size, grouping.record_bytes)
+        parts = grouping.parts
+        return [*map(getitem, values, map(parts.__getitem__, within.tolist()))]
+
+    def some_values(self, n: int = 64) -> list[tuple[int, bytes]]:
+        """Return up to n values of records by their keys, the first and the last among them."""
+        found: dict[int, bytes] = {}
+        with self._cursor("transitions") as cursor:
+            if cursor.last():
+                last = number_of(cursor.key())
+                cursor.first()
+                first = number_of(cursor.key())
+                for i in range(n):
+                    cursor.set_range(integer_key(first + (last - first) * i // max(1, n - 1)))
+                    found[number_of(cursor.key())] = bytes(cursor.value())
+        return list(found.items())
+
+    # Slot tables, by number of the block
+
+    def seals(self, database: str = "priorities") -> dict[int, bytes]:
+        """Return the checksum of each block of a slot table, which tells the changed ones."""
+        found: dict[int, bytes] = {}
+        cursor = iter(self._cursor(database))
+        numbers = np.arange(self.entries(database))
+        for begin, end in self._read_ahead.parts(self._txn, self._databases[database], numbers):
+            part = itertools.islice(cursor, end - begin)
+            found.update((number_of(key), bytes(raw[2:10])) for key, raw in part)
+        return found
+
+    def blocks(self, numbers: Iterable[int], database: str = "priorities") -> dict[int, bytes]:
+        """Return the contents of some blocks of a slot table."""
+        return dict(self.blocks_one_by_one(numbers, database))
+
+    def blocks_one_by_one(
+        self, numbers: Iterable[int], database: str = "priorities"
+    ) -> Mapping[int, bytes]:
+        """Return the contents of some blocks, each of which is read when it is looked up."""
+        return _Blocks(self, numbers, database)
+
+    def block(self, number: int, database: str = "priorities") -> bytes:
+        """Return the content of one block; raise DamageError when it is damaged or missing."""
+        content = self._sealed(database, number)
+        if not isinstance(content, bytes):
+            raise DamageError(f"{ITEMS[database]} {number} of {self._path} holds no bytes")
+        return content
+
+    # Runs, by number
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the descriptions of all runs, oldest first."""
+        numbers = [number_of(key) for key, _ in self._cursor("runs")]
+        return [self._sealed("runs", number) for number in numbers]
+
+    def run(self, number: int) -> dict[str, Any] | None:
+        """Return the description of one run, None when there is none."""
+        if self._txn.get(integer_key(number), db=self._databases["runs"]) is None:
+            return None
+        found: dict[str, Any] = self._sealed("runs", number)
+        return found
+
+    # Databases
+
+    def entries(self, database: str) -> int:
+        """Return how many keys a database has."""
+        entries: int = self._txn.stat(self._databases[database])["entries"]
+        return entries
+
+    def disk_bytes(self, database: str) -> int:
+        """Return the size of the pages that a database is on, in bytes."""
+        stat = self._txn.stat(self._databases[database])
+        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return int(pages * stat["psize"])
+
+    def others(self) -> dict[bytes, Any]:
+        """Return handles of the databases that a newer version has made, by name."""
+        known = {table.name.encode() for table in TABLES}
+        names = [bytes(name) for name, _ in self._txn.cursor() if bytes(name) not in known]
+        return {name: self._env.open_db(name, self._txn, create=False) for name in names}
+
+    def _cursor(self, database: str) -> Any:
+        return self._txn.cursor(self._databases[database])
+
+    def _sealed(self, database: str, number: int) -> Any:
+        raw = self._txn.get(integer_key(number), b"", self._databases[database])
+        return self._unseal(raw, number, f"{ITEMS[database]} {number}")
+
+    def _unseal(self, raw: Any, key: str | int, name: str) -> Any:
+        try:
+            return unseal(raw, key, f"{name} of {self._path}")
+        except DamageError as error:
+            raise DamageError(
+                f"{error}: restore the store from a copy, or copy what can be read of it with "
+                "diskreplay.repair()"
+            ) from None
+
+
+class _Blocks(Mapping[int, bytes]):
+    """Blocks of a slot table by number, each of which is read when it is looked up."""
+
+    def __init__(self, snapshot: Snapshot, numbers: Iterable[int], database: str) -> None:
+        self._snapshot = snapshot
+        self._numbers = list(numbers)
+        self._database = database
+
+    def __getitem__(self, number: int) -> bytes:
+        return self._snapshot.block(number, self._database)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+class Transaction(Snapshot):
+    """A snapshot that nobody else can change before it ends, and the values put into it."""
+
+    def put_records(
+        self, capacity: int, first: int, records: NewRecords, grouping: Grouping = ALONE
+    ) -> None:
+        """Put the records of the write ids from `first` on into their slots."""
+        slot = first % capacity
+        with self._cursor("transitions") as cursor:
+            if grouping.per_value == 1:
+                rows = _rows_of(records) if isinstance(records, np.ndarray) else records
+                _put_in_order(cursor, slot, rows, capacity)
+                return
+            if not isinstance(records, np.ndarray):
+                joined = np.frombuffer(b"".join(records), np.uint8)
+                records = joined.reshape(-1, grouping.record_bytes)
+            while len(records):
+                part, records = records[: capacity - slot], records[capacity - slot :]
+                values = _values_of(cursor, slot, part, capacity, grouping)
+                key = slot // grouping.per_value
+                _put_in_order(cursor, key, values, grouping.groups(capacity))
+                slot = 0
+
+    def put_blocks(self, blocks: Mapping[int, bytes], database: str = "priorities") -> None:
+        """Put blocks of a slot table, by number."""
+        for number, content in blocks.items():
+            self._put(database, integer_key(number), seal(number, content))
+
+    def put_meta(self, facts: Mapping[str, Any]) -> None:
+        """Put facts, by name."""
+        for name, fact in facts.items():
+            self._put("meta", name.encode(), seal(name, fact))
+
+    def put_run(self, number: int, description: Mapping[str, Any]) -> None:
+        """Put the description of a run."""
+        self._put("runs", integer_key(number), seal(number, description))
+
+    def put_others(self, source: Snapshot) -> None:
+        """Put the databases of another store that this version does not know."""
+        for name, database in source.others().items():
+            mine = self._env.open_db(name, self._txn, **database.flags(source._txn))
+            with self._txn.cursor(mine) as cursor:
+                cursor.putmulti(source._txn.cursor(database))
+
+    def _put(self, database: str, key: bytes, value: bytes) -> None:
+        self._txn.put(key, value, db=self._databases[database])
+
+
+def _values_of(
+    cursor: Any, slot: int, part: NDArray[np.uint8], capacity: int, grouping: Grouping
+) -> list[bytes]:
+    """Return the values of the records of contiguous slots, with the records beside them.
+
+    A value has its full length from the first record on: one that grew would split its page.
+    """
+
+    def value_around(slot: int, part: NDArray[np.uint8]) -> bytes:
+        group, within = divmod(slot, grouping.per_value)
+        found = bytes(cursor.value()) if cursor.set_key(integer_key(group)) else b""
+        value = np.zeros((grouping.slots_in(group, capacity), grouping.record_bytes), np.uint8)
+        value.reshape(-1)[: len(found)] = np.frombuffer(found, np.uint8)[: value.size]
+        value[within : within + len(part)] = part
+        return value.tobytes()
+
+    before = min(-slot % grouping.per_value, len(part))
+    whole = len(part) - (len(part) - before) % grouping.per_value
+    values = [value_around(slot, part[:before])] if before else []
+    values += _rows_of(part[before:whole].reshape(-1, grouping.value_bytes))
+    if whole < len(part):
+        values.append(value_around(slot + whole, part[whole:]))
+    return values
+
+
+def _rows_of(array: NDArray[np.uint8]) -> list[bytes]:
+    rows: list[bytes] = array.view(f"V{array.shape[1]}")[:, 0].tolist()
+    return rows
+
+
+def _put_in_order(cursor: Any, first: int, values: Sequence[bytes], n_keys: int) -> None:
+    """Put values under the keys from `first` on, around the end of the ring of keys.
+
+    Keys beyond the last one in use are appended: that fills the pages, where inserting would
+    leave them half empty.
+    """
+    last = number_of(cursor.key()) if cursor.last() else -1
+    at, key = 0, first
+    while at < len(values):
+        append = key > last
+        room = (n_keys if append else last + 1) - key
+        part = values[at : at + room]
+        keys = integer_keys(np.arange(key, key + len(part)))
+        # Out of order, `append` drops values and says so in these counts alone.
+        consumed, added = cursor.putmulti(zip(keys, part, strict=True), append=append)
+        if (consumed, added) != (len(part), len(part)):
+            raise StorageError(f"the engine took {added} of {len(part)} records at slot {key}")
+        at += len(part)
+        if append:
+            last = key + len(part) - 1
+        key = (key + len(part)) % n_keys

@@ -72,9 +72,9 @@ company_group.PATIENCE = 5
 for number in range(30):  # on a machine that is busy not every round gets as far as the fault
     place = Path(os.environ["TMPDIR"]) / str(number)
     found = company.play(Fault("{}", "{}"), place, np.random.default_rng(number), span=0.2)
-    if found.faults:
+    if found.failures:
         break
-print(*found.faults, sep="\\n")
+print(*found.failures, sep="\\n")
 sys.exit(any(found.counts[column] for column in company.BAD))
 """
 

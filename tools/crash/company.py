@@ -41,7 +41,7 @@ ROUND = 5.0  # seconds that a round takes at most, when all is well
 
 
 def play(fault: Fault, place: Path, rng: np.random.Generator, span: float = SPAN) -> Company:
-    """Play one round; return the company, with what it counted and the faults that it found."""
+    """Play one round; return the company, with what it counted and the failures that it found."""
     place.mkdir()
     task = Task(
         str(place / "store"),
@@ -103,7 +103,7 @@ def run(seconds: float, seed: int) -> tuple[report.Counts, Counter[str]]:
             company = play(fault, place, rng)
             counts.add(fault.name, company.counts)
             errors += company.errors
-            found = [f"{n} x {what}" for what, n in Counter(company.faults).items()]
+            found = [f"{n} x {what}" for what, n in Counter(company.failures).items()]
             report.keep_or_remove(place, [f"round {number}, {fault}:", *found] if found else [])
             number += 1
     counts.rows = {name: counts.rows[name] for name in ("nothing", *NAMES) if name in counts.rows}

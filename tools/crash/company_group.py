@@ -6,7 +6,7 @@ import copy
 import re
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Company(Group):
         super().__init__(task, start_ledger(Path(task.path)))
         self.files, self.disturbed, self.rng = files, fault, rng
         self.errors: Counter[str] = Counter()
-        self.opened: dict[int, Opened] = {}
+        self.opened: defaultdict[int, Opened] = defaultdict(Opened)
         self.resumes: dict[int, float] = {}  # when, after it was stopped
         self.ledgers: dict[int, Ledger] = {}  # by the inode of the data file
         writers = 1 if task.access == "exclusive" else 3
@@ -60,7 +60,7 @@ class Company(Group):
     def work(self, seconds: float) -> None:
         """Wait for so long while they work; replace a process that is killed, or has ended."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not self.faults:
+        while time.monotonic() < end and not self.failures:
             missing = Counter(self.wanted) - Counter(self.roles[n] for n in self.children)
             for role in missing.elements():
                 self.start(role)
@@ -88,22 +88,11 @@ class Company(Group):
         while self.children and time.monotonic() < end:
             self._listen(time.monotonic() + 0.05)
         for number in list(self.children):
-            self.fault("hung", f"process {number} did not end within {PATIENCE} s")
+            self.fail("hung", f"process {number} did not end within {PATIENCE} s")
             self.send(number, SHOW)
             self._listen(time.monotonic() + 0.2)
             if number in self.children:
                 self.kill(number)
-
-    def start(self, role: Role, task: Task | None = None) -> int:
-        """Start a process."""
-        number = super().start(role, task)
-        self.opened[number] = Opened()
-        return number
-
-    def kill(self, number: int) -> None:
-        """Kill a process."""
-        self.counts["killed"] += 1
-        super().kill(number)
 
     def end(self, number: int, *, is_killed: bool = True) -> int:
         """Wait for the end of a process; no signal but those that it is sent may cause it."""
@@ -112,7 +101,7 @@ class Company(Group):
         sent = (-signal.SIGTERM, -signal.SIGKILL) if is_killed else (-signal.SIGTERM,)
         if status < 0 and status not in sent:
             role = self.roles[number].__name__
-            self.fault("by signal", f"process {number} ({role}) ended by {-status}")
+            self.fail("by signal", f"process {number} ({role}) ended by {-status}")
         return status
 
     def _listen(self, end: float) -> None:
@@ -153,7 +142,7 @@ class Company(Group):
         for file, inode in ((DATA, opened.data), (LOCK, opened.lock)):
             if self.files.was_missing(file, inode, opened.began, ended):
                 what = f"process {number} {done} a {file} that was not at its path"
-                self.fault("unnoticed", what)
+                self.fail("unnoticed", what)
                 return
 
     def _note_refusal(self, kind: str, text: str) -> None:
@@ -161,11 +150,11 @@ class Company(Group):
         place = str(self.files.place)
         self.errors[_without_numbers(f"{kind}: {text.replace(place, '')}")] += 1
         if self.task.path not in text:
-            self.fault("other error", f"an error does not name the store: {kind}: {text}")
+            self.fail("other error", f"an error does not name the store: {kind}: {text}")
         if kind not in EXPECTED_ERRORS:
-            self.fault("wrong", f"{kind}: {text}")
+            self.fail("wrong", f"{kind}: {text}")
         if self.disturbed.is_harmless and kind != "LockedError":
-            self.fault("other error", f"there was nothing to refuse: {kind}: {text}")
+            self.fail("other error", f"there was nothing to refuse: {kind}: {text}")
 
     def ledger_of(self, number: int) -> Ledger:
         """Return the ledger of the data file that a process has open."""
@@ -189,9 +178,9 @@ class Company(Group):
         before = self.counts["lost"], self.counts["undone"]
         try:
             for fault in ask(lambda: diskreplay.verify(path)):
-                self.fault("wrong", f"{path}: {fault}")
+                self.fail("wrong", f"{path}: {fault}")
         except RuntimeError as error:
-            self.fault("wrong", f"{path}: {error}")
+            self.fail("wrong", f"{path}: {error}")
             return
         if self.compare(path, ledger) and path == self.files.store:
             self.ledger = copy.deepcopy(ledger)

@@ -29,14 +29,16 @@ class Group:
         self.task, self.ledger, self.started = task, ledger, started
         self.children: dict[int, Child] = {}
         self.roles: dict[int, Role] = {}
+        self.heard: dict[int, float] = {}  # when each process told something last
         self.counts: Counter[str] = Counter()
-        self.faults: list[str] = []  # in words
+        self.failures: list[str] = []  # in words
 
     def start(self, role: Role, task: Task | None = None) -> int:
         """Start a process, and return its number."""
         self.started += 1
         number = self.started
         self.roles[number] = role
+        self.heard[number] = time.monotonic()
         self.children[number] = Child(partial(role, replace(task or self.task, writer=number)))
         return number
 
@@ -47,6 +49,7 @@ class Group:
 
     def kill(self, number: int) -> None:
         """Kill a process, and note all that it told."""
+        self.counts["killed"] += not self.children[number].ended
         self.send(number, signal.SIGKILL)
         self.end(number)
 
@@ -71,31 +74,32 @@ class Group:
 
     def _note_all(self, number: int, events: list[Event]) -> None:
         for event in events:
+            self.heard[number] = time.monotonic()
             self.note(number, event)
             self.ledger_of(number).record(number, event)
 
     def note(self, number: int, event: Event) -> None:
         """Count an event; the ledger gets it after that."""
         if event[0] == "wrong":
-            self.fault(self.wrong_column, event[2])
+            self.fail(self.wrong_column, event[2])
         elif event[0] == "failed":
-            self.fault(self.failed_column, event[2])
+            self.fail(self.failed_column, event[2])
 
     def ledger_of(self, number: int) -> Ledger:
         """Return the ledger of the data file that a process has open."""
         return self.ledger
 
-    def fault(self, column: str, what: str) -> None:
+    def fail(self, column: str, what: str) -> None:
         """Count what is not as it should be."""
         self.counts[column] += 1
-        self.faults.append(what)
+        self.failures.append(what)
 
     def compare(self, path: Path, ledger: Ledger) -> dict[str, Any]:
         """Compare a store with a ledger, and count; return its `stats` where it can be read."""
         try:
             found, wrong, stats = examine(path, self.task.access)
         except RuntimeError as error:
-            self.fault(self.unreadable_column, f"{path}: {error}")
+            self.fail(self.unreadable_column, f"{path}: {error}")
             return {}
         if found:
             verdict = ledger.judge(found)
@@ -103,9 +107,9 @@ class Group:
             for column, n in (("lost", verdict.lost), ("undone", verdict.undone)):
                 what = "transitions are lost" if column == "lost" else "priorities are undone"
                 self.counts[column] += n
-                self.faults += [f"{path}: {n} {what}"] * bool(n)
+                self.failures += [f"{path}: {n} {what}"] * bool(n)
             self.counts["transitions"] += verdict.transitions
             self.counts["priorities"] += verdict.priorities
         for what in wrong:
-            self.fault(self.wrong_column, f"{path}: {what}")
+            self.fail(self.wrong_column, f"{path}: {what}")
         return stats

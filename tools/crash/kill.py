@@ -64,8 +64,8 @@ class Target(Group):
         for _ in range(1 if self.task.access == "exclusive" else int(rng.integers(2, 4))):
             self.start(write, self._random_task(closes=moment == "closing"))
         self._listen(PATIENCE, lambda: self.moments[moment] >= nth)
-        if self.moments[moment] < nth and not self.faults:
-            self.fault("failed", f"nothing was told for {PATIENCE} s")
+        if self.moments[moment] < nth and not self.failures:
+            self.fail("failed", f"nothing was told for {PATIENCE} s")
         delay = {
             "opening": rng.uniform(0, 0.012),
             "open": min(rng.exponential(0.08), 0.4),
@@ -97,7 +97,7 @@ class Target(Group):
 
     def _listen(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
         end = time.monotonic() + seconds
-        while not enough() and not self.faults and time.monotonic() < end:
+        while not enough() and not self.failures and time.monotonic() < end:
             self.hear(end - time.monotonic())
 
     def note(self, number: int, event: Event) -> None:
@@ -130,9 +130,9 @@ def run(
             target = targets[kind]
             target.play()
             counts.add(", ".join(kind), target.counts)
-            if target.faults or target.kills == 0 or number >= rounds - len(kinds):
+            if target.failures or target.kills == 0 or number >= rounds - len(kinds):
                 when = f": it was found so after round {number}"
-                report.keep_or_remove(target.path, target.faults, when)
+                report.keep_or_remove(target.path, target.failures, when)
                 del targets[kind]
     return counts
 

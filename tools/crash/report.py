@@ -104,9 +104,9 @@ def kept_place(name: str) -> Iterator[Path]:
         place.rmdir()
 
 
-def keep_or_remove(path: Path, faults: Sequence[str], when: str = "") -> None:
-    """Remove a store; when faults were found, print them and keep it."""
-    if faults:
-        click.echo("\n".join([*faults, f"{path} is kept{when}"]), err=True)
+def keep_or_remove(path: Path, failures: Sequence[str], when: str = "") -> None:
+    """Remove a store; when failures were found, print them and keep it."""
+    if failures:
+        click.echo("\n".join([*failures, f"{path} is kept{when}"]), err=True)
     else:
         shutil.rmtree(path, ignore_errors=True)

@@ -41,7 +41,6 @@ class Sharing(Group):
         super().__init__(task, Ledger(task.capacity))
         self.rng = rng
         self.path = Path(task.path)
-        self.heard: dict[int, float] = {}
         self.second_lap_bytes = 0
         for role in [write] * writers + [read] * readers:
             self.start(role)
@@ -53,7 +52,7 @@ class Sharing(Group):
         """
         end = time.monotonic() + seconds
         between = min(2.0, max(0.25, seconds / 10))
-        while (now := time.monotonic()) < end - seconds / 4 and not self.faults:
+        while (now := time.monotonic()) < end - seconds / 4 and not self.failures:
             self._listen(now + self.rng.exponential(between))
             number = int(self.rng.choice(list(self.children)))
             self.kill(number)
@@ -68,12 +67,12 @@ class Sharing(Group):
         try:
             pids = ask(lambda: reader_slots(self.path, self.task.access))
         except RuntimeError as error:
-            self.fault("failed", str(error))
+            self.fail("failed", str(error))
             pids = []
         self.counts["slots"] = len(pids)
         dead = sum(not Path(f"/proc/{pid}").exists() for pid in pids)
         if dead:
-            self.fault("failed", f"{dead} reader slots belong to dead processes")
+            self.fail("failed", f"{dead} reader slots belong to dead processes")
         self.counts["dead slots"] = dead
         for number in self.children:
             self.send(number, signal.SIGTERM)
@@ -81,7 +80,7 @@ class Sharing(Group):
         while not all(child.ended for child in self.children.values()):
             self._listen(min(end, time.monotonic() + 0.1))
             if time.monotonic() > end:
-                self.fault("failed", f"a process did not end within {PATIENCE} s")
+                self.fail("failed", f"a process did not end within {PATIENCE} s")
                 break
         self.kill_all()
 
@@ -90,7 +89,7 @@ class Sharing(Group):
         stats = self.compare(self.path, self.ledger)
         size, grown = self.second_lap_bytes, stats.get("disk_bytes", 0)
         if size and grown > GROWTH * size:
-            self.fault("failed", f"the file grew from {size} to {grown} bytes")
+            self.fail("failed", f"the file grew from {size} to {grown} bytes")
         row = columns_of(numbers_from(0, 0, 1), WIDTH)
         payload = stats.get("size", 0) * sum(value.nbytes for value in row)
         n = self.counts
@@ -111,20 +110,8 @@ class Sharing(Group):
             "reader slots of the dead": str(n["dead slots"]),
         }
 
-    def start(self, role: Role, task: Task | None = None) -> int:
-        """Start a process, from which something is to be heard."""
-        number = super().start(role, task)
-        self.heard[number] = time.monotonic()
-        return number
-
-    def kill(self, number: int) -> None:
-        """Kill a process, if it has not ended."""
-        self.counts["killed"] += not self.children[number].ended
-        super().kill(number)
-
     def note(self, number: int, event: Event) -> None:
-        """Count an event, and when it came."""
-        self.heard[number] = time.monotonic()
+        """Count an event."""
         if event[0] == "read":
             self.counts["batches"] += event[2]
         super().note(number, event)
@@ -137,7 +124,7 @@ class Sharing(Group):
             self.hear(end - now)
             for number in self.children:
                 if time.monotonic() - self.heard[number] > PATIENCE:
-                    self.fault("failed", f"process {number} told nothing for {PATIENCE} s")
+                    self.fail("failed", f"process {number} told nothing for {PATIENCE} s")
                     return
             if not self.second_lap_bytes and self.ledger.acknowledged >= 2 * self.task.capacity:
                 self.second_lap_bytes = (self.path / "data.mdb").stat().st_size
@@ -168,8 +155,8 @@ def main(minutes: float, writers: int, readers: int, seed: int) -> None:
             sharing.run(seconds / 2)
             sharing.finish()
             figures[name] = sharing.figures()
-            report.keep_or_remove(sharing.path, sharing.faults)
-            failures += len(sharing.faults)
+            report.keep_or_remove(sharing.path, sharing.failures)
+            failures += len(sharing.failures)
     union, ring = figures.values()
     rows = [[name, value, ring[name]] for name, value in union.items()]
     click.echo(report.table(["store", *figures], rows))

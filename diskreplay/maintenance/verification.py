@@ -207,7 +207,7 @@ class _Check:
             done += grouping.per_value
             if not self._has_place(group, value, grouping, identity.capacity):
                 continue
-            for slot, _, record in grouping.split(group, value):
+            for slot, record in grouping.split(group, value):
                 expected.see(slot)
                 records[slot] = record
                 size += len(record) + 64

@@ -63,16 +63,15 @@ class Grouping(NamedTuple):
         """Return how many slots a group has."""
         return min(self.per_value, capacity - group * self.per_value)
 
-    def split(self, group: int, value: bytes) -> list[tuple[int, int, bytes]]:
-        """Return slot, offset and bytes of each record in a value of any content.
+    def split(self, group: int, value: bytes) -> list[tuple[int, bytes]]:
+        """Return slot and bytes of each record in a value of any content.
 
         A slot that was never written, zero bytes, is left out.
         """
         if self.per_value == 1:
-            return [(group, 0, value)]
-        first = group * self.per_value
-        records = [(first + n, part.start, value[part]) for n, part in enumerate(self.parts)]
-        return [record for record in records if record[2].strip(b"\0")]
+            return [(group, value)]
+        records = enumerate(map(value.__getitem__, self.parts), group * self.per_value)
+        return [(slot, record) for slot, record in records if record.strip(b"\0")]
 
     def live_groups(self, first: int, count: int, capacity: int) -> int:
         """Return how many values hold the records of the write ids [first, count)."""

@@ -10,7 +10,7 @@ import pytest
 from common import columns, row
 from replays import CAPACITY, COUNT, LIVE, Exclusive, priorities_of
 
-from diskreplay import ArgumentError, NotLiveError, PriorityError
+from diskreplay import ArgumentError, ClosedError, NotLiveError, PriorityError
 
 
 def test_priorities_have_the_shape_of_the_ids(prioritized: Exclusive, tmp_path: Path) -> None:
@@ -23,7 +23,9 @@ def test_priorities_have_the_shape_of_the_ids(prioritized: Exclusive, tmp_path: 
             with pytest.raises(NotLiveError, match=f"write id {dead} is not live"):
                 buffer.priorities(ids)
         stats = buffer.stats()
-        assert stats.keys() >= {"alpha", "beta_start", "beta_end", "beta_frames", "epsilon"}
+        assert stats.keys() >= {
+            "alpha", "beta", "beta_start", "beta_end", "beta_frames", "epsilon", "frame"
+        }  # fmt: skip
         assert (stats["priority_min"], stats["priority_max"]) == (0, 6)
         assert stats["priority_mean"] == priorities_of(LIVE).mean()
         assert stats["max_priority"] == buffer.max_priority == 6
@@ -53,6 +55,8 @@ def test_every_draw_counts_and_beta_follows(prioritized_writer: Exclusive, tmp_p
             expected = 0.4 + 0.6 * min(frame, 50) / 50
             assert (buffer.frame, buffer.beta) == (frame, pytest.approx(expected))
             assert buffer.stats()["beta"] == buffer.beta
+        buffer.clear()
+        assert buffer.frame == 60
     with prioritized_writer.open(tmp_path / "b") as again:
         assert (again.frame, again.beta, again.stats()["frame"]) == (60, 1.0, 60)
 
@@ -75,6 +79,9 @@ def test_updates_are_by_write_id_and_stale_ones_are_counted(
         assert buffer.update_priorities(batch.indices, abs(batch.rewards) + 1) == 4
         buffer.check()
         kept = buffer.priorities(range(2, 6)).tolist()
+    for call in (lambda: buffer.update_priorities([], []), lambda: buffer.beta):
+        with pytest.raises(ClosedError, match="is closed: open it again"):
+            call()
     with prioritized_writer.open(tmp_path / "b") as buffer:
         assert buffer.stats()["stale_updates"] == 4
         assert buffer.priorities(range(2, 6)).tolist() == kept

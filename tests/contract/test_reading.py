@@ -169,6 +169,10 @@ def test_stats_is_plain_and_tells_the_same_as_the_rest(replay: Exclusive, tmp_pa
         assert (stats["size"], stats["count"], stats["capacity"]) == (CAPACITY, COUNT, CAPACITY)
         assert (stats["stale_updates"], stats["damaged"]) == (0, 0)
         assert stats["path"] == str(tmp_path / "b")
+        assert stats["disk_bytes"] == (tmp_path / "b" / "data.mdb").stat().st_size
+        assert [(run["first"], run["end"], run["rows"]) for run in stats["runs"]] == [
+            (0, COUNT, COUNT)
+        ]
         assert stats["payload_bytes"] == CAPACITY * buffer.schema.payload_bytes
         assert stats["schema"] == buffer.schema.to_plain()
         assert os.getpid() in [opener["pid"] for opener in stats["openers"]]

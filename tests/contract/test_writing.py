@@ -11,7 +11,14 @@ from common import columns, numbers_of, row
 from replays import COUNT, LIVE, Exclusive
 
 import diskreplay
-from diskreplay import ArgumentError, NotLiveError, SampleError, SchemaError
+from diskreplay import (
+    ArgumentError,
+    ClosedError,
+    LockedError,
+    NotLiveError,
+    SampleError,
+    SchemaError,
+)
 
 
 def numbers_in(replay: Any) -> list[int]:
@@ -25,6 +32,11 @@ def test_push_and_extend_give_write_ids_and_the_oldest_go(
     with writer.make(tmp_path / "b", 7) as buffer:
         assert (buffer.capacity, len(buffer), buffer.first, buffer.count) == (7, 0, 0, 0)
         assert (buffer.schema, buffer.total_mass, list(buffer)) == (None, 0.0, [])
+        for call in (buffer.sample, buffer.draw):
+            with pytest.raises(SampleError, match=r"cannot draw 1 transition: .* holds 0"):
+                call(1)
+        with pytest.raises(SampleError, match="is empty"):
+            buffer.get([], fields=["reward"])
         found = [buffer.push(**row(0)), *buffer.extend(**columns(1, 5)).tolist()]
         found += [buffer.push(**row(i)) for i in range(6, 20)]
         found += buffer.extend(**columns(0, 0)).tolist()  # none are as good as any
@@ -242,3 +254,27 @@ def test_save_makes_a_store_that_goes_on_alike(writer: Exclusive, tmp_path: Path
         copy.push(**row(COUNT + 1), x=0)
         writer.settle(copy)
         assert copy.count == COUNT + 2
+
+
+def test_a_closed_replay_takes_nothing(writer: Exclusive, tmp_path: Path) -> None:
+    with writer.filled(tmp_path / "b") as buffer:
+        pass
+    for call in (
+        lambda: buffer.push(**row(0)),
+        lambda: buffer.extend(**columns(0, 2)),
+        buffer.clear,
+    ):
+        with pytest.raises(ClosedError, match="is closed: open it again"):
+            call()
+
+
+def test_of_two_openings_in_one_process_the_second_is_refused(
+    writer: Exclusive, tmp_path: Path
+) -> None:
+    with writer.make(tmp_path / "b") as buffer:
+        for access in ("exclusive", "shared", "read"):
+            with pytest.raises(LockedError, match="is open in this process already"):
+                diskreplay.open(tmp_path / "b", access=access)
+        buffer.push(**row(0))
+    with writer.open(tmp_path / "b") as again:
+        assert numbers_in(again) == [0]

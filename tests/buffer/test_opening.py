@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import pytest
-from common import SUPPORT, columns, contents, numbers_of, row, run_python
+from common import columns, contents, numbers_of, row, run_python
+from others import Other
 
 import diskreplay
-from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
-
-KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("durability", ["system", "full", "process"])
-def test_reopening_goes_on(kind: Any, durability: str, tmp_path: Path) -> None:
-    for laps in range(4):
-        with kind(50, seed=3, path=tmp_path / "a" / "b", durability=durability) as buffer:
-            assert len(buffer) == min(50, laps * 30)
-            buffer.extend(**columns(laps * 30, 30))
-            buffer.check()
-    with diskreplay.open(tmp_path / "a" / "b") as buffer:
-        assert type(buffer) is kind
-        assert [int(e.reward * 8) for e in buffer] == list(range(70, 120))
-        assert [run["first"] for run in buffer.stats()["runs"]] == [0, 30, 60, 90]
+from diskreplay import DamageError, NotAStoreError, PrioritizedReplayBuffer, ReplayBuffer
 
 
 def test_open_takes_the_settings_from_the_store(tmp_path: Path) -> None:
@@ -104,85 +86,56 @@ def test_what_is_not_a_store_is_left_alone(tmp_path: Path) -> None:
         ("directory", r"expected diskreplay.json in it \(found model.pt\)"),
     ]:
         for make in (diskreplay.open, lambda p: ReplayBuffer(10, path=p)):
-            with pytest.raises(diskreplay.NotAStoreError, match=message):
+            with pytest.raises(NotAStoreError, match=message):
                 make(tmp_path / name)
     for name in ("nothing", "nothing/here"):
-        with pytest.raises(diskreplay.NotAStoreError, match="holds no store"):
+        with pytest.raises(NotAStoreError, match="holds no store"):
             diskreplay.open(tmp_path / name)
-        with pytest.raises(diskreplay.NotAStoreError, match="holds no store"):
+        with pytest.raises(NotAStoreError, match="holds no store"):
             ReplayBuffer(10, path=tmp_path / name, access="read")
     assert contents(tmp_path) == before
     (tmp_path / "empty").mkdir()
     ReplayBuffer(10, path=tmp_path / "empty").close()
 
 
-def truncate(file: Path, size: int) -> None:
-    with file.open("r+b") as stream:
-        stream.truncate(size)
-
-
-DAMAGES: list[tuple[str, Callable[[Path], object], type[Exception], str]] = [
-    ("absent", lambda p: (p / "data.mdb").unlink(), diskreplay.DamageError, "is missing beside"),
-    ("empty", lambda p: truncate(p / "data.mdb", 0), diskreplay.DamageError, "short: it has 0 by"),
-    ("one page", lambda p: truncate(p / "data.mdb", 4096), diskreplay.DamageError, "is short"),
+DAMAGES: list[tuple[Callable[[Path], object], type[Exception], str]] = [
+    (lambda p: (p / "data.mdb").unlink(), DamageError, "is missing beside"),
+    (lambda p: os.truncate(p / "data.mdb", 0), DamageError, "short: it has 0 by"),
+    (lambda p: os.truncate(p / "data.mdb", 4096), DamageError, "is short"),
+    (lambda p: os.truncate(p / "data.mdb", 5 * 4096), DamageError, "the file ends before it"),
+    (lambda p: (p / "data.mdb").write_bytes(b"\1" * 40960), DamageError, "is short|is damaged"),
     (
-        "short",
-        lambda p: truncate(p / "data.mdb", 5 * 4096),
-        diskreplay.DamageError,
-        "the file ends before it",
-    ),
-    (
-        "not a database",
-        lambda p: (p / "data.mdb").write_bytes(b"\1" * 40960),
-        diskreplay.DamageError,
-        "is short|is damaged",
-    ),
-    (
-        "newer",
         lambda p: (p / "diskreplay.json").write_text('{"format": 4, "uuid": "x"}'),
         diskreplay.FormatVersionError,
         r"has format 4 \(this diskreplay reads 1, 2, 3\)",
     ),
     (
-        "no manifest",
         lambda p: (p / "diskreplay.json").unlink(),
-        diskreplay.NotAStoreError,
+        NotAStoreError,
         "expected diskreplay.json in it",
     ),
     (
-        "not json",
         lambda p: (p / "diskreplay.json").write_text('{"format": '),
-        diskreplay.DamageError,
+        DamageError,
         "expected a format version and a uuid",
     ),
     (
-        "other json",
         lambda p: (p / "diskreplay.json").write_text('["format", "uuid"]'),
-        diskreplay.DamageError,
+        DamageError,
         "expected a format version and a uuid",
     ),
     (
-        "swapped",
         lambda p: shutil.copy(p.parent / "other" / "data.mdb", p / "data.mdb"),
-        diskreplay.DamageError,
+        DamageError,
         "belongs to another store",
     ),
-    (
-        "no lock file",
-        lambda p: (p / "openers.lock").unlink(),
-        diskreplay.DamageError,
-        "openers.lock is missing",
-    ),
+    (lambda p: (p / "openers.lock").unlink(), DamageError, "openers.lock is missing"),
 ]
 
 
-@pytest.mark.parametrize(("what", "damage", "error", "message"), DAMAGES, ids=lambda v: str(v)[:14])
+@pytest.mark.parametrize(("damage", "error", "message"), DAMAGES)
 def test_a_damaged_directory_is_refused_and_left_as_it_is(
-    what: str,
-    damage: Callable[[Path], object],
-    error: type[Exception],
-    message: str,
-    tmp_path: Path,
+    damage: Callable[[Path], object], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     for name in ("b", "other"):
         with ReplayBuffer(100, path=tmp_path / name) as buffer:
@@ -202,93 +155,56 @@ def test_a_damaged_directory_is_refused_and_left_as_it_is(
     diskreplay.open(tmp_path / "other").close()
 
 
-def test_a_second_writer_is_refused_with_the_holders_name(tmp_path: Path) -> None:
-    code = """
-        import sys, diskreplay
-        buffer = diskreplay.ReplayBuffer(10, path=sys.argv[1])
-        print("open", flush=True)
-        sys.stdin.read()
-    """
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "b")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "open\n"
-        message = rf"is held by pid {holder.pid} on .*, since \d{{4}}-.*access='read'"
-        with pytest.raises(diskreplay.LockedError, match=message):
-            ReplayBuffer(10, path=tmp_path / "b")
-        diskreplay.open(tmp_path / "b", access="read").close()
-        holder.kill()
-    ReplayBuffer(10, path=tmp_path / "b").close()  # the lock died with its process
+def test_a_second_writer_is_refused_with_the_holders_name(tmp_path: Path, other: Other) -> None:
+    other.open(10)
+    message = rf"is held by pid {other.process.pid} on .*, since \d{{4}}-.*access='read'"
+    with pytest.raises(diskreplay.LockedError, match=message):
+        PrioritizedReplayBuffer(10, path=tmp_path / "b")
+    diskreplay.open(tmp_path / "b", access="read").close()
+    other.kill()
+    PrioritizedReplayBuffer(10, path=tmp_path / "b").close()  # the lock died with its process
 
 
-def test_a_second_opening_in_one_process_is_refused_and_harms_nothing(tmp_path: Path) -> None:
-    buffer = ReplayBuffer(10, path=tmp_path / "b")
-    for access in ("exclusive", "read"):
+def test_a_refused_opening_here_leaves_the_lock_to_its_holder(tmp_path: Path) -> None:
+    with ReplayBuffer(10, path=tmp_path / "b") as buffer:
         with pytest.raises(diskreplay.LockedError, match="is open in this process already"):
-            ReplayBuffer(10, path=tmp_path / "b", access=access)
-    code = "import sys, diskreplay; diskreplay.open(sys.argv[1])"
-    assert "LockedError" in run_python(code, tmp_path / "b", check=False).stderr
-    buffer.extend(**columns(0, 10))
-    buffer.flush()
+            ReplayBuffer(10, path=tmp_path / "b")
+        code = "import sys, diskreplay; diskreplay.open(sys.argv[1])"
+        assert "LockedError" in run_python(code, tmp_path / "b", check=False).stderr
+        buffer.extend(**columns(0, 10))
 
 
-def test_a_reader_follows_a_writer(tmp_path: Path) -> None:
-    path = tmp_path / "b"
-    reader_code = """
-        import sys, json, diskreplay
-        from common import numbers_of
-        buffer = diskreplay.open(sys.argv[1], access="read", seed=0)
-        for line in sys.stdin:
-            drawn = buffer.sample(20)
-            assert numbers_of(drawn).tolist() == drawn.indices.tolist()
-            stats = buffer.stats()
-            print(json.dumps([len(buffer), stats["count"], stats["priority_max"], buffer.frame,
-                              sorted(set(drawn.indices.tolist()))]), flush=True)
-    """
-    writer = PrioritizedReplayBuffer(2000, path=path, commit_interval=float("inf"), alpha=1.0)
-    writer.extend(**columns(0, 100))
-    writer.flush()
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(reader_code), str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=SUPPORT,
-    ) as reader:
-        assert reader.stdin is not None
-        assert reader.stdout is not None
+def test_a_reader_follows_a_writer(tmp_path: Path, other: Other) -> None:
+    def seen() -> Any:
+        drawn = reader.sample(20)
+        assert numbers_of(drawn).tolist() == drawn.indices.tolist()
+        return len(reader), reader.count, sorted(set(drawn.indices.tolist()))
 
-        def ask() -> Any:
-            print("sample", file=reader.stdin, flush=True)
-            return json.loads(reader.stdout.readline())
-
-        assert ask()[:4] == [100, 100, 1.0, 0]
-        writer.extend(**columns(100, 50))
-        assert ask()[:2] == [100, 100]  # not committed yet
-        writer.flush()
-        assert ask()[:2] == [150, 150]
-        writer.update_priorities([7], [1e6])
-        writer.sample(10)
-        writer.flush()
-        size, _, highest, frame, drawn = ask()
-        assert (size, highest, frame, drawn) == (150, 1e6, 1, [7])
-        writer.extend(**columns(150, 2500))
-        writer.flush()
-        size, count, _, _, drawn = ask()
-        assert (size, count) == (2000, 2650)
-        assert min(drawn) >= 650
-        writer.clear()
-        writer.extend(**columns(2650, 20))
-        writer.flush()
-        size, count, _, _, drawn = ask()
-        assert (size, count) == (20, 2670)
-        assert min(drawn) >= 2650
-        reader.stdin.close()
-        assert reader.wait() == 0
+    other.open(2000, alpha=1.0)
+    other.extend(0, 100)
+    other.flush()
+    with diskreplay.open(tmp_path / "b", access="read", seed=0) as reader:
+        assert isinstance(reader, PrioritizedReplayBuffer)
+        assert seen()[:2] == (100, 100)
+        assert (reader.stats()["priority_max"], reader.frame) == (1.0, 0)
+        other.extend(100, 50)
+        assert seen()[:2] == (100, 100)  # not committed yet
+        other.flush()
+        assert seen()[:2] == (150, 150)
+        other.update([7], [1e6])
+        other.sample(10)
+        other.flush()
+        assert seen() == (150, 150, [7])
+        assert (reader.stats()["priority_max"], reader.frame) == (1e6, 1)
+        other.extend(150, 2500)
+        other.flush()
+        size, count, drawn = seen()
+        assert (size, count, drawn[0] >= 650) == (2000, 2650, True)
+        other.clear()
+        other.extend(2650, 20)
+        other.flush()
+        size, count, drawn = seen()
+        assert (size, count, drawn[0] >= 2650) == (20, 2670, True)
 
 
 def test_a_reader_may_not_write(tmp_path: Path) -> None:
@@ -315,19 +231,14 @@ def test_a_reader_may_not_write(tmp_path: Path) -> None:
     assert len(diskreplay.open(tmp_path / "copy")) == 10
 
 
-def test_a_reader_of_an_empty_store_waits_for_the_first_commit(tmp_path: Path) -> None:
-    ReplayBuffer(10, path=tmp_path / "b").close()
+def test_a_reader_of_an_empty_store_waits_for_the_first_commit(
+    tmp_path: Path, other: Other
+) -> None:
+    other.open(10)
     with diskreplay.open(tmp_path / "b", access="read") as reader:
         assert (len(reader), reader.schema) == (0, None)
-        run_python(
-            """
-            import sys, diskreplay
-            from common import columns
-            with diskreplay.open(sys.argv[1]) as buffer:
-                buffer.extend(**columns(0, 4))
-            """,
-            tmp_path / "b",
-        )
+        other.extend(0, 4)
+        other.flush()
         assert len(reader) == 4
         assert numbers_of(reader.sample(4)).size == 4
 
@@ -344,38 +255,35 @@ def test_opening_does_not_read_the_records(tmp_path: Path) -> None:
     env.close()
     buffer = diskreplay.open(tmp_path / "b")
     assert len(buffer) == 3000
-    with pytest.raises(diskreplay.DamageError, match=r"has 6 bytes|is missing"):
+    with pytest.raises(DamageError, match=r"has 6 bytes|is missing"):
         buffer.sample(1)
-    with pytest.raises(diskreplay.DamageError, match=r"write id 0 in slot 0 .* and 2900 more"):
+    with pytest.raises(DamageError, match=r"write id 0 in slot 0 .* and 2900 more"):
         buffer.check()
     buffer.close()
 
 
-def test_a_reader_gives_masses_to_rows_whose_block_has_the_bytes_it_knows(tmp_path: Path) -> None:
-    code = """
-        import sys, diskreplay
-        from common import columns
-        clear, n = sys.argv[2] == "clear", int(sys.argv[3])
-        with diskreplay.open(sys.argv[1]) as buffer:
-            if clear:
-                buffer.clear()
-            priorities = [0.0] * n if not clear else None
-            buffer.extend(**columns(buffer.count, n), priorities=priorities)
-    """
-    PrioritizedReplayBuffer(10, path=tmp_path / "b").close()
-    run_python(code, tmp_path / "b", "clear", 1)
-    reader = diskreplay.open(tmp_path / "b", access="read")
-    assert len(reader) == 1
-    run_python(code, tmp_path / "b", "push", 9)
-    assert len(reader) == 10
-    reader.check()
-    run_python(code, tmp_path / "b", "clear", 4)
-    numbers = [numbers_of(reader.sample(4)) for _ in range(9)]
-    run_python(code, tmp_path / "b", "clear", 4)
-    numbers += [numbers_of(reader.sample(4)) for _ in range(9)]
-    assert {int(n) for drawn in numbers for n in drawn} == set(range(10, 18))
-    reader.check()
-    reader.close()
+def test_a_reader_gives_masses_to_rows_whose_block_has_the_bytes_it_knows(
+    tmp_path: Path, other: Other
+) -> None:
+    def cleared(first: int, n: int) -> None:
+        other.clear()
+        other.extend(first, n)
+        other.flush()
+
+    other.open(10)
+    cleared(0, 1)
+    with diskreplay.open(tmp_path / "b", access="read") as reader:
+        assert len(reader) == 1
+        other.extend(1, 9, [0.0] * 9)
+        other.flush()
+        assert len(reader) == 10
+        reader.check()
+        drawn: set[int] = set()
+        for first in (10, 14):
+            cleared(first, 4)
+            drawn |= {n for _ in range(9) for n in numbers_of(reader.sample(4)).tolist()}
+        assert drawn == set(range(10, 18))
+        reader.check()
 
 
 def test_a_whole_schema_must_be_the_stores(tmp_path: Path) -> None:

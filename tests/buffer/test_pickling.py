@@ -22,7 +22,6 @@ import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
-HERE = SUPPORT
 
 
 def read_elsewhere(pickled: bytes, expression: str) -> str:
@@ -34,7 +33,7 @@ found = pickle.load(sys.stdin.buffer)
 print({expression})
 """
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, input=pickled, capture_output=True, cwd=HERE, timeout=100)
+    done = subprocess.run(command, input=pickled, capture_output=True, cwd=SUPPORT, timeout=100)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode().strip()
 
@@ -61,10 +60,11 @@ def test_a_copy_in_memory_is_refused_with_what_to_do_instead(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_pickled_here_is_for_other_processes(kind: Any, tmp_path: Path) -> None:
-    with kind(10, path=tmp_path / "b") as buffer:
+    with kind(10, path=tmp_path / "b", schema={"state": ("f4", (3,))}) as buffer:
         buffer.extend(**columns(0, 5))
         buffer.flush()
         pickled = pickle.dumps(buffer)
+        assert len(pickled) < 500  # arguments, no transitions
         with pytest.raises(diskreplay.LockedError, match="for other processes: use the buffer"):
             pickle.loads(pickled)
         said = read_elsewhere(pickled, "type(found).__name__, len(found)")
@@ -76,7 +76,9 @@ def test_what_was_pickled_here_is_for_other_processes(kind: Any, tmp_path: Path)
         assert in_child(read_in_child).value == 5
         assert buffer.push(*(column[0] for column in columns(5, 1).values())) == 5
     with pickle.loads(pickled) as reader:
-        assert len(reader) == 6
+        assert (type(reader), len(reader)) == (kind, 6)
+        with pytest.raises(diskreplay.ReadOnlyError):
+            reader.clear()
 
 
 def test_a_temporary_buffer_can_be_read_elsewhere_while_it_is_open(tmp_path: Path) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from common import columns, numbers_of, run_python
-
-import diskreplay
-from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from common import run_python
 
 # Newer Pythons warn of fork beside threads, rightly: the committing thread is one.
 PRELUDE = """
@@ -50,19 +46,16 @@ def hold_up():  # before the library's own, which comes later
     os.mkdir(sys.argv[1] + "-held")
 
 os.register_at_fork(after_in_child=hold_up)
-import warnings, diskreplay
-from common import columns
-warnings.simplefilter("ignore", DeprecationWarning)
+"""
+    use = """
 buffer = diskreplay.PrioritizedReplayBuffer(100, path=sys.argv[1])
 buffer.extend(**columns(0, 50))
-child = os.fork()
-if child == 0:
-    os._exit(0)
+child = in_child(lambda: os._exit(0))
 buffer.check()
 assert os.path.exists(sys.argv[1] + "-held")
-os.waitpid(child, 0)
+wait(child)
 """
-    run_python(code, tmp_path / "b")
+    run_python(code + PRELUDE + use, tmp_path / "b")
 
 
 def test_a_forked_child_reads_and_its_end_leaves_the_parent_alone(tmp_path: Path) -> None:
@@ -253,23 +246,6 @@ if __name__ == "__main__":
     run(code, tmp_path / "b")
 
 
-@pytest.mark.parametrize("kind", [ReplayBuffer, PrioritizedReplayBuffer])
-def test_pickling_gives_a_reader_of_the_same_path(kind: type, tmp_path: Path) -> None:
-    buffer = kind(100, path=tmp_path / "b", schema={"state": ("f4", (3,))})
-    buffer.extend(**columns(0, 50))
-    pickled = pickle.dumps(buffer)
-    assert len(pickled) < 500  # arguments, no transitions
-    with pytest.raises(diskreplay.LockedError, match="open in this process already"):
-        pickle.loads(pickled)  # noqa: S301
-    buffer.close()
-    reader = pickle.loads(pickled)  # noqa: S301
-    assert type(reader) is kind
-    assert numbers_of(reader.sample(50)).size == 50
-    with pytest.raises(diskreplay.ReadOnlyError):
-        reader.clear()
-    reader.close()
-
-
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_torch_data_loader_reads_in_its_workers(method: str, tmp_path: Path) -> None:
@@ -334,10 +310,6 @@ if __name__ == "__main__":
     print(child.exitcode, len(diskreplay.open(path)))
 """
     )
-    done = subprocess.run(
-        [sys.executable, tmp_path / "program.py", method, end, tmp_path / "b"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    command = [sys.executable, tmp_path / "program.py", method, end, tmp_path / "b"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == (f"{3 if end == 'exits' else 0} 7\n", "")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from common import columns, numbers_of, row
-from interrupted import interrupted_at
+from interrupted import COMPUTING, interrupted_at
 from others import Other, priorities, shared
 
 import diskreplay
@@ -180,7 +182,7 @@ def test_updates_that_wait_for_a_commit_take_bounded_memory(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("access", ["shared", "read"])
 def test_an_interrupt_while_following_a_clear_leaves_nothing_of_before(
-    access: str, tmp_path: Path, other: Other
+    access: str, tmp_path: Path, other: Other, long: bool
 ) -> None:
     other.open(100, access="shared")
     other.extend(0, 64)
@@ -194,7 +196,7 @@ def test_an_interrupt_while_following_a_clear_leaves_nothing_of_before(
         other.clear()
         other.extend(64, 8)
         other.flush()
-        was_interrupted = interrupted_at(step, buffer.refresh)
+        was_interrupted = interrupted_at(step, buffer.refresh, over=COMPUTING)
         assert len(buffer) == 8
         buffer.check()
         numbers_of(buffer.sample(8))
@@ -203,7 +205,7 @@ def test_an_interrupt_while_following_a_clear_leaves_nothing_of_before(
         other.flush()
         if not was_interrupted:
             break
-        step += 1
+        step += 1 if long else 2
     assert step > 20
 
 
@@ -214,21 +216,23 @@ def committed(buffer: Any) -> int:
 
 @pytest.mark.parametrize("access", ["exclusive", "shared"])
 def test_an_interrupt_in_the_first_push_leaves_a_buffer_that_works(
-    access: str, tmp_path: Path
+    access: str, tmp_path: Path, long: bool
 ) -> None:
-    line = 1
-    while True:
+    PrioritizedReplayBuffer(9, path=tmp_path / "empty").close()
+    line, came_so_far = 1, True
+    while came_so_far:
         path = tmp_path / str(line)
-        buffer = PrioritizedReplayBuffer(9, path=path, access=access, commit_interval=0.01)
-        came_so_far = interrupted_at(line, lambda buffer=buffer: buffer.push(**row(0)))
+        shutil.copytree(tmp_path / "empty", path)
+        buffer = PrioritizedReplayBuffer(9, path=path, access=access, commit_interval=0.002)
+        push = partial(buffer.push, **row(0))
+        came_so_far = interrupted_at(line, push, over=COMPUTING)
         buffer.push(**row(1))
         deadline = time.monotonic() + 30
         while not committed(buffer):  # by its thread, still
             assert time.monotonic() < deadline, line
+            time.sleep(0)
         buffer.close()
         with diskreplay.open(path) as found:
             assert [int(e.reward * 8) for e in found] in ([0, 1], [1])
-        if not came_so_far:
-            break
-        line += 7
+        line += 1 if long else 3
     assert line > 60

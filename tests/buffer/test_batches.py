@@ -12,40 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, numbers_of, run_python
+from drawn import KINDS, SIZE, N, as_bytes, expected, fill, filled
+from inside import store_of
 from interrupted import interrupted_at
 from refused import writes_refused
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.buffer.guard import open_guards
-
-KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
-N, SIZE = 300, 16
-
-
-def filled(kind: type, path: Path | None = None, **arguments: Any) -> Any:
-    if kind is PrioritizedReplayBuffer:
-        arguments = {"beta_frames": 50, **arguments}
-    buffer = kind(N, seed=3, path=path, **{"commit_interval": 1e9, **arguments})
-    more = {"priorities": np.arange(N) % 7 + 0.5} if kind is PrioritizedReplayBuffer else {}
-    buffer.extend(**columns(0, N), **more)
-    return buffer
-
-
-def as_bytes(batch: Any) -> bytes:
-    return b"".join(column.tobytes() for column in batch)
-
-
-def expected(kind: type, n: int) -> list[bytes]:
-    """The first n batches of a filled buffer."""
-    with filled(kind) as buffer:
-        return [as_bytes(buffer.sample(SIZE)) for _ in range(n)]
-
-
-def fill(batches: Any) -> None:
-    """Wait until the thread has drawn all that it may."""
-    lane = batches._lane
-    lane._for_user.wait_until(lambda: not lane.has_room)
 
 
 @pytest.fixture(autouse=True)
@@ -59,37 +33,16 @@ def no_thread_stays() -> Iterator[None]:
         assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("prefetch", [0, 1, 3, 8])
-def test_batches_are_those_of_sample(kind: type, prefetch: int) -> None:
-    buffer = filled(kind)
+@pytest.mark.parametrize("prefetch", [0, 1, 8])
+def test_batches_and_their_weights_are_those_of_sample(prefetch: int) -> None:
     found = []
+    buffer = filled(PrioritizedReplayBuffer)
     with buffer.batches(SIZE, prefetch=prefetch) as batches:
-        assert iter(batches) is batches
-        for batch in batches:
+        for _, batch in zip(range(30), batches, strict=False):
             found.append(as_bytes(batch))
-            if kind is PrioritizedReplayBuffer:
-                assert buffer.frame == len(found) == buffer.stats()["frame"]
-                assert buffer.beta == pytest.approx(0.4 + 0.6 * len(found) / 50)
-            if len(found) == 30:
-                break
-    assert found == expected(kind, 30)
-
-
-@pytest.mark.parametrize("access", ["read", "shared"])
-def test_readers_and_shared_writers_draw_ahead(access: str, tmp_path: Path) -> None:
-    def drawn(prefetch: int) -> list[bytes]:
-        path = tmp_path / f"{prefetch}"
-        filled(PrioritizedReplayBuffer, path).close()
-        with diskreplay.open(path, access=access, seed=9) as buffer:
-            with buffer.batches(SIZE, prefetch) as batches:
-                # No weights: beta follows the frame, which counts the draws of all.
-                found = [as_bytes(next(batches)[:5]) for _ in range(10)]
-                if prefetch:
-                    fill(batches)
-            return [*found, as_bytes(buffer.sample(SIZE)[:5])]
-
-    assert drawn(5) == drawn(1) == drawn(0)
+            assert buffer.frame == len(found) == buffer.stats()["frame"]
+            assert buffer.beta == pytest.approx(0.4 + 0.6 * len(found) / 50)
+    assert found == expected(PrioritizedReplayBuffer, 30)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -107,8 +60,6 @@ def test_closed_batches_count_for_nothing(kind: type) -> None:
         fill(again)
     del again
     assert as_bytes(buffer.sample(SIZE)) == wanted[3]
-    with pytest.raises(diskreplay.ClosedError, match=r"call batches\(\) again"):
-        next(batches)
 
 
 def test_dropped_batches_count_for_nothing_and_the_thread_ends() -> None:
@@ -141,7 +92,7 @@ def test_a_killed_run_goes_on_with_the_batch_that_was_not_given(
 ) -> None:
     code = """
         import os, signal, sys
-        import test_batches as t
+        import drawn as t
         buffer = t.filled(getattr(t, sys.argv[1]), sys.argv[2], commit_interval=float(sys.argv[3]))
         batches = buffer.batches(t.SIZE, prefetch=4)
         for _ in range(5):
@@ -253,7 +204,7 @@ def test_all_who_draw_are_given_the_draws_in_their_order(tmp_path: Path) -> None
     fill(second)  # has 3, 4 and 5
     found += [next(first), next(first), next(second)]
     buffer.flush()
-    with buffer._guard.replica.store.snapshot() as snapshot:
+    with store_of(buffer).snapshot() as snapshot:
         state = snapshot.meta("state")
         assert (state["draws"], state["sampler"]["frame"]) == (6, 6)
     second.close()
@@ -288,15 +239,7 @@ def test_a_closed_buffer_has_no_batches() -> None:
     for closed in (batches, direct):
         with pytest.raises(diskreplay.ClosedError, match="open it again"):
             next(closed)
-    with pytest.raises(diskreplay.ClosedError):
-        buffer.batches(SIZE)
     batches.close()
-
-
-@pytest.mark.parametrize(("size", "prefetch"), [(0, 0), (4, -1), (4, 1.5), ("4", 0)])
-def test_arguments_are_checked_at_once(size: Any, prefetch: Any) -> None:
-    with pytest.raises(diskreplay.ArgumentError), filled(ReplayBuffer) as buffer:
-        buffer.batches(size, prefetch)
 
 
 def test_a_user_who_waits_is_told_that_the_buffer_was_closed() -> None:
@@ -341,8 +284,8 @@ def test_an_interrupt_at_any_line_leaves_what_is_drawn_and_counted_agreeing(what
 
 def test_a_forked_child_is_told_and_makes_its_own(tmp_path: Path) -> None:
     code = """
-        import os, sys, warnings
-        import test_batches as t
+        import os, sys, warnings, diskreplay
+        import drawn as t
         warnings.simplefilter("ignore", DeprecationWarning)
         buffer = t.filled(t.ReplayBuffer, sys.argv[1], commit_interval=0.001)
         buffer.flush()  # a child sees what is committed
@@ -354,7 +297,7 @@ def test_a_forked_child_is_told_and_makes_its_own(tmp_path: Path) -> None:
             if child == 0:
                 try:
                     next(batches)
-                except t.diskreplay.ClosedError as error:
+                except diskreplay.ClosedError as error:
                     assert "in the process that this one was forked from" in str(error)
                     batches.close()
                     with buffer.batches(t.SIZE, prefetch=2) as own:
@@ -372,7 +315,7 @@ def test_a_forked_child_is_told_and_makes_its_own(tmp_path: Path) -> None:
 def test_a_program_may_end_in_the_middle(tmp_path: Path) -> None:
     code = """
         import sys
-        import test_batches as t
+        import drawn as t
         buffer = t.filled(t.PrioritizedReplayBuffer, sys.argv[1])
         batches = buffer.batches(t.SIZE, prefetch=3)
         for _ in range(7):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_batches import KINDS, SIZE, as_bytes, expected, fill, filled
+from drawn import KINDS, SIZE, as_bytes, expected, fill, filled
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer

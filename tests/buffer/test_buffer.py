@@ -101,6 +101,8 @@ def test_a_uniform_buffer_takes_no_priorities() -> None:
             with pytest.raises(diskreplay.PriorityError, match="use a PrioritizedReplayBuffer"):
                 call()
         assert (len(buffer), buffer.schema) == (0, None)
+        with pytest.raises(TypeError, match="beta"):
+            buffer.sample(4, beta=0.5)  # type: ignore[call-arg]
 
 
 def test_a_temporary_buffer_leaves_nothing_behind() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, row, run_python
+from inside import replica_of
 from sized import rows_of, schema_of
 from stores import laid_out
 
@@ -67,11 +68,11 @@ def test_memory_is_what_stats_says(
 
 def test_the_memory_of_each_part_is_that_of_its_arrays(tmp_path: Path) -> None:
     with ReplayBuffer(500, schema=SMALL | {"flag": "bool", "more": ("c8", (3, 2))}) as buffer:
-        window = buffer._guard.replica.rows.window
+        window = replica_of(buffer).rows.window
         assert window.nbytes == window._memory.nbytes
         assert 0 <= window.nbytes - 500 * (8 + buffer.schema.payload_bytes) < 500 * 16
     with ReplayBuffer(500, path=tmp_path / "b", schema=SMALL, access="shared") as shared:
-        outbox = shared._guard.replica._pending  # type: ignore[union-attr]
+        outbox = replica_of(shared)._pending
         assert outbox.nbytes == outbox._window._memory.nbytes + outbox._given.nbytes
     with PrioritizedReplayBuffer(500) as prioritized:
         table = prioritized._table

@@ -178,6 +178,9 @@ def test_a_reader_follows_a_writer(tmp_path: Path, other: Other) -> None:
     def seen() -> Any:
         drawn = reader.sample(20)
         assert numbers_of(drawn).tolist() == drawn.indices.tolist()
+        assert reader.first == reader.count - len(reader)
+        masses = reader.priorities(range(reader.first, reader.count)).astype(float) + 1e-6
+        assert reader.total_mass == pytest.approx(masses.sum())
         return len(reader), reader.count, sorted(set(drawn.indices.tolist()))
 
     other.open(2000, alpha=1.0)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.testing  # now, or a fork may come in the middle of its import
 import diskreplay
 from common import columns, numbers_of, row
+from inside import store_of
 warnings.simplefilter("ignore", DeprecationWarning)
 
 def in_child(work):
@@ -68,6 +69,8 @@ buffer.extend(**columns(50, 10))
 def work():
     assert len(buffer) == 50  # what is committed
     assert numbers_of(buffer.sample(20)).max() < 50
+    assert numbers_of(buffer.get(buffer.draw(9).indices)).max() < 50
+    assert (buffer.first, buffer.priorities([3]).tolist()) == (0, [1.0])
     for call in (lambda: buffer.push(**row(50)), lambda: buffer.update_priorities([1], [1.0]),
                  buffer.clear):
         try:
@@ -153,8 +156,8 @@ for thread in threads:
     thread.join()
 assert not failed, failed
 buffer.check()
-readers = buffer._guard.replica.store._env.readers().count("\\n")
-assert readers <= 2, buffer._guard.replica.store._env.readers()
+readers = store_of(buffer)._env.readers().count("\\n")
+assert readers <= 2, store_of(buffer)._env.readers()
 """
     run(code, tmp_path / "b")
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from common import columns, numbers_of, row
+from inside import flush_interrupted
 from others import Other, priorities, shared
 from refused import writes_refused
+from stores import stream_of
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -190,25 +191,11 @@ def test_draws_of_all_processes_advance_beta(tmp_path: Path, other: Other) -> No
 def test_a_commit_whose_end_was_interrupted_is_not_done_twice(tmp_path: Path) -> None:
     buffer = shared(tmp_path / "b")
     buffer.extend(**columns(0, 5))
-    transaction = buffer._guard.replica.store.transaction
-
-    @contextlib.contextmanager
-    def interrupted() -> Iterator[Any]:
-        with transaction() as txn:
-            yield txn
-        raise KeyboardInterrupt
-
-    def flush() -> None:
-        buffer._guard.replica.store.transaction = interrupted  # type: ignore[method-assign]
-        with pytest.raises(KeyboardInterrupt):
-            buffer.flush()
-        buffer._guard.replica.store.transaction = transaction  # type: ignore[method-assign]
-
-    flush()
+    flush_interrupted(buffer)
     buffer.push(**row(5))
     buffer.sample(2)
     assert buffer.frame == 1
-    flush()
+    flush_interrupted(buffer)
     buffer.extend(**columns(6, 4))
     assert buffer.frame == 1
     buffer.flush()
@@ -322,16 +309,13 @@ def test_what_shared_does_not_do(tmp_path: Path) -> None:
 def test_an_exclusive_run_goes_on_after_shared_ones(tmp_path: Path, other: Other) -> None:
     with PrioritizedReplayBuffer(100, path=tmp_path / "b", seed=5) as alone:
         alone.extend(**columns(0, 20))
-        state = alone._guard.replica.stream.seed, alone._guard.replica.draws
+        state = stream_of(alone)
     other.open(100, access="shared")
     other.extend(20, 5)
     other.sample(3)
     other.close()
     with diskreplay.open(tmp_path / "b") as alone:
-        assert (
-            alone._guard.replica.stream.seed,
-            alone._guard.replica.draws,
-        ) == state  # shared has its own
+        assert stream_of(alone) == state  # shared has its own
         assert alone.push(**row(25)) == 25
         assert [int(e.reward * 8) for e in alone] == list(range(26))
 

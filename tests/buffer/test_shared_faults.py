@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,29 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, numbers_of, row
+from inside import commits_refused, flush_interrupted, replica_of, store_of, transactions_that
 from interrupted import COMPUTING, interrupted_at
 from others import Other, priorities, shared
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
-
-
-def refuse(buffer: Any) -> Callable[[], None]:
-    """Make every commit fail; return what lets it work again."""
-    transaction = buffer._guard.replica.store.transaction
-
-    @contextlib.contextmanager
-    def refused() -> Iterator[Any]:
-        with transaction() as txn:
-            yield txn
-            raise diskreplay.StorageError("refused")
-
-    buffer._guard.replica.store.transaction = refused
-
-    def work() -> None:
-        buffer._guard.replica.store.transaction = transaction
-
-    return work
 
 
 @pytest.mark.parametrize(
@@ -56,14 +38,12 @@ def test_with_interval_zero_a_refused_call_changes_nothing(
     buffer.extend(**columns(0, 50), priorities=np.arange(50) % 5 + 1.0)
     buffer.update_priorities([60], [1.0])
     before, kept = buffer.stats(), priorities(buffer)
-    work = refuse(buffer)
     for _ in range(2):
-        with pytest.raises(diskreplay.StorageError, match="refused"):
+        with commits_refused(buffer), pytest.raises(diskreplay.StorageError, match="refused"):
             call(buffer)
         assert buffer.stats() == before
         assert priorities(buffer) == kept
         buffer.check()
-    work()
     call(buffer)
     assert buffer.stats()["commits"] == before["commits"] + 1
 
@@ -73,11 +53,9 @@ def test_the_first_commit_of_a_run_that_is_refused_changes_nothing(tmp_path: Pat
         buffer.extend(**columns(0, 50))
     buffer = shared(tmp_path / "b", 60, commit_interval=0)
     before = buffer.stats()
-    work = refuse(buffer)
-    with pytest.raises(diskreplay.StorageError, match="refused"):
+    with commits_refused(buffer), pytest.raises(diskreplay.StorageError, match="refused"):
         buffer.sample(5)
     assert buffer.stats() == before
-    work()
     buffer.sample(5)
     buffer.close()
     with diskreplay.open(tmp_path / "b") as again:
@@ -117,18 +95,7 @@ def test_an_interrupted_commit_does_not_put_old_priorities_back(
     buffer.flush()
     other.open(1000, access="shared")
     buffer.update_priorities([2], [5.0])
-    transaction = buffer._guard.replica.store.transaction
-
-    @contextlib.contextmanager
-    def interrupted() -> Iterator[Any]:
-        with transaction() as txn:
-            yield txn
-        raise KeyboardInterrupt
-
-    buffer._guard.replica.store.transaction = interrupted  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        buffer.flush()
-    buffer._guard.replica.store.transaction = transaction  # type: ignore[method-assign]
+    flush_interrupted(buffer)
     other.update([2], [7.0])
     other.flush()
     buffer.flush()
@@ -138,10 +105,8 @@ def test_an_interrupted_commit_does_not_put_old_priorities_back(
 def test_the_first_of_two_first_pushes_fixes_the_schema(tmp_path: Path, other: Other) -> None:
     for number, (mine, works) in enumerate([({"x": 1, "y": 2}, True), ({"x": 1}, False)]):
         buffer = ReplayBuffer(10, path=tmp_path / f"s{number}", access="shared")
-        transaction = buffer._guard.replica.store.transaction
 
-        @contextlib.contextmanager
-        def beaten(number: int = number, real: Any = transaction) -> Iterator[Any]:
+        def beaten(real: Any) -> Iterator[Any]:
             with real() as txn:  # another was faster, with its fields in another order
                 names = ["state", "action", "reward", "next_state", "done", "y", "x"]
                 types = ["<f4", "<i8", "<f4", "<f4", "<f4", "<i8", "<i8"]
@@ -151,17 +116,16 @@ def test_the_first_of_two_first_pushes_fixes_the_schema(tmp_path: Path, other: O
             with real() as txn:
                 yield txn
 
-        buffer._guard.replica.store.transaction = beaten  # type: ignore[method-assign]
+        with transactions_that(buffer, beaten):
+            if works:
+                buffer.push(**row(0), **mine)
+            else:
+                with pytest.raises(diskreplay.SchemaError, match="y"):
+                    buffer.push(**row(0), **mine)
         if works:
-            buffer.push(**row(0), **mine)
-            buffer._guard.replica.store.transaction = transaction  # type: ignore[method-assign]
             buffer.flush()
             batch = buffer.get([0])
             assert (batch.x, batch.y) == (1, 2)
-        else:
-            with pytest.raises(diskreplay.SchemaError, match="y"):
-                buffer.push(**row(0), **mine)
-            buffer._guard.replica.store.transaction = transaction  # type: ignore[method-assign]
         assert buffer.schema is not None
         assert buffer.schema.extra_names == ("y", "x")
 
@@ -173,7 +137,7 @@ def test_updates_that_wait_for_a_commit_take_bounded_memory(tmp_path: Path) -> N
     ids = np.arange(256)
     for step in range(1000):
         buffer.update_priorities(ids, np.full(256, float(step)))
-    outbox = buffer._guard.replica._pending  # type: ignore[union-attr]
+    outbox = replica_of(buffer)._pending
     assert sum(update.write_ids.size for update in outbox._updates) < 20_000
     assert buffer.stats()["memory_bytes"] < 1 << 20
     buffer.flush()
@@ -210,7 +174,7 @@ def test_an_interrupt_while_following_a_clear_leaves_nothing_of_before(
 
 
 def committed(buffer: Any) -> int:
-    with buffer._guard.replica.store.snapshot() as snapshot:
+    with store_of(buffer).snapshot() as snapshot:
         return int(snapshot.meta("state")["count"])
 
 

@@ -39,12 +39,15 @@ class Uniform:
     """Draws with equal probability, and takes no priorities."""
 
     kind: Any = ReplayBuffer
+    more_stats: frozenset[str] = frozenset()
 
     def given(self, priorities: Any) -> dict[str, Any]:
         """Return the arguments by which `extend` is told priorities."""
         return {}
 
-    def masses(self, priorities: Any, alpha: float = 0.6) -> NDArray[np.float64]:
+    def masses(
+        self, priorities: Any, alpha: float = 0.6, epsilon: float = 1e-6
+    ) -> NDArray[np.float64]:
         """Return the masses of transitions of these priorities."""
         return np.ones(len(priorities))
 
@@ -54,14 +57,22 @@ class Prioritized:
     """Draws in proportion to the masses."""
 
     kind: Any = PrioritizedReplayBuffer
+    more_stats: frozenset[str] = frozenset(
+        (
+            "alpha", "beta", "beta_start", "beta_end", "beta_frames", "epsilon", "frame",
+            "priority_min", "priority_mean", "priority_max", "max_priority",
+        )
+    )  # fmt: skip
 
     def given(self, priorities: Any) -> dict[str, Any]:
         """Return the arguments by which `extend` is told priorities."""
         return {"priorities": priorities}
 
-    def masses(self, priorities: Any, alpha: float = 0.6) -> NDArray[np.float64]:
+    def masses(
+        self, priorities: Any, alpha: float = 0.6, epsilon: float = 1e-6
+    ) -> NDArray[np.float64]:
         """Return the masses of transitions of these priorities."""
-        return (np.asarray(priorities, np.float64) + 1e-6) ** alpha
+        return (np.asarray(priorities, np.float64) + epsilon) ** alpha
 
 
 @dataclass(frozen=True)

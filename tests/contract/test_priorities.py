@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,23 @@ def test_priorities_have_the_shape_of_the_ids(prioritized: Exclusive, tmp_path: 
             with pytest.raises(NotLiveError, match=f"write id {dead} is not live"):
                 buffer.priorities(ids)
         stats = buffer.stats()
-        assert stats.keys() >= {
-            "alpha", "beta", "beta_start", "beta_end", "beta_frames", "epsilon", "frame"
-        }  # fmt: skip
         assert (stats["priority_min"], stats["priority_max"]) == (0, 6)
         assert stats["priority_mean"] == priorities_of(LIVE).mean()
         assert stats["max_priority"] == buffer.max_priority == 6
 
 
-def test_weights_follow_the_formula(prioritized: Exclusive, tmp_path: Path) -> None:
-    with prioritized.filled(tmp_path / "b") as buffer:
-        masses = prioritized.draws.masses(priorities_of(LIVE))
+@pytest.mark.parametrize(
+    "settings", [{}, {"alpha": 0.9, "epsilon": 0.5, "beta_start": 0.1, "beta_end": 0.2}]
+)
+def test_weights_follow_the_formula(
+    prioritized: Exclusive, settings: dict[str, float], tmp_path: Path
+) -> None:
+    with prioritized.filled(tmp_path / "b", **settings) as buffer:
+        assert buffer.stats().items() >= settings.items()
+        assert buffer.beta == settings.get("beta_start", 0.4)
+        exponents = {name: settings[name] for name in ("alpha", "epsilon") if settings}
+        masses = prioritized.draws.masses(priorities_of(LIVE), **exponents)
+        assert buffer.total_mass == pytest.approx(masses.sum(), rel=1e-12)
         for beta in (None, 0.0, 0.75, 1, None):
             exponent = buffer.beta if beta is None else beta
             batch = buffer.sample(40, beta=beta)
@@ -47,18 +54,25 @@ def test_weights_follow_the_formula(prioritized: Exclusive, tmp_path: Path) -> N
 
 
 def test_every_draw_counts_and_beta_follows(prioritized_writer: Exclusive, tmp_path: Path) -> None:
-    with prioritized_writer.filled(tmp_path / "b", beta_frames=50) as buffer:
-        assert (buffer.frame, buffer.beta) == (0, 0.4)
+    ends = {"beta_start": 0.2, "beta_end": 0.7}
+    with prioritized_writer.filled(tmp_path / "b", beta_frames=50, **ends) as buffer:
+        assert (buffer.frame, buffer.beta) == (0, 0.2)
         batches = buffer.batches(4)
+        draws: list[Callable[[], Any]] = [
+            lambda: buffer.sample(4),
+            lambda: buffer.draw(4),
+            lambda: next(batches),
+            lambda: buffer.sample(4, beta=0.5),
+        ]
         for frame in range(1, 61):
-            (lambda: buffer.sample(4), lambda: buffer.draw(4), lambda: next(batches))[frame % 3]()
-            expected = 0.4 + 0.6 * min(frame, 50) / 50
+            draws[frame % len(draws)]()
+            expected = 0.2 + 0.5 * min(frame, 50) / 50
             assert (buffer.frame, buffer.beta) == (frame, pytest.approx(expected))
             assert buffer.stats()["beta"] == buffer.beta
         buffer.clear()
         assert buffer.frame == 60
     with prioritized_writer.open(tmp_path / "b") as again:
-        assert (again.frame, again.beta, again.stats()["frame"]) == (60, 1.0, 60)
+        assert (again.frame, again.beta, again.stats()["frame"]) == (60, 0.7, 60)
 
 
 def test_updates_are_by_write_id_and_stale_ones_are_counted(

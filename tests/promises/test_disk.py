@@ -34,6 +34,7 @@ FILL = """
 import os, resource, signal, sys, warnings
 import diskreplay
 from common import columns
+from inside import replica_of
 
 warnings.simplefilter("ignore", diskreplay.DiskSpaceWarning)  # that it will not do is the point
 
@@ -47,7 +48,7 @@ def fill(buffer, access):
     except diskreplay.StorageError as error:
         print(error)
         assert "the disk refused" in str(error) and "call again" in str(error)
-    committed = len(buffer) if access == "shared" else buffer._guard.replica.committed
+    committed = len(buffer) if access == "shared" else replica_of(buffer).committed
     assert 0 < committed < first, (committed, first)
     for call in (buffer.flush, lambda: buffer.extend(**columns(first, 60_000))):
         try:

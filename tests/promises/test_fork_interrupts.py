@@ -13,6 +13,7 @@ import numpy.testing
 import diskreplay
 from diskreplay import forks
 from common import columns, numbers_of, row
+from inside import store_of
 from interrupted import interrupted_at
 warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of fork beside threads
 
@@ -308,7 +309,7 @@ except diskreplay.StorageError as error:
 assert status_of(states.child) == 3
 assert len(buffers[0]) == 51
 
-store = buffers[0]._guard.replica.store
+store = store_of(buffers[0])
 for name in ("snapshot", "transaction"):
     child = None
     try:

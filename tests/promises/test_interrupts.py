@@ -6,12 +6,11 @@ the other, as a signal handler can.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, numbers_of, row, run_python
+from inside import flush_interrupted, replica_of, store_of
 from interrupted import interrupted_at
 from refused import writes_refused
 
@@ -73,18 +73,7 @@ def test_an_interrupt_at_any_line_leaves_all_or_nothing(name: str, tmp_path: Pat
 def test_a_commit_whose_end_was_not_noted_is_followed_by_readers(tmp_path: Path) -> None:
     buffer = PrioritizedReplayBuffer(100, path=tmp_path / "b", commit_interval=1e9)
     buffer.extend(**columns(0, 10), priorities=np.full(10, 2.0))
-    transaction = buffer._guard.replica.store.transaction
-
-    @contextlib.contextmanager
-    def interrupted() -> Iterator[Any]:
-        with transaction() as txn:
-            yield txn
-        raise KeyboardInterrupt
-
-    buffer._guard.replica.store.transaction = interrupted  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        buffer.flush()
-    buffer._guard.replica.store.transaction = transaction  # type: ignore[method-assign]
+    flush_interrupted(buffer)
     buffer.push(**row(10), priority=3.0)
     buffer.flush()
     assert buffer.stats()["commits"] == 2  # one number each, by which readers know them
@@ -97,7 +86,7 @@ def test_a_commit_does_not_go_over_one_that_it_does_not_know(tmp_path: Path) -> 
     buffer.extend(**columns(0, 10))
     buffer.flush()
     # A second writer that no lock kept away, as on a file system without locks.
-    buffer._guard.replica.store._locks.release()
+    store_of(buffer)._locks.release()
     code = """
         import sys, diskreplay
         from common import columns
@@ -188,10 +177,10 @@ def test_with_interval_zero_a_refused_call_changes_nothing(name: str, tmp_path: 
     buffer = PrioritizedReplayBuffer(5000, path=tmp_path / "b", commit_interval=0, seed=3)
     buffer.extend(**columns(0, 3000), priorities=np.arange(3000) % 97 + 0.5)
     call = {**CALLS, "clear": lambda b: b.clear()}[name]
-    before = buffer.stats(), buffer._guard.replica.draws
+    before = buffer.stats(), replica_of(buffer).draws
     with writes_refused(), pytest.raises(diskreplay.StorageError):
         call(buffer)
-    assert (buffer.stats(), buffer._guard.replica.draws) == before
+    assert (buffer.stats(), replica_of(buffer).draws) == before
     buffer.check()
     call(buffer)
 
@@ -252,7 +241,7 @@ def test_an_interrupt_at_any_line_leaves_tree_and_priorities_agreeing(
             buffer.extend(**columns(buffer.count, 3))
             buffer.close()
             reader = diskreplay.open(tmp_path / "b", access="read")
-            reader._guard.replica.commits = -1  # as if the last commit had come after the opening
+            replica_of(reader).commits = -1  # as if the last commit had come after the opening
             reader._seals = {}
             came_so_far = interrupted_at(line, reader.__len__)
             assert len(reader) == 64

@@ -66,7 +66,7 @@ def run_python(
         capture_output=True,
         text=True,
         cwd=SUPPORT,
-        env={**os.environ, "PYTHONPATH": str(SUPPORT.parent / "buffer")},
+        env={**os.environ, "PYTHONPATH": str(SUPPORT)},
         timeout=300,
     )
     if check and result.returncode != 0:

@@ -9,6 +9,7 @@ from typing import Any
 import lmdb
 import numpy as np
 from common import columns, numbers_of
+from inside import replica_of, store_of
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -94,7 +95,7 @@ def _wide(path: Path, *, capacity: int, rows: int, width: int, per_value: int) -
             values[0] = values[3] = numbers.reshape(rows, width)
             buffer.extend(*values)
             buffer.flush()
-        assert buffer._guard.replica.rows._grouping.per_value == per_value
+        assert replica_of(buffer).rows._grouping.per_value == per_value
     return path
 
 
@@ -127,7 +128,7 @@ def stored(path: Path, database: str, key: str | int) -> bytes:
 
 def stream_of(buffer: Any) -> Any:
     """The random stream that a store holds: seed and number of draws, or its generator of old."""
-    with buffer._guard.replica.store.snapshot() as snapshot:
+    with store_of(buffer).snapshot() as snapshot:
         state = snapshot.meta("state")
     return state.get("seed", state.get("generator")), state.get("draws")
 

@@ -17,7 +17,7 @@ from diskreplay.aliases import Bools, Ints
 BLOCK_SLOTS = 1000  # as many float32 as fit a page of 4096 bytes with their framing
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen, which takes three times as long to make one
 class LiveRange:
     """The live write ids `[first, count)` of a ring.
 

@@ -57,8 +57,7 @@ class Guard:
         watch(self)
         with self.lock:  # a fork waits until the buffer stands
             try:
-                self.replica = open_replica()
-                self._start_autocommit()
+                self._hold(open_replica())
             except BaseException:
                 forget(self)
                 if is_temporary:
@@ -101,8 +100,8 @@ class Guard:
         """Return the replica, when it may be changed, or raise ReadOnlyError."""
         if self.closed or self._is_inherited:
             self.check_open()
-        if isinstance(self.replica, Writer | SharedWriter):
-            return self.replica
+        if self._writer is not None:
+            return self._writer
         if self._is_child:
             raise ReadOnlyError(
                 f"{self.path} is written by the process from which this one was forked: a child "
@@ -116,8 +115,10 @@ class Guard:
 
     # Changes and commits
 
-    def _start_autocommit(self) -> None:
-        self._interval: float = self.replica.settings["commit_interval"]
+    def _hold(self, replica: Replica) -> None:
+        self.replica = replica
+        self._writer = replica if isinstance(replica, Writer | SharedWriter) else None
+        self._interval: float = replica.settings["commit_interval"]
         self._autocommit = Autocommit(self._interval, self._commit_when_due)
 
     def make_room(self, n: int) -> None:
@@ -267,10 +268,9 @@ class Guard:
                 "cannot be used in it: fork when no call is under way, or start processes with "
                 "spawn"
             )
-        self._is_child = self._is_child or isinstance(self.replica, Writer | SharedWriter)
+        self._is_child = self._is_child or self._writer is not None
         self.is_temporary = False
-        self.replica = self._reopen()
-        self._start_autocommit()
+        self._hold(self._reopen())
         self._changed_at = None
         self._is_inherited = False
 

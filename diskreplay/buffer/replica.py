@@ -72,6 +72,7 @@ class Replica:
         self._frame_at_start = 0  # with the draws of this replica left out
         self._seals: dict[str, dict[int, bytes]] = {}
         self._seen: bytes | None = None  # the state that was taken over, as its bytes
+        self._parsed: tuple[bytes, State] | None = None  # the state of an own commit
         self._stream = stream
         self.restore()
 
@@ -122,11 +123,14 @@ class Replica:
 
     def read_state(self, snapshot: Snapshot) -> State:
         """Return the state of the store, which cannot be older than the one before."""
-        path = self.store.path
-        try:
-            state = State.parse(snapshot.meta("state"), self.identity)
-        except DamageError as error:
-            raise DamageError(f"{error}, in {path}") from None
+        path, raw = self.store.path, snapshot.raw("state")
+        if self._parsed is not None and self._parsed[0] == raw:
+            state = self._parsed[1]
+        else:
+            try:
+                state = State.parse(snapshot.meta("state"), self.identity)
+            except DamageError as error:
+                raise DamageError(f"{error}, in {path}") from None
         if state.count < self.committed or state.commits < self.commits:
             raise StorageError(
                 f"{path} has {state.count} transitions in {state.commits} commits (there were "

@@ -167,7 +167,7 @@ class SharedWriter(Replica):
         """Commit the pending changes, then rows of `columns`, then clear, in one transaction."""
         rows, pending, capacity = self.rows, self._pending, self.identity.capacity
 
-        def put(txn: Transaction) -> tuple[list[Columns], int, int]:
+        def put(txn: Transaction) -> tuple[list[Columns], int, tuple[bytes, State]]:
             state = self.read_state(txn)
             run = self._run.of(txn, state)
             sent = max(pending.sent, run.sent)
@@ -199,6 +199,7 @@ class SharedWriter(Replica):
                 frame=state.frame + self.draws - run.draws,
                 max_priority=None if clear else largest,
                 stale_updates=state.stale_updates + late,
+                **self._run.counted(state),
             )
             run = replace(
                 run,
@@ -210,13 +211,13 @@ class SharedWriter(Replica):
                 stale=pending.stale,
             )
             rows.put(txn, rows.numbered(parts, before.count, after.count))
-            self._run.put(txn, new, run, self.identity)
-            return parts, before.count, after.count
+            raw = self._run.put(txn, new, run, self.identity)
+            return parts, before.count, (raw, new)
 
         n = pending.pushed - pending.sent + (0 if columns is None else len(columns[0]))
         put_bytes = rows.record_bytes(n) + BLOCK_BYTES * blocks_in(capacity)  # no more than all
-        parts, begin, count = self.store.commit(put, put_bytes)
-        for first, part in rows.numbered(parts, begin, count):
+        parts, begin, self._parsed = self.store.commit(put, put_bytes)
+        for first, part in rows.numbered(parts, begin, self._parsed[1].count):
             rows.window.write(first, part)  # to save their reading
         self._draws_committed = self.draws
         pending.settle()

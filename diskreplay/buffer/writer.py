@@ -17,7 +17,7 @@ from diskreplay.live_range import LiveRange
 from diskreplay.records import BLOCK_BYTES
 from diskreplay.sampling import Priorities, RandomStream, Values
 from diskreplay.schema import Schema, fields_of, infer_schema
-from diskreplay.store import Identity, OwnRun, Snapshot, State, Store, Transaction
+from diskreplay.store import Identity, OwnRun, Run, Snapshot, State, Store, Transaction
 
 _NO_SNAPSHOT = contextlib.nullcontext()
 
@@ -30,6 +30,7 @@ class Writer(Replica):
     def __init__(self, *arguments: Any) -> None:
         self._run = OwnRun()
         self._run_rows = 0
+        self._described: Run | None = None  # this run, as its last commit describes it
         super().__init__(*arguments)
 
     def restore(self) -> None:
@@ -123,7 +124,7 @@ class Writer(Replica):
         live = self.live
         first = max(self.committed, live.first)
         rows = self.count - self.committed
-        self._commit(lambda: self.rows.pending(first, self.count), rows, live, self.state())
+        self._commit(lambda: self.rows.pending(first, self.count), rows, live)
 
     def undo(self) -> None:
         """Take back what was not committed."""
@@ -133,17 +134,6 @@ class Writer(Replica):
         """Begin another random stream."""
         self._stream = RandomStream(seed)
         self.set_draws(0, self.frame)
-
-    def state(self) -> State:
-        """Return the facts of the next commit, but for those that it counts itself."""
-        return State(
-            seed=self.stream.seed,
-            draws=self.draws,
-            frame=self.frame,
-            max_priority=next((table.largest for table in self.tables), None),
-            settings=self.settings,
-            stale_updates=self.stale_updates,
-        )
 
     def load(self, store: Store) -> None:
         """Replace all by the contents of another store. Nothing may be uncommitted before."""
@@ -205,20 +195,19 @@ class Writer(Replica):
         """
         self.rows.drop_from(first)
         live = LiveRange(self.identity.capacity, start, count)
-        state = self.state() if under is None else self.state().keeping(under)
-        self._commit(lambda: self.rows.numbered(rows(), first, count), count - first, live, state)
+        self._commit(lambda: self.rows.numbered(rows(), first, count), count - first, live, under)
 
     def _commit(
         self,
         rows: Callable[[], Iterable[tuple[int, Columns]]],
         n: int,
         live: LiveRange,
-        state: State,
+        under: State | None = None,
     ) -> None:
         """Commit n rows, the priorities of the live range, and the state that goes with them."""
         blocks = [(table, table.dirty_blocks(live)) for table in self.tables]
 
-        def put(txn: Transaction) -> int:
+        def put(txn: Transaction) -> tuple[bytes, State, Run]:
             stored = self.read_state(txn)
             # A commit of this run that was interrupted after it was done may not be known here.
             if stored.commits != self.commits and stored.run != self._run.id:
@@ -226,22 +215,28 @@ class Writer(Replica):
                     f"{self.store.path} was written by another process although it is held here: "
                     "nothing of this buffer was committed over it"
                 )
-            run = replace(self._run.of(txn, stored), end=live.count, rows=self._run_rows + n)
+            run = self._described or self._run.of(txn, stored)
+            run = replace(run, end=live.count, rows=self._run_rows + n)
             self.rows.put(txn, rows())
-            new = replace(
-                state.keeping(stored, state),
+            state = replace(
+                stored if under is None else stored.keeping(stored, under),
+                seed=self.stream.seed,
+                draws=self.draws,
+                frame=self.frame,
+                max_priority=next((table.largest for table in self.tables), None),
+                settings=self.settings,
+                stale_updates=self.stale_updates,
                 count=live.count,
                 start=live.start,
-                commits=stored.commits,
-                runs=stored.runs,
+                **self._run.counted(stored),
             )
-            self._run.put(txn, new, run, self.identity)
             for _, changed in blocks:
                 txn.put_blocks(changed)
-            return stored.commits + 1
+            return self._run.put(txn, state, run, self.identity), state, run
 
         put_bytes = self.rows.record_bytes(n) + BLOCK_BYTES * sum(len(b) for _, b in blocks)
-        self.commits = self.store.commit(put, put_bytes)
+        raw, state, self._described = self.store.commit(put, put_bytes)
+        self._parsed, self.commits = (raw, state), state.commits
         self._run_rows += n
         self.count = self.committed = live.count
         self.start = live.start

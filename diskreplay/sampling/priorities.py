@@ -41,7 +41,7 @@ class Priorities(SlotTable):
 
     def __init__(self, capacity: int, *, alpha: float, epsilon: float) -> None:
         self.alpha, self.epsilon = alpha, epsilon
-        self.largest: float | None = None  # so far; None before there was any
+        self.largest = None
         self._left_out: set[int] = set()  # slots of damaged records
         self._tree_is_whole = True
         try:
@@ -59,17 +59,22 @@ class Priorities(SlotTable):
         return super().nbytes + 16 * self.capacity
 
     @property
-    def default(self) -> float:
-        """The largest priority so far, which new transitions get."""
-        return DEFAULT_PRIORITY if self.largest is None else self.largest
+    def largest(self) -> float | None:
+        """The largest priority so far, which new transitions get; None before there was any."""
+        return self._largest
+
+    @largest.setter
+    def largest(self, priority: float | None) -> None:
+        self._largest = priority
+        self.default = DEFAULT_PRIORITY if priority is None else priority
 
     def stage(self, first: int, n: int, values: Values | None) -> None:
         """Stage the priorities of n new write ids; None is the largest so far."""
         super().stage(first, n, values)
-        if values is None:
-            self.largest = self.default
-        else:
+        if values is not None:
             self.raise_largest(float(np.maximum.reduce(values)))
+        elif self._largest is None:
+            self.largest = DEFAULT_PRIORITY
 
     def update(self, write_ids: Ints, priorities: Values, live: LiveRange) -> int:
         """Set priorities of live write ids, ignore the others, return how many were set."""
@@ -87,7 +92,8 @@ class Priorities(SlotTable):
 
     def raise_largest(self, priority: float) -> None:
         """Raise the largest priority so far to one that was given."""
-        self.largest = priority if self.largest is None else max(self.largest, priority)
+        if self._largest is None or priority > self._largest:
+            self.largest = priority
 
     def of(self, write_ids: Ints, live: LiveRange) -> Values:
         """Return the raw priorities of live write ids."""

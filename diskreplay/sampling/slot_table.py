@@ -41,6 +41,7 @@ class SlotTable:
     """A float32 for each slot, by name of the database that keeps its blocks."""
 
     database: str
+    default = 0.0  # the value of a write id that is given none
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -53,11 +54,6 @@ class SlotTable:
     def nbytes(self) -> int:
         """The memory that the table takes, in bytes."""
         return slot_table_nbytes(self.capacity) + 4 * (self._staged.size - _STAGED_KEPT)
-
-    @property
-    def default(self) -> float:
-        """The value of a write id that is given none."""
-        return 0.0
 
     def stage(self, first: int, n: int, values: Values | None) -> None:
         """Stage the values of n write ids from `first` on, which are about to be live.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from typing import Any
 
 from diskreplay.store.snapshot import Snapshot, Transaction
 from diskreplay.store.state import Identity, Run, State
@@ -32,13 +33,12 @@ class OwnRun:
             run = replace(Run.new(state.count), id=self.id, started=self._started)
         return run
 
-    def put(self, txn: Transaction, state: State, run: Run, identity: Identity) -> None:
-        """Put the state and the description of this run, with one commit more, into a commit."""
-        counted = replace(
-            state,
-            commits=state.commits + 1,
-            runs=max(state.runs, self.number + 1),
-            run=self.id,
-        )
-        txn.put_meta({"state": counted.to_plain(identity)})
+    def counted(self, state: State) -> dict[str, Any]:
+        """Return the counts of a state with one commit of this run more."""
+        runs = max(state.runs, self.number + 1)
+        return {"commits": state.commits + 1, "runs": runs, "run": self.id}
+
+    def put(self, txn: Transaction, state: State, run: Run, identity: Identity) -> bytes:
+        """Put the state and the description of this run; return the sealed bytes of the state."""
         txn.put_run(self.number, run.to_plain())
+        return txn.put_meta({"state": state.to_plain(identity)})["state"]

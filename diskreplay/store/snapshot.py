@@ -227,10 +227,12 @@ class Transaction(Snapshot):
         for number, content in blocks.items():
             self._put(database, integer_key(number), seal(number, content))
 
-    def put_meta(self, facts: Mapping[str, Any]) -> None:
-        """Put facts, by name."""
-        for name, fact in facts.items():
-            self._put("meta", name.encode(), seal(name, fact))
+    def put_meta(self, facts: Mapping[str, Any]) -> dict[str, bytes]:
+        """Put facts, by name, and return their sealed bytes."""
+        sealed = {name: seal(name, fact) for name, fact in facts.items()}
+        for name, raw in sealed.items():
+            self._put("meta", name.encode(), raw)
+        return sealed
 
     def put_run(self, number: int, description: Mapping[str, Any]) -> None:
         """Put the description of a run."""

@@ -119,15 +119,14 @@ def _common_schema(sources: Sequence[SoundStore]) -> Schema | None:
                 f"{first.path}): only stores of one kind can be merged; "
                 "diskreplay.convert() makes one of another kind"
             )
-    with_schema = [source for source in sources if source.schema is not None]
-    for other in with_schema[1:]:
-        found, expected = fields_of(other.schema or {}), fields_of(with_schema[0].schema or {})
-        if found != expected:
+    schemas = [(source.path, source.schema) for source in sources if source.schema is not None]
+    for path, schema in schemas[1:]:
+        if fields_of(schema) != fields_of(schemas[0][1]):
             raise MismatchError(
-                f"the fields of {other.path} are {other.schema} (expected {with_schema[0].schema}, "
-                f"as {with_schema[0].path}): only stores of the same fields can be merged"
+                f"the fields of {path} are {schema} (expected {schemas[0][1]}, as "
+                f"{schemas[0][0]}): only stores of the same fields can be merged"
             )
-    return with_schema[0].schema if with_schema else None
+    return schemas[0][1] if schemas else None
 
 
 def _positions(sizes: Sequence[int], order: str) -> list[Ints]:

@@ -194,11 +194,8 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
                     hidden / "store", identity, state, source.schema, progress
                 ) as builder:
                     for write_ids in builder.parts():
-                        builder.append(
-                            int(write_ids[0]),
-                            source.records(write_ids),
-                            _priorities(source, identity, write_ids),
-                        )
+                        priorities = _priorities(source, identity, write_ids)
+                        builder.append(int(write_ids[0]), source.records(write_ids), priorities)
                     builder.finish(snapshot.runs(), source.facts, others=snapshot)
                 if store.format < FORMAT:
                     raise_format(path)

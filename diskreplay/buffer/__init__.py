@@ -7,6 +7,7 @@ from diskreplay.buffer.batches import Batches
 from diskreplay.buffer.open import open
 from diskreplay.buffer.prioritized import PrioritizedReplayBuffer
 from diskreplay.buffer.replay_buffer import ReplayBuffer
+from diskreplay.buffer.scan import Scan
 from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate, warn_of_disk
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "PrioritizedBatch",
     "PrioritizedReplayBuffer",
     "ReplayBuffer",
+    "Scan",
     "estimate",
     "open",
     "warn_of_disk",

@@ -14,9 +14,9 @@ def _anonymous_kib() -> int:
     return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
 
 
-def peak_mib(owner: Any, arguments: list[str]) -> int:
-    """Return by how much memory grew at most, looked at in each step of `owner.tables`."""
-    tables = owner.tables
+def peak_mib(owner: Any, name: str, arguments: list[str]) -> int:
+    """Return by how much memory grew at most, looked at in each step of a method of `owner`."""
+    tables = getattr(owner, name)
     peaks = [_anonymous_kib()]
 
     def watched(*given: Any) -> Iterator[Any]:
@@ -24,7 +24,7 @@ def peak_mib(owner: Any, arguments: list[str]) -> int:
             peaks.append(_anonymous_kib())
             yield found
 
-    owner.tables = watched
+    setattr(owner, name, watched)
     cli.main(arguments, standalone_mode=False)
     peaks.append(_anonymous_kib())
     return (max(peaks) - peaks[0]) // 1024

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
+from diskreplay.buffer import scan
 
 COMMAND = [sys.executable, "-W", "error", "-m", "diskreplay_tools"]
 # npz
@@ -72,6 +73,7 @@ def test_many_chunks_are_one_column(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     path = many(tmp_path / "b", 300, 200)
     monkeypatch.setattr(file_columns, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(scan, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(sinks, "_GROUP_BYTES", 4000)
     run("export", path, tmp_path / "out.npz")
     found = read(tmp_path / "out.npz")

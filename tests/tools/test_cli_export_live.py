@@ -19,14 +19,14 @@ def test_an_interrupt_leaves_no_output(tmp_path: Path) -> None:
     path, out = stores.uniform(tmp_path / "b"), tmp_path / "x.npz"
     code = """
 import os, signal, sys
+from diskreplay.buffer import Scan
 from diskreplay_tools import cli
-from diskreplay_tools.commands import exporting
-tables = exporting.Source.tables
-def interrupted(*arguments):
-    for found in tables(*arguments):
+rows = Scan.__iter__
+def interrupted(scan):
+    for found in rows(scan):
         yield found
         os.kill(os.getpid(), signal.SIGINT)
-exporting.Source.tables = interrupted
+Scan.__iter__ = interrupted
 cli.main(sys.argv[1:])
 """
     done = subprocess.run(
@@ -150,32 +150,6 @@ def test_rows_are_whole_beside_a_writer_at_full_speed(
     assert exported
 
 
-def test_what_is_evicted_meanwhile_is_counted(tmp_path: Path) -> None:
-    path = tmp_path / "b"
-    with ReplayBuffer(capacity=100, path=path, commit_interval=0) as buffer:
-        buffer.extend(**columns(0, 100))
-        code = """
-import sys, numpy as np, diskreplay
-from diskreplay_tools.commands.exporting import Source
-buffer = diskreplay.open(sys.argv[1], access="read", window_bytes=0)
-source = Source(buffer)
-for _, table in source.tables(source.first, source.count, 10):
-    print(table["write_id"][0], len(table["write_id"]), flush=True)
-    sys.stdin.readline()
-print("left out", source.evicted)
-"""
-        with subprocess.Popen(
-            [sys.executable, "-c", code, path],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        ) as reader:  # fmt: skip
-            assert reader.stdout is not None
-            assert reader.stdin is not None
-            assert reader.stdout.readline() == "0 10\n"
-            buffer.extend(**columns(100, 35))  # write ids 0 to 34 go
-            out, _ = reader.communicate("\n" * 20)
-    assert out.splitlines() == ["35 5", *(f"{n} 10" for n in range(40, 100, 10)), "left out 25"]
-
-
 def has_pyarrow() -> bool:
     try:
         import pyarrow  # noqa: F401
@@ -194,9 +168,9 @@ def test_memory_is_bounded_whatever_the_store_takes(tmp_path: Path) -> None:
         import contextlib, sys
         with contextlib.suppress(ImportError):
             import pyarrow.parquet
-        from diskreplay_tools.commands import exporting
+        from diskreplay.buffer import Scan
         from watched import peak_mib
-        print(peak_mib(exporting.Source, ["export", *sys.argv[1:]]))
+        print(peak_mib(Scan, "__iter__", ["export", *sys.argv[1:]]))
     """
     most = {"npz": 60, "parquet": 150} if has_pyarrow() else {"npz": 60}  # MiB, of 190
     for form, mib in most.items():

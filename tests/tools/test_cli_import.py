@@ -28,6 +28,7 @@ from exported import (
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.buffer import scan
 
 FOREIGN = {
     "observations": np.arange(24, dtype=np.float32).reshape(6, 2, 2),
@@ -118,6 +119,7 @@ def test_many_chunks(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch)
     from diskreplay_tools.files import sinks
 
     monkeypatch.setattr(file_columns, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(scan, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(sinks, "_GROUP_BYTES", 4000)
     path, file = many(tmp_path / "b", 300, 200), tmp_path / f"x.{form}"
     run("export", path, file)

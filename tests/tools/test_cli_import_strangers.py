@@ -217,6 +217,6 @@ def test_memory_is_bounded_whatever_the_file_holds(tmp_path: Path) -> None:
         import sys
         from diskreplay_tools.files import sources
         from watched import peak_mib
-        print(peak_mib(sources.Npz, ["import", *sys.argv[1:]]))
+        print(peak_mib(sources.Npz, "tables", ["import", *sys.argv[1:]]))
     """
     assert int(run_python(code, file, tmp_path / "b").stdout.split()[-1]) < 90  # MiB, of 190

@@ -193,7 +193,7 @@ def test_beside_a_writer_that_evicts_all_the_time_nothing_is_wrong(tmp_path: Pat
     assert seen > 20
 
 
-def test_what_was_evicted_since_is_left_out_and_counted(tmp_path: Path, other: Other) -> None:
+def test_a_look_has_the_newest_priorities(tmp_path: Path, other: Other) -> None:
     other.open(20)
     other.extend(0, 20, list(range(20)))
     other.flush()
@@ -202,12 +202,7 @@ def test_what_was_evicted_since_is_left_out_and_counted(tmp_path: Path, other: O
         assert len(reader) == 20
         other.extend(20, 5, [50, 51, 52, 53, 54])
         other.flush()
-        rows = reading.read_rows(reader, np.array([19, 3, 7, 4, 5]), ("reward",))
-        assert (rows.write_ids.tolist(), rows.evicted) == ([19, 7, 5], 2)
-        assert rows.columns["reward"].tolist() == [19 / 8, 7 / 8, 5 / 8]
-        rows = reading.read_rows(reader, np.array([0, 1]), ("reward",))
-        assert (rows.write_ids.size, rows.evicted) == (0, 2)
-        found = reading._priorities(reader, 0, 20)
+        found = reading.newest_priorities(reader, 0, 20)
         assert found.tolist() == list(range(5, 20))
         look = reading.look(reader)
         assert (look.first, look.count) == (5, 25)

@@ -15,6 +15,7 @@ from stores import change, stored
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.buffer import scan
 
 pytest.importorskip("matplotlib")
 draw = pytest.importorskip("diskreplay_tools.report.frames")
@@ -110,7 +111,7 @@ def read_episodes(path: Path, starts: list[int]) -> episodes.Episodes:
 def test_an_episode_that_was_cut_off_is_seen_by_its_states(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
 ) -> None:
-    monkeypatch.setattr(reading, "_BATCH_ROWS", rows_at_once)
+    monkeypatch.setattr(scan, "CHUNK_BYTES", 64 * rows_at_once)
     for ends in ([(5, True), (7, False), (3, True)], [(4, True), (6, True)]):
         with ReplayBuffer(100, path=tmp_path / "b") as buffer:
             walk(buffer, [*ends, (2, False)])  # the run is left in the middle of an episode
@@ -335,7 +336,7 @@ def test_the_highest_and_lowest_are_found_among_all(
     buffer: PrioritizedReplayBuffer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "PRIORITIES", 10)
-    monkeypatch.setattr(reading, "_PRIORITIES_AT_ONCE", 64)
+    monkeypatch.setattr(scan, "CHUNK_BYTES", 64 * 64)
     rng = np.random.default_rng(0)
     values = rng.permutation(900).astype(np.float32) + 1
     buffer.extend(**columns(0, 900), priorities=values)
@@ -346,23 +347,25 @@ def test_the_highest_and_lowest_are_found_among_all(
     np.testing.assert_array_equal(found.values, values[::90])
 
 
-def test_what_a_writer_evicts_meanwhile_is_left_out(tmp_path: Path, other: Other) -> None:
+def test_what_a_writer_evicts_meanwhile_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: Other
+) -> None:
     other.open(2000)
     other.extend(0, 2000)
     other.flush()
-    writes = iter([(2000, 500), (2500, 1500)])
+    monkeypatch.setattr(scan, "CHUNK_BYTES", 64 * 1000)
+    writes = iter([(2000, 1500)])
 
     def write(done: int, total: int) -> None:
-        for numbers in [next(writes, None)]:
-            if numbers:
-                other.extend(*numbers)
-                other.flush()
+        for numbers in writes:
+            other.extend(*numbers)
+            other.flush()
 
     with diskreplay.open(tmp_path / "b", access="read", window_bytes=0) as buffer:
         reader = reading.Reader(buffer, write)
-        seen = [ids for ids, _ in reader.batches(np.arange(2000)[::-1])]
-        assert [(ids[0], ids[-1]) for ids in seen] == [(1999, 976), (975, 500)]
-        assert reader.spread().rows == 2000
+        rewards = reader.spread().rewards[:, 0]
+        assert (rewards * 8).tolist() == [*range(1000), *range(1500, 2000)]
+        assert len(reader.spread().rewards) == 2000
         assert reader.damaged == set()
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,26 +12,11 @@ from numpy.typing import NDArray
 
 import diskreplay
 from diskreplay.aliases import Array, Ints
-
-
-def spread_ids(first: int, count: int, n: int) -> NDArray[np.int64]:
-    """Return write ids of [first, count), one of each of n equal shares, or all when n is as many.
-
-    Which one is drawn, with a fixed seed: what comes at every tenth step would else be always seen,
-    or never.
-    """
-    size = count - first
-    if n >= size:
-        return np.arange(first, count)
-    ends = np.arange(n + 1) * size // n
-    places: NDArray[np.int64] = np.random.default_rng(0).integers(ends[:-1], ends[1:])
-    return first + places
-
+from diskreplay.buffer import Scan
 
 Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
+
 ATTEMPTS = 5  # at figures of one commit, beside a writer that commits all the time
-_PART = 1 << 20  # priorities read in a call
-_CHUNK_BYTES = 4 << 20  # rows read in a call
 
 
 @dataclass
@@ -54,7 +38,7 @@ class Look:
     @property
     def first(self) -> int:
         """The oldest live write id."""
-        return self.count - int(self.stats["size"])
+        return first_of(self.stats)
 
     def priority(self, write_id: int) -> float | None:
         """Return the priority of a transition, where it is known."""
@@ -63,13 +47,22 @@ class Look:
         at = write_id - (self.count - self.priorities.size)
         return float(self.priorities[at]) if at >= 0 else None
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return the figures as `stats()` names them, and some more."""
+        return {
+            **self.stats,
+            "first": self.first,
+            "openers": other_openers(self.stats),
+            "runs": [run for run in self.stats["runs"] if isinstance(run, dict)],
+        }
+
 
 def look(buffer: Buffer) -> Look:
     """Return figures of one commit; beside a writer that leaves no time for it, of a few."""
     for attempt in range(ATTEMPTS):
         found = Look(buffer.stats(), None)
         if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
-            found.priorities = _priorities(buffer, found.first, found.count)
+            found.priorities = newest_priorities(buffer, found.first, found.count)
         after = found.stats if attempt == ATTEMPTS - 1 else buffer.stats()
         if after["commits"] == found.stats["commits"]:
             break
@@ -83,87 +76,55 @@ def look(buffer: Buffer) -> Look:
     return found
 
 
-def _priorities(
+def first_of(stats: dict[str, Any]) -> int:
+    """Return the oldest live write id of figures that are of one commit."""
+    return int(stats["count"] - stats["size"])
+
+
+def other_openers(stats: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the processes that have a store open, without this one."""
+    here = os.getpid(), socket.gethostname()
+    return [opener for opener in stats["openers"] if (opener["pid"], opener["host"]) != here]
+
+
+def newest_priorities(
     buffer: diskreplay.PrioritizedReplayBuffer, first: int, count: int
 ) -> NDArray[np.float32]:
     """Return the priorities of [first, count), without those that were evicted meanwhile."""
-    parts = [np.zeros(0, np.float32)]
-    while first < count:
-        try:
-            part = buffer.priorities(np.arange(first, min(first + _PART, count)))
-        except diskreplay.NotLiveError:
-            stats = buffer.stats()
-            oldest = stats["count"] - stats["size"]
-            first, parts = (oldest if oldest > first else count), parts[:1]
-        else:
-            parts.append(part)
-            first += part.size
-    return np.concatenate(parts)
+    parts, expected = [np.zeros(0, np.float32)], first
+    for write_ids, columns in Scan(buffer, range(first, count), (), priorities=True):
+        if write_ids[0] != expected:
+            parts = parts[:1]  # all that is older is evicted, too
+        parts.append(columns["priority"])
+        expected = write_ids[-1] + 1
+    return np.concatenate(parts if expected == count else parts[:1])
 
 
-@dataclass
-class Rows:
-    """Transitions by write id: `columns` by the names of their fields.
+def gather(rows: Scan) -> tuple[Ints, dict[str, Array]]:
+    """Return all rows of a scan at once: their write ids, and their columns by field."""
+    ids, columns = np.zeros(0, np.int64), []
+    if parts := list(rows):
+        ids = np.concatenate([write_ids for write_ids, _ in parts])
+        columns = [part for _, part in parts]
+    names = columns[0] if columns else ()
+    return ids, {name: np.concatenate([part[name] for part in columns]) for name in names}
 
-    damaged:  write ids of those whose records are not what was written
-    evicted:  how many were evicted before they were read
+
+def rows_within(buffer: Buffer, rows: int, most_bytes: int) -> int:
+    """Return how many rows may be read, at least one where there is any: few of large ones."""
+    row_bytes = buffer.schema.payload_bytes if buffer.schema is not None else 0
+    return min(rows, len(buffer), max(1, most_bytes // max(1, row_bytes)))
+
+
+def spread_ids(first: int, count: int, n: int) -> Ints:
+    """Return write ids of [first, count), one of each of n equal shares, or all when n is as many.
+
+    Which one is drawn, with a fixed seed: what comes at every tenth step would else be always seen,
+    or never.
     """
-
-    write_ids: Ints
-    columns: dict[str, Array]
-    damaged: list[int] = field(default_factory=list)
-    evicted: int = 0
-
-
-def read_rows(buffer: Buffer, write_ids: Ints, names: Sequence[str]) -> Rows:
-    """Return some fields of transitions, without those that are evicted meanwhile, or damaged."""
-    schema = buffer.schema
-    if schema is None or not write_ids.size:
-        return Rows(np.zeros(0, np.int64), {})
-    step = max(1, _CHUNK_BYTES // max(1, schema.payload_bytes))
-    waiting = [write_ids[at : at + step] for at in range(0, write_ids.size, step)][::-1]
-    found = Rows(np.zeros(0, np.int64), {})
-    ids: list[Ints] = [found.write_ids]
-    parts: dict[str, list[Array]] = {
-        name: [np.zeros((0, *schema[name].shape), schema[name].dtype)] for name in names
-    }
-    while waiting:
-        part = waiting.pop()
-        try:
-            columns = buffer.get(part, fields=names)
-        except diskreplay.NotLiveError:
-            live = _still_live(buffer, part)
-            found.evicted += part.size - live.size
-            waiting += [live] if live.size else []
-        except diskreplay.DamageError:
-            buffer.refresh()  # raises when it is not the record
-            if part.size == 1:
-                found.damaged.append(int(part[0]))
-            else:
-                waiting += [part[part.size // 2 :], part[: part.size // 2]]
-        else:
-            ids.append(part)
-            for name in names:
-                parts[name].append(columns[name])
-    found.write_ids = np.concatenate(ids)
-    found.columns = {name: np.concatenate(column) for name, column in parts.items()}
-    return found
-
-
-def _still_live(buffer: Buffer, write_ids: Ints) -> Ints:
-    stats = buffer.stats()
-    oldest = stats["count"] - stats["size"]
-    live: Ints = write_ids[(write_ids >= oldest) & (write_ids < stats["count"])]
-    return live
-
-
-def facts_of(found: Look) -> dict[str, Any]:
-    """Return the figures of a view, as `stats()` names them, and some more."""
-    stats = found.stats
-    here = os.getpid(), socket.gethostname()
-    return {
-        **stats,
-        "first": found.first,
-        "openers": [who for who in stats["openers"] if (who["pid"], who["host"]) != here],
-        "runs": [run for run in stats["runs"] if isinstance(run, dict)],
-    }
+    size = count - first
+    if n >= size:
+        return np.arange(first, count)
+    ends = np.arange(n + 1) * size // n
+    places: Ints = np.random.default_rng(0).integers(ends[:-1], ends[1:])
+    return first + places

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import numpy as np
 
 import diskreplay
-from diskreplay.aliases import Ints
+from diskreplay.buffer import Scan
 from diskreplay.wording import count_of, human
 from diskreplay_tools.commands.arguments import force_option, out_argument, store_argument
 from diskreplay_tools.extras import pyarrow
 from diskreplay_tools.files import (
     WRITERS,
-    Buffer,
-    Table,
     columns_of,
     conditions_of,
     metadata_of,
     new_file,
     range_option,
     refuse_existing,
-    rows_in_chunk,
     selected,
     span_of,
     where_option,
 )
 from diskreplay_tools.terminal import progress, tell
-
-_MARGIN = 64  # write ids
 
 
 @click.command()
@@ -68,7 +61,6 @@ def export(
     if form == "parquet":
         pyarrow()
     with diskreplay.open(path, access="read", window_bytes=0) as buffer:
-        source = Source(buffer)
         columns = columns_of(buffer)
         names = [column.name for column in columns]
         if len(set(names)) < len(names):
@@ -77,32 +69,29 @@ def export(
                 "exported"
             )
         checked = conditions_of(conditions, columns)
-        begin, end = span_of(span, source.first, source.count)
-        step = rows_in_chunk(columns)
-        rows = 0
+        first, count = buffer.first, buffer.count
+        begin, end = span_of(span, first, count)
+        is_prioritized = isinstance(buffer, diskreplay.PrioritizedReplayBuffer)
+        rows = Scan(buffer, range(begin, end), priorities=is_prioritized)
+        written = 0
         with new_file(out, force=force) as place, progress("export") as show:
             with WRITERS[form](place, columns, metadata_of(buffer)) as write:
-                for at, table in source.tables(begin, end, step):
-                    mask = selected(checked, table, len(table["write_id"]))
+                for write_ids, values in rows:
+                    table = {"write_id": write_ids, **values}
+                    mask = selected(checked, table, write_ids.size)
                     if not mask.all():
-                        table = {name: values[mask] for name, values in table.items()}
-                    n = len(table["write_id"])
-                    if n:
+                        table = {name: column[mask] for name, column in table.items()}
+                    if mask.any():
                         write(table)
-                    rows += n
-                    show(at - begin, end - begin)
+                    written += int(mask.sum())
+                    show(rows.done, rows.total)
             size = os.stat(place).st_size
-    if begin == end and source.count > source.first:
-        tell(
-            f"the range is empty: live are the write ids {source.first:,} to {source.count - 1:,}",
-            err=True,
-        )
-    if source.evicted:
-        tell(
-            f"left out {count_of(source.evicted, 'transition')}, evicted before they were read",
-            err=True,
-        )
-    tell(f"{out}: {count_of(rows, 'transition')} of {path}, {human(size)}")
+    if begin == end and count > first:
+        tell(f"the range is empty: live are the write ids {first:,} to {count - 1:,}", err=True)
+    if rows.evicted:
+        told = f"left out {count_of(rows.evicted, 'transition')}, evicted before they were read"
+        tell(told, err=True)
+    tell(f"{out}: {count_of(written, 'transition')} of {path}, {human(size)}")
 
 
 def _form_of(out: Path) -> str:
@@ -113,51 +102,3 @@ def _form_of(out: Path) -> str:
             f"{', '.join(f'.{name}' for name in WRITERS)}, or give --format"
         )
     return form
-
-
-class Source:
-    """What is read of a buffer that somebody may be writing to.
-
-    No call stays in the store for longer than a chunk takes, so that a writer can use the pages
-    again that it frees.
-    """
-
-    def __init__(self, buffer: Buffer) -> None:
-        self._buffer = buffer
-        self.evicted = 0
-        self.first, self.count = self._live()
-
-    def tables(self, begin: int, end: int, step: int) -> Iterator[tuple[int, Table]]:
-        """Yield the rows of live write ids, some at a time, each with where it is after them."""
-        for at in range(begin, end, step):
-            upto = min(at + step, end)
-            table = self._table(np.arange(max(at, self.first), upto))
-            self.evicted += upto - at - (len(table["write_id"]) if table else 0)
-            if table:
-                yield upto, table
-
-    def _table(self, ids: Ints) -> Table | None:
-        margin = 0
-        while ids.size:
-            try:
-                # What belongs to a write id never changes but for its priority, so that one call
-                # after the other cannot give those of two transitions.
-                priorities = self._priorities(ids)
-                schema = self._buffer.schema
-                columns = self._buffer.get(ids, fields=schema.names) if schema else {}
-            except diskreplay.NotLiveError:
-                self.first, _ = self._live()
-                ids = ids[ids >= self.first + margin]
-                margin = 2 * margin or _MARGIN  # a writer that is faster is given way
-            else:
-                return {"write_id": ids, **columns, **priorities}
-        return None
-
-    def _priorities(self, ids: Ints) -> Table:
-        if isinstance(self._buffer, diskreplay.PrioritizedReplayBuffer):
-            return {"priority": self._buffer.priorities(ids)}
-        return {}
-
-    def _live(self) -> tuple[int, int]:
-        stats = self._buffer.stats()  # both of one commit
-        return stats["count"] - stats["size"], stats["count"]

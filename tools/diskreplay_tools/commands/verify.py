@@ -9,11 +9,10 @@ import click
 import numpy as np
 
 import diskreplay
+from diskreplay.buffer import Scan
 from diskreplay.wording import count_of
 from diskreplay_tools.commands.arguments import json_option, stores_argument
 from diskreplay_tools.terminal import progress, tell
-
-_PART = 4096  # transitions
 
 
 @click.command()
@@ -67,22 +66,13 @@ def look_deeper(path: Path) -> list[str]:
             buffer.check()
         except diskreplay.DamageError as error:
             faults.append(str(error))
-        end = buffer.count
-        begin = end - len(buffer)
-        at = begin
-        while at < end:
-            ids = np.arange(at, min(at + _PART, end))
-            try:
-                batch = buffer.get(ids)
-            except diskreplay.NotLiveError:  # a writer evicted them
-                at = max(at + 1, buffer.count - len(buffer))
-                continue
+        rows = Scan(buffer, fields=("reward", "done"))
+        for write_ids, columns in rows:
             for what, good in (
-                ("the reward of write id {} is not finite", np.isfinite(batch.rewards)),
-                ("done of write id {} is not 0 or 1", np.isin(batch.dones, (0, 1))),
+                ("the reward of write id {} is not finite", np.isfinite(columns["reward"])),
+                ("done of write id {} is not 0 or 1", np.isin(columns["done"], (0, 1))),
             ):
-                wrong = ids[~good.reshape(ids.size, -1).all(axis=1)]
+                wrong = write_ids[~good.reshape(write_ids.size, -1).all(axis=1)]
                 faults += [what.format(n) for n in wrong.tolist()]
-            at += ids.size
-            show(min(at, end) - begin, end - begin)
+            show(rows.done, rows.total)
     return faults

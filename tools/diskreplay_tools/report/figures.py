@@ -15,7 +15,7 @@ import numpy as np
 
 from diskreplay.aliases import Array
 from diskreplay_tools.extras import needed
-from diskreplay_tools.report.reading import limited
+from diskreplay_tools.report.values import limited
 
 Paint = Callable[[Any, "Theme"], None]
 WIDTH = 4.8  # inches: on a phone, which shrinks it, letters are still large enough

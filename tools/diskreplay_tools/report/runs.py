@@ -12,6 +12,7 @@ from diskreplay_tools.report import page
 from diskreplay_tools.report.figures import Figures
 from diskreplay_tools.report.page import Html, Section
 from diskreplay_tools.report.sections import short_text, when
+from diskreplay_tools.stores import first_of
 from diskreplay_tools.terminal import known
 
 MOST_RUNS = 20  # in the table, the newest
@@ -42,7 +43,7 @@ def runs_of(stats: dict[str, Any], figures: Figures) -> Section:
 
 def live_spans(stats: dict[str, Any]) -> list[Span]:
     """Return the live part of each run of which something may be live, in the order of the runs."""
-    first, count = stats["count"] - stats["size"], stats["count"]
+    first, count = first_of(stats), stats["count"]
     return [
         span._replace(first=max(span.first, first), end=min(span.end, count))
         for span in spans_of(stats["runs"])
@@ -52,7 +53,7 @@ def live_spans(stats: dict[str, Any]) -> list[Span]:
 
 def who_wrote(stats: dict[str, Any], live: list[Span], figures: Figures) -> Html:
     """Return the figure of the write ids that each run may have written, and what is known."""
-    first, count = stats["count"] - stats["size"], stats["count"]
+    first, count = first_of(stats), stats["count"]
     began = {span.number: when(stats["runs"][span.number].get("started")) for span in live}
     words = f"Live are the write ids {first:,} to {count - 1:,}. "
     if len(live) == 1 and stats["runs"][live[0].number]["live"] == (stats["size"],) * 2:

@@ -18,13 +18,8 @@ from diskreplay_tools.report import frames, page
 from diskreplay_tools.report.episodes import Episodes
 from diskreplay_tools.report.figures import Figures, Paint
 from diskreplay_tools.report.page import Html, Section
-from diskreplay_tools.report.reading import (
-    MAX_COMPONENTS,
-    SHEET_FRAMES,
-    Reader,
-    finite,
-    limited,
-)
+from diskreplay_tools.report.reading import SHEET_FRAMES, Reader
+from diskreplay_tools.report.values import MAX_COMPONENTS, finite, limited
 from diskreplay_tools.terminal import number
 
 MULTIPLES = 12  # components of a vector that get a histogram each
@@ -250,7 +245,7 @@ def observations_of(source: Source) -> Section:
     field = source.schema["state"]
     if not frames.is_image(field.dtype, field.shape):
         return Section("Observations", [values_of(source, "state", source.spread.states)])
-    first, count = source.reader.live()
+    first, count = source.reader.buffer.first, source.reader.buffer.count
     newest = np.arange(count - 1, max(first - 1, count - 1 - SHEET_FRAMES), -1)
     oldest = np.arange(first, min(count, first + SHEET_FRAMES))
     sheets = {"Newest": newest, "Oldest": oldest}

@@ -11,110 +11,89 @@ from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 import diskreplay
+from diskreplay.aliases import Array
+from diskreplay.buffer import Scan
 from diskreplay.errors import printable
 from diskreplay.wording import count_of, human
 from diskreplay_tools.plain import json_lines
-from diskreplay_tools.stores import ATTEMPTS, Buffer, Look, facts_of, look, read_rows, spread_ids
+from diskreplay_tools.stores import ATTEMPTS, Buffer, Look, gather, look, rows_within, spread_ids
 from diskreplay_tools.terminal.bars import gauge, histogram, table
 from diskreplay_tools.terminal.histograms import Bins, bins_of
 from diskreplay_tools.terminal.numbers import known, moment, number, percent
 from diskreplay_tools.terminal.text import Screen, entry, heading, item, say, screen
 
-_SAMPLED = 10_000  # rows of which rewards and dones are read
-_SAMPLED_BYTES = 64 << 20
+_ROWS = 10_000  # of which rewards and dones are read, at most
+_BYTES = 64 << 20  # of their transitions, at most
 _AGES = 8  # parts of the live write ids
 _RUNS_SHOWN = 3
 
 
 @dataclass
 class _Sampled:
-    """Values of a field in a sample of the live transitions."""
+    """The values of a field in some of the live transitions."""
 
-    bins: Bins | None
+    rows: int
+    bins: Bins | None = None
     least: float = 0.0
     mean: float = 0.0
     most: float = 0.0
     not_finite: int = 0
+
+    @classmethod
+    def of(cls, column: Array, *, may_grow: bool = False) -> _Sampled:
+        """Return the figures of a column."""
+        values = column.reshape(-1)
+        if values.dtype.kind == "c" or not values.size:
+            return cls(len(column))
+        finite = values[np.isfinite(values)]
+        not_finite = values.size - finite.size
+        if not finite.size:
+            return cls(len(column), not_finite=not_finite)
+        mean = float((finite.astype(np.float64) / finite.size).sum())
+        bins = bins_of(finite, may_grow=may_grow)
+        least, most = float(finite.min()), float(finite.max())
+        return cls(len(column), bins, least, mean, most, not_finite)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as it is in JSON."""
+        bins = self.bins.to_plain() if self.bins else {"values": [], "counts": []}
+        return {**bins, "of": self.rows, "not_finite": self.not_finite}
 
 
 def show_overview(buffer: Buffer, path: Path, *, as_json: bool) -> None:
     """Print all there is to know of a store, but for its transitions."""
     for _ in range(ATTEMPTS):
         found = look(buffer)
-        wanted = _evenly(found, buffer.schema)
-        rows = read_rows(buffer, wanted, ("reward", "done"))
+        wanted = spread_ids(found.first, found.count, rows_within(buffer, _ROWS, _BYTES))
+        rows = Scan(buffer, wanted, ("reward", "done"), skip_damaged=True)
+        _, columns = gather(rows)
         if 2 * rows.evicted <= wanted.size:
             break
-    facts = facts_of(found) | {"damaged": found.stats["damaged"] + len(rows.damaged)}
-    sampled = {name: _sampled(column) for name, column in rows.columns.items()}
-    priorities = found.priorities
-    if priorities is not None and priorities.size:
-        sampled = {"priority": _sampled(priorities, may_grow=True), **sampled}
+    facts = found.to_plain() | {"damaged": found.stats["damaged"] + len(rows.damaged)}
+    sampled = {name: _Sampled.of(column) for name, column in columns.items()}
+    if found.priorities is not None and found.priorities.size:
+        sampled = {"priority": _Sampled.of(found.priorities, may_grow=True), **sampled}
     ages = _ages(found)
     if as_json:
-        plain: dict[str, Any] = {
-            name: {
-                **(one.bins.to_plain() if one.bins else {"values": [], "counts": []}),
-                "of": len(priorities) if name == "priority" and priorities is not None
-                else len(rows.write_ids),
-                "not_finite": one.not_finite,
-            }
-            for name, one in sampled.items()
-        }  # fmt: skip
+        plain: dict[str, Any] = {name: one.to_plain() for name, one in sampled.items()}
         plain["age"] = {key: [row[key] for row in ages] for key in ages[0]} if ages else {}
-        for line in json_lines({**facts, "histograms": plain}):
-            say(line)
+        say(*json_lines({**facts, "histograms": plain}))
         return
     on = screen()
-    for line in _overview(facts, path, on):
-        say(line)
-    size = facts["size"]
+    say(*_overview(facts, path, on))
     for name, one in sampled.items():
-        n = (
-            len(priorities)
-            if name == "priority" and priorities is not None
-            else len(rows.write_ids)
-        )
-        of = "" if n == size else f" of {n:,} of {size:,}"
-        say("")
-        for line in _distribution(name, one, of, on):
-            say(line)
-    for line in _age_lines(ages, facts, on):
-        say(line)
+        of = "" if one.rows == facts["size"] else f" of {one.rows:,} of {facts['size']:,}"
+        say("", *_distribution(name, one, of, on))
+    say(*_age_lines(ages, facts, on))
     if rows.damaged:
-        say("")
-        say(
-            textwrap.fill(
-                f"{len(rows.damaged):,} of {count_of(wanted.size, 'record')} read "
-                f"{'is' if len(rows.damaged) == 1 else 'are'} damaged: diskreplay verify finds "
-                "all of them",
-                on.width,
-            )
+        are = "is" if len(rows.damaged) == 1 else "are"
+        told = (
+            f"{len(rows.damaged):,} of {count_of(wanted.size, 'record')} read {are} damaged: "
+            "diskreplay verify finds all of them"
         )
-
-
-def _evenly(found: Look, known: diskreplay.Schema | None) -> NDArray[np.int64]:
-    """Return write ids from the oldest to the newest, all of them or as many as may be read."""
-    size = found.count - found.first
-    row = max(1, known.payload_bytes) if known is not None else 1
-    n = min(size, _SAMPLED, max(1, _SAMPLED_BYTES // row))
-    return spread_ids(found.first, found.count, n)
-
-
-def _sampled(column: NDArray[Any], *, may_grow: bool = False) -> _Sampled:
-    values = column.reshape(-1)
-    if values.dtype.kind == "c" or not values.size:
-        return _Sampled(None)
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return _Sampled(None, not_finite=values.size)
-    mean = float((finite.astype(np.float64) / finite.size).sum())
-    bins = bins_of(finite, may_grow=may_grow)
-    not_finite = values.size - finite.size
-    return _Sampled(bins, float(finite.min()), mean, float(finite.max()), not_finite)
+        say("", textwrap.fill(told, on.width))
 
 
 def _ages(found: Look) -> list[dict[str, Any]]:

@@ -38,10 +38,11 @@ def screen() -> Screen:
     return Screen(max(_NARROWEST, min(width, _WIDEST)), blocks)
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Print text, with escapes in the place of what the output's encoding cannot say."""
+def say(*texts: str, err: bool = False) -> None:
+    """Print texts, with escapes in the place of what the output's encoding cannot say."""
     encoding = _encoding()
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+    for text in texts:
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 def tell(text: str, *, err: bool = False) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 import diskreplay
-from diskreplay.aliases import Array
+from diskreplay.aliases import Array, Ints
+from diskreplay.buffer import Scan
 from diskreplay.wording import count_of
 from diskreplay_tools.plain import json_lines
-from diskreplay_tools.stores import ATTEMPTS, Buffer, Look, Rows, facts_of, look, read_rows
+from diskreplay_tools.stores import ATTEMPTS, Buffer, Look, gather, look
 from diskreplay_tools.terminal.numbers import number
 from diskreplay_tools.terminal.pictures import _side_by_side, image
 from diskreplay_tools.terminal.text import Screen, say, screen
@@ -114,19 +114,31 @@ def show_transitions(buffer: Buffer, path: Path, view: str, n: int, *, as_json: 
     for _ in range(ATTEMPTS):
         found = look(buffer)
         wanted = _wanted(found, path, view, n)
-        names = () if buffer.schema is None else buffer.schema.names
-        rows = read_rows(buffer, wanted, names)
+        rows = Scan(buffer, wanted, skip_damaged=True)
+        write_ids, columns = gather(rows)
         if not rows.evicted:
             break
-    if view == "--at" and not rows.write_ids.size and not rows.damaged:
+    if view == "--at" and not write_ids.size and not rows.damaged:
         _wanted(look(buffer), path, view, n)  # says that it is not live any more
     if view == "--at" and rows.damaged:
         raise click.ClickException(
             f"the record of write id {n} in {path} is damaged: diskreplay repair copies the others"
         )
-    shown = _transitions(found, wanted, rows)
+    places = {write_id: place for place, write_id in enumerate(write_ids.tolist())}
+    shown = (
+        Transition(
+            write_id,
+            found.count - 1 - write_id,
+            found.priority(write_id),
+            {name: column[places[write_id]] for name, column in columns.items()}
+            if write_id in places
+            else None,
+        )
+        for write_id in wanted.tolist()
+        if write_id in places or write_id in rows.damaged
+    )
     if as_json:
-        facts = {**facts_of(found), "evicted": rows.evicted}
+        facts = {**found.to_plain(), "evicted": rows.evicted}
         for line in json_lines(facts, transitions=(each.to_plain() for each in shown)):
             say(line)
         return
@@ -136,12 +148,10 @@ def show_transitions(buffer: Buffer, path: Path, view: str, n: int, *, as_json: 
         say(f"{count_of(rows.evicted, 'more transition')} evicted before being read")
     if buffer.schema is not None:
         for each in shown:
-            say("")
-            for line in each.lines(buffer.schema, on):
-                say(line)
+            say("", *each.lines(buffer.schema, on))
 
 
-def _wanted(found: Look, path: Path, view: str, n: int) -> NDArray[np.int64]:
+def _wanted(found: Look, path: Path, view: str, n: int) -> Ints:
     """Return the write ids to show, in their order."""
     first, count = found.first, found.count
     if view == "--at":
@@ -155,19 +165,6 @@ def _wanted(found: Look, path: Path, view: str, n: int) -> NDArray[np.int64]:
     priorities = np.zeros(0, np.float32) if found.priorities is None else found.priorities
     keys = -priorities if view == "--top" else priorities
     return count - priorities.size + np.argsort(keys, kind="stable")[:n]
-
-
-def _transitions(found: Look, wanted: NDArray[np.int64], rows: Rows) -> Iterator[Transition]:
-    places = {write_id: place for place, write_id in enumerate(rows.write_ids.tolist())}
-    damaged = set(rows.damaged)
-    for write_id in wanted.tolist():
-        if write_id not in places and write_id not in damaged:
-            continue
-        fields = None
-        if write_id in places:
-            fields = {name: column[places[write_id]] for name, column in rows.columns.items()}
-        age = found.count - 1 - write_id
-        yield Transition(write_id, age, found.priority(write_id), fields)
 
 
 def _title(view: str, n: int, found: Look) -> str:

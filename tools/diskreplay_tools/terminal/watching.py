@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sys
 import time
 from collections import deque
@@ -19,6 +18,7 @@ import diskreplay
 from diskreplay.errors import printable
 from diskreplay.wording import count_of, human
 from diskreplay_tools.plain import plain
+from diskreplay_tools.stores import Buffer, first_of, other_openers
 from diskreplay_tools.terminal.bars import gauge, sparkline
 from diskreplay_tools.terminal.numbers import number, percent
 from diskreplay_tools.terminal.text import Screen, heading, say, screen
@@ -82,12 +82,10 @@ def watch_store(path: Path, seconds: float, *, as_json: bool) -> None:
             click.echo()  # below the ^C that the terminal shows
 
 
-def _stats(buffer: diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer) -> dict[str, Any]:
+def _stats(buffer: Buffer) -> dict[str, Any]:
     stats = buffer.stats()
-    here = os.getpid(), socket.gethostname()
-    openers = [who for who in stats["openers"] if (who["pid"], who["host"]) != here]
-    runs = {"runs": len(stats.pop("runs"))}
-    return {**stats, "first": stats["count"] - stats["size"], "openers": openers, **runs}
+    runs = len(stats.pop("runs"))
+    return {**stats, "first": first_of(stats), "openers": other_openers(stats), "runs": runs}
 
 
 def _line(stats: dict[str, Any], rates: dict[str, float | None]) -> str:

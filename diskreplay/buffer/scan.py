@@ -1,0 +1,101 @@
+"""Scan: rows of a buffer in the order of given write ids, also beside a writer.
+
+A writer may evict rows that are still to be read. Each chunk is read by calls of its own, so that a
+scan keeps no pages of an old commit and the writer can use them again. What belongs to a write id
+never changes but for its priority, so the rows of a chunk are whole whenever they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from diskreplay.aliases import Array, Ints
+from diskreplay.errors import DamageError, NotLiveError
+from diskreplay.protocols import Replay
+
+CHUNK_BYTES = 4 << 20
+_LEAST_BYTES = 64  # of a row, with its write id and what Python makes of it
+_MARGIN = 64  # write ids
+
+
+class Scan:
+    """An iteration over rows in chunks of some MiB, as (write ids, columns by field).
+
+    Rows that were evicted before they were read are left out, and counted in `evicted`. `done`
+    counts what was read or left out, of `total`.
+
+    >>> buffer = ReplayBuffer(capacity=100)
+    >>> ids = buffer.extend([[0.0]] * 8, [0] * 8, range(8), [[0.0]] * 8, [False] * 8)
+    >>> rows = Scan(buffer, fields=["reward"])
+    >>> [(ids.tolist(), int(columns["reward"].sum())) for ids, columns in rows], rows.evicted
+    ([([0, 1, 2, 3, 4, 5, 6, 7], 28)], 0)
+
+    write_ids:     in any order; by default all that are live now
+    fields:        names of the columns, all by default
+    priorities:    whether there is a column `priority`; the buffer must be prioritized
+    skip_damaged:  leave out rows whose record is damaged, and list them in `damaged`; otherwise
+                   the DamageError is raised
+    """
+
+    def __init__(
+        self,
+        buffer: Replay[Any],
+        write_ids: Ints | range | None = None,
+        fields: Sequence[str] | None = None,
+        *,
+        priorities: bool = False,
+        skip_damaged: bool = False,
+    ) -> None:
+        self._buffer: Any = buffer
+        # A range, since the write ids of all rows may take more memory than there is.
+        self._write_ids = range(buffer.first, buffer.count) if write_ids is None else write_ids
+        schema = buffer.schema
+        names = () if schema is None else schema.names if fields is None else fields
+        self._fields, self._priorities = list(names), priorities
+        self._skip_damaged = skip_damaged
+        row_bytes = sum(schema[name].payload_bytes for name in names) + 4 * priorities
+        self._rows_in_chunk = max(1, CHUNK_BYTES // max(_LEAST_BYTES, row_bytes))
+        self.total, self.done, self.evicted = len(self._write_ids), 0, 0
+        self.damaged: list[int] = []
+
+    def __iter__(self) -> Iterator[tuple[Ints, dict[str, Array]]]:
+        for at in range(0, self.total, self._rows_in_chunk):
+            chunk = self._write_ids[at : at + self._rows_in_chunk]
+            if isinstance(chunk, range):
+                chunk = np.arange(chunk.start, chunk.stop, chunk.step)
+            yield from self._rows_of(chunk)
+
+    def _rows_of(self, write_ids: Ints) -> Iterator[tuple[Ints, dict[str, Array]]]:
+        waiting, margin = [write_ids], 0
+        while waiting:
+            ids = waiting.pop()
+            try:
+                columns = self._read(ids)
+            except NotLiveError:
+                first, count = self._buffer.first, self._buffer.count
+                live = ids[(ids >= first + margin) & (ids < count)]
+                margin = 2 * margin or _MARGIN  # to get ahead of a writer that is faster
+                self.evicted += ids.size - live.size
+                self.done += ids.size - live.size
+                waiting += [live] if live.size else []
+            except DamageError:
+                if not self._skip_damaged:
+                    raise
+                self._buffer.refresh()  # raises when it is more than a record that is damaged
+                if ids.size > 1:
+                    waiting += [ids[ids.size // 2 :], ids[: ids.size // 2]]
+                else:
+                    self.damaged.append(int(ids[0]))
+                    self.done += 1
+            else:
+                self.done += ids.size
+                yield ids, columns
+
+    def _read(self, ids: Ints) -> dict[str, Array]:
+        columns = self._buffer.get(ids, fields=self._fields) if self._fields else {}
+        if self._priorities:
+            columns["priority"] = self._buffer.priorities(ids)
+        return columns

@@ -5,7 +5,6 @@ from __future__ import annotations
 from diskreplay_tools.files.columns import (
     FORMAT,
     STANDARD,
-    Buffer,
     Column,
     columns_of,
     metadata_of,
@@ -26,7 +25,6 @@ __all__ = [
     "FORMAT",
     "STANDARD",
     "WRITERS",
-    "Buffer",
     "Column",
     "Source",
     "check_row",

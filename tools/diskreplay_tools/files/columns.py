@@ -22,9 +22,9 @@ import numpy as np
 import diskreplay
 from diskreplay.aliases import Array
 from diskreplay_tools.plain import spelt
+from diskreplay_tools.stores import Buffer
 
 Table = dict[str, Array]
-Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
 FORMAT = 1
 MEMBER = "diskreplay.json"
 KEY = b"diskreplay"

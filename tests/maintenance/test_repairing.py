@@ -30,6 +30,7 @@ from diskreplay import DamageError, PrioritizedReplayBuffer, ReplayBuffer, repai
 from diskreplay.lmdbfile.pages import DataFile
 from diskreplay.lmdbfile.walk import Walk
 from diskreplay.maintenance.sources import SoundStore
+from diskreplay.store import notes
 from diskreplay.store.store import Store
 
 Buffer = ReplayBuffer | PrioritizedReplayBuffer
@@ -166,6 +167,14 @@ def test_a_sound_store_is_copied_whole(make: Callable[[Path], Path], tmp_path: P
         for _ in range(3 if len(old) else 0):
             for a, b in zip([*old, *old.sample(8)], [*new, *new.sample(8)], strict=True):
                 assert all(map(np.array_equal, a, b))
+
+
+def test_a_repaired_store_is_known_also_after_the_machine_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repair(uniform(tmp_path / "s"), tmp_path / "out")
+    monkeypatch.setattr(notes, "_boot", lambda: b"another")
+    assert notes.is_known(tmp_path / "out")  # or its first opening would walk over all pages
 
 
 def bad_pages(content: bytes, long: bool) -> Iterator[bytes]:

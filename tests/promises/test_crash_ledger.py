@@ -15,10 +15,10 @@ from crash.ledger import Found, Ledger, Verdict
 from crash.rows import numbers_from, pushed_priorities, updated_priorities
 
 
-def told(ledger: Ledger, author: int, *events: tuple[Any, ...]) -> None:
+def told(ledger: Ledger, writer: int, *events: tuple[Any, ...]) -> None:
     """Record events, each (name, when, what ...)."""
     for event in events:
-        ledger.record(author, list(event))
+        ledger.record(writer, list(event))
 
 
 def found(count: int, *numbers: Any, priorities: Any = None) -> Found:
@@ -35,7 +35,7 @@ def test_what_was_announced_may_be_there_and_what_was_acknowledged_must(n: int) 
     ledger = Ledger(100)
     told(ledger, 1, ("push", 1, 10), ("commit", 2), ("ack", 3, 10), ("push", 4, 20))
     assert outcome(ledger.judge(found(n, numbers_from(1, 0, n)))) == (10, 0, 0)
-    told(ledger, 2, ("push", 5, 5), ("ack", 6, 5))  # the next author starts from what was found
+    told(ledger, 2, ("push", 5, 5), ("ack", 6, 5))  # the next writer starts from what was found
     both = numbers_from(1, 0, n), numbers_from(2, 0, 5)
     assert outcome(ledger.judge(found(n + 5, *both))) == (n + 5, 0, 0)
 
@@ -71,18 +71,18 @@ def test_transitions_of_nobody_are_seen_and_those_read_before_their_push() -> No
 
 
 def test_a_full_ring_has_evicted_as_many_as_were_written_over() -> None:
-    def two_authors() -> Ledger:
+    def two_writers() -> Ledger:
         ledger = Ledger(10)
         told(ledger, 1, ("push", 1, 8), ("ack", 2, 8))
         told(ledger, 2, ("push", 1, 8), ("ack", 2, 8))
         return ledger
 
     rows = numbers_from(1, 4, 4), numbers_from(2, 2, 6)
-    assert outcome(two_authors().judge(found(16, *rows))) == (10, 0, 0)
+    assert outcome(two_writers().judge(found(16, *rows))) == (10, 0, 0)
     fewer = numbers_from(1, 5, 3), numbers_from(2, 2, 6)
-    verdict = two_authors().judge(found(15, *fewer))  # 7 are missing, and 6 evicted
+    verdict = two_writers().judge(found(15, *fewer))  # 7 are missing, and 6 evicted
     assert verdict.lost + len(verdict.wrong) > 0
-    verdict = two_authors().judge(found(17, *rows))
+    verdict = two_writers().judge(found(17, *rows))
     assert verdict.wrong == ["7 are evicted of 6 that could be"]
 
 
@@ -102,8 +102,8 @@ def test_a_clear_is_there_when_it_was_acknowledged_and_may_be_when_it_was_announ
 def test_the_priority_is_the_last_acknowledged_one_or_a_later_one() -> None:
     numbers = numbers_from(1, 0, 4)
 
-    def undone(author: int | None, first: int) -> int:
-        """Judge with the priority of number 2 being an update of this author, or its first."""
+    def undone(writer: int | None, first: int) -> int:
+        """Judge with the priority of number 2 being an update of this writer, or its first."""
         ledger = Ledger(100)
         told(ledger, 1, ("push", 1, 4), ("ack", 2, 4))
         told(ledger, 1, ("update", 3, 0, [numbers[2]]), ("update", 4, 1, [numbers[2]]))
@@ -111,18 +111,18 @@ def test_the_priority_is_the_last_acknowledged_one_or_a_later_one() -> None:
         told(ledger, 2, ("update", 4, 0, [numbers[2]]), ("ack", 6, 0))
         told(ledger, 3, ("update", 2, 0, [numbers[2]]), ("ack", 3, 0))
         found_priorities = pushed_priorities(numbers)
-        if author is not None:
-            found_priorities[2] = updated_priorities(author, first, 1)[0]
+        if writer is not None:
+            found_priorities[2] = updated_priorities(writer, first, 1)[0]
         verdict = ledger.judge(found(4, numbers, priorities=found_priorities))
         assert verdict.priorities == 4
         return verdict.undone
 
     assert undone(None, 0) == 1  # as pushed: an update was acknowledged
-    assert undone(1, 0) == 1  # the same author's next update was acknowledged with it
+    assert undone(1, 0) == 1  # the same writer's next update was acknowledged with it
     assert undone(1, 1) == 0  # the last acknowledged one
     assert undone(1, 2) == 0  # a later one, which a commit of its own may have taken along
-    assert undone(2, 0) == 0  # at the same time as that of author 1
-    assert undone(3, 0) == 1  # committed before author 1 began
+    assert undone(2, 0) == 0  # at the same time as that of writer 1
+    assert undone(3, 0) == 1  # committed before writer 1 began
     assert undone(2, 1) == 1  # nobody's
 
 

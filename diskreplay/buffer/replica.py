@@ -147,12 +147,12 @@ class Replica:
     def _take_over(self, state: State, snapshot: Snapshot) -> None:
         self.stale_updates, self._frame_at_start = state.stale_updates, state.frame
         for table in self.tables:
-            seals = snapshot.seals()
+            seals = snapshot.seals(table.database)
             if missing := set(self.live.blocks()) - set(seals):
                 raise DamageError(f"priority block {min(missing)} of {self.store.path} is missing")
             known = self._seals.get(table.database, {})
             changed = [number for number, seal in seals.items() if known.get(number) != seal]
-            table.load(snapshot.blocks_one_by_one(changed), self.live)
+            table.load(snapshot.blocks(changed, table.database), self.live)
             table.largest = state.max_priority
             self._seals[table.database] = seals
         if self._stream is None:
@@ -222,7 +222,7 @@ class Replica:
         for table in self.tables:
             checks += [
                 partial(table.check, live),
-                partial(snapshot.blocks, committed.blocks()),
+                partial(dict, snapshot.blocks(committed.blocks(), table.database)),
             ]
         for check in checks:
             try:

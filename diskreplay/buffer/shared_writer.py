@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -189,8 +190,9 @@ class SharedWriter(Replica):
             highest = NEW if update.highest < 0.0 else np.float32(update.highest)
             given = np.append(priorities, highest)
             for table in self.tables:
-                largest, blocks = table.merged(largest, txn.blocks, before, ids, values, given)
-                txn.put_blocks(blocks)
+                blocks_of = partial(txn.blocks, database=table.database)
+                largest, blocks = table.merged(largest, blocks_of, before, ids, values, given)
+                txn.put_blocks(blocks, table.database)
             late = pending.stale - run.stale + int(np.count_nonzero(~live))
             new = replace(
                 state,

@@ -230,8 +230,8 @@ class Writer(Replica):
                 start=live.start,
                 **self._run.counted(stored),
             )
-            for _, changed in blocks:
-                txn.put_blocks(changed)
+            for table, changed in blocks:
+                txn.put_blocks(changed, table.database)
             return self._run.put(txn, state, run, self.identity), state, run
 
         put_bytes = self.rows.record_bytes(n) + BLOCK_BYTES * sum(len(b) for _, b in blocks)
@@ -258,5 +258,5 @@ def _priorities_of(
 ) -> Values:
     """Return the priorities of the newest transitions of a store, whose live range is given."""
     saved = Priorities(live.capacity, alpha=table.alpha, epsilon=table.epsilon)
-    saved.load(snapshot.blocks_one_by_one(live.blocks()), live)
+    saved.load(snapshot.blocks(live.blocks(), table.database), live)
     return saved.live_values(newest)

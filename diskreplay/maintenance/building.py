@@ -107,7 +107,7 @@ class StoreBuilder:
 
         def put(txn: Transaction) -> None:
             txn.put_records(self.live.capacity, first, records, self._grouping)
-            txn.put_blocks(blocks)
+            txn.put_blocks(blocks, "priorities")
 
         size = len(records) * self._grouping.record_bytes + len(blocks) * BLOCK_BYTES
         self._store.commit(put, size)

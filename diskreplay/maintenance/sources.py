@@ -108,7 +108,7 @@ class SoundStore:
         return priorities_at(self.live.slots(write_ids), self._block)[0]
 
     def _block(self, number: int) -> Values:
-        return parse_block(number, self.snapshot.block(number), self.identity)
+        return parse_block(number, self.snapshot.block(number, "priorities"), self.identity)
 
     def _damage(self, fault: object) -> DamageError:
         return DamageError(

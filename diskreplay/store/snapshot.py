@@ -104,7 +104,7 @@ class Snapshot:
 
     # Slot tables, by number of the block
 
-    def seals(self, database: str = "priorities") -> dict[int, bytes]:
+    def seals(self, database: str) -> dict[int, bytes]:
         """Return the checksum of each block of a slot table, which tells the changed ones."""
         found: dict[int, bytes] = {}
         cursor = iter(self._cursor(database))
@@ -114,17 +114,11 @@ class Snapshot:
             found.update((number_of(key), bytes(raw[2:10])) for key, raw in part)
         return found
 
-    def blocks(self, numbers: Iterable[int], database: str = "priorities") -> dict[int, bytes]:
-        """Return the contents of some blocks of a slot table."""
-        return dict(self.blocks_one_by_one(numbers, database))
-
-    def blocks_one_by_one(
-        self, numbers: Iterable[int], database: str = "priorities"
-    ) -> Mapping[int, bytes]:
-        """Return the contents of some blocks, each of which is read when it is looked up."""
+    def blocks(self, numbers: Iterable[int], database: str) -> Mapping[int, bytes]:
+        """Return the contents of blocks of a slot table, each read when it is looked up."""
         return _Blocks(self, numbers, database)
 
-    def block(self, number: int, database: str = "priorities") -> bytes:
+    def block(self, number: int, database: str) -> bytes:
         """Return the content of one block; raise DamageError when it is damaged or missing."""
         content = self._sealed(database, number)
         if not isinstance(content, bytes):
@@ -222,7 +216,7 @@ class Transaction(Snapshot):
                 _put_in_order(cursor, key, values, grouping.groups(capacity))
                 slot = 0
 
-    def put_blocks(self, blocks: Mapping[int, bytes], database: str = "priorities") -> None:
+    def put_blocks(self, blocks: Mapping[int, bytes], database: str) -> None:
         """Put blocks of a slot table, by number."""
         for number, content in blocks.items():
             self._put(database, integer_key(number), seal(number, content))

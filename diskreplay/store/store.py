@@ -64,7 +64,7 @@ class Store:
         uuid = str(identity.get("uuid", uuids.uuid4()))
         try:
             with building(path, uuid) as place, errors_of(path):
-                _write_new(place, {"identity": {**identity, "uuid": uuid}, **meta})
+                _put_facts(place, {**identity, "uuid": uuid}, meta)
         except StorageError:
             if holds_store(path):  # another process was faster
                 return False
@@ -208,14 +208,7 @@ class Store:
         uuid = str(uuids.uuid4())
         with building(target, uuid) as place, errors_of(target):
             self._env.copy(place)
-            env = open_env(place, True, _SYNC_FLAGS["full"])
-            try:
-                with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
-                    txn.put(b"identity", seal("identity", {**self.identity, "uuid": uuid}))
-                    for name, fact in facts.items():
-                        txn.put(name.encode(), seal(name, fact), overwrite=False)
-            finally:
-                env.close()
+            _put_facts(place, {**self.identity, "uuid": uuid}, facts)
 
     @ours
     def disk_bytes(self) -> int:
@@ -248,12 +241,14 @@ class Store:
         self._env.abandon()
 
 
-def _write_new(place: Path, meta: Mapping[str, Any]) -> None:
+def _put_facts(place: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Put an identity, and facts that are missing, into a data file, made where it is absent."""
     env = open_env(place, True, _SYNC_FLAGS["full"])
     try:
         databases = open_databases(env, create=True)
-        with env.begin(write=True) as txn:
-            for name, fact in meta.items():
-                txn.put(name.encode(), seal(name, fact), db=databases["meta"])
+        with env.begin(write=True, db=databases["meta"]) as txn:
+            txn.put(b"identity", seal("identity", identity))
+            for name, fact in facts.items():
+                txn.put(name.encode(), seal(name, fact), overwrite=False)
     finally:
         env.close()

@@ -41,7 +41,7 @@ def test_a_commit_that_does_not_fit_is_done_again_with_a_larger_map(
 
     def put(txn: Transaction) -> str:
         calls.append(store._env._map_bytes)
-        txn.put_blocks({number: bytes([number]) * 4000 for number in range(100)})
+        txn.put_blocks({number: bytes([number]) * 4000 for number in range(100)}, "priorities")
         txn.put_records(10**6, 0, [b"%05d" % i * 800 for i in range(5000)])  # said to be nothing
         return "done"
 
@@ -49,9 +49,11 @@ def test_a_commit_that_does_not_fit_is_done_again_with_a_larger_map(
     assert calls == [8 * MIB, 16 * MIB, 32 * MIB]
     with store.snapshot() as snapshot:
         found = [bytes(record) for record in snapshot.records(np.arange(5000))]
-        assert snapshot.blocks([99])[99] == b"c" * 4000
+        assert snapshot.blocks([99], "priorities")[99] == b"c" * 4000
     assert found == [b"%05d" % i * 800 for i in range(5000)]
-    store.commit(lambda txn: txn.put_blocks({0: b""}))  # the size is in the page of each commit
+    store.commit(
+        lambda txn: txn.put_blocks({0: b""}, "priorities")
+    )  # the size is in the page of each commit
     store.close()
     assert stored_map_bytes(tmp_path / "s") == {32 * MIB}
 

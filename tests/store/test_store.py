@@ -34,7 +34,7 @@ def commit(
     with store.transaction() as txn:
         for first, part in rows:
             txn.put_records(capacity, first, part)
-        txn.put_blocks(blocks or {})
+        txn.put_blocks(blocks or {}, "priorities")
         txn.put_meta({"state": state or {}})
 
 
@@ -80,7 +80,7 @@ def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
     assert records_in(store, [0, 1, 2, 3, 4]) == [*records(0, 4), b""]
     with store.snapshot() as snapshot:
         assert snapshot.meta("state") == {"count": 4}
-        assert snapshot.blocks([0]) == {0: b"old"}
+        assert snapshot.blocks([0], "priorities") == {0: b"old"}
     commit(store, 10, [(4, records(4, 1))])
     store.close()
 
@@ -89,16 +89,16 @@ def test_a_snapshot_does_not_move(tmp_path: Path) -> None:
     store = make(tmp_path / "s")
     commit(store, 10, [(0, records(0, 10))], {3: b"a"})
     with store.snapshot() as snapshot:
-        before = snapshot.seals()
+        before = snapshot.seals("priorities")
         commit(store, 10, [(10, records(10, 10))], {3: b"b", 4: b"c"})
         assert [bytes(r) for r in snapshot.records(np.arange(10))] == records(0, 10)
-        assert snapshot.blocks([3]) == {3: b"a"}
+        assert snapshot.blocks([3], "priorities") == {3: b"a"}
     with store.snapshot() as snapshot:
-        assert snapshot.blocks([3, 4]) == {3: b"b", 4: b"c"}
-        assert set(snapshot.seals()) == {3, 4}
-        assert snapshot.seals()[3] != before[3]
+        assert snapshot.blocks([3, 4], "priorities") == {3: b"b", 4: b"c"}
+        assert set(snapshot.seals("priorities")) == {3, 4}
+        assert snapshot.seals("priorities")[3] != before[3]
         with pytest.raises(DamageError, match=r"priority block 5 of .* is missing"):
-            snapshot.blocks([5])
+            snapshot.block(5, "priorities")
     store.close()
 
 
@@ -246,7 +246,7 @@ def test_another_durability_reopens_the_environment_alone(tmp_path: Path) -> Non
         assert (flags["sync"], flags["metasync"]) == (durability != "process", metasync)
         commit(store, 10, [(0, records(0, 4))], {0: durability.encode()})
         with store.snapshot() as snapshot:
-            assert snapshot.blocks([0]) == {0: durability.encode()}
+            assert snapshot.blocks([0], "priorities") == {0: durability.encode()}
         note = (tmp_path / "s" / "data.known").read_bytes()
         assert note.startswith(b"- ") == (durability != "process")
     environment = store._env._env

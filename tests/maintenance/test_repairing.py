@@ -30,7 +30,7 @@ from diskreplay import DamageError, PrioritizedReplayBuffer, ReplayBuffer, repai
 from diskreplay.lmdbfile.pages import DataFile
 from diskreplay.lmdbfile.walk import Walk
 from diskreplay.maintenance.sources import SoundStore
-from diskreplay.store import notes
+from diskreplay.store import known_note
 from diskreplay.store.store import Store
 
 Buffer = ReplayBuffer | PrioritizedReplayBuffer
@@ -173,8 +173,8 @@ def test_a_repaired_store_is_known_also_after_the_machine_starts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repair(uniform(tmp_path / "s"), tmp_path / "out")
-    monkeypatch.setattr(notes, "_boot", lambda: b"another")
-    assert notes.is_known(tmp_path / "out")  # or its first opening would walk over all pages
+    monkeypatch.setattr(known_note, "_boot", lambda: b"another")
+    assert known_note.is_known(tmp_path / "out")  # or its first opening would walk over all pages
 
 
 def bad_pages(content: bytes, long: bool) -> Iterator[bytes]:

@@ -1,8 +1,8 @@
-"""Bell: what one thread rings to wake another one, and what no interrupt can break.
+"""Bell: one thread rings it to wake another one, and no interrupt can break it.
 
-The events and conditions of `threading` are written in Python. An interrupt that comes as one of
-them has taken its lock leaves it locked: whoever sets or awaits it next hangs for ever. A queue
-in C has no such moment.
+The events and conditions of `threading` are written in Python. An interrupt that comes when such an
+object has taken its lock leaves it locked: the next thread that sets or awaits it hangs for ever. A
+queue in C has no such moment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 
 
 class Bell:
-    """Rings once for one who waits, now or later, however often it is rung meanwhile."""
+    """Rings once for one thread that waits, now or later, however often it is rung meanwhile."""
 
     def __init__(self) -> None:
         self._rung: SimpleQueue[None] = SimpleQueue()
@@ -31,7 +31,7 @@ class Bell:
         return False
 
     def wait_until(self, is_so: Callable[[], object]) -> None:
-        """Return when something is so that does not change without a ring; wake others, too."""
+        """Return when a condition is true that only a ring changes; wake the next thread, too."""
         while not is_so():
             self._rung.get()
         self.ring()

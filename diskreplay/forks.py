@@ -1,24 +1,24 @@
 """Forks: what happens to open buffers when their process forks.
 
-A forked child inherits the storage engine's environment, but must not use it: its reader slots
-carry the parent's pid. Nor may it close the environment while the parent reads, since that can free
-those slots. So a fork waits until no call is under way, and none begins until the child has closed
-what it inherited::
+A forked child inherits the LMDB environment, but must not use it: its reader slots carry the
+parent's pid. Nor may it close the environment while the parent reads, since that can free those
+slots. So a fork waits until no call is under way, and no call begins until the child has closed
+the environment::
 
     parent   asks, and waits        | fork |  goes on
-    helper   takes all locks               |  waits for the child, gives the locks back
+    helper   takes all locks               |  waits for the child, releases the locks
     child                                  |  new locks, closes the environments, says so
 
 At its next call the child opens the store again, for reading.
 
-What a hook raises is printed and forgotten, and the fork goes on; and a signal handler can raise
-between any two lines of a hook. But handlers run in the main thread only. So another one takes the
-locks, and the hook just waits; it may be interrupted anywhere and be done once more, by the second
-of two hooks. Interrupts that come meanwhile are raised again after the fork. The hook at its end is
-no Python code at all: what comes during a fork is raised where it ends.
+Python prints and forgets an exception of a fork hook, and goes on with the fork; and a signal
+handler can raise between any two lines of a hook. But handlers run in the main thread only. So
+another thread takes the locks, and the hook just waits; it may be interrupted anywhere, and then
+the second of two hooks does its work again. Interrupts that come meanwhile are raised again after
+the fork. The last hook is no Python code: an interrupt during the fork is raised where it ends.
 
-A second interrupt ends the waiting. A buffer that is not held by then, or that the forking thread
-itself is in a call of, cannot be used in the child.
+A second interrupt ends the waiting. A buffer that is in a call by then, or in a call of the forking
+thread itself, cannot be used in the child.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from typing import Any, Protocol
 from diskreplay.bell import Bell
 
 
-class Watched(Protocol):
-    """What is told of forks."""
+class Forkable(Protocol):
+    """An object that is told of forks: the guard of an open buffer."""
 
     def _is_in_call_here(self) -> bool:
-        """Return whether this thread is in a call of it."""
+        """Return whether this thread is in a call of the object."""
 
     def _hold_for_fork(self, seconds: float) -> bool:
-        """Keep calls from beginning; return False when one was under way for so long."""
+        """Keep calls from beginning; return False when a call was under way for so long."""
 
     def _release_after_fork(self) -> None:
         """Let calls begin again."""
 
     def _after_fork_in_child(self, *, was_held: bool) -> None:
-        """Leave to the parent what is its own. It may be interrupted, and done again."""
+        """Leave to the parent what is the parent's. It may be interrupted, and done again."""
 
 
 _PATIENCE = 0.05  # seconds
@@ -64,24 +64,24 @@ _TRIES = 10  # more interrupts than anybody sends
 
 _process = object()
 _one_at_a_time = threading.Lock()
-_watched: weakref.WeakSet[Watched] = weakref.WeakSet()
+_watched: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _in_child: list[Callable[[], None]] = []
 _pipe: list[int] = []  # of the fork whose locks are held
 
 
 def process() -> object:
-    """Return what is another object in each process: a pid can be that of the parent, too."""
+    """Return an object that differs in each process: a child can have the pid of its parent."""
     return _process
 
 
-def watch(session: Watched) -> None:
-    """Tell `session` of forks, as long as it is there."""
-    _watched.add(session)
+def watch(buffer: Forkable) -> None:
+    """Tell `buffer` of forks, as long as it exists."""
+    _watched.add(buffer)
 
 
-def forget(session: Watched) -> None:
-    """Tell `session` of no more forks."""
-    _watched.discard(session)
+def forget(buffer: Forkable) -> None:
+    """Tell `buffer` of no more forks."""
+    _watched.discard(buffer)
 
 
 def call_in_child(function: Callable[[], None]) -> None:
@@ -89,7 +89,7 @@ def call_in_child(function: Callable[[], None]) -> None:
     _in_child.append(function)
 
 
-def _sessions() -> list[Watched]:
+def _buffers() -> list[Forkable]:
     while True:
         try:
             return sorted(_watched, key=id)
@@ -109,9 +109,9 @@ class _Call:
         self._at = -1 if frame is None else frame.f_lasti
 
     def raise_again(self, error: BaseException) -> None:
-        """Raise in its thread what came while it was under way, when it is not any more.
+        """Raise an error in the thread of the call, when the call has ended.
 
-        Not before: the hooks of others are interrupted no better than ours.
+        Not before: the hooks of other libraries are interrupted no better than these.
         """
         while self._is_under_way():
             time.sleep(_POLL)
@@ -122,7 +122,7 @@ class _Call:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, kind)
 
     def forget(self) -> None:
-        """Let go of what the caller's frame keeps alive."""
+        """Drop the caller's frame, which keeps its variables alive."""
         self._caller = None
 
     def _is_under_way(self) -> bool:
@@ -133,30 +133,30 @@ class _Call:
 
 
 class _Fork:
-    """A fork, from its first hook until the locks are given back."""
+    """A fork, from its first hook until the locks are released."""
 
     def __init__(self) -> None:
         self.call = _Call()
-        self.errors: list[BaseException] = []  # that came while it waited
-        self.held: list[Watched] = []
+        self.errors: list[BaseException] = []  # the interrupts of its waiting
+        self.held: list[Forkable] = []
         self.is_ready = False
         self._ready = Bell()
         self.is_over: SimpleQueue[None] = SimpleQueue()
-        self.is_begun = False  # has passed all of its first hooks
-        self._in_call = {id(one) for one in _sessions() if one._is_in_call_here()}
-        self._is_attended = threading.Lock()
+        self.is_begun = False  # the hooks before the fork are done
+        self._in_call = {id(one) for one in _buffers() if one._is_in_call_here()}
+        self._has_helper = threading.Lock()
 
     def wait(self) -> None:
         """Return when no call is under way, or after two interrupts. It may be done again."""
         try:
-            _thread.start_new_thread(self._attend, ())
+            _thread.start_new_thread(self._help, ())
         except RuntimeError:  # there can be no more threads: then nothing is held
             return
         if len(self.errors) < 2:
             self._ready.wait_until(lambda: self.is_ready)
 
-    def _attend(self) -> None:
-        if not self._is_attended.acquire(blocking=False):
+    def _help(self) -> None:
+        if not self._has_helper.acquire(blocking=False):
             return  # there is a helper already
         with _one_at_a_time:
             try:
@@ -167,7 +167,7 @@ class _Fork:
                 self.is_ready = True
                 self._ready.ring()
                 self.is_over.get()
-                if not self.is_begun:  # the last of the first hooks was ended by one
+                if not self.is_begun:  # an interrupt ended the last hook before the fork
                     self.errors.append(KeyboardInterrupt())
                 if self.errors:
                     self.call.raise_again(self.errors[0])
@@ -175,10 +175,10 @@ class _Fork:
                 self._release()
 
     def _hold(self) -> None:
-        for session in _sessions():
-            while id(session) not in self._in_call and self.is_over.empty():
-                if session._hold_for_fork(_PATIENCE):
-                    self.held.append(session)
+        for buffer in _buffers():
+            while id(buffer) not in self._in_call and self.is_over.empty():
+                if buffer._hold_for_fork(_PATIENCE):
+                    self.held.append(buffer)
                     break
 
     def _release(self) -> None:
@@ -190,12 +190,12 @@ class _Fork:
             os.close(read)
             _pipe.clear()
         held, self.held = self.held, []
-        for session in held:
-            session._release_after_fork()
+        for buffer in held:
+            buffer._release_after_fork()
 
 
 class _Local(threading.local):
-    """The fork that is under way in a thread, or was the last."""
+    """The fork that is under way in a thread, or its last one."""
 
     fork: _Fork | None = None
     is_begun = False
@@ -212,7 +212,7 @@ def _before() -> None:
 
 
 def _before_again() -> None:
-    _wait([] if _local.is_begun else [KeyboardInterrupt()])  # which the first one was ended by
+    _wait([] if _local.is_begun else [KeyboardInterrupt()])  # which ended the first hook
     _local.is_begun = False
     if _local.fork is not None:
         _local.fork.is_begun = True
@@ -222,7 +222,7 @@ def _wait(errors: list[BaseException]) -> None:
     for _ in range(_TRIES):
         try:
             fork = _local.fork
-            if fork is None or fork.is_begun:  # that of an earlier one
+            if fork is None or fork.is_begun:  # an earlier fork
                 if not _watched:
                     _local.end = bool
                     return
@@ -265,8 +265,8 @@ def _leave_parent() -> None:
     held = () if fork is None else tuple(fork.held)
     for function in _in_child:
         function()
-    for session in _sessions():
-        session._after_fork_in_child(was_held=session in held)
+    for buffer in _buffers():
+        buffer._after_fork_in_child(was_held=buffer in held)
     for descriptor in _pipe:
         with contextlib.suppress(OSError):
             os.close(descriptor)

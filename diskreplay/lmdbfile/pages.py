@@ -1,4 +1,4 @@
-"""Pages: the data file of LMDB 0.9, read without the engine, which dies of what is damaged.
+"""Pages: the data file of LMDB 0.9, read without LMDB, which ends the process over damage.
 
 A file is an array of pages; the first two are meta pages, and the one with the larger transaction
 id says where the trees begin. Numbers are in the byte order of the machine::
@@ -45,7 +45,7 @@ TREE_RECORD = struct.Struct("=IHHQQQQQ")
 
 
 class Tree(NamedTuple):
-    """What the file says of one tree."""
+    """The description of one tree in the file."""
 
     pad: int
     flags: int
@@ -58,7 +58,7 @@ class Tree(NamedTuple):
 
 
 class Meta(NamedTuple):
-    """What a meta page says."""
+    """The content of a meta page."""
 
     page: int
     flags: int
@@ -77,7 +77,7 @@ class Meta(NamedTuple):
         return self.free.pad
 
     def faults(self, number: int) -> list[str]:
-        """Return what is wrong with the meta page of this number."""
+        """Return the faults of the meta page of this number."""
         size = self.page_bytes
         wrong = {
             f"says it is page {self.page}": self.page != number,
@@ -107,7 +107,7 @@ class DataFile:
         self.page_bytes = 4096
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         os.close(self._descriptor)
 
     @property
@@ -116,7 +116,7 @@ class DataFile:
         return os.fstat(self._descriptor).st_size
 
     def read(self, at: int, n: int) -> bytes:
-        """Return n bytes from an offset on, or b"" when they are not all there to be read."""
+        """Return n bytes from an offset on, or b"" when not all of them can be read."""
         if at + n > self.size:
             return b""
         try:
@@ -133,10 +133,10 @@ class DataFile:
         return self.read(number * self.page_bytes, self.page_bytes)
 
     def metas(self) -> tuple[list[Meta], list[str]]:
-        """Return the sound meta pages, the newest first, and what is wrong with them.
+        """Return the sound meta pages, the newest first, and the faults of both.
 
-        The second page is looked for where the first says, or else where it would be with pages
-        of any size.
+        The second page is read where the first says, or else where it would be with pages of any
+        size.
         """
         first = self._meta(0)
         sizes = [1 << n for n in (12, 14, 13, 15, 11, 10, 9)]
@@ -189,13 +189,13 @@ def page_bytes_in(meta: bytes) -> int:
 
 
 def meta_pages(descriptor: int) -> list[bytes]:
-    """Return what counts of both meta pages of an opened data file. Cost: about a microsecond."""
+    """Return the bytes of both meta pages of an opened data file. Cost: about a microsecond."""
     first = os.pread(descriptor, _META_BYTES, 0)
     return [first, os.pread(descriptor, _META_BYTES, page_bytes_in(first))]
 
 
 def newest_of(metas: list[bytes]) -> bytes:
-    """Return that of the larger transaction of two meta pages."""
+    """Return the meta page of the larger transaction."""
     return max(metas, key=transaction_of)
 
 
@@ -210,7 +210,7 @@ def last_page_of(meta: bytes) -> int:
 
 
 class Node(NamedTuple):
-    """A node of a page: where it is, the flags and length as they stand there, and its key."""
+    """A node of a page: its offset, its flags and length as stored, and its key."""
 
     at: int
     low: int
@@ -220,7 +220,7 @@ class Node(NamedTuple):
 
     @property
     def value_at(self) -> int:
-        """Where in the page the value begins."""
+        """The offset of the value in the page."""
         return self.at + 8 + len(self.key)
 
 
@@ -238,12 +238,12 @@ def tree_at(raw: bytes, at: int = 0) -> Tree:
 
 
 def order_of(key: bytes, flags: int) -> int | bytes:
-    """Return what the keys of a tree with these flags are sorted by."""
+    """Return a key as the value by which a tree with these flags is sorted."""
     return int.from_bytes(key, sys.byteorder) if flags & INTEGER_KEYS else key
 
 
 def nodes_of(page: bytes, *, leaf: bool) -> tuple[list[Node], list[str]]:
-    """Return the nodes of a page that lie inside it, and what is wrong with the page."""
+    """Return the nodes of a page that lie inside it, and the faults of the page."""
     size = len(page)
     _, _, _, lower, upper = PAGE_HEADER.unpack_from(page, 0)
     faults = []
@@ -276,7 +276,7 @@ def nodes_of(page: bytes, *, leaf: bool) -> tuple[list[Node], list[str]]:
 
 
 def _likely_pointers(page: bytes) -> list[int]:
-    """Return the offsets of nodes in a page that does not say how many it has."""
+    """Return likely offsets of nodes in a page whose bounds are impossible."""
     found: list[int] = []
     least = len(page)
     for (at,) in struct.iter_unpack("=H", page[HEADER:]):

@@ -1,4 +1,4 @@
-"""Walk: the trees of a data file, page by page, and all that is wrong with them."""
+"""Walk: the trees of a data file, page by page, and all their faults."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ _Key = int | bytes | None
 
 
 class Faults:
-    """Sentences about what is wrong: the first thousand, and how many more there are."""
+    """Sentences about faults: the first thousand, and the number of all."""
 
     def __init__(self) -> None:
         self._kept: list[str] = []
         self.count = 0
 
     def add(self, sentence: str) -> None:
-        """Take note of one fault."""
+        """Add one fault."""
         self.count += 1
         if self.count <= _FAULTS_KEPT:
             self._kept.append(printable(sentence))
 
     def sentences(self) -> list[str]:
-        """Return what was noted."""
+        """Return the sentences."""
         more = self.count - len(self._kept)
         return [*self._kept, *([f"and {count_of(more, 'more fault')}"] if more else [])]
 
@@ -60,7 +60,7 @@ class Faults:
 class Walk:
     """One walk over the trees that a meta page names.
 
-    It gives every value that it reaches in a tree as it should be, and notes all that is wrong.
+    It yields every value of a tree that stands where it should, and collects all faults.
     Cost: reads each page in use once. Memory: 3 bytes a page.
     """
 
@@ -81,7 +81,7 @@ class Walk:
         self.disputed = np.zeros(self.pages, np.bool_)  # free, and in a tree all the same
 
     def collect_free(self) -> None:
-        """Take note of the free pages. This comes first: a page in use is none of them."""
+        """Collect the free pages. This comes first: a page in use is none of them."""
         for transaction, _, content in self.values(FREE, self.meta.free):
             if not isinstance(transaction, int) or not 1 <= transaction <= self.meta.transaction:
                 self.faults.add(f"free pages are listed under transaction {transaction!r}")
@@ -124,8 +124,8 @@ class Walk:
     def values(self, name: bytes, tree: Tree) -> Iterator[Value]:
         """Yield the values of a tree in the order of its keys.
 
-        A leaf page that is not where or what it should be is left out as a whole; of others, what
-        lies between the keys that the branches say.
+        A leaf page in a wrong place or of a wrong kind is left out as a whole; of another, every
+        value whose key is not between those that the branches say.
         """
         what = name.decode("ascii", "replace")
         counted = {"branch pages": 0, "leaf pages": 0, "overflow pages": 0, "entries": 0}
@@ -184,7 +184,7 @@ class Walk:
                     self.faults.add(f"{what}: it has {found} {counter} (expected {expected})")
 
     def check_all_used(self) -> None:
-        """Note pages that are neither in a tree nor free. It makes sense after whole walks only."""
+        """Find pages that are neither in a tree nor free. All trees must have been walked."""
         unused = np.flatnonzero(~(self.reached | self.free)[2:]) + 2
         if unused.size:
             self.faults.add(
@@ -192,7 +192,7 @@ class Walk:
             )
 
     def _take(self, what: str, number: int, depth: int, deepest: int) -> tuple[bytes, bool] | None:
-        """Return a page of a tree and whether it is a leaf, or note why there is none."""
+        """Return a page of a tree and whether it is a leaf; None, with a fault, for neither."""
         page = self._claim(what, number, 1) and self.file.page(number)
         if not page:
             if page == b"":
@@ -214,7 +214,7 @@ class Walk:
         return None
 
     def _take_big(self, where: str, number: int, pages: int, size: int) -> bytes | None:
-        """Return the content of overflow pages, or note why there is none."""
+        """Return the content of overflow pages; None, with a fault, when there is none."""
         if not self._claim(where, number, pages):
             return None
         at = number * self.file.page_bytes
@@ -236,7 +236,7 @@ class Walk:
     def _wrong_key(
         self, raw: bytes, key: int | bytes, flags: int, low: _Key, last: _Key, high: _Key
     ) -> str:
-        """Return what is wrong with a key of a leaf, if anything."""
+        """Return the fault of a key of a leaf, "" if it has none."""
         if not raw or (flags & INTEGER_KEYS and len(raw) != 8):
             return f"a key of {count_of(len(raw), 'byte')}"
         if (
@@ -269,8 +269,8 @@ class Walk:
         low: _Key,
         high: _Key,
     ) -> list[tuple[int, int, _Key, _Key]]:
-        """Return what stands below a branch page, the last child first."""
-        least = 1 if what == FREE.decode() else 2  # the engine asserts it
+        """Return the children of a branch page, the last one first."""
+        least = 1 if what == FREE.decode() else 2  # LMDB asserts it
         if len(nodes) < least:
             self.faults.add(f"{what}: page {number} is damaged: its branches are {len(nodes)}")
         found: list[tuple[int, int, _Key, _Key]] = []

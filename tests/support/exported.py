@@ -8,23 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import stores
-from click.testing import Result
+from commands import run
 from common import columns
-from diskreplay_tools.cli import main
-from runner import runner
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
 
 FORMS = ("npz", "parquet")
 NAMES = ("state", "action", "reward", "next_state", "done")
-
-
-def run(*arguments: object, status: int = 0) -> Result:
-    result = runner().invoke(main, list(map(str, arguments)))
-    assert result.exit_code == status, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import stores
+from commands import run
 from common import columns
-from exported import MAKERS, assert_same, expected, many, read, run
+from exported import MAKERS, assert_same, expected, many, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -264,16 +265,6 @@ def test_the_format_is_that_of_the_suffix_or_of_the_option(filled: Path, tmp_pat
     assert (tmp_path / "x.JSONL").read_bytes() == (tmp_path / "x.npz").read_bytes()
     result = run("export", filled, tmp_path / "x.csv", status=2)
     assert "does not say its format: end it with .npz, .parquet, .jsonl" in result.stderr
-
-
-def test_an_output_is_not_overwritten_without_force(filled: Path, tmp_path: Path) -> None:
-    out = tmp_path / "x.npz"
-    out.write_text("mine")
-    assert "exists" in run("export", filled, out, status=1).stderr
-    assert out.read_text() == "mine"
-    run("export", filled, out, "--force")
-    assert len(read(out)["write_id"]) == 150
-    assert "inside the store" in run("export", filled, filled / "x.npz", status=1).stderr
 
 
 def test_a_damaged_record_leaves_no_output(tmp_path: Path) -> None:

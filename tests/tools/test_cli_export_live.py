@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stores
+from commands import KILLER, run
 from common import columns, run_python
-from exported import read, run
+from exported import read
 
 from diskreplay import ReplayBuffer
 
@@ -37,41 +38,13 @@ cli.main(sys.argv[1:])
     assert [place.name for place in tmp_path.iterdir()] == ["b"]
 
 
-KILLER = """
-import os, random, signal, sys, time
-from pathlib import Path
-from diskreplay_tools import cli
-
-def begin():
-    child = os.fork()
-    if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        try:
-            cli.main(["export", sys.argv[1], sys.argv[2], "--force"], standalone_mode=False)
-        finally:
-            os._exit(0)
-    return child
-
-out, rng, killed = Path(sys.argv[2]), random.Random(5), 0
-started = time.monotonic()
-os.waitpid(begin(), 0)
-takes = time.monotonic() - started
-new = out.read_bytes()
-for i in range(20):
-    # What is there before is nothing, or another whole file.
-    before = None if i % 2 else b"old"
-    out.unlink(missing_ok=True)
-    if before is not None:
-        out.write_bytes(before)
-    child = begin()
-    time.sleep(rng.uniform(0, takes))  # a moment, and not a wait
-    os.kill(child, signal.SIGKILL)
-    killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    after = out.read_bytes() if out.exists() else None
-    assert after in (before, new), (i, len(after or b""))
-    seen = [path.name for path in out.parent.iterdir() if not path.name.startswith(".")]
-    assert seen == [out.name] * (after is not None), seen
-print(killed, len(new))
+WHOLE = """
+whole = []
+def is_whole(out):
+    whole.append(out.read_bytes())
+    return whole[-1] == whole[0]
+kill_often(Path(sys.argv[3]), 20, b"old", is_whole)
+print(len(whole[0]))
 """
 
 
@@ -85,7 +58,7 @@ def test_a_kill_leaves_what_was_there_or_the_whole_file(
     out.parent.mkdir()
     with ReplayBuffer(capacity=rows, path=path) as buffer:
         buffer.extend(**columns(0, rows))
-    found = run_python(KILLER, path, out).stdout.split()
+    found = run_python(KILLER + WHOLE, "export", path, out).stdout.split()
     assert int(found[0]) >= 5
     assert int(found[1]) > 400_000
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import stores
+from commands import KILLER, run
 from common import run_python
 from diskreplay_tools.cli import main
-from exported import FORMS, NAMES, arrow, many, npz, plain, refused, run
+from exported import FORMS, NAMES, arrow, many, npz, plain, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner import runner
@@ -166,46 +167,18 @@ def test_a_spoilt_file_is_a_sentence_or_a_store(
 # Kills and memory
 
 
-KILLER = """
-import os, random, signal, sys, time
-from pathlib import Path
+WHOLE = """
 import diskreplay
-from diskreplay_tools import cli
-
-def begin():
-    child = os.fork()
-    if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        try:
-            cli.main(["import", *sys.argv[1:]], standalone_mode=False)
-        finally:
-            os._exit(0)
-    return child
-
-out, rng, killed = Path(sys.argv[2]), random.Random(5), 0
-started = time.monotonic()
-os.waitpid(begin(), 0)
-takes = time.monotonic() - started
-for i in range(15):
-    if out.exists():
-        os.rename(out, out.with_name(f".{i}"))
-    child = begin()
-    time.sleep(rng.uniform(0, 0.9 * takes))  # a moment, and not a wait
-    os.kill(child, signal.SIGKILL)
-    killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    if out.exists():
-        assert diskreplay.verify(out) == []
-        assert len(diskreplay.open(out, access="read")) == 30000
-    seen = [path.name for path in out.parent.iterdir() if not path.name.startswith(".")]
-    assert seen == [out.name] * out.exists(), seen
-print(killed)
+def is_whole(out):
+    return diskreplay.verify(out) == [] and len(diskreplay.open(out, access="read")) == 30000
+kill_often(Path(sys.argv[3]), 15, None, is_whole)
 """
 
 
 def test_a_kill_leaves_nothing_or_a_whole_store(tmp_path: Path) -> None:
     file = npz(tmp_path / "x.npz", plain(30_000))
     (tmp_path / "out").mkdir()
-    assert int(run_python(KILLER, file, tmp_path / "out" / "b").stdout) >= 1
+    assert int(run_python(KILLER + WHOLE, "import", file, tmp_path / "out" / "b").stdout) >= 1
 
 
 def test_memory_is_bounded_whatever_the_file_holds(tmp_path: Path) -> None:

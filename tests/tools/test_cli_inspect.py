@@ -14,10 +14,10 @@ import click
 import numpy as np
 import pytest
 import stores
+from commands import COMMAND, WIDTHS, facts, refused, run, shown, strict_json
 from common import columns, contents, row, run_python
 from diskreplay_tools.terminal import overview
 from diskreplay_tools.terminal.text import Screen
-from inspected import COMMAND, WIDTHS, error, facts, run, shown, strict_json
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -115,7 +115,9 @@ def test_output_without_blocks_is_plain_ascii(store: Path) -> None:
 def test_a_name_that_the_output_cannot_say_is_no_error(tmp_path: Path) -> None:
     path = stores.uniform(tmp_path / "café")
     result = subprocess.run(
-        [*COMMAND, path], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+        [*COMMAND, "inspect", path],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert (result.returncode, result.stderr) == (0, b"")
     assert result.stdout.isascii()
@@ -173,10 +175,10 @@ def test_a_store_with_nothing_in_it(tmp_path: Path) -> None:
         assert (found["size"], found["first"], found["histograms"]) == (0, 0, {"age": {}})
         assert "there are no transitions to show" in shown(tmp_path / name, "--last", 3)
         assert facts(tmp_path / name, "--last", 3)["transitions"] == []
-        message = error("inspect", tmp_path / name, "--at", 0)
+        message = refused("inspect", tmp_path / name, "--at", 0)
         assert "write id 0 was not written yet: none is live" in message
     assert "there are no transitions to show" in shown(tmp_path / "known", "--top", 3)
-    assert "has no schema yet" in error("schema", tmp_path / "none")
+    assert "has no schema yet" in refused("schema", tmp_path / "none")
 
 
 def test_a_store_that_was_cleared(store: Path) -> None:
@@ -186,7 +188,7 @@ def test_a_store_that_was_cleared(store: Path) -> None:
     assert (found["size"], found["first"], found["count"]) == (0, 1350, 1350)
     assert found["priority_mean"] is None
     assert "wrote 1,350, none of them live" in shown(store)
-    assert "was evicted, or cleared: none is live" in error("inspect", store, "--at", 1349)
+    assert "was evicted, or cleared: none is live" in refused("inspect", store, "--at", 1349)
 
 
 def test_a_store_of_one_transition(tmp_path: Path) -> None:
@@ -315,7 +317,7 @@ def test_damaged_records_are_left_out_and_told(tmp_path: Path) -> None:
     assert [(t["write_id"], t["damaged"]) for t in top] == [(99, False), (98, True), (97, False)]
     assert top[1]["fields"] is None
     assert "write id 98, priority 98, age 1\n  damaged" in shown(tmp_path / "b", "--top", 3)
-    message = error("inspect", tmp_path / "b", "--at", 40)
+    message = refused("inspect", tmp_path / "b", "--at", 40)
     assert "the record of write id 40" in message
     assert "is damaged" in message
 
@@ -324,7 +326,7 @@ def test_damage_to_what_all_depends_on_is_one_sentence(store: Path) -> None:
     raw = stores.stored(store, "meta", "state")
     stores.change(store, "meta", "state", raw[:-1] + bytes([raw[-1] ^ 1]))
     for command in ("inspect", "schema"):
-        message = error(command, store)
+        message = refused(command, store)
         assert message.startswith("Error: ")
         assert "repair" in message
 
@@ -333,10 +335,10 @@ def test_a_path_without_a_store(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     for command in ("inspect", "schema"):
-        assert "empty holds no store" in error(command, tmp_path / "empty")
-        assert "does not exist" in error(command, tmp_path / "none", status=2)
-        assert "is a file" in error(command, tmp_path / "file", status=2)
-    assert "empty holds no store" in error("inspect", tmp_path / "empty", "--watch")
+        assert "empty holds no store" in refused(command, tmp_path / "empty")
+        assert "does not exist" in refused(command, tmp_path / "none", status=2)
+        assert "is a file" in refused(command, tmp_path / "file", status=2)
+    assert "empty holds no store" in refused("inspect", tmp_path / "empty", "--watch")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
@@ -376,7 +378,7 @@ def test_a_store_that_is_held_alone(store: Path) -> None:
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        message = error("inspect", store)
+        message = refused("inspect", store)
         assert f"pid {holder.pid}" in message
         assert "wait until that is done" in message
     finally:

@@ -5,47 +5,119 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import stores
+from commands import refused, run
 from common import columns, contents
 from diskreplay_tools.cli import main
 from runner import runner
 
 import diskreplay
 
-
-def refused(*arguments: object, status: int = 1) -> str:
-    done = runner().invoke(main, list(map(str, arguments)))
-    assert done.exit_code == status, (done.output, done.exception)
-    return done.stderr
-
-
-def test_a_file_never_goes_into_another_store(tmp_path: Path) -> None:
-    a, b = stores.uniform(tmp_path / "a"), stores.uniform(tmp_path / "b")
-    before = contents(tmp_path)
-    for out in (b / "data.mdb", b / "diskreplay.json", b / "x.npz"):
-        given = ["export", a, out, "--format", "npz", "--force"]
-        assert "is inside the store" in refused(*given)
-    assert contents(tmp_path) == before
+# The commands that write, as they are called with a store, a file and an output.
+FILES: dict[str, Any] = {
+    "export": lambda a, file, out: ["export", a, out, "--format", "npz"],
+    "report": lambda a, file, out: ["report", a, "-o", out],
+}
+STORES: dict[str, Any] = {
+    "copy": lambda a, file, out: ["copy", a, out],
+    "merge": lambda a, file, out: ["merge", a, "-o", out],
+    "repair": lambda a, file, out: ["repair", a, out],
+    "import": lambda a, file, out: ["import", file, out],
+}
 
 
-def test_a_store_with_other_files_beside_it_is_not_overwritten(tmp_path: Path) -> None:
-    a, b = stores.uniform(tmp_path / "a"), stores.uniform(tmp_path / "b")
+@pytest.fixture(params=FILES | STORES)
+def command(request: pytest.FixtureRequest) -> Any:
+    if request.param == "report":
+        pytest.importorskip("matplotlib")
+    return (FILES | STORES)[request.param]
+
+
+@pytest.fixture
+def a(tmp_path: Path) -> Path:
+    return stores.uniform(tmp_path / "a")
+
+
+@pytest.fixture
+def file(a: Path, tmp_path: Path) -> Path:
+    run("export", a, tmp_path / "a.npz")
+    return tmp_path / "a.npz"
+
+
+def test_nothing_is_written_into_a_store(command: Any, a: Path, file: Path) -> None:
+    b = stores.uniform(a.with_name("b"))
+    before = contents(a.parent)
+    outs = [b / "data.mdb", b / "diskreplay.json", b / "x", a / "x"]
+    for out in outs if command in FILES.values() else outs[2:]:
+        assert "is inside the store" in refused(*command(a, file, out), "--force")
+    assert contents(a.parent) == before
+
+
+@pytest.mark.parametrize("through_link", [False, True])
+def test_what_exists_is_replaced_with_force_and_whole(
+    command: Any, through_link: bool, a: Path, file: Path
+) -> None:
+    b, link = a.with_name("b"), a.with_name("link")
+    link.symlink_to(b)
+    b.write_text("mine") if command in FILES.values() else stores.empty(b)
+    given = command(a, file, link if through_link else b)
+    before = contents(a.parent)
+    assert "exists: give another name, or --force to overwrite it" in refused(*given)
+    assert contents(a.parent) == before
+    run(*given, "--force")
+    assert contents(a.parent) != before
+    assert link.is_symlink()
+    assert {each.name for each in a.parent.iterdir()} == {"a", "a.npz", "b", "link"}
+    if command in STORES.values():
+        assert diskreplay.verify(b) == []
+        with diskreplay.open(b, access="read") as buffer:
+            assert len(buffer) == 300
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_only_a_store_is_replaced_by_a_store(name: str, a: Path, file: Path) -> None:
+    command, b, mine, empty = STORES[name], *(a.with_name(n) for n in ("b", "mine", "empty"))
+    stores.uniform(b)
     (b / "model.pt").write_text("weights")
-    before = contents(tmp_path)
-    assert "holds model.pt beside the store" in refused("copy", a, b, "--force")
-    np.savez(b / "x.npz", state=np.zeros(3))
-    assert "is inside of" in refused("import", b / "x.npz", b, "--force", status=2)
-    (b / "x.npz").unlink()
-    assert contents(tmp_path) == before
+    mine.mkdir()
+    (mine / "file").touch()
+    before = contents(a.parent)
+    assert "holds model.pt beside the store" in refused(*command(a, file, b), "--force")
+    assert "is not a store" in refused(*command(a, file, mine), "--force")
+    assert contents(a.parent) == before
+    empty.mkdir()
+    run(*command(a, file, empty))  # which is nothing in the way
 
 
-def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
-    a = stores.uniform(tmp_path / "a")
+def test_a_source_without_a_format_replaces_nothing(a: Path) -> None:
+    broken = a.with_name("broken")
+    broken.mkdir()
+    (broken / "diskreplay.json").write_text("{}")
+    before = contents(a)
+    assert "expected a format version and a uuid" in refused("copy", broken, a, "--force")
+    assert contents(a) == before
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_what_is_read_is_not_replaced(name: str, a: Path, file: Path) -> None:
+    inner = shutil.copytree(a, a / "inner")
+    shutil.copy(file, a / "x.npz")
+    before = contents(a)
+    given = STORES[name](inner, a / "x.npz", a)
+    assert f" is inside of {a}: give a new directory" in refused(*given, "--force", status=2)
+    if name != "import":
+        itself = STORES[name](a, file, a)
+        assert "is the store itself: give a new directory" in refused(*itself, "--force", status=2)
+    assert contents(a) == before
+
+
+def test_what_is_no_regular_file_is_not_replaced(a: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     given = ["export", a, tmp_path / "pipe", "--format", "jsonl", "--force"]
     assert "is no regular file" in refused(*given)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import stores
+from commands import WIDTHS, facts, refused, shown
 from common import SUPPORT, columns, row
 from diskreplay_tools import stores as reading
-from inspected import WIDTHS, error, facts, shown
 from others import Other
 
 import diskreplay
@@ -59,17 +59,17 @@ def test_the_newest_and_a_single_one(store: Path) -> None:
 def test_views_that_cannot_be_had(store: Path, tmp_path: Path) -> None:
     stores.uniform(tmp_path / "u")
     for view in ("--top", "--bottom"):
-        message = error("inspect", tmp_path / "u", view, 3)
+        message = refused("inspect", tmp_path / "u", view, 3)
         assert "holds a uniform buffer, which has no priorities" in message
         assert "--last 3" in message
-    message = error("inspect", store, "--at", 999)
+    message = refused("inspect", store, "--at", 999)
     assert "write id 999 was evicted, or cleared: 1000 to 1349 are live in" in message
-    message = error("inspect", store, "--at", 1350)
+    message = refused("inspect", store, "--at", 1350)
     assert "write id 1350 was not written yet: 1000 to 1349 are live in" in message
-    message = error("inspect", store, "--top", 3, "--last", 3, status=2)
+    message = refused("inspect", store, "--top", 3, "--last", 3, status=2)
     assert "--top and --last are two views" in message
-    assert "x>=0" in error("inspect", store, "--at", -1, status=2)
-    assert "1<=x<=1000" in error("inspect", store, "--last", 1001, status=2)
+    assert "x>=0" in refused("inspect", store, "--at", -1, status=2)
+    assert "1<=x<=1000" in refused("inspect", store, "--last", 1001, status=2)
 
 
 def test_long_arrays_are_abbreviated_and_described(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import click
 import pytest
 import stores
+from commands import COMMAND, refused, strict_json
 from diskreplay_tools.terminal.watching import Rates
-from inspected import COMMAND, error, strict_json
 from others import Other
 
 
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Path:
 
 def watching(path: Path, *arguments: str, **settings: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COMMAND, str(path), "--watch", *arguments],
+        [*COMMAND, "inspect", str(path), "--watch", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings,
     )  # fmt: skip
 
@@ -93,7 +93,7 @@ def test_watching_on_a_terminal_draws_in_place(tmp_path: Path) -> None:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
         environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         watcher = subprocess.Popen(
-            [*COMMAND, tmp_path / "b", "--watch", "0.1"],
+            [*COMMAND, "inspect", tmp_path / "b", "--watch", "0.1"],
             stdout=theirs, stderr=subprocess.PIPE, env={**environment, "TERM": "xterm"},
         )  # fmt: skip
         os.close(theirs)
@@ -144,12 +144,12 @@ def test_rates_are_of_the_last_seconds() -> None:
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "x"])
 def test_watch_needs_a_time(seconds: str, store: Path) -> None:
-    assert error("inspect", store, f"--watch={seconds}", status=2)
+    assert refused("inspect", store, f"--watch={seconds}", status=2)
 
 
 def test_watch_may_stand_before_the_path(store: Path) -> None:
     watcher = subprocess.Popen(
-        [*COMMAND, "--watch", store], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, "inspect", "--watch", store], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert watcher.stdout is not None
     assert b"size 350" in watcher.stdout.readline()

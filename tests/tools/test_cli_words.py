@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import stores
+from commands import refused, run, shown
 from common import contents
-from inspected import error, run, shown
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -85,7 +84,7 @@ def test_a_command_says_to_give_a_store(command: str, tmp_path: Path) -> None:
     path.mkdir()
     (path / "notes.txt").write_text("x")
     rest = [word.replace("OUT", str(tmp_path / "out")) for word in COMMANDS[command]]
-    said = error(*command.split(), path, *rest)
+    said = refused(*command.split(), path, *rest)
     assert said.count("\n") == 1
     assert "expected diskreplay.json in it (found notes.txt): give the path of a store" in said
 
@@ -101,20 +100,20 @@ def test_a_command_says_to_give_a_store(command: str, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_mistyped_command_is_answered_with_what_was_meant(given: str, meant: str | None) -> None:
-    said = error(given, status=2)
+    said = refused(given, status=2)
     assert f"No such command '{given}'." in said
     assert ("Did you mean" in said) is (meant is not None)
     assert meant is None or f"Did you mean {meant}?" in said
 
 
 def test_a_mistyped_option_is_answered_with_what_was_meant() -> None:
-    assert "--json" in error("inspect", "--jsno", ".", status=2)
+    assert "--json" in refused("inspect", "--jsno", ".", status=2)
 
 
 @pytest.mark.parametrize("name", ["state", "next_state", "action", "logit"])
 @pytest.mark.parametrize("given", ["foo", "U5", "uint8:-3", "uint8:9999999999"])
 def test_bench_names_the_field_that_is_wrong(name: str, given: str) -> None:
-    said = error("bench", "--estimate", "--field", f"{name}={given}", status=2)
+    said = refused("bench", "--estimate", "--field", f"{name}={given}", status=2)
     assert f"field '{name}'" in said
 
 
@@ -162,33 +161,6 @@ def test_a_uniform_overview_has_no_empty_section(tmp_path: Path) -> None:
     assert all(len(section.splitlines()) > 1 or ": by nobody" in section for section in sections)
     assert "Age" not in text
     assert json.loads(run("inspect", tmp_path / "b", "--json").stdout)["histograms"]["age"]
-
-
-# Several stores
-
-
-def test_verify_takes_several_stores(tmp_path: Path) -> None:
-    sound, damaged = stores.uniform(tmp_path / "a"), stores.large(tmp_path / "b")
-    raw = bytearray((damaged / "data.mdb").read_bytes())
-    raw[raw.find(np.arange(22_500, 22_600).tobytes())] ^= 1  # of write id 15
-    (damaged / "data.mdb").write_bytes(raw)
-    no_store = tmp_path / "c"
-    no_store.mkdir()
-    done = run("verify", sound, damaged, no_store, sound)
-    assert done.exit_code == 1
-    fault = diskreplay.verify(damaged)
-    assert done.stdout.splitlines() == [
-        f"{sound}: sound", f"{damaged}: 1 fault", f"  {fault[0]}", f"{sound}: sound",
-    ]  # fmt: skip
-    assert done.stderr.startswith(f"Error: {no_store} holds no store")
-    assert run("verify", sound, sound).exit_code == 0
-    assert run("verify", sound, no_store).exit_code == 1
-    found = [
-        json.loads(line) for line in run("verify", "--json", sound, damaged).stdout.split("\n")[:-1]
-    ]
-    assert [one["path"] for one in found] == [str(sound), str(damaged)]
-    assert [one["faults"] for one in found] == [[], fault]
-    assert "Missing argument 'PATH...'" in error("verify", status=2)
 
 
 # Settings that are refused

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,6 @@ import pytest
 import stores
 from common import columns, contents, numbers_of, run_python
 from inside import store_of
-from kills import at_each_step
-from stores import told
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -201,30 +198,6 @@ def test_a_refused_replacement_leaves_the_old_store(tmp_path: Path) -> None:
         with pytest.raises((diskreplay.ArgumentError, diskreplay.SchemaError)):
             ReplayBuffer(**{"capacity": 9, "path": path, "if_exists": "replace", **wrong})
         assert contents(path) == before
-
-
-def test_kills_at_each_step_of_a_replacement_leave_one_or_the_other(tmp_path: Path) -> None:
-    path, kept = stores.uniform(tmp_path / "s"), tmp_path / "kept"
-    shutil.copytree(path, kept)
-    old = told(path)
-    seen = set()
-
-    def work() -> None:
-        ReplayBuffer(77, path=path, seed=1, if_exists="replace").close()
-
-    for step in at_each_step(work):
-        with diskreplay.open(path, access="read") as buffer:
-            found = buffer.capacity
-        if found not in seen or step % 10 == 0:
-            assert diskreplay.verify(path) == []
-        seen.add(found)
-        if found == 300:
-            assert told(path) == old
-        else:
-            assert (found, told(path)[0]) == (77, [])
-            shutil.rmtree(path)
-            shutil.copytree(kept, path)
-    assert seen == {300, 77}
 
 
 def test_wrong_words_are_refused(tmp_path: Path) -> None:

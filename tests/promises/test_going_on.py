@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from common import SUPPORT, columns, numbers_of, row, run_python
+from drawn import KINDS
+from kills import at_each_step, child_of, was_killed
 from refused import writes_refused
 
 import diskreplay
@@ -48,19 +53,20 @@ if how == "close":
 """
 
 
-@pytest.mark.parametrize("kind", ["ReplayBuffer", "PrioritizedReplayBuffer"])
-@pytest.mark.parametrize("how", ["exit", "close", "end"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_next_100_batches_are_those_of_a_run_that_never_stopped(
-    kind: str, how: str, tmp_path: Path
+    kind: type, tmp_path: Path
 ) -> None:
     def train(path: str, begin: int, end: int, how: str) -> list[str]:
-        return run_python(TRAIN, kind, tmp_path / path, begin, end, how).stdout.splitlines()
+        place = tmp_path / path
+        return run_python(TRAIN, kind.__name__, place, begin, end, how).stdout.splitlines()
 
     whole = train("whole", 0, 500, "end")
-    first = train("parts", 0, 400, how)
-    second = train("parts", 400, 500, "end")
-    assert len(second) == 100
-    assert [*first, *second] == whole
+    for how in ("exit", "close", "end"):
+        first = train(how, 0, 400, how)
+        second = train(how, 400, 500, "end")
+        assert len(second) == 100
+        assert [*first, *second] == whole
 
 
 def test_a_commit_happens_while_the_program_makes_no_call(tmp_path: Path) -> None:
@@ -127,96 +133,68 @@ def test_a_buffer_that_nobody_closes_is_committed_when_it_goes(tmp_path: Path) -
     assert len(diskreplay.open(tmp_path / "at-exit")) == 5
 
 
-WRITER = """
-import sys
-import numpy as np
-import diskreplay
-from common import columns, row
-
-kind, path, seed = sys.argv[1:]
-rng = np.random.default_rng(int(seed))
-prioritized = kind == "PrioritizedReplayBuffer"
-buffer = getattr(diskreplay, kind)(500, seed=1, path=path, commit_interval=0.002, window_bytes=0)
-while True:
-    n = int(rng.integers(1, 130))
-    count = buffer.stats()["count"]
-    more = {"priorities": np.arange(count, count + n) % 97 + 0.5} if prioritized else {}
-    if n == 1:
-        buffer.push(**row(count), **({"priority": more["priorities"][0]} if prioritized else {}))
-    else:
-        buffer.extend(**columns(count, n), **more)
-    if rng.random() < 0.3:
-        buffer.flush()
-        print(count + n, flush=True)  # what the parent has read is committed
-"""
+def write_on(kind: Any, path: Path, seed: int, say: int) -> None:
+    """Push at random for ever, and say how many rows a commit has."""
+    rng = np.random.default_rng(seed)
+    buffer = kind(500, seed=1, path=path, commit_interval=0.002, window_bytes=0)
+    while True:
+        n, count = int(rng.integers(1, 130)), buffer.count
+        priorities = np.arange(count, count + n) % 97 + 0.5
+        is_prioritized = kind is PrioritizedReplayBuffer
+        if n == 1:
+            buffer.push(**row(count), **({"priority": priorities[0]} if is_prioritized else {}))
+        else:
+            more = {"priorities": priorities} if is_prioritized else {}
+            buffer.extend(**columns(count, n), **more)
+        if rng.random() < 0.3:
+            buffer.flush()
+            os.write(say, b"%d\n" % (count + n))  # what the parent has read is committed
 
 
-@pytest.mark.parametrize("kind", ["ReplayBuffer", "PrioritizedReplayBuffer"])
-def test_20_kills_lose_nothing_that_was_committed(kind: str, tmp_path: Path, long: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_kills_lose_nothing_that_was_committed(kind: Any, tmp_path: Path, long: bool) -> None:
     rng = np.random.default_rng(20)
     path = tmp_path / "b"
     committed = 0
     for kill in range(500 if long else 20):
-        with subprocess.Popen(
-            [sys.executable, "-c", WRITER, kind, str(path), str(kill)],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=SUPPORT,
-        ) as process:
-            assert process.stdout is not None
+        said, say = os.pipe()
+        process = child_of(partial(write_on, kind, path, kill, say))
+        os.close(say)
+        with os.fdopen(said) as lines:
             # Random moments: some before the store exists, most somewhere in the writing.
             for _ in range(int(rng.integers(0, 60))):
-                committed = int(process.stdout.readline())
-            process.send_signal(signal.SIGKILL)
-            rest = process.stdout.read().split("\n")[:-1]
-            committed = max([committed, *map(int, rest)])
-        assert process.returncode == -signal.SIGKILL
+                committed = int(lines.readline())
+            os.kill(process, signal.SIGKILL)
+            committed = max([committed, *map(int, lines.read().split("\n")[:-1])])
+        assert was_killed(process)
         if not path.exists():
             assert committed == 0
             continue
         with diskreplay.open(path) as buffer:
             buffer.check()
-            count = buffer.stats()["count"]
-            assert count >= committed
-            live = np.arange(max(0, count - 500), count)
-            assert numbers_of(buffer.get(live)).tolist() == live.tolist() if count else True
+            assert buffer.count >= committed
+            live = np.arange(buffer.first, buffer.count)
+            assert len(live) == min(500, buffer.count)
             assert [int(e.reward * 8) for e in buffer] == live.tolist()
-            if kind == "PrioritizedReplayBuffer" and count:
-                found = buffer.priorities(range(int(live[0]), count))
-                np.testing.assert_array_equal(found, live % 97 + 0.5)
-            committed = count
+            if len(live):
+                assert numbers_of(buffer.get(live)).tolist() == live.tolist()
+            if isinstance(buffer, PrioritizedReplayBuffer):
+                np.testing.assert_array_equal(buffer.priorities(live), live % 97 + 0.5)
+            committed = buffer.count
     assert committed > 500
-    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".diskreplay-new-")] == [
-        "b"
-    ]
+    left = [p.name for p in tmp_path.iterdir() if not p.name.startswith(".diskreplay-new-")]
+    assert left == ["b"]
 
 
 def test_a_kill_while_a_store_is_made_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
-    # The process kills itself at each step of the making, seen by its system calls' audit events.
-    code = """
-        import os, signal, sys, diskreplay
-        steps = 0
-        def count(event, arguments):
-            global steps
-            if event in ("open", "os.rename", "os.mkdir", "tempfile.mkdtemp", "os.chmod"):
-                steps += 1
-                if steps == int(sys.argv[2]):
-                    os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(count)
-        diskreplay.ReplayBuffer(10, path=sys.argv[1])
-        os._exit(0)
-    """
-    stores = 0
-    for step in range(1, 100):
-        path = tmp_path / str(step)
-        result = run_python(code, path, step, check=False)
-        stores += path.exists()
-        with ReplayBuffer(10, path=path) as buffer:
+    made = set()
+    for _ in at_each_step(lambda: ReplayBuffer(10, path=tmp_path / "b")):
+        made.add((tmp_path / "b").exists())
+        with ReplayBuffer(10, path=tmp_path / "b") as buffer:
             buffer.push(**row(0))
-        assert len(diskreplay.open(path)) == 1
-        if result.returncode == 0:
-            break
-    assert 0 < stores < step
+        assert len(diskreplay.open(tmp_path / "b")) == 1
+        shutil.rmtree(tmp_path / "b")
+    assert made == {False, True}
 
 
 def test_the_error_of_a_background_commit_is_met_by_the_next_call(tmp_path: Path) -> None:

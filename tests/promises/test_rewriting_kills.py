@@ -1,4 +1,4 @@
-"""compact, resize and convert: killed at each step, at random moments, and interrupted."""
+"""Stores that are rewritten or replaced: killed at each step, at random moments, interrupted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,64 +18,49 @@ from kills import at_each_step, at_random
 from stores import told
 
 import diskreplay
-from diskreplay import PrioritizedReplayBuffer
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 
 
-@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
-def test_a_kill_at_each_step_of_a_conversion_leaves_one_or_the_other(
-    kind: str, tmp_path: Path
-) -> None:
-    path = (stores.prioritized if kind == "uniform" else stores.uniform)(tmp_path / "s")
-    whole = {kind_of(path): told(path)}
-    kept = tmp_path / "kept"
+def replace(path: Path) -> None:
+    ReplayBuffer(77, path=path, seed=1, if_exists="replace").close()
+
+
+REWRITINGS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
+    "compact": (stores.prioritized, diskreplay.compact),
+    "resize": (stores.prioritized, lambda path: diskreplay.resize(path, 200)),
+    "to uniform": (stores.prioritized, lambda path: diskreplay.convert(path, "uniform")),
+    "to prioritized": (stores.uniform, lambda path: diskreplay.convert(path, "prioritized")),
+    "replace": (stores.uniform, replace),
+}
+
+
+def all_of(path: Path) -> str:
+    with diskreplay.open(path, access="read") as buffer:
+        kind = type(buffer).__name__, buffer.capacity
+    return repr((kind, told(path)))
+
+
+@pytest.mark.parametrize("name", REWRITINGS)
+def test_a_kill_at_each_step_leaves_one_or_the_other(name: str, tmp_path: Path) -> None:
+    make, rewrite = REWRITINGS[name]
+    path, kept = make(tmp_path / "s"), tmp_path / "kept"
     shutil.copytree(path, kept)
-    diskreplay.convert(path, kind)
-    whole[kind] = told(path)
+    old = all_of(path)
+    rewrite(path)
+    new = all_of(path)
+    assert (old == new) == (name == "compact")
     shutil.rmtree(path)
     shutil.copytree(kept, path)
     seen = set()
-    for step in at_each_step(lambda: diskreplay.convert(path, kind)):
-        found = kind_of(path)
+    for step in at_each_step(lambda: rewrite(path)):
+        found = all_of(path)
         if found not in seen or step % 10 == 0:
             assert diskreplay.verify(path) == []
-        assert told(path) == whole[found]
-        if found == kind:
+        seen.add(found)
+        if found != old:
             shutil.rmtree(path)
             shutil.copytree(kept, path)
-        seen.add(found)
-    assert seen == set(whole)
-    assert not list(path.glob(".diskreplay-rewritten-*"))
-
-
-def kind_of(path: Path) -> str:
-    with diskreplay.open(path, access="read") as buffer:
-        return str(buffer.stats()["kind"])
-
-
-@pytest.mark.parametrize("capacity", [None, 200])
-def test_a_kill_at_each_step_leaves_one_or_the_other(capacity: int | None, tmp_path: Path) -> None:
-    path = stores.prioritized(tmp_path / "s")
-    whole = {1100: told(path)}
-    shutil.copytree(path, tmp_path / "model")
-    if capacity:
-        diskreplay.resize(tmp_path / "model", capacity)
-        whole[capacity] = told(tmp_path / "model")
-    kept = tmp_path / "kept"
-    shutil.copytree(path, kept)
-
-    def work() -> None:
-        diskreplay.resize(path, capacity) if capacity else diskreplay.compact(path)
-
-    seen = set()
-    for _ in at_each_step(work):
-        assert diskreplay.verify(path) == []
-        with diskreplay.open(path, access="read") as buffer:
-            found = buffer.capacity
-        assert told(path) == whole[found]
-        seen.add(found)
-        shutil.rmtree(path)
-        shutil.copytree(kept, path)
-    assert seen == set(whole)
+    assert seen == {old, new}
     assert not list(path.glob(".diskreplay-rewritten-*"))
 
 

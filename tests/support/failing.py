@@ -1,9 +1,9 @@
 """Calls of the library in which the n-th call to the system fails, for each n.
 
-`python failing.py SCENARIO PLACE CODE MOST` runs in a process of its own, with failing.c preloaded;
-each n has a child, about MOST of them. CODE is the name of an error, as "EIO", or as "EIO:pwrite"
-where only those calls count, or "files": then n is how many files can be opened at a time. What is
-wrong is printed, and nothing else.
+`python failing.py SCENARIO PLACE [CODE MOST]...` runs in a process of its own, with failing.c
+preloaded; each n has a child, about MOST of them. CODE is the name of an error, as "EIO", or as
+"EIO:pwrite" where only those calls count, or "files": then n is how many files can be opened at a
+time. What is wrong is printed, and nothing else.
 """
 
 from __future__ import annotations
@@ -250,16 +250,20 @@ def look_after(place: Place, scenario: Callable[[Place], None]) -> Iterator[str]
 
 
 def main() -> None:
-    name, top, code, most = sys.argv[1:]
-    fault = FewDescriptors(_MOST_FILES) if code == "files" else FailingCall(code)
+    name, top, *asked = sys.argv[1:]
     scenario = SCENARIOS[name]
-    for one in (scenario, verify, scenario):  # the first times load what is loaded late
-        count, wrong = trial(fault, Path(top), one, 10**9)
-    print(*wrong, sep="\n")
-    step = max(1, count // int(most))
-    for at in range(1 + sum(map(ord, name)) % step, count + 1, step):
-        outcome = in_child(lambda at=at: trial(fault, Path(top), scenario, at))
-        print(*([at, outcome.failure] if outcome.failure else outcome.value[1]), sep="\n")
+    no_fault = FewDescriptors(0)
+    for one in (scenario, verify):  # to load what is loaded late
+        trial(no_fault, Path(top), one, 1)
+    for code, most in zip(asked[::2], asked[1::2], strict=True):
+        fault = FewDescriptors(_MOST_FILES) if code == "files" else FailingCall(code)
+        count, wrong = trial(fault, Path(top), scenario, 10**9)
+        print(*wrong, sep="\n")
+        step = max(1, count // int(most))
+        for at in range(1 + sum(map(ord, name)) % step, count + 1, step):
+            outcome = in_child(lambda fault=fault, at=at: trial(fault, Path(top), scenario, at))
+            said = [at, outcome.failure] if outcome.failure else outcome.value[1]
+            print(*(f"{code} {line}" for line in said), sep="\n")
     shutil.rmtree(top)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 _EVENTS = ("os.", "open", "shutil.", "tempfile.", "fcntl.")
 
 
-def _child(work: Callable[[], object], prepare: Callable[[], None]) -> int:
+def child_of(work: Callable[[], object], prepare: Callable[[], None] = lambda: None) -> int:
+    """Start a call in a forked process, and return its id."""
     sys.stdout.flush()
     process = os.fork()
     if process == 0:
@@ -25,7 +26,8 @@ def _child(work: Callable[[], object], prepare: Callable[[], None]) -> int:
     return process
 
 
-def _killed(process: int) -> bool:
+def was_killed(process: int) -> bool:
+    """Wait for the end of a process; return whether it was killed before that of its call."""
     _, status = os.waitpid(process, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
@@ -51,7 +53,7 @@ def at_each_step(work: Callable[[], object]) -> Iterator[int]:
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        if not _killed(_child(work, lambda hook=hook: sys.addaudithook(hook))):  # type: ignore[misc]
+        if not was_killed(child_of(work, lambda hook=hook: sys.addaudithook(hook))):  # type: ignore[misc]
             return
         yield step
 
@@ -59,7 +61,7 @@ def at_each_step(work: Callable[[], object]) -> Iterator[int]:
 def at_random(work: Callable[[], object], seconds: list[float]) -> Iterator[bool]:
     """Kill the call after each of these times; yield whether that was before its end."""
     for moment in seconds:
-        process = _child(work, lambda: None)
+        process = child_of(work)
         time.sleep(moment)
         os.kill(process, signal.SIGKILL)
-        yield _killed(process)
+        yield was_killed(process)

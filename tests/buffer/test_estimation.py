@@ -98,7 +98,7 @@ def test_disk_is_a_little_above_what_a_file_becomes(
     payload: int, prioritized: bool, access: str, tmp_path: Path
 ) -> None:
     """As push commits when nobody flushes; all priorities change all the time."""
-    capacity = max(20, (80 << 20) // max(payload, 160))
+    capacity = max(20, (40 << 20) // max(payload, 160))
     schema = schema_of(payload)
     kind = PrioritizedReplayBuffer if prioritized else ReplayBuffer
     found = estimate(schema, capacity, prioritized=prioritized)

@@ -1,4 +1,4 @@
-"""Replay: what every replay can do, so that one may stand in for another, whatever its class."""
+"""Replay: the methods that every replay has, so that one may stand in for another."""
 
 from __future__ import annotations
 

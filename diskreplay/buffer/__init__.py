@@ -5,7 +5,7 @@ from __future__ import annotations
 from diskreplay.buffer.batch import Batch, Draw, Experience, PrioritizedBatch
 from diskreplay.buffer.batches import Batches
 from diskreplay.buffer.open import open
-from diskreplay.buffer.prioritized import PrioritizedReplayBuffer
+from diskreplay.buffer.prioritized_replay_buffer import PrioritizedReplayBuffer
 from diskreplay.buffer.replay_buffer import ReplayBuffer
 from diskreplay.buffer.scan import Scan
 from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate, warn_of_disk

@@ -1,4 +1,4 @@
-"""Autocommit: a thread that commits a buffer which was changed and then left alone."""
+"""Autocommit: the thread that commits a changed buffer when nobody calls it any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guard: the lock around an open buffer: no nested calls, forks, commits in time."""
+"""Guard: the lock around an open buffer; no nested calls, forks, and when to commit."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from diskreplay.aliases import PathLike
-from diskreplay.buffer.opening import opened_as_stored
-from diskreplay.buffer.prioritized import PrioritizedReplayBuffer
+from diskreplay.buffer.assembly import opened_as_stored
+from diskreplay.buffer.prioritized_replay_buffer import PrioritizedReplayBuffer
 from diskreplay.buffer.replay_buffer import ReplayBuffer
 from diskreplay.errors import ArgumentError
 from diskreplay.validation import whole_number

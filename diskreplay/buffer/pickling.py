@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from diskreplay.buffer.assembly import Options
 from diskreplay.buffer.guard import Guard, is_open_here
-from diskreplay.buffer.opening import Options
 from diskreplay.errors import LockedError, NotAStoreError
 
 

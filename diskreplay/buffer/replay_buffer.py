@@ -5,9 +5,9 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from diskreplay.aliases import PathLike
-from diskreplay.buffer.base import BaseBuffer
+from diskreplay.buffer.assembly import Options, opened
+from diskreplay.buffer.base_buffer import BaseBuffer
 from diskreplay.buffer.batch import Batch, batch_of
-from diskreplay.buffer.opening import Options, opened
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.errors import PriorityError
 from diskreplay.sampling import Values

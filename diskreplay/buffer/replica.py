@@ -1,4 +1,4 @@
-"""Replica: the live transitions of a store in memory, as of a commit; it follows later commits.
+"""Replica: the live transitions of a store in memory, as of a commit; it follows later ones.
 
 It is the whole of a buffer with access="read". The two kinds of writers are replicas that change:
 `Writer` is ahead of its store, `SharedWriter` follows the store and keeps its own changes apart.
@@ -20,7 +20,7 @@ from diskreplay.buffer.rows import Rows
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.live_range import LiveRange
 from diskreplay.sampling import Priorities, RandomStream
-from diskreplay.store import Identity, Snapshot, State, Store
+from diskreplay.store import Snapshot, State, Store
 
 
 class Sampler(Protocol):
@@ -52,14 +52,13 @@ class Replica:
     def __init__(
         self,
         store: Store,
-        identity: Identity,
         rows: Rows,
         parts: Parts,
         settings: dict[str, Any],
         stream: RandomStream | None = None,
     ) -> None:
         self.store = store
-        self.identity = identity
+        self.identity = store.identity
         self.rows = rows
         self.tables: Sequence[Priorities] = parts.tables
         self.sampler = parts.sampler

@@ -1,4 +1,4 @@
-"""Rows: the transitions of a ring by write id, from memory or else from the store."""
+"""Rows: the transitions of a ring by write id, from the window or else from the store."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Rows:
         self._grouping = grouping
         self.window = Window(codec.schema, self._capacity, self._window_bytes)
         self.chunk_rows = max(1, _CHUNK_BYTES // codec.record_bytes)
-        self._most_pending = min(self.window.rows, max(1, COMMIT_BYTES // codec.record_bytes))
+        self.most_pending = min(self.window.rows, max(1, COMMIT_BYTES // codec.record_bytes))
         self.schema = codec.schema
 
     # Sizes
@@ -101,10 +101,6 @@ class Rows:
     def nbytes(self) -> int:
         """The memory of the window, in bytes."""
         return 0 if self.schema is None else self.window.nbytes
-
-    def has_room(self, pending: int, n: int) -> bool:
-        """Return whether n rows more may wait for the next commit, beside those that do."""
-        return not pending or pending + n <= self._most_pending
 
     def record_bytes(self, n: int) -> int:
         """Return the bytes of n records, as many as there are slots for."""

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from diskreplay.aliases import Columns, Ints
-from diskreplay.buffer.pending import NEW, Pending
+from diskreplay.buffer.pending_changes import NEW, Pending
 from diskreplay.buffer.replica import Replica
 from diskreplay.buffer.rows import COMMIT_BYTES
 from diskreplay.errors import ReadOnlyError

@@ -1,4 +1,4 @@
-"""Estimation: the disk and the memory that a buffer takes when full, before anything is written."""
+"""Sizing: the disk and the memory that a full buffer takes, before anything is written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from diskreplay.buffer.pending import pending_nbytes
+from diskreplay.buffer.pending_changes import pending_nbytes
 from diskreplay.buffer.rows import COMMIT_BYTES
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES, window_nbytes
 from diskreplay.errors import ArgumentError, SchemaError, warn_caller

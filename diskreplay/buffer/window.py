@@ -1,4 +1,4 @@
-"""Window: a cache of rows by write id: all that are not yet committed, and recently read ones.
+"""Window: the cache of rows in memory by write id: the uncommitted ones, and some others.
 
 The row of a write id has one possible place, `write_id % rows`. The content of a write id never
 changes, so a row in the window stays right for ever and nothing has to be invalidated::

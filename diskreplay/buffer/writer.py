@@ -1,4 +1,4 @@
-"""Writer: the replica of a process that alone writes to its store."""
+"""Writer: the replica of the only process that writes to its store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diskreplay.live_range import LiveRange
 from diskreplay.records import BLOCK_BYTES
 from diskreplay.sampling import Priorities, RandomStream, Values
 from diskreplay.schema import Schema, fields_of, infer_schema
-from diskreplay.store import Identity, OwnRun, Run, Snapshot, State, Store, Transaction
+from diskreplay.store import OwnRun, Run, Snapshot, State, Store, Transaction
 
 _NO_SNAPSHOT = contextlib.nullcontext()
 
@@ -68,7 +68,8 @@ class Writer(Replica):
 
     def has_room(self, n: int) -> bool:
         """Return whether n more rows may wait for the next commit."""
-        return self.rows.has_room(self.count - self.committed, n)
+        pending = self.count - self.committed
+        return not pending or pending + n <= self.rows.most_pending
 
     def fits(self, n: int) -> bool:
         """Return whether n rows can wait at all."""
@@ -139,7 +140,7 @@ class Writer(Replica):
         """Replace all by the contents of another store. Nothing may be uncommitted before."""
         capacity, own = self.identity.capacity, self.rows.schema
         expected = self.rows.expected.fields if own is None else fields_of(own)
-        identity = Identity.parse(store.identity)
+        identity = store.identity
         source = Rows(store, identity.capacity, 0, ExpectedFields(expected, all_given=False))
         with self._restored_on_error(), store.snapshot() as snapshot:
             self.lanes.drop()

@@ -68,7 +68,7 @@ class SoundStore:
         self.path = store.path
         self.snapshot = snapshot
         self.facts = snapshot.facts()
-        self.identity = Identity.parse(store.identity)
+        self.identity = store.identity
         self.state = parse_state(self.facts.get("state"), self.identity)
         self.live = self.state.live(self.identity.capacity)
         plain = self.facts.get("schema")

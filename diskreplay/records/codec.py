@@ -1,4 +1,4 @@
-"""Codec: columns of transitions to records and back.
+"""Codec: transitions as bytes (records: checksum, write id, fields), and back.
 
 A record is a msgpack array in which every header has a constant place, because every value is
 written at the full width of its type::

@@ -1,4 +1,4 @@
-"""Features: additions to the format, which a store lists; an unknown one is refused."""
+"""Features of the format: additions that a store lists; an unknown one is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grouping: how many records share a value of the store, and what a store takes on disk.
+"""Grouping: how many records share a value of LMDB, and the disk that they take.
 
 LMDB gives a value of more than 2022 bytes pages of its own, and begins a page of smaller ones with
 as many as fit whole. So records of just over half a page, or just over a page, waste up to half of

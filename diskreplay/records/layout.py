@@ -1,4 +1,4 @@
-"""Layout: what decides the places of records and priorities in a store.
+"""Layout: the stored facts by which records and blocks are found in a store.
 
 A store keeps its layout as a value of its own. The rule that gives a new store its layout may
 change, so only the maker of a store uses the rule. A store of format 1 has no stored layout: there

@@ -1,4 +1,4 @@
-"""Seals: plain data as bytes that show whether they are unchanged, and under the right key.
+"""Seals: plain data with a checksum over itself and its key.
 
 A sealed value is the msgpack array [checksum, key, content]: the checksum is the xxh3_64 of all
 bytes after it, and the key shows a value that was moved to another key.

@@ -1,4 +1,4 @@
-"""Priorities: the slot table of raw priorities, with the sum-tree of their masses."""
+"""Priorities: a slot table, and the tree of the masses (priority + epsilon) ** alpha."""
 
 from __future__ import annotations
 

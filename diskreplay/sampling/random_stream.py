@@ -1,4 +1,4 @@
-"""RandomStream: random numbers by the number of the draw.
+"""RandomStream: the random numbers of each draw, from the seed and the number of the draw.
 
 The numbers of a draw follow from the seed of the stream and the number of the draw alone. So a
 store remembers 16 bytes and a count, a batch that was drawn ahead and not used has changed nothing,

@@ -1,4 +1,4 @@
-"""Field: one named column of a schema, and the conversion of values to its type."""
+"""Field: one named column of a schema: its dtype, its shape, and the conversion to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schema: the named, typed fields of a transition.
+"""Schema: the ordered fields of a transition, and the check of rows and columns.
 
 The first five fields are always state, action, reward, next_state and done; extra fields follow.
 """

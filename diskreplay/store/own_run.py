@@ -1,4 +1,4 @@
-"""OwnRun: the run that this opening of a store is, from its first commit on."""
+"""OwnRun: how this opening of a store for writing describes itself in each commit."""
 
 from __future__ import annotations
 

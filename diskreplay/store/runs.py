@@ -1,4 +1,4 @@
-"""Runs: how many of the transitions that a run wrote are live, and which run wrote one of them.
+"""Runs: which transitions the openings of a store for writing (runs) wrote, and how many are live.
 
 The description of a run says that it wrote `rows` transitions, with write ids in [first, end).
 Where several processes wrote together, those of others lie between them, and nothing says whose is

@@ -1,4 +1,4 @@
-"""State: the facts of a store, parsed and checked once.
+"""State: identity, counts, settings and runs of a store, parsed and checked once.
 
 `Identity` never changes. `State` is written by every commit. A `Run` describes one opening for
 writing. Each keeps the facts that it does not know, which a newer version may have stored.

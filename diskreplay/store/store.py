@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid as uuids
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from diskreplay.store.opened_files import OpenedFiles
 from diskreplay.store.os_errors import ours
 from diskreplay.store.pinned_pages import PinnedPages
 from diskreplay.store.snapshot import Snapshot, Transaction
+from diskreplay.store.state import Identity
 from diskreplay.store.trust import check_data_file, check_layout
 
 T = TypeVar("T")
@@ -92,13 +94,14 @@ class Store:
                 self._env = Environment(path, self._files, self._writing, flags)
             self.pinned_pages = PinnedPages(path, self._env)
             with self.snapshot() as snapshot:
-                identity = snapshot.meta("identity")
-            if not isinstance(identity, dict):
-                raise DamageError(f"{path} has no identity inside its data file")
-            self.identity: dict[str, Any] = identity
-            if identity.get("uuid") != uuid:
+                plain = snapshot.meta("identity")
+            try:
+                self.identity = Identity.parse(plain)
+            except DamageError as error:
+                raise DamageError(f"{error}, in {path / DATA}") from None
+            if self.identity.uuid != uuid:
                 raise DamageError(
-                    f"{path / DATA} belongs to another store: its uuid is {identity.get('uuid')} "
+                    f"{path / DATA} belongs to another store: its uuid is {self.identity.uuid} "
                     f"(expected {uuid}, as in the manifest)"
                 )
         except BaseException:
@@ -208,7 +211,7 @@ class Store:
         uuid = str(uuids.uuid4())
         with building(target, uuid) as place, errors_of(target):
             self._env.copy(place)
-            _put_facts(place, {**self.identity, "uuid": uuid}, facts)
+            _put_facts(place, replace(self.identity, uuid=uuid).to_plain(), facts)
 
     @ours
     def disk_bytes(self) -> int:

@@ -127,12 +127,12 @@ for line in sys.stdin:
 @pytest.mark.parametrize("kind", KINDS)
 def test_replace_makes_an_empty_store_of_any_kind(kind: Any, access: str, tmp_path: Path) -> None:
     path = stores.uniform(tmp_path / "b")
-    uuid = store_of(diskreplay.open(path, access="read")).identity["uuid"]
+    uuid = store_of(diskreplay.open(path, access="read")).identity.uuid
     schema = {"state": ("float64", (2,))}
     with kind(7, path=path, schema=schema, access=access, if_exists="replace") as buffer:
         assert (len(buffer), buffer.count, buffer.capacity) == (0, 0, 7)
         assert buffer.stats()["runs"] == []
-        assert store_of(buffer).identity["uuid"] != uuid
+        assert store_of(buffer).identity.uuid != uuid
         buffer.push([0.0, 1.0], 0, 0.0, [0.0, 1.0], False)
     assert diskreplay.verify(path) == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["b"]

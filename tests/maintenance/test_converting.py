@@ -37,7 +37,7 @@ def kept(path: Path) -> tuple[Any, ...]:
         stats = buffer.stats()
         names = ("size", "count", "capacity", "schema", "durability", "commit_interval")
         facts = {name: stats[name] for name in (*names, "commits", "runs", "stale_updates")}
-        identity = buffer._guard.replica.store.identity["uuid"]
+        identity = buffer._guard.replica.store.identity.uuid
         return rows, facts, stream_of(buffer), buffer.first, identity
 
 

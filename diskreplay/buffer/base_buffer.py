@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diskreplay.aliases import Ints, PathLike
+from diskreplay.buffer.assembly import Options, conversion, look_at_disk
 from diskreplay.buffer.batches import BatchT
 from diskreplay.buffer.guard import Guard
-from diskreplay.buffer.opening import Options, conversion, look_at_disk
 from diskreplay.buffer.pickling import copy_refused, pickled
-from diskreplay.buffer.reading import ReadingBuffer
+from diskreplay.buffer.reading_buffer import ReadingBuffer
 from diskreplay.errors import DamageError, MismatchError, SchemaError
 from diskreplay.records import PAGE_BYTES
 from diskreplay.sampling import Values
@@ -261,7 +261,7 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             writer = guard.writer()
             store = Store(checked_path(path))
             try:
-                found, kind = store.identity.get("kind"), writer.identity.kind
+                found, kind = store.identity.kind, writer.identity.kind
                 if found != kind:
                     raise MismatchError(
                         f"{store.path} holds a {found} buffer (expected {kind}): load it into a "

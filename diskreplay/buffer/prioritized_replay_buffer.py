@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diskreplay.aliases import PathLike
-from diskreplay.buffer.base import BaseBuffer
+from diskreplay.buffer.assembly import Options, opened
+from diskreplay.buffer.base_buffer import BaseBuffer
 from diskreplay.buffer.batch import PrioritizedBatch, with_extra
 from diskreplay.buffer.guard import Guard
-from diskreplay.buffer.opening import Options, opened
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.sampling import (
     Priorities,

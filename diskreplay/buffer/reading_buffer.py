@@ -1,4 +1,4 @@
-"""Reading: the methods of a buffer that draw and read transitions, and change none of them."""
+"""ReadingBuffer: the methods of both kinds of buffers that draw and read transitions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diskreplay.aliases import Array, Columns, Floats, Ints
+from diskreplay.buffer.assembly import Options
 from diskreplay.buffer.batch import Batch, Draw, Experience, batch_of, with_extra
 from diskreplay.buffer.batches import Batches, BatchT
 from diskreplay.buffer.guard import Guard
-from diskreplay.buffer.opening import Options
 from diskreplay.errors import ArgumentError, DamageError, NotLiveError, SampleError, SchemaError
 from diskreplay.live_range import LiveRange
 from diskreplay.schema import Schema

@@ -1,4 +1,4 @@
-"""Opening: from the arguments of a buffer to a guarded replica of its store."""
+"""Assembly: from the arguments of a buffer to a guarded replica of its store."""
 
 from __future__ import annotations
 
@@ -147,9 +147,9 @@ def _stored_options(
     store: Store, seed: int | None, overrides: Mapping[str, Any]
 ) -> tuple[Options, PrioritySettings | None]:
     """Return the options and settings of a store with some overridden."""
-    identity = _identity(store)
+    identity = store.identity
     with store.snapshot() as snapshot:
-        stored = _state(store, identity, snapshot).settings
+        stored = _state(store, snapshot).settings
         try:
             settings = RunSettings.of(stored).to_plain()
             own = PrioritySettings.of(stored).to_plain() if identity.has_priorities else {}
@@ -167,22 +167,10 @@ def _stored_options(
     return options, PrioritySettings(**own) if identity.has_priorities else None
 
 
-def _identity(store: Store) -> Identity:
-    """Return the identity of a store; a DamageError names it."""
-    with _named(store):
-        return Identity.parse(store.identity)
-
-
-def _state(store: Store, identity: Identity, snapshot: Snapshot) -> State:
-    """Return the state of a store; a DamageError names it."""
-    with _named(store):
-        return State.parse(snapshot.meta("state"), identity)
-
-
-@contextlib.contextmanager
-def _named(store: Store) -> Iterator[None]:
+def _state(store: Store, snapshot: Snapshot) -> State:
+    """Return the state of a store."""
     try:
-        yield
+        return State.parse(snapshot.meta("state"), store.identity)
     except DamageError as error:
         raise DamageError(f"{error}, in {store.path}") from None
 
@@ -254,7 +242,6 @@ def _replica(
     is_new: bool,
 ) -> Replica:
     """Return the replica of an open store: the one place where a buffer's parts are chosen."""
-    identity = _identity(store)
     rows = Rows(store, options.capacity, options.window_bytes, fields)
     if priorities is None:
         parts = Parts((), UniformSampler())
@@ -263,14 +250,14 @@ def _replica(
         parts = Parts((table,), PrioritizedSampler(table))
     settings = _settings(options, priorities)
     if options.access == "exclusive":
-        replica: Replica = Writer(store, identity, rows, parts, settings)
+        replica: Replica = Writer(store, rows, parts, settings)
     else:
         with store.snapshot() as snapshot:
-            runs = _state(store, identity, snapshot).runs
+            runs = _state(store, snapshot).runs
         # A stream of its own, by the seed and the number of runs that there were.
         stream = RandomStream(new_seed(options.seed, run=runs))
         made = SharedWriter if options.access == "shared" else Replica
-        replica = made(store, identity, rows, parts, settings, stream)
+        replica = made(store, rows, parts, settings, stream)
     if options.access != "read":
         if rows.schema is not None:
             look_at_disk(replica, rows.schema)
@@ -288,9 +275,7 @@ def _settings(options: Options, priorities: PrioritySettings | None) -> dict[str
 
 
 def _expect(store: Store, name: str, expected: Any) -> None:
-    found = store.identity.get(name)
-    if type(found) is not type(expected):
-        raise DamageError(f"the identity of {store.path} has no usable {name} ({found!r})")
+    found = getattr(store.identity, name)
     if found != expected:
         way_out = "change it with diskreplay.resize(), or load() it into a new buffer"
         if name == "kind":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, row, run_python
+from drawn import KINDS
 from inside import replica_of
+from refused import small_file_system
 from sized import rows_of, schema_of
+from stores import FIELDS as SMALL
 from stores import laid_out
 
 import diskreplay
@@ -24,15 +27,6 @@ from diskreplay import (
     estimate,
 )
 from diskreplay.wording import human
-
-KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
-SMALL = {
-    "state": ("float32", (3,)),
-    "action": "int64",
-    "reward": "float32",
-    "next_state": ("float32", (3,)),
-    "done": "float32",
-}
 
 
 def is_prioritized(kind: Any) -> bool:
@@ -204,15 +198,8 @@ def test_numbers_have_three_digits() -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip("a file system cannot be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with small_file_system(tmp_path / "disk", "4m") as place:
+        yield place
 
 
 @pytest.mark.parametrize("access", ["exclusive", "shared"])
@@ -290,7 +277,7 @@ def test_what_a_store_has_on_the_disk_counts_as_room(small_disk: Path) -> None:
             buffer.extend(**columns(first, 500))
             buffer.flush()
     needed = estimate(SMALL, capacity, prioritized=False).disk_bytes
-    free = __import__("shutil").disk_usage(small_disk).free
+    free = shutil.disk_usage(small_disk).free
     there = (small_disk / "b" / "data.mdb").stat().st_size
     assert free < needed
     (small_disk / "ballast").write_bytes(bytes(max(0, free + there - needed - (64 << 10))))
@@ -304,7 +291,7 @@ def test_what_a_store_has_on_the_disk_counts_as_room(small_disk: Path) -> None:
 def test_a_file_system_that_tells_nothing_is_not_spoken_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = __import__("shutil")._ntuple_diskusage
+    usage = shutil._ntuple_diskusage
 
     def refuse(path: object) -> None:
         raise OSError(38, "Function not implemented")

@@ -35,39 +35,6 @@ def test_a_push_is_there_for_all_at_its_commit(tmp_path: Path, other: Other) -> 
     assert set(numbers_of(buffer.sample(8)).tolist()) == set(range(8))
 
 
-def test_rows_of_two_writers_get_the_next_write_ids_in_the_order_of_the_commits(
-    tmp_path: Path, other: Other
-) -> None:
-    buffer = shared(tmp_path / "b", capacity=30)
-    other.open(30, access="shared")
-    expected: list[int] = []
-    mine: list[int] = []
-    yours: list[int] = []
-    generator = np.random.default_rng(3)
-    number = 0
-    for _ in range(60):
-        n = int(generator.integers(1, 8))
-        match generator.integers(4):
-            case 0:
-                buffer.extend(**columns(number, n))
-                mine += range(number, number + n)
-            case 1:
-                other.extend(number, n)
-                yours += range(number, number + n)
-            case 2:
-                buffer.flush()
-                expected, mine = expected + mine, []
-            case 3:
-                other.flush()
-                expected, yours = expected + yours, []
-        number += n
-        assert [int(e.reward * 8) for e in buffer] == expected[-30:]
-        assert buffer.count == len(expected)
-    buffer.flush()
-    buffer.check()
-    assert sum(run["rows"] for run in buffer.stats()["runs"]) == buffer.count
-
-
 def test_priorities_merge_slot_by_slot_and_the_last_committed_wins(
     tmp_path: Path, other: Other
 ) -> None:
@@ -108,20 +75,6 @@ def test_updates_of_what_others_evict_are_dropped_and_counted(tmp_path: Path, ot
     assert buffer.stats()["stale_updates"] == 3
     assert priorities(buffer) == [*range(3, 10), 99, 10, 10]
     buffer.check()
-
-
-def test_priorities_of_rows_that_go_round_the_outbox_are_theirs(tmp_path: Path) -> None:
-    buffer = shared(tmp_path / "b", capacity=100)
-    for first in range(0, 350, 35):
-        if first % 2:
-            buffer.extend(**columns(first, 35), priorities=np.arange(first, first + 35) % 7 + 1)
-        else:
-            for i in range(first, first + 35):
-                buffer.push(**row(i), priority=i % 7 + 1)
-        buffer.flush()
-        live = range(max(0, first + 35 - 100), first + 35)
-        assert priorities(buffer) == [i % 7 + 1 for i in live]
-        assert [int(e.reward * 8) for e in buffer] == list(live)
 
 
 def test_a_buffer_without_transitions_has_statistics(tmp_path: Path) -> None:
@@ -221,18 +174,6 @@ def test_a_commit_that_fails_keeps_the_rows(kind: Any, tmp_path: Path) -> None:
     assert [int(e.reward * 8) for e in buffer] == list(range(3100))
     if kind is PrioritizedReplayBuffer:
         assert priorities(buffer)[:5] == [1, 1, 1, 9, 1]
-    buffer.check()
-
-
-def test_with_interval_zero_a_refused_push_is_not_pushed(tmp_path: Path) -> None:
-    buffer = shared(tmp_path / "b", 100_000, commit_interval=0)
-    buffer.extend(**columns(0, 100))
-    assert len(buffer) == 100
-    with writes_refused(), pytest.raises(diskreplay.StorageError):
-        buffer.extend(**columns(100, 5000))
-    assert len(buffer) == 100
-    buffer.push(**row(100))
-    assert [int(e.reward * 8) for e in buffer] == list(range(101))
     buffer.check()
 
 

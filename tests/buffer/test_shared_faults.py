@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,34 +18,6 @@ from others import Other, priorities, shared
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda b: b.push(**row(50)),
-        lambda b: b.extend(**columns(50, 3), priorities=[99.0] * 3),
-        lambda b: b.extend(**columns(50, 200)),
-        lambda b: b.update_priorities([0, 1, 70], [9.0, 8.0, 7.0]),
-        lambda b: b.sample(5),
-        lambda b: b.clear(),
-    ],
-)
-def test_with_interval_zero_a_refused_call_changes_nothing(
-    call: Callable[[Any], Any], tmp_path: Path
-) -> None:
-    buffer = shared(tmp_path / "b", 60, commit_interval=0)
-    buffer.extend(**columns(0, 50), priorities=np.arange(50) % 5 + 1.0)
-    buffer.update_priorities([60], [1.0])
-    before, kept = buffer.stats(), priorities(buffer)
-    for _ in range(2):
-        with commits_refused(buffer), pytest.raises(diskreplay.StorageError, match="refused"):
-            call(buffer)
-        assert buffer.stats() == before
-        assert priorities(buffer) == kept
-        buffer.check()
-    call(buffer)
-    assert buffer.stats()["commits"] == before["commits"] + 1
 
 
 def test_the_first_commit_of_a_run_that_is_refused_changes_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from common import columns, row, run_python
+from refused import small_file_system
 
 import diskreplay
 from diskreplay import ReplayBuffer
@@ -19,15 +20,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip("a file system cannot be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with small_file_system(tmp_path / "disk", "2m") as place:
+        yield place
 
 
 FILL = """

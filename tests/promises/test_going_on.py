@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from common import SUPPORT, columns, numbers_of, row, run_python
+from common import columns, numbers_of, row, run_python
 from drawn import KINDS
 from kills import at_each_step, child_of, was_killed
+from others import Other
 from refused import writes_refused
 
 import diskreplay
@@ -69,46 +67,25 @@ def test_the_next_100_batches_are_those_of_a_run_that_never_stopped(
         assert [*first, *second] == whole
 
 
-def test_a_commit_happens_while_the_program_makes_no_call(tmp_path: Path) -> None:
-    code = """
-        import sys, diskreplay
-        from common import columns
-        buffer = diskreplay.ReplayBuffer(100, path=sys.argv[1], commit_interval=0.05)
-        buffer.extend(**columns(0, 7))
-        print("pushed", flush=True)
-        sys.stdin.read()
-    """
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "b")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=SUPPORT,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "pushed\n"
-        reader = diskreplay.open(tmp_path / "b", access="read")
+def test_a_commit_happens_while_the_program_makes_no_call(tmp_path: Path, other: Other) -> None:
+    other.open(100, commit_interval=0.05)
+    other.extend(0, 7)
+    with diskreplay.open(tmp_path / "b", access="read") as reader:
         while len(reader) == 0:
-            assert process.poll() is None
+            assert other.process.is_alive()
         assert len(reader) == 7
-        reader.close()
-        process.kill()
+    other.kill()
     with diskreplay.open(tmp_path / "b") as buffer:
         assert [int(e.reward * 8) for e in buffer] == list(range(7))
 
 
-def test_with_interval_zero_every_call_commits(tmp_path: Path) -> None:
-    code = """
-        import os, sys, diskreplay
-        from common import columns, row
-        buffer = diskreplay.PrioritizedReplayBuffer(100, path=sys.argv[1], commit_interval=0)
-        buffer.push(**row(0), priority=3.0)
-        buffer.extend(**columns(1, 4))
-        buffer.sample(2)
-        buffer.update_priorities([2], [8.0])
-        os._exit(9)
-    """
-    run_python(code, tmp_path / "b", check=False)
+def test_with_interval_zero_every_call_commits(tmp_path: Path, other: Other) -> None:
+    other.open(100, commit_interval=0)
+    other.push(*row(0).values(), 3.0)
+    other.extend(1, 4)
+    other.sample(2)
+    other.update([2], [8.0])
+    other.kill()
     with diskreplay.open(tmp_path / "b") as buffer:
         stats = buffer.stats()
         assert (stats["size"], stats["frame"], stats["max_priority"]) == (5, 1, 8.0)

@@ -172,17 +172,29 @@ def test_a_signal_handler_may_close_or_is_told_why_not(call: str, tmp_path: Path
         assert numbers == list(range(buffer.count - 20_000, buffer.count))
 
 
-@pytest.mark.parametrize("name", ["push", "extend", "update", "sample", "clear"])
-def test_with_interval_zero_a_refused_call_changes_nothing(name: str, tmp_path: Path) -> None:
-    buffer = PrioritizedReplayBuffer(5000, path=tmp_path / "b", commit_interval=0, seed=3)
-    buffer.extend(**columns(0, 3000), priorities=np.arange(3000) % 97 + 0.5)
+@pytest.mark.parametrize("access", ["exclusive", "shared"])
+@pytest.mark.parametrize("name", ["push", "extend", "large extend", "update", "sample", "clear"])
+def test_with_interval_zero_a_refused_call_changes_nothing(
+    name: str, access: str, tmp_path: Path
+) -> None:
+    def seen() -> Any:
+        found = buffer.priorities(range(buffer.first, buffer.count)).tolist()
+        return buffer.stats(), replica_of(buffer).draws, found
+
+    buffer = PrioritizedReplayBuffer(
+        60, path=tmp_path / "b", access=access, commit_interval=0, window_bytes=0, seed=3
+    )
+    buffer.extend(**columns(0, 50), priorities=np.arange(50) % 97 + 0.5)
+    buffer.update_priorities([60], [1.0])  # stale
     call = {**CALLS, "clear": lambda b: b.clear()}[name]
-    before = buffer.stats(), replica_of(buffer).draws
-    with writes_refused(), pytest.raises(diskreplay.StorageError):
-        call(buffer)
-    assert (buffer.stats(), replica_of(buffer).draws) == before
-    buffer.check()
+    before = seen()
+    for _ in range(2):
+        with writes_refused(), pytest.raises(diskreplay.StorageError):
+            call(buffer)
+        assert seen() == before
+        buffer.check()
     call(buffer)
+    assert buffer.stats()["commits"] == before[0]["commits"] + 1
 
 
 def test_at_exit_one_buffer_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:

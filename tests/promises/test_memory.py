@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from cold import make_cold
-from limited import group, run_unlimited
+from common import run_python
+from limited import group
 
 TRAIN = """
 import sys
@@ -61,9 +62,7 @@ def test_a_store_of_four_times_the_memory_is_trained_on(tmp_path: Path, long: bo
     make_cold(tmp_path / "probe")  # where files are memory, there is no such store
     with group(limit) as limited:
         if limited is None:
-            done = run_unlimited(TRAIN, *arguments)
-            assert done.returncode == 0, done.stderr
-            out = done.stdout
+            out = run_python(TRAIN, *arguments).stdout
         else:
             found = limited.run(TRAIN, *arguments)
             assert (found.status, found.kills) == (0, 0), found

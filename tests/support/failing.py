@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from children import in_child
-from common import columns, numbers_of
+from common import columns, numbers_of, row
 
 import diskreplay
 from diskreplay import DiskReplayError, PrioritizedReplayBuffer, ReplayBuffer
@@ -50,12 +50,14 @@ class Place:
                 buffer.extend(**columns(0, ROWS), priorities=np.arange(ROWS) + 1.0)
 
 
-def use(place: Place, buffer: Any, *, writes: bool = True) -> None:
+def use(place: Place, buffer: Any, *, is_new: bool = False) -> None:
     """Push, commit, sample and look."""
     place.buffer = buffer
+    if is_new:
+        buffer.extend(**columns(0, ROWS))
+    writes = buffer._options.access != "read"
     if writes:
-        buffer.push(**{k[:-1] if k != "next_states" else "next_state": v[0]
-                       for k, v in columns(ROWS, 1).items()})  # fmt: skip
+        buffer.push(**row(ROWS))
         buffer.flush()
         buffer.extend(**columns(ROWS + 1, 5))
     batch = buffer.sample(8)
@@ -65,32 +67,6 @@ def use(place: Place, buffer: Any, *, writes: bool = True) -> None:
     buffer.refresh()
     buffer.check()
     buffer.close()
-
-
-def create(place: Place) -> None:
-    buffer = ReplayBuffer(CAPACITY, path=place.out)
-    place.buffer = buffer
-    buffer.extend(**columns(0, ROWS))
-    use(place, buffer)
-
-
-def temporary(place: Place) -> None:
-    buffer = PrioritizedReplayBuffer(CAPACITY)
-    place.buffer = buffer
-    buffer.extend(**columns(0, ROWS))
-    use(place, buffer)
-
-
-def exclusive(place: Place) -> None:
-    use(place, diskreplay.open(place.store))
-
-
-def shared(place: Place) -> None:
-    use(place, diskreplay.open(place.store, access="shared"))
-
-
-def read(place: Place) -> None:
-    use(place, diskreplay.open(place.store, access="read"), writes=False)
 
 
 def ahead(place: Place) -> None:
@@ -113,29 +89,20 @@ def verify(place: Place) -> None:
         raise DiskReplayError(f"{place.store}: {faults}")
 
 
-def repair(place: Place) -> None:
-    diskreplay.repair(place.store, place.out)
-
-
-def compact(place: Place) -> None:
-    diskreplay.compact(place.store)
-
-
-def resize(place: Place) -> None:
-    diskreplay.resize(place.store, 2 * CAPACITY)
-
-
-def merge(place: Place) -> None:
-    diskreplay.merge([place.store, place.other], place.out)
-
-
-SCENARIOS: dict[str, Callable[[Place], None]] = {
-    f.__name__: f
-    for f in (
-        create, temporary, exclusive, shared, read, ahead, save, verify, repair, compact, resize,
-        merge,
-    )
-}  # fmt: skip
+SCENARIOS: dict[str, Callable[[Place], object]] = {
+    "create": lambda place: use(place, ReplayBuffer(CAPACITY, path=place.out), is_new=True),
+    "temporary": lambda place: use(place, PrioritizedReplayBuffer(CAPACITY), is_new=True),
+    "exclusive": lambda place: use(place, diskreplay.open(place.store)),
+    "shared": lambda place: use(place, diskreplay.open(place.store, access="shared")),
+    "read": lambda place: use(place, diskreplay.open(place.store, access="read")),
+    "ahead": ahead,
+    "save": save,
+    "verify": verify,
+    "repair": lambda place: diskreplay.repair(place.store, place.out),
+    "compact": lambda place: diskreplay.compact(place.store),
+    "resize": lambda place: diskreplay.resize(place.store, 2 * CAPACITY),
+    "merge": lambda place: diskreplay.merge([place.store, place.other], place.out),
+}
 
 
 def descriptors() -> set[str]:
@@ -186,7 +153,7 @@ class FewDescriptors:
 
 
 def trial(
-    fault: FailingCall | FewDescriptors, top: Path, scenario: Callable[[Place], None], at: int
+    fault: FailingCall | FewDescriptors, top: Path, scenario: Callable[[Place], object], at: int
 ) -> tuple[int, list[str]]:
     """Run a scenario with a fault; return how many faults there are, and what was wrong."""
     wrong: list[str] = []
@@ -219,7 +186,7 @@ def trial(
     return count, [f"{at} {name} {said[:150]!r}: {what}" for what in wrong + unraised]
 
 
-def look_after(place: Place, scenario: Callable[[Place], None]) -> Iterator[str]:
+def look_after(place: Place, scenario: Callable[[Place], object]) -> Iterator[str]:
     """Yield what is not as it should be when the system does not fail any more."""
     buffer = place.buffer
     if buffer is not None and not buffer._guard.closed:

@@ -9,9 +9,10 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-TESTS = Path(__file__).parent
+from common import SUPPORT
+
 MOUNTS = Path("/sys/fs/cgroup")
 
 
@@ -56,7 +57,7 @@ class Group:
         ran = subprocess.run(
             ["sh", "-c", enter, self._path / "cgroup.procs", sys.executable, "-W", "error",
              "-c", textwrap.dedent(code), *map(str, arguments)],
-            capture_output=True, text=True, cwd=TESTS, timeout=3000,
+            capture_output=True, text=True, cwd=SUPPORT, timeout=3000,
         )  # fmt: skip
         events = dict(map(str.split, (self._path / self._files.events).read_text().splitlines()))
         peak = int((self._path / self._files.peak).read_text())
@@ -91,14 +92,6 @@ def own_path(files: Files) -> str:
     lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     wanted = "memory" if files is VERSION_1 else ""
     return next((p.lstrip("/") for _, kind, p in lines if wanted in kind.split(",")), "")
-
-
-def run_unlimited(code: str, *arguments: object) -> Any:
-    """Run Python without a limit, to the end."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, arguments)],
-        capture_output=True, text=True, cwd=TESTS, timeout=3000,
-    )  # fmt: skip
 
 
 def anonymous_bytes() -> int:

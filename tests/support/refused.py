@@ -1,12 +1,15 @@
-"""A disk that refuses: no process of this one's limits may write to a file."""
+"""A system that refuses: writes that fail, a disk that is soon full, paths that lead nowhere."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import diskreplay
 from diskreplay import ReplayBuffer
@@ -30,6 +33,17 @@ def writes_refused() -> Iterator[None]:
         yield
     finally:
         allow_writes()
+
+
+@contextlib.contextmanager
+def small_file_system(place: Path, size: str) -> Iterator[Path]:
+    """Mount a file system of a size for the block, or skip the test."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def calls_with(path: str | Path) -> list[Callable[[], Any]]:

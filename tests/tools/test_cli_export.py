@@ -70,12 +70,12 @@ def test_many_chunks_are_one_column(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
     import pyarrow.parquet as pq
     from diskreplay_tools.files import columns as file_columns
-    from diskreplay_tools.files import sinks
+    from diskreplay_tools.files import writers
 
     path = many(tmp_path / "b", 300, 200)
     monkeypatch.setattr(file_columns, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(scan, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(sinks, "_GROUP_BYTES", 4000)
+    monkeypatch.setattr(writers, "_GROUP_BYTES", 4000)
     run("export", path, tmp_path / "out.npz")
     found = read(tmp_path / "out.npz")
     del found["diskreplay.json"]

@@ -116,11 +116,11 @@ def test_many_chunks(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch)
     if form == "parquet":
         arrow()
     from diskreplay_tools.files import columns as file_columns
-    from diskreplay_tools.files import sinks
+    from diskreplay_tools.files import writers
 
     monkeypatch.setattr(file_columns, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(scan, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(sinks, "_GROUP_BYTES", 4000)
+    monkeypatch.setattr(writers, "_GROUP_BYTES", 4000)
     path, file = many(tmp_path / "b", 300, 200), tmp_path / f"x.{form}"
     run("export", path, file)
     run("import", file, tmp_path / "new", "--capacity", 77)

@@ -188,8 +188,8 @@ def test_memory_is_bounded_whatever_the_file_holds(tmp_path: Path) -> None:
     file = npz(tmp_path / "x.npz", {**values, "done": np.zeros(rows)})
     code = """
         import sys
-        from diskreplay_tools.files import sources
+        from diskreplay_tools.files import readers
         from watched import peak_mib
-        print(peak_mib(sources.Npz, "tables", ["import", *sys.argv[1:]]))
+        print(peak_mib(readers.NpzFile, "tables", ["import", *sys.argv[1:]]))
     """
     assert int(run_python(code, file, tmp_path / "b").stdout.split()[-1]) < 90  # MiB, of 190

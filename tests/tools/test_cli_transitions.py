@@ -204,10 +204,10 @@ def test_a_look_has_the_newest_priorities(tmp_path: Path, other: Other) -> None:
         other.flush()
         found = reading.newest_priorities(reader, 0, 20)
         assert found.tolist() == list(range(5, 20))
-        look = reading.look(reader)
-        assert (look.first, look.count) == (5, 25)
-        assert [look.priority(n) for n in (5, 19, 24)] == [5, 19, 54]
-        stale = reading.Look(look.stats, found[-4:])  # of write ids 21 to 24
+        summary = reading.summarise(reader)
+        assert (summary.first, summary.count) == (5, 25)
+        assert [summary.priority(n) for n in (5, 19, 24)] == [5, 19, 54]
+        stale = reading.Summary(summary.stats, found[-4:])  # of write ids 21 to 24
         assert stale.priority(20) is None
         assert stale.priority(21) == 16
 

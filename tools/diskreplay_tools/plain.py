@@ -9,23 +9,7 @@ from typing import Any
 
 import numpy as np
 
-_INFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-def spelt(value: Any) -> Any:
-    """Return a plain value with the numbers that JSON lacks as the words for them."""
-    if isinstance(value, dict):
-        return {key: spelt(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return list(map(spelt, value))
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def number_of(value: Any) -> Any:
-    """Return the number that `spelt` made a word of, and everything else as it is."""
-    return _INFINITE.get(value, value) if isinstance(value, str) else value
+_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def plain(value: Any) -> Any:
@@ -48,13 +32,23 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
+def number_of(value: Any) -> Any:
+    """Return the number that `plain` made a word of, and everything else as it is."""
+    return _WORDS.get(value, value) if isinstance(value, str) else value
+
+
+def dumps(value: Any) -> str:
+    """Return a value as JSON, in one line."""
+    return json.dumps(plain(value), allow_nan=False)
+
+
 def json_lines(facts: Mapping[str, Any], **lists: Iterable[Any]) -> Iterator[str]:
     """Yield a JSON object line by line: a line for each fact, and for each entry of a list."""
     yield "{"
     left = len(facts) + len(lists)
     for name, value in facts.items():
         left -= 1
-        yield f"  {json.dumps(name)}: {_dumps(value)}{',' * (left > 0)}"
+        yield f"  {json.dumps(name)}: {dumps(value)}{',' * (left > 0)}"
     for name, entries in lists.items():
         left -= 1
         yield f"  {json.dumps(name)}: ["
@@ -62,12 +56,8 @@ def json_lines(facts: Mapping[str, Any], **lists: Iterable[Any]) -> Iterator[str
         for entry in entries:
             if before:
                 yield f"{before},"
-            before = f"    {_dumps(entry)}"
+            before = f"    {dumps(entry)}"
         if before:
             yield before
         yield f"  ]{',' * (left > 0)}"
     yield "}"
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(plain(value), allow_nan=False)

@@ -20,7 +20,7 @@ ATTEMPTS = 5  # at figures of one commit, beside a writer that commits all the t
 
 
 @dataclass
-class Look:
+class Summary:
     """What a store was like at one moment.
 
     priorities:  those of the newest live transitions, up to the last one; all of them, unless a
@@ -57,10 +57,10 @@ class Look:
         }
 
 
-def look(buffer: Buffer) -> Look:
+def summarise(buffer: Buffer) -> Summary:
     """Return figures of one commit; beside a writer that leaves no time for it, of a few."""
     for attempt in range(ATTEMPTS):
-        found = Look(buffer.stats(), None)
+        found = Summary(buffer.stats(), None)
         if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
             found.priorities = newest_priorities(buffer, found.first, found.count)
         after = found.stats if attempt == ATTEMPTS - 1 else buffer.stats()

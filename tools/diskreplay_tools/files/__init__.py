@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from diskreplay_tools.files.columns import (
-    FORMAT,
-    STANDARD,
-    Column,
-    columns_of,
-    metadata_of,
-    rows_in_chunk,
-)
+from diskreplay_tools.files.columns import STANDARD, Column, columns_of, metadata_of, rows_in_chunk
+from diskreplay_tools.files.mapping import NUMBERS, PRIORITY, map_columns, metadata_in, schema_of
 from diskreplay_tools.files.outputs import new_file, new_store, refuse_existing, refuse_same
+from diskreplay_tools.files.readers import TableFile, open_table
 from diskreplay_tools.files.selecting import (
     conditions_of,
     range_option,
@@ -18,26 +13,28 @@ from diskreplay_tools.files.selecting import (
     span_of,
     where_option,
 )
-from diskreplay_tools.files.sinks import WRITERS
-from diskreplay_tools.files.sources import Source, check_row, open_source
+from diskreplay_tools.files.writers import WRITERS
 
 __all__ = [
-    "FORMAT",
+    "NUMBERS",
+    "PRIORITY",
     "STANDARD",
     "WRITERS",
     "Column",
-    "Source",
-    "check_row",
+    "TableFile",
     "columns_of",
     "conditions_of",
+    "map_columns",
+    "metadata_in",
     "metadata_of",
     "new_file",
     "new_store",
-    "open_source",
+    "open_table",
     "range_option",
     "refuse_existing",
     "refuse_same",
     "rows_in_chunk",
+    "schema_of",
     "selected",
     "span_of",
     "where_option",

@@ -12,7 +12,6 @@ In an npz it is the member `diskreplay.json`, in a parquet file the schema's met
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ import numpy as np
 
 import diskreplay
 from diskreplay.aliases import Array
-from diskreplay_tools.plain import spelt
+from diskreplay_tools.plain import dumps
 from diskreplay_tools.stores import Buffer
 
 Table = dict[str, Array]
@@ -88,7 +87,7 @@ def metadata_of(buffer: Buffer) -> str:
         found |= {"kind": "prioritized", "max_priority": buffer.max_priority}
     found["settings"] = {name: stats[name] for name in names}
     found["versions"] = {"diskreplay": diskreplay.__version__, "numpy": np.__version__}
-    return json.dumps(spelt(found), allow_nan=False)
+    return dumps(found)
 
 
 def stored_as(column: Column) -> tuple[np.dtype[Any], int | None]:

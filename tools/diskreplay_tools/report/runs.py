@@ -11,7 +11,7 @@ from diskreplay_tools.report import figures as draw
 from diskreplay_tools.report import page
 from diskreplay_tools.report.figures import Figures
 from diskreplay_tools.report.page import Html, Section
-from diskreplay_tools.report.sections import short_text, when
+from diskreplay_tools.report.sections import minute, short_text
 from diskreplay_tools.stores import first_of
 from diskreplay_tools.terminal import known
 
@@ -54,7 +54,7 @@ def live_spans(stats: dict[str, Any]) -> list[Span]:
 def who_wrote(stats: dict[str, Any], live: list[Span], figures: Figures) -> Html:
     """Return the figure of the write ids that each run may have written, and what is known."""
     first, count = first_of(stats), stats["count"]
-    began = {span.number: when(stats["runs"][span.number].get("started")) for span in live}
+    began = {span.number: minute(stats["runs"][span.number].get("started")) for span in live}
     words = f"Live are the write ids {first:,} to {count - 1:,}. "
     if len(live) == 1 and stats["runs"][live[0].number]["live"] == (stats["size"],) * 2:
         n = live[0].number
@@ -101,7 +101,7 @@ def run_row(n: int, run: dict[str, Any]) -> list[str]:
     named = list(versions.items())[:8] if isinstance(versions, dict) else []
     return [
         str(n),
-        when(run.get("started")),
+        minute(run.get("started")),
         ids,
         wrote,
         live,

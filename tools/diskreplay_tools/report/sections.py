@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,14 @@ from diskreplay_tools.report.figures import Figures, Paint
 from diskreplay_tools.report.page import Html, Section
 from diskreplay_tools.report.reading import SHEET_FRAMES, Reader
 from diskreplay_tools.report.values import MAX_COMPONENTS, finite, limited
-from diskreplay_tools.terminal import number
+from diskreplay_tools.terminal import moment, number
 
 MULTIPLES = 12  # components of a vector that get a histogram each
 FEW_VALUES = 8  # whole numbers of which each is told
 _DARK = 32  # of 255: below it frames would be black
 
 
-class Source:
+class ReportData:
     """What the sections are made of: facts, and the transitions that were read."""
 
     def __init__(
@@ -53,9 +52,9 @@ class Source:
         return f"{n:,} of {count_of(self.size, 'transition')}, spread evenly"
 
 
-def priorities_of(source: Source) -> Section:
+def priorities_of(data: ReportData) -> Section:
     """Show how priorities are distributed, what that does to the draws, and who is how old."""
-    found, stats = source.priorities, source.stats
+    found, stats = data.priorities, data.stats
     if found is None or not found.values.size:
         return Section(
             "Priorities", [page.paragraph("All were overwritten before they were read.")]
@@ -63,7 +62,7 @@ def priorities_of(source: Source) -> Section:
     values, ages = found.values, found.count - 1 - found.write_ids
     positive = values[values > 0]
     log = draw.is_wide(positive)
-    words = [f"{source.which(values.size)}: {spread_in_words(values)}"]
+    words = [f"{data.which(values.size)}: {spread_in_words(values)}"]
     if zeros := values.size - positive.size:
         rest = "; they are not drawn on the log axis" if log else ""
         words.append(f"{percent(zeros, values.size)} of the priorities are 0{rest}.")
@@ -78,7 +77,7 @@ def priorities_of(source: Source) -> Section:
         paint = draw.shares(values[drawn], masses[drawn], of=values.size, log=log)
     else:
         paint = draw.histogram(values, "priority")
-    parts = [source.plot(paint, "Distribution of the priorities and of the draws", " ".join(words))]
+    parts = [data.plot(paint, "Distribution of the priorities and of the draws", " ".join(words))]
     seen = values > 0 if log else np.full(values.size, True)
     if seen.sum() > 1:
         paint = draw.priority_by_age(ages[seen], values[seen], log=log)
@@ -86,23 +85,23 @@ def priorities_of(source: Source) -> Section:
             "By age, the newest at the left: the median, and where eight of ten are. A new "
             "transition has the largest priority so far, until that is updated."
         ]
-        parts.append(source.plot(paint, "Priorities by the age of the transition", " ".join(words)))
+        parts.append(data.plot(paint, "Priorities by the age of the transition", " ".join(words)))
     return Section("Priorities", [page.columns(parts)])
 
 
-def rewards_of(source: Source) -> Section:
+def rewards_of(data: ReportData) -> Section:
     """Show how rewards are distributed."""
-    return Section("Rewards", [values_of(source, "reward", source.spread.rewards)], half=True)
+    return Section("Rewards", [values_of(data, "reward", data.spread.rewards)], half=True)
 
 
-def actions_of(source: Source) -> Section:
+def actions_of(data: ReportData) -> Section:
     """Show how actions are distributed."""
-    return Section("Actions", [values_of(source, "action", source.spread.actions)], half=True)
+    return Section("Actions", [values_of(data, "action", data.spread.actions)], half=True)
 
 
-def values_of(source: Source, name: str, values: Array) -> Html:
+def values_of(data: ReportData, name: str, values: Array) -> Html:
     """Show the values of a field: (n, k), a number each or the components of an array."""
-    k = math.prod(source.schema[name].shape)
+    k = math.prod(data.schema[name].shape)
     if not values.size or values.dtype.kind == "c":
         why = (
             "it is complex"
@@ -113,12 +112,12 @@ def values_of(source: Source, name: str, values: Array) -> Html:
         )
         return page.paragraph(f"The field {name} is not drawn: {why}.")
     drawable = finite(values)
-    words = [f"{source.which(len(values))}:"]
+    words = [f"{data.which(len(values))}:"]
     if not drawable.size:
         return page.paragraph(f"{words[0]} no {name} is a finite number.")
     if k > 1:
         parts = f"{values.shape[1]} of " * (values.shape[1] < k) + f"{k:,} components"
-        words.append(f"{parts}{shape_in_words(source.schema[name])},")
+        words.append(f"{parts}{shape_in_words(data.schema[name])},")
     if k == 1:
         words.append(few_in_words(values) or spread_in_words(drawable))
     else:
@@ -135,7 +134,7 @@ def values_of(source: Source, name: str, values: Array) -> Html:
         paint = draw.histogram(limited(drawable), name)
     if lost := values.size - drawable.size:
         words.append(f"{percent(lost, values.size)} are NaN or infinite, and not drawn.")
-    plot = source.plot(paint, f"Distribution of the field {name}", " ".join(words), height)
+    plot = data.plot(paint, f"Distribution of the field {name}", " ".join(words), height)
     return page.columns([plot])
 
 
@@ -176,40 +175,46 @@ def shape_in_words(field: diskreplay.Field) -> str:
     return f" ({' x '.join(map(str, field.shape))})" if len(field.shape) > 1 else ""
 
 
-def episodes_of(source: Source) -> Section:
-    """Show the returns and the lengths of episodes."""
-    if any(math.prod(source.schema[name].shape) != 1 for name in ("reward", "done")):
-        words = "They are not drawn: reward or done is not one value."
-        return Section("Episodes", [page.paragraph(words)])
-    if "c" in (source.schema["reward"].dtype.kind, source.schema["done"].dtype.kind):
-        words = "They are not drawn: reward or done is complex."
-        return Section("Episodes", [page.paragraph(words)])
-    spans = sorted(spans_of(source.stats["runs"]), key=lambda span: span.first)
-    if any(later.first < before.end for before, later in itertools.pairwise(spans)):
-        words = (
-            "They cannot be told: several runs wrote at the same time, or a merge interleaved "
-            "them, so that the transitions of an episode do not stand one after the other."
-        )
-        return Section("Episodes", [page.paragraph(words)])
-    found = source.reader.episodes([span.first for span in spans])
-    newest = f"the newest {found.rows:,} of {count_of(source.size, 'transition')}"
-    read = newest if found.rows < source.size else f"all {count_of(found.rows, 'transition')}"
-    if found.why_not:
-        words = f"They cannot be told from {read}: {WHY_NOT[found.why_not]} {RULE}"
-        return Section("Episodes", [page.paragraph(words)])
+def episodes_of(data: ReportData) -> Section:
+    """Show the returns and the lengths of episodes, or why there are none."""
+    why_not, parts = why_no_episodes(data), []
+    if not why_not:
+        spans = sorted(spans_of(data.stats["runs"]), key=lambda span: span.first)
+        found = data.reader.episodes([span.first for span in spans])
+        newest = f"the newest {found.rows:,} of {count_of(data.size, 'transition')}"
+        read = newest if found.rows < data.size else f"all {count_of(found.rows, 'transition')}"
+        if found.why_not:
+            why_not = f"They cannot be told from {read}: {WHY_NOT[found.why_not]} {RULE}"
+        elif not len(found.ends):
+            why_not = f"There is no whole episode in {read}."
+    if why_not:
+        return Section("Episodes", [page.paragraph(why_not)])
     n, average = len(found.ends), draw.average_of(len(found.ends))
-    if not n:
-        return Section("Episodes", [page.paragraph(f"There is no whole episode in {read}.")])
-    parts = []
     for name, values in (("return", limited(found.returns)), ("length", limited(found.lengths))):
         words = f"{name.capitalize()} of {count_of(n, 'whole episode')}: {spread_in_words(values)}"
         if n > 20:
             words += f" The last 20 have a mean of {number(values[-20:].mean())}."
         words += f" The line is a moving average of {average}." if average > 1 else ""
         paint = draw.course(found.ends, values, name)
-        parts.append(source.plot(paint, f"The {name} of each episode", words))
+        parts.append(data.plot(paint, f"The {name} of each episode", words))
     how = page.paragraph(how_cut(found, read), quiet=True)
     return Section("Episodes", [page.columns(parts), how])
+
+
+def why_no_episodes(data: ReportData) -> str:
+    """Say why episodes cannot be looked for, '' where they can."""
+    reward, done = data.schema["reward"], data.schema["done"]
+    if any(math.prod(field.shape) != 1 for field in (reward, done)):
+        return "They are not drawn: reward or done is not one value."
+    if "c" in (reward.dtype.kind, done.dtype.kind):
+        return "They are not drawn: reward or done is complex."
+    spans = sorted(spans_of(data.stats["runs"]), key=lambda span: span.first)
+    if any(later.first < before.end for before, later in itertools.pairwise(spans)):
+        return (
+            "They cannot be told: several runs wrote at the same time, or a merge interleaved "
+            "them, so that the transitions of an episode do not stand one after the other."
+        )
+    return ""
 
 
 RULE = (
@@ -240,16 +245,16 @@ def how_cut(found: Episodes, read: str) -> str:
     return words + RULE
 
 
-def observations_of(source: Source) -> Section:
+def observations_of(data: ReportData) -> Section:
     """Show images as a contact sheet, and other states as numbers."""
-    field = source.schema["state"]
+    field = data.schema["state"]
     if not frames.is_image(field.dtype, field.shape):
-        return Section("Observations", [values_of(source, "state", source.spread.states)])
-    first, count = source.reader.buffer.first, source.reader.buffer.count
+        return Section("Observations", [values_of(data, "state", data.spread.states)])
+    first, count = data.reader.buffer.first, data.reader.buffer.count
     newest = np.arange(count - 1, max(first - 1, count - 1 - SHEET_FRAMES), -1)
     oldest = np.arange(first, min(count, first + SHEET_FRAMES))
     sheets = {"Newest": newest, "Oldest": oldest}
-    found = source.priorities
+    found = data.priorities
     words = (
         f"States of {' x '.join(map(str, field.shape))} pixels{frames.how_stacked(field.shape)}."
     )
@@ -258,7 +263,7 @@ def observations_of(source: Source) -> Section:
     elif found is not None:
         words += " All priorities are the same."
     shown = {
-        title: {i: frames.frame_of(s) for i, s in source.reader.frames(ids).items()}
+        title: {i: frames.frame_of(s) for i, s in data.reader.frames(ids).items()}
         for title, ids in sheets.items()
     }
     brightest = max((int(f.max()) for some in shown.values() for f in some.values()), default=0)
@@ -269,21 +274,18 @@ def observations_of(source: Source) -> Section:
     for title, some in shown.items():
         cells = []
         for write_id, frame in some.items():
-            priority = source.reader.priority(write_id)
+            priority = data.reader.priority(write_id)
             value = "" if priority is None else number(priority, 3)
             alt = f"State of write id {write_id}{', priority ' * bool(value)}{value}"
-            uri = source.figures.png(frame * np.uint8(gain))
+            uri = data.figures.png(frame * np.uint8(gain))
             cells.append((uri, alt, value or f"age {count - 1 - write_id:,}", f"id {write_id:,}"))
         parts.append(page.sheet(title, cells))
     return Section("Observations", parts)
 
 
-def when(seconds: Any) -> str:
-    """Return a time in seconds since 1970 as a local time."""
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(float(seconds)))
-    except (TypeError, ValueError, OverflowError, OSError):
-        return "at a time unknown"
+def minute(seconds: Any) -> str:
+    """Return a time in seconds since 1970 as a local time, to the minute."""
+    return moment(seconds, "%Y-%m-%d %H:%M")
 
 
 def percent(part: float, total: float) -> str:

@@ -17,15 +17,15 @@ from diskreplay_tools.report.page import Html, Section
 from diskreplay_tools.report.reading import Reader
 from diskreplay_tools.report.runs import runs_of
 from diskreplay_tools.report.sections import (
-    Source,
+    ReportData,
     actions_of,
     episodes_of,
+    minute,
     observations_of,
     percent,
     priorities_of,
     rewards_of,
     short_text,
-    when,
 )
 from diskreplay_tools.terminal import number
 
@@ -46,14 +46,14 @@ def page_of(
     facts = Section("Facts", [page.columns([store_of(stats), right])])
     sections = []
     if stats["size"] and schema is not None:
-        source = Source(stats, schema, reader, figures)
-        if source.priorities is not None:
-            sections.append(priorities_of(source))
+        data = ReportData(stats, schema, reader, figures)
+        if data.priorities is not None:
+            sections.append(priorities_of(data))
         sections += [
-            observations_of(source),
-            episodes_of(source),
-            rewards_of(source),
-            actions_of(source),
+            observations_of(data),
+            episodes_of(data),
+            rewards_of(data),
+            actions_of(data),
         ]
     else:
         sections.append(Section("Transitions", [page.paragraph(why_empty(stats))]))
@@ -63,7 +63,7 @@ def page_of(
     if reader.damaged:
         head.append(page.warning(about_damaged(reader.damaged)))
     place = real_path(Path(stats["path"]))
-    foot = f"Made by diskreplay {diskreplay.__version__}, {when(made)}."
+    foot = f"Made by diskreplay {diskreplay.__version__}, {minute(made)}."
     title = f"Replay buffer {short_text(place.name)}"
     return page.page(title, str(place), head, sections, foot)
 
@@ -78,7 +78,7 @@ def tiles_of(stats: dict[str, Any]) -> Html:
             ("Live transitions", f"{size:,}", f"of {capacity:,}, {percent(size, capacity)} full"),
             ("Ever written", f"{count:,}", f"{number(count / capacity, 3)} times the capacity"),
             ("On disk", human(stats["disk_bytes"]), f"{human(stats['payload_bytes'])} of it live"),
-            ("Runs", f"{len(runs):,}", f"the last from {when(last)}" if runs else "none so far"),
+            ("Runs", f"{len(runs):,}", f"the last from {minute(last)}" if runs else "none so far"),
         ]
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diskreplay_tools.terminal.numbers import known, number
+from diskreplay_tools.terminal.numbers import known, moment, number
 from diskreplay_tools.terminal.overview import show_overview
 from diskreplay_tools.terminal.progress import Progress, progress
 from diskreplay_tools.terminal.text import printable_lines, say, tell
@@ -13,6 +13,7 @@ __all__ = [
     "WATCH_SECONDS",
     "Progress",
     "known",
+    "moment",
     "number",
     "printable_lines",
     "progress",

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 
-def moment(seconds: Any) -> str:
-    """Return a time in seconds since 1970 as a local time."""
+def moment(seconds: Any, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return a time in seconds since 1970 as a local time. What is stored may be anything."""
     try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+        return time.strftime(form, time.localtime(float(seconds)))
     except (TypeError, ValueError, OverflowError, OSError):
         return "at a time unknown"
 

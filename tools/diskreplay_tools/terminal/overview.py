@@ -18,7 +18,15 @@ from diskreplay.buffer import Scan
 from diskreplay.errors import printable
 from diskreplay.wording import count_of, human
 from diskreplay_tools.plain import json_lines
-from diskreplay_tools.stores import ATTEMPTS, Buffer, Look, gather, look, rows_within, spread_ids
+from diskreplay_tools.stores import (
+    ATTEMPTS,
+    Buffer,
+    Summary,
+    gather,
+    rows_within,
+    spread_ids,
+    summarise,
+)
 from diskreplay_tools.terminal.bars import gauge, histogram, table
 from diskreplay_tools.terminal.histograms import Bins, bins_of
 from diskreplay_tools.terminal.numbers import known, moment, number, percent
@@ -65,7 +73,7 @@ class _Sampled:
 def show_overview(buffer: Buffer, path: Path, *, as_json: bool) -> None:
     """Print all there is to know of a store, but for its transitions."""
     for _ in range(ATTEMPTS):
-        found = look(buffer)
+        found = summarise(buffer)
         wanted = spread_ids(found.first, found.count, rows_within(buffer, _ROWS, _BYTES))
         rows = Scan(buffer, wanted, ("reward", "done"), skip_damaged=True)
         _, columns = gather(rows)
@@ -96,7 +104,7 @@ def show_overview(buffer: Buffer, path: Path, *, as_json: bool) -> None:
         say("", textwrap.fill(told, on.width))
 
 
-def _ages(found: Look) -> list[dict[str, Any]]:
+def _ages(found: Summary) -> list[dict[str, Any]]:
     """Return ranges of age in write ids, newest first, with the mean priority of each."""
     size = found.count - found.first
     ends = sorted({size * i // _AGES for i in range(_AGES + 1)})

@@ -16,7 +16,7 @@ from diskreplay.aliases import Array, Ints
 from diskreplay.buffer import Scan
 from diskreplay.wording import count_of
 from diskreplay_tools.plain import json_lines
-from diskreplay_tools.stores import ATTEMPTS, Buffer, Look, gather, look
+from diskreplay_tools.stores import ATTEMPTS, Buffer, Summary, gather, summarise
 from diskreplay_tools.terminal.numbers import number
 from diskreplay_tools.terminal.pictures import _side_by_side, image
 from diskreplay_tools.terminal.text import Screen, say, screen
@@ -112,14 +112,14 @@ def show_transitions(buffer: Buffer, path: Path, view: str, n: int, *, as_json: 
             f"--last {n} shows the newest transitions"
         )
     for _ in range(ATTEMPTS):
-        found = look(buffer)
+        found = summarise(buffer)
         wanted = _wanted(found, path, view, n)
         rows = Scan(buffer, wanted, skip_damaged=True)
         write_ids, columns = gather(rows)
         if not rows.evicted:
             break
     if view == "--at" and not write_ids.size and not rows.damaged:
-        _wanted(look(buffer), path, view, n)  # says that it is not live any more
+        _wanted(summarise(buffer), path, view, n)  # says that it is not live any more
     if view == "--at" and rows.damaged:
         raise click.ClickException(
             f"the record of write id {n} in {path} is damaged: diskreplay repair copies the others"
@@ -151,7 +151,7 @@ def show_transitions(buffer: Buffer, path: Path, view: str, n: int, *, as_json: 
             say("", *each.lines(buffer.schema, on))
 
 
-def _wanted(found: Look, path: Path, view: str, n: int) -> Ints:
+def _wanted(found: Summary, path: Path, view: str, n: int) -> Ints:
     """Return the write ids to show, in their order."""
     first, count = found.first, found.count
     if view == "--at":
@@ -167,7 +167,7 @@ def _wanted(found: Look, path: Path, view: str, n: int) -> Ints:
     return count - priorities.size + np.argsort(keys, kind="stable")[:n]
 
 
-def _title(view: str, n: int, found: Look) -> str:
+def _title(view: str, n: int, found: Summary) -> str:
     size = found.stats["size"]
     if not n:
         return "there are no transitions to show"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -17,7 +16,7 @@ import click
 import diskreplay
 from diskreplay.errors import printable
 from diskreplay.wording import count_of, human
-from diskreplay_tools.plain import plain
+from diskreplay_tools.plain import dumps
 from diskreplay_tools.stores import Buffer, first_of, other_openers
 from diskreplay_tools.terminal.bars import gauge, sparkline
 from diskreplay_tools.terminal.numbers import number, percent
@@ -69,7 +68,7 @@ def watch_store(path: Path, seconds: float, *, as_json: bool) -> None:
                 if as_json:
                     a_second = {f"{name}_per_second": rate for name, rate in found.items()}
                     facts = {"time": time.time(), **stats, **a_second}
-                    say(json.dumps(plain(facts), allow_nan=False))
+                    say(dumps(facts))
                 elif redraws:
                     drawn = _redraw(list(_block(path, stats, found, list(history))), drawn)
                 else:

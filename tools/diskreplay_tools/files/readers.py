@@ -34,7 +34,7 @@ _HEADER_ERRORS = (ValueError, TypeError, SyntaxError, RuntimeError, tokenize.Tok
 
 
 @contextlib.contextmanager
-def open_source(path: Path) -> Iterator[Source]:
+def open_table(path: Path) -> Iterator[TableFile]:
     """Give what is in a file; what is wrong with it becomes a sentence."""
     with path.open("rb") as file:
         begin = file.read(4)
@@ -43,7 +43,7 @@ def open_source(path: Path) -> Iterator[Source]:
             f"{path} looks like jsonl, which has neither types nor settings and cannot be "
             "imported: export it as npz or parquet"
         )
-    kind: Any = {b"PK\3\4": Npz, b"PK\5\6": Npz, b"PAR1": Parquet}.get(begin)
+    kind: Any = {b"PK\3\4": NpzFile, b"PK\5\6": NpzFile, b"PAR1": ParquetFile}.get(begin)
     if kind is None:
         raise click.ClickException(
             f"{path} is neither npz nor parquet: expected a file that begins with PK or PAR1 "
@@ -76,7 +76,7 @@ def check_row(path: Path, row_bytes: int) -> None:
         raise _damage(path, f"a row takes {human(row_bytes)} (expected at most {human(most)})")
 
 
-class Npz:
+class NpzFile:
     """A zip of arrays, as np.savez and np.savez_compressed write it."""
 
     def __init__(self, path: Path) -> None:
@@ -177,7 +177,7 @@ class Npz:
             raise _damage(self.path, f"{info.filename!r} cannot hold {human(info.file_size)}")
 
 
-class Parquet:
+class ParquetFile:
     """A parquet file of numbers and of lists of numbers."""
 
     def __init__(self, path: Path) -> None:
@@ -330,4 +330,4 @@ def _declared(field: Any) -> Column | None:
     return None
 
 
-Source = Npz | Parquet
+TableFile = NpzFile | ParquetFile

@@ -15,7 +15,7 @@ import numpy as np
 from diskreplay.aliases import Array
 from diskreplay_tools.extras import needed, pyarrow
 from diskreplay_tools.files.columns import CHUNK_BYTES, KEY, MEMBER, Column, Table, stored_as
-from diskreplay_tools.plain import spelt
+from diskreplay_tools.plain import plain
 
 Write = Callable[[Table], None]
 _GROUP_BYTES = 16 << 20
@@ -60,20 +60,11 @@ def write_jsonl(out: Path, columns: Sequence[Column], metadata: str) -> Iterator
     with out.open("w", encoding="ascii") as file:
 
         def write(table: Table) -> None:
-            for row in zip(*(_plain(table[name]) for name in names), strict=True):
+            for row in zip(*(plain(table[name]) for name in names), strict=True):
                 line = json.dumps(dict(zip(names, row, strict=True)), allow_nan=False)
                 file.write(f"{line}\n")
 
         yield write
-
-
-def _plain(values: Array) -> list[Any]:
-    if values.dtype.kind == "c":
-        values = _as_pairs(values)
-    plain: list[Any] = values.tolist()
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        return list(map(spelt, plain))
-    return plain
 
 
 def _as_pairs(values: Array) -> Array:

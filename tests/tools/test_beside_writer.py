@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from common import STATE, SUPPORT, numbers_of
+from commands import facts, run, shown
+from common import STATE, SUPPORT, columns, numbers_of
 
 import diskreplay
 
-CAPACITY = 100_000
-NAMES = ("states", "actions", "rewards", "next_states", "dones")
 WRITER = """
 import sys, time
 from pathlib import Path
@@ -27,31 +25,34 @@ import diskreplay
 from common import columns
 
 path, log = Path(sys.argv[1]), open(sys.argv[2], "w", buffering=1)
-first, buffer = 0, diskreplay.PrioritizedReplayBuffer(int(sys.argv[3]), path=path)
+capacity, interval, clears = int(sys.argv[3]), float(sys.argv[4]), sys.argv[5] == "True"
+first, n = 0, min(4000, capacity)
+buffer = diskreplay.PrioritizedReplayBuffer(capacity, path=path, commit_interval=interval)
 while True:
-    rows = columns(first, 4000)
+    rows = columns(first, n)
     # Not the making of the transitions is what is measured.
     took = -time.perf_counter()
     for state, action, reward, next_state, done in zip(*rows.values()):
         buffer.push(state, action, reward, next_state, done, priority=reward)
     took += time.perf_counter()
-    first += 4000
+    first += n
     log.write(f"{time.monotonic()} {first} {took}\\n")
+    if clears and first % (20 * n) == 0:
+        buffer.clear()
 """
 
 
 class Writer:
     """The process, and what it says of its pushes."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, capacity: int, interval: float, clears: bool) -> None:
         self.path, self._log = place / "b", place / "log"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(self.path), str(self._log), str(CAPACITY)],
-            cwd=SUPPORT,
-        )
+        self.capacity, self.clears = capacity, clears
+        given = map(str, (self.path, self._log, capacity, interval, clears))
+        self._process = subprocess.Popen([sys.executable, "-c", WRITER, *given], cwd=SUPPORT)
 
     def lines(self) -> list[tuple[float, int, float]]:
-        """When, how many pushes there were, and the seconds that the last 4000 took."""
+        """When, how many pushes there were, and the seconds that the last ones took."""
         assert self._process.poll() is None
         text = self._log.read_text() if self._log.exists() else ""
         words = [line.split() for line in text.splitlines(keepends=True) if line.endswith("\n")]
@@ -78,34 +79,34 @@ class Writer:
         self._process.wait()
 
 
-def run(*arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "diskreplay_tools", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, (arguments, done.stdout, done.stderr)
-    return done.stdout
-
-
 def inspect(writer: Writer, place: Path) -> None:
-    before = writer.pushed()
-    found = json.loads(run("inspect", writer.path, "--json", "--last", 3))
-    # What is committed is up to a second old, and the log is behind by up to 4000.
-    assert found["size"] == CAPACITY
-    assert found["count"] <= writer.pushed() + 8000
-    assert found["count"] >= before - 1_000_000
-    assert found["priority_max"] == pytest.approx((found["count"] - 1) / 8)
-    assert found["priority_min"] == pytest.approx((found["count"] - CAPACITY) / 8)
+    for view in ([], ["--top", 60], ["--bottom", 5], ["--last", 60], ["--last", 5]):
+        before = writer.pushed()
+        found = facts(writer.path, *view)
+        size, first, count = found["size"], found["first"], found["count"]
+        assert count - first == size <= writer.capacity
+        assert size == writer.capacity or writer.clears
+        # What is committed is up to a second old, and the log is behind by one of its lines.
+        assert before - 1_000_000 <= count <= writer.pushed() + 8000
+        assert found["runs"][0]["end"] >= count
+        if "priority" in found.get("histograms", {}):
+            histogram = found["histograms"]["priority"]
+            assert sum(histogram["counts"]) == histogram["of"] <= size
+        for each in found.get("transitions", []):
+            number = each["write_id"]
+            assert first <= number < count
+            assert each["age"] == count - 1 - number
+            assert each["fields"]["reward"] == number / 8
+            assert each["fields"]["state"] == columns(number, 1)["states"][0].tolist()
+            assert each.get("priority", number / 8) == number / 8
+        if not writer.clears and found["priority_max"] == found["max_priority"]:
+            assert found["priority_max"] == pytest.approx((count - 1) / 8)
+        shown(writer.path, *view)
 
 
 def verify(writer: Writer, place: Path) -> None:
-    assert "sound" in run("verify", writer.path)
-
-
-def verify_deep(writer: Writer, place: Path) -> None:
-    assert "sound" in run("verify", "--deep", writer.path)
+    for deep in ([], ["--deep"]):
+        assert "sound" in run("verify", *deep, writer.path).stdout
 
 
 def copy(writer: Writer, place: Path) -> None:
@@ -113,58 +114,80 @@ def copy(writer: Writer, place: Path) -> None:
     run("copy", writer.path, out)
     assert diskreplay.verify(out) == []
     with diskreplay.open(out) as copied:
-        ids = np.arange(copied.count - CAPACITY, copied.count)
-        assert (numbers_of(copied.get(ids[::50])) == ids[::50]).all()
+        ids = np.arange(copied.first, copied.count)[::50]
+        assert len(copied) == writer.capacity or writer.clears
+        assert not ids.size or (numbers_of(copied.get(ids)) == ids).all()
         copied.check()
 
 
 def export(writer: Writer, place: Path) -> None:
     out = place / f"{time.monotonic_ns()}.npz"
-    run("export", writer.path, out)
+    told = run("export", writer.path, out).stderr
+    left_out = (
+        int(told.split()[2].replace(",", "")) if "evicted before they were read" in told else 0
+    )
     with np.load(out, allow_pickle=False) as found:
         ids = found["write_id"]
-        assert 0 < ids.size <= CAPACITY
+        assert ids.size + left_out == writer.capacity or writer.clears
         assert (np.diff(ids) > 0).all()
-        assert found["state"].shape == (ids.size, STATE)
-        assert (found["state"][:, 0] == np.float32(STATE) * ids).all()
-        assert (found["reward"] == (ids / 8).astype(np.float32)).all()
-        assert (found["priority"] == found["reward"]).all()
+        if ids.size:
+            assert found["state"].shape == (ids.size, STATE)
+            assert (found["state"][:, 0] == np.float32(STATE) * ids).all()
+            assert (found["reward"] == (ids / 8).astype(np.float32)).all()
+            assert (found["priority"] == found["reward"]).all()
     out.unlink()
 
 
 COMMANDS: list[Callable[[Writer, Path], None]] = [inspect, verify, copy, export]
 
 
-def test_commands_beside_a_writer(tmp_path: Path, long: bool, capsys: Any) -> None:
-    writer = Writer(tmp_path)
+@pytest.fixture
+def writer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Writer]:
+    found = Writer(tmp_path, *request.param)
     try:
-        writer.wait_for(3 * CAPACITY // 2)
-        size = (writer.path / "data.mdb").stat().st_size
-        beside, alone = [], []
-        began = time.monotonic()
-        for command in itertools.cycle(COMMANDS) if long else COMMANDS:
-            begin = time.monotonic()
-            command(writer, tmp_path)
-            end = time.monotonic()
-            beside.append((begin, end))
-            while writer.lines()[-1][0] < 2 * end - begin:  # as long again, alone
-                time.sleep(0.01)
-            alone.append((end, time.monotonic()))
-            if long and time.monotonic() > began + 60:
-                break
-        grown = (writer.path / "data.mdb").stat().st_size / size
-        rates = writer.rate(beside), writer.rate(alone)
-        with capsys.disabled():
-            print(
-                f"\n{time.monotonic() - began:.0f} s: {rates[0]:,.0f} pushes a second beside "
-                f"{len(beside)} commands, {rates[0] / rates[1]:.2f} of the {rates[1]:,.0f} between "
-                f"them; the data file grew {grown:.2f} x"
-            )
-        verify_deep(writer, tmp_path)
-        # A reader keeps the pages that a commit replaces meanwhile, until it is done.
-        assert grown < 8
-        assert diskreplay.verify(writer.path) == []
+        found.wait_for(3 * found.capacity // 2)
+        yield found
     finally:
-        writer.stop()
-    with diskreplay.open(writer.path) as buffer:
+        found.stop()
+    with diskreplay.open(found.path) as buffer:
         buffer.check()
+
+
+@pytest.mark.parametrize("writer", [(500, 0, False), (60, 0, True)], indirect=True)
+def test_nothing_is_wrong_beside_a_writer_that_evicts_all_the_time(
+    writer: Writer, tmp_path: Path
+) -> None:
+    size = (writer.path / "data.mdb").stat().st_size
+    for command in COMMANDS * 3:
+        command(writer, tmp_path)
+    assert (writer.path / "data.mdb").stat().st_size < size + (64 << 20)
+
+
+@pytest.mark.parametrize("writer", [(100_000, 1.0, False)], indirect=True)
+def test_nothing_is_wrong_beside_a_writer_at_full_speed(
+    writer: Writer, tmp_path: Path, long: bool, capsys: Any
+) -> None:
+    size = (writer.path / "data.mdb").stat().st_size
+    beside, alone = [], []
+    began = time.monotonic()
+    for command in itertools.cycle(COMMANDS) if long else COMMANDS:
+        begin = time.monotonic()
+        command(writer, tmp_path)
+        end = time.monotonic()
+        beside.append((begin, end))
+        while writer.lines()[-1][0] < 2 * end - begin:  # as long again, alone
+            time.sleep(0.01)
+        alone.append((end, time.monotonic()))
+        if long and time.monotonic() > began + 60:
+            break
+    grown = (writer.path / "data.mdb").stat().st_size / size
+    rates = writer.rate(beside), writer.rate(alone)
+    with capsys.disabled():
+        print(
+            f"\n{time.monotonic() - began:.0f} s: {rates[0]:,.0f} pushes a second beside "
+            f"{len(beside)} commands, {rates[0] / rates[1]:.2f} of the {rates[1]:,.0f} between "
+            f"them; the data file grew {grown:.2f} x"
+        )
+    # A reader keeps the pages that a commit replaces meanwhile, until it is done.
+    assert grown < 8
+    assert diskreplay.verify(writer.path) == []

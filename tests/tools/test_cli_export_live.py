@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stores
-from commands import KILLER, run
+from commands import KILLER
 from common import columns, run_python
-from exported import read
 
 from diskreplay import ReplayBuffer
 
@@ -61,66 +60,6 @@ def test_a_kill_leaves_what_was_there_or_the_whole_file(
     found = run_python(KILLER + WHOLE, "export", path, out).stdout.split()
     assert int(found[0]) >= 5
     assert int(found[1]) > 400_000
-
-
-# Beside a writer
-
-WRITER = """
-import sys
-import numpy as np
-import diskreplay
-
-interval = float(sys.argv[2])
-with diskreplay.PrioritizedReplayBuffer(
-    int(sys.argv[3]), path=sys.argv[1], commit_interval=interval, durability="process"
-) as buffer:
-    count = buffer.count
-    while True:
-        n = np.arange(count, count + (1 if interval == 0 else 37))
-        states = np.repeat(n[:, None], 60, 1).astype(np.float32)
-        buffer.extend(states, n, n.astype(np.float32), states + 1, n % 2, n.astype(np.float32))
-        count += n.size
-        if count >= 1.5 * buffer.capacity and not len(sys.argv) > 4:
-            print(flush=True)
-            sys.argv.append("told")
-"""
-
-
-@pytest.mark.parametrize(("interval", "capacity"), [(0, 500), (0.01, 20_000)])
-def test_rows_are_whole_beside_a_writer_at_full_speed(
-    tmp_path: Path, interval: float, capacity: int
-) -> None:
-    path = tmp_path / "b"
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER, path, str(interval), str(capacity)], stdout=subprocess.PIPE
-    ) as writer:
-        try:
-            assert writer.stdout is not None
-            assert writer.stdout.read(1)
-            size = path.joinpath("data.mdb").stat().st_size
-            exported = 0
-            for i in range(12):
-                out = tmp_path / f"{i}.npz"
-                result = run("export", path, out)
-                found = read(out)
-                n = found["write_id"]
-                np.testing.assert_array_equal(found["state"], np.repeat(n[:, None], 60, 1))
-                np.testing.assert_array_equal(found["next_state"], found["state"] + 1)
-                np.testing.assert_array_equal(found["action"], n)
-                for name in ("reward", "priority"):
-                    np.testing.assert_array_equal(found[name], n)
-                assert (np.diff(n) > 0).all()
-                left_out = 0
-                if result.stderr:
-                    left_out = int(result.stderr.split()[2].replace(",", ""))
-                    assert "evicted before they were read" in result.stderr
-                assert len(n) + left_out == capacity
-                exported += len(n)
-            assert writer.poll() is None
-            assert path.joinpath("data.mdb").stat().st_size < size + (64 << 20)
-        finally:
-            writer.kill()
-    assert exported
 
 
 def has_pyarrow() -> bool:

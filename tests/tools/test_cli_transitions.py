@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import stores
 from commands import WIDTHS, facts, refused, shown
-from common import SUPPORT, columns, row
+from common import columns, row
 from diskreplay_tools import stores as reading
 from others import Other
 
@@ -136,61 +134,6 @@ def test_who_has_it_open_is_told_without_oneself(store: Path) -> None:
         assert (who["pid"], who["access"]) == (pid, "exclusive")
         text = shown(store)
         assert re.search(rf"Open now\n  pid {pid} on \S+\n    exclusive, since 20", text), text
-
-
-WRITER = """
-import sys
-import numpy as np
-import diskreplay
-from common import columns
-
-with diskreplay.PrioritizedReplayBuffer(60, path=sys.argv[1], commit_interval=0) as buffer:
-    at = 0
-    while True:
-        n = 1 + at % 60
-        buffer.extend(**columns(at, n), priorities=np.arange(at, at + n) % 97)
-        at += n
-        if at < 2000:
-            print(at, flush=True)
-        if at % 50 == 0:
-            buffer.clear()
-"""
-
-
-def test_beside_a_writer_that_evicts_all_the_time_nothing_is_wrong(tmp_path: Path) -> None:
-    path = tmp_path / "b"
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, cwd=SUPPORT
-    )
-    seen = 0
-    try:
-        assert writer.stdout is not None
-        while int(writer.stdout.readline()) < 1000:
-            pass
-        for view in ([], ["--top", 60], ["--bottom", 5], ["--last", 60], ["--last", 5]) * 4:
-            found = facts(path, *view)
-            assert found["count"] - found["first"] == found["size"] <= 60
-            assert found["runs"][0]["end"] >= found["count"]
-            if not view:
-                if "priority" in found["histograms"]:
-                    counts = found["histograms"]["priority"]["counts"]
-                    assert sum(counts) == found["histograms"]["priority"]["of"] <= found["size"]
-                continue
-            for each in found["transitions"]:
-                number = each["write_id"]
-                assert found["first"] <= number < found["count"]
-                assert each["age"] == found["count"] - 1 - number
-                assert each["fields"]["reward"] == number / 8
-                assert each["fields"]["state"] == columns(number, 1)["states"][0].tolist()
-                if "priority" in each:
-                    assert each["priority"] == number % 97
-                seen += 1
-            shown(path, *view)
-        assert writer.poll() is None
-    finally:
-        writer.kill()
-        writer.communicate()
-    assert seen > 20
 
 
 def test_a_look_has_the_newest_priorities(tmp_path: Path, other: Other) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from common import columns, run_python
+from inside import store_of
 from others import Other, shared
+from talking import Talking
 
 import diskreplay
 from diskreplay import ReplayBuffer
@@ -51,9 +51,8 @@ def test_a_commit_that_does_not_fit_is_done_again_with_a_larger_map(
         found = [bytes(record) for record in snapshot.records(np.arange(5000))]
         assert snapshot.blocks([99], "priorities")[99] == b"c" * 4000
     assert found == [b"%05d" % i * 800 for i in range(5000)]
-    store.commit(
-        lambda txn: txn.put_blocks({0: b""}, "priorities")
-    )  # the size is in the page of each commit
+    # The size is in the meta page of each commit.
+    store.commit(lambda txn: txn.put_blocks({0: b""}, "priorities"))
     store.close()
     assert stored_map_bytes(tmp_path / "s") == {32 * MIB}
 
@@ -92,34 +91,18 @@ for line in sys.stdin:
 """
 
 
-class Worker:
+class Worker(Talking):
     """A process with a store of its own."""
 
     def __init__(self, path: Path, access: str) -> None:
+        super().__init__(WORK, path, access)
         self.sizes: set[int] = set()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", WORK, path, access],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+        assert self.hear() == "open"
 
     def ask(self, first: int, n: int = 0) -> None:
         """Put n records from the first on, or else look at all before it."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{first} {n}\n")
-        self._process.stdin.flush()
-        self.sizes.add(int(self.answer()))
-
-    def __enter__(self) -> Worker:
-        assert self.answer() == "open"
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.communicate(timeout=60)
-        assert self._process.returncode == 0
+        self.say(f"{first} {n}")
+        self.sizes.add(int(self.hear()))
 
 
 def test_two_writers_and_a_reader_go_through_many_sizes_together(tmp_path: Path) -> None:
@@ -136,6 +119,8 @@ def test_two_writers_and_a_reader_go_through_many_sizes_together(tmp_path: Path)
         for worker in (one, two, read):
             assert len(worker.sizes) >= 3
             assert max(worker.sizes) >= os.path.getsize(path / "data.mdb")
+            worker.end()
+            assert worker.returncode == 0
     assert max(stored_map_bytes(path)) == max(one.sizes | two.sizes)
 
 
@@ -163,13 +148,13 @@ def test_a_reader_and_a_second_writer_follow_a_buffer_that_outgrows_them(
 def test_the_map_is_large_enough_from_the_first_push_on(tmp_path: Path) -> None:
     frames = np.zeros((1, 84, 84, 4), np.uint8)
     buffer = ReplayBuffer(100_000, path=tmp_path / "b")
-    assert buffer._guard.replica.store._env._map_bytes == 64 * MIB
+    assert store_of(buffer)._env._map_bytes == 64 * MIB
     buffer.extend(frames, [0], [0.0], frames, [False])
     full = diskreplay.estimate(buffer.schema, 100_000, prioritized=False).disk_bytes
-    assert full < buffer._guard.replica.store._env._map_bytes < 4 * full
+    assert full < store_of(buffer)._env._map_bytes < 4 * full
     buffer.close()
     with diskreplay.open(tmp_path / "b") as again:
-        assert full < again._guard.replica.store._env._map_bytes < 4 * full
+        assert full < store_of(again)._env._map_bytes < 4 * full
 
 
 def test_many_buffers_leave_address_space_for_others(tmp_path: Path, long: bool) -> None:
@@ -177,6 +162,7 @@ def test_many_buffers_leave_address_space_for_others(tmp_path: Path, long: bool)
         import resource, sys
         import numpy as np
         import diskreplay
+        from inside import store_of
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         zero = [np.zeros(60, np.float32), 0, 0.0, np.zeros(60, np.float32), False]
@@ -184,7 +170,7 @@ def test_many_buffers_leave_address_space_for_others(tmp_path: Path, long: bool)
         for task in range(int(sys.argv[2])):
             buffers.append(diskreplay.ReplayBuffer(30_000, path=f"{sys.argv[1]}/{task}"))
             buffers[-1].push(*zero)
-            assert buffers[-1]._guard.replica.store._env._map_bytes == 64 << 20
+            assert store_of(buffers[-1])._env._map_bytes == 64 << 20
         np.empty(2 << 30, np.uint8)
         for buffer in buffers:
             buffer.close()
@@ -195,8 +181,9 @@ def test_many_buffers_leave_address_space_for_others(tmp_path: Path, long: bool)
 LIMITED = """
 import re, resource, sys
 from pathlib import Path
-import numpy as np
+import numpy as np, pytest
 import diskreplay, diskreplay.store.engine
+from inside import store_of
 
 def limit(more):
     status = Path("/proc/self/status").read_text()
@@ -219,21 +206,15 @@ buffer = diskreplay.ReplayBuffer(
     10**6, path=sys.argv[1], access=sys.argv[2], commit_interval=1e9, window_bytes=8 << 20)
 first = 0
 limit(60 << 20)
-try:
+message = r"no address space for a map of .*\\(ulimit -v\\), or open fewer or smaller buffers"
+with pytest.raises(diskreplay.StorageError, match=message):
     while True:
         buffer.extend(*rows(first))
         first += 500
         buffer.flush()
-except diskreplay.StorageError as error:
-    assert "no address space for a map of" in str(error), error
-    assert "(ulimit -v), or open fewer or smaller buffers in one process" in str(error)
 for _ in range(2):
-    try:
+    with pytest.raises(diskreplay.StorageError, match=message):
         buffer.flush()
-    except diskreplay.StorageError as error:
-        assert "no address space" in str(error)
-    else:
-        raise AssertionError("it was not refused")
 assert first > 500
 assert buffer.sample(10) is not None
 limit(None)
@@ -255,15 +236,11 @@ with diskreplay.ReplayBuffer(10**6, path=sys.argv[1]) as buffer:
 for access in ("exclusive", "read"):
     limit(58 << 20)  # not twice its size
     with diskreplay.open(sys.argv[1], access=access, window_bytes=0) as buffer:
-        assert buffer._guard.replica.store._env._map_bytes == 32 << 20
+        assert store_of(buffer)._env._map_bytes == 32 << 20
         assert len(buffer) == 5000
     limit(12 << 20)  # not once
-    try:
+    with pytest.raises(diskreplay.StorageError, match="no address space for a map of 32 MiB"):
         diskreplay.open(sys.argv[1], access=access, window_bytes=0)
-    except diskreplay.StorageError as error:
-        assert "no address space for a map of 32 MiB" in str(error), error
-    else:
-        raise AssertionError("it was opened")
     limit(None)
 with diskreplay.open(sys.argv[1]) as buffer:
     buffer.check()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from common import SUPPORT, columns
+from common import columns
+from inside import store_of
+from talking import Talking
 
 import diskreplay
 from diskreplay import ReplayBuffer
 
-TESTS = SUPPORT
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
 
@@ -30,50 +30,47 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def in_namespace(code: str, *arguments: object) -> subprocess.Popen[str]:
+def in_namespace(code: str, *arguments: object) -> Talking:
     """Run code as the first process of a pid namespace."""
-    return subprocess.Popen(
-        [*NAMESPACE, sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        cwd=TESTS,
-    )  # fmt: skip
+    return Talking(code, *arguments, within=NAMESPACE)
 
 
 def result(code: str, *arguments: object) -> str:
     process = in_namespace(code, *arguments)
-    out, _ = process.communicate(timeout=60)
+    out = process.end()
     assert process.returncode == 0, out
     return out.strip()
 
 
 HOLD = """
 import os, sys, diskreplay
+from inside import store_of
 buffer = diskreplay.ReplayBuffer(2000, path=sys.argv[1], access="shared", commit_interval=1e9)
-with buffer._guard.replica.store.snapshot() as snapshot:
+with store_of(buffer).snapshot() as snapshot:
     print(os.getpid(), flush=True)
     sys.stdin.readline()
     assert snapshot.meta("state")["count"] == 0
-    print(buffer._guard.replica.store._env.readers(), flush=True)
+    print(store_of(buffer)._env.readers(), flush=True)
 """
 OPEN = """
 import os, sys, diskreplay
+from inside import store_of
 buffer = diskreplay.{call}
 len(buffer)
-slots = [line.split() for line in buffer._guard.replica.store._env.readers().splitlines()[1:]]
+slots = [line.split() for line in store_of(buffer)._env.readers().splitlines()[1:]]
 print(os.getpid(), [number for pid, _, number in slots if pid == "1" and number != "-"])
 """
 
 
 @pytest.fixture
-def first(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def first(tmp_path: Path) -> Iterator[Talking]:
     """A process with pid 1 that is reading a store."""
     ReplayBuffer(2000, path=tmp_path / "b").close()
     process = in_namespace(HOLD, tmp_path / "b")
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "1"
+    assert process.hear() == "1"
     yield process
     process.kill()
-    process.communicate(timeout=60)
+    process.end()
 
 
 CALLS = [
@@ -86,7 +83,7 @@ CALLS = [
 
 
 def test_a_second_process_with_the_pid_of_a_live_one_is_refused_by_name(
-    first: subprocess.Popen[str], tmp_path: Path
+    first: Talking, tmp_path: Path
 ) -> None:
     code = """
 import sys, diskreplay
@@ -101,30 +98,28 @@ for call in sys.argv[2:]:
         assert line.startswith(f"{path} is open in a process that has the same pid, 1, in another")
         assert "--pid=container:NAME" in line
     inspect = "from diskreplay_tools.cli import main; main()"
-    process = in_namespace(inspect, "inspect", path)
-    assert "the same pid, 1, in another pid namespace" in process.communicate(timeout=60)[0]
+    said = in_namespace(inspect, "inspect", path).end()
+    assert "the same pid, 1, in another pid namespace" in said
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b"]
 
     with diskreplay.open(path, access="shared") as buffer:  # with another pid it works
         for number in range(0, 2000, 100):
             buffer.extend(**columns(number, 100))
             buffer.flush()
-    out, _ = first.communicate("go on\n", timeout=60)  # its snapshot is what it was
+    out = first.end("go on\n")  # its snapshot is what it was
     assert first.returncode == 0, out
     assert " 1 " in out  # and its place among the readers is there
 
 
 @pytest.mark.parametrize("call", CALLS[:3])
 def test_a_process_with_the_pid_of_a_killed_one_has_none_of_its_places(
-    call: str, first: subprocess.Popen[str], tmp_path: Path
+    call: str, first: Talking, tmp_path: Path
 ) -> None:
     path = tmp_path / "b"
     with diskreplay.open(path, access="read") as monitor:  # else the last one clears them all
         first.kill()
         first.wait(60)  # before the end of its input, at which it would end by itself
-        slots = [
-            line.split()[0] for line in monitor._guard.replica.store._env.readers().splitlines()[1:]
-        ]
+        slots = [line.split()[0] for line in store_of(monitor)._env.readers().splitlines()[1:]]
         assert "1" in slots
         assert result(OPEN.format(call=call), path) == "1 []"
 

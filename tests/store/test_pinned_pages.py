@@ -5,49 +5,43 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from common import SUPPORT, columns, run_python
+from common import columns, run_python
+from inside import store_of
+from talking import Talking
 
 from diskreplay import PinnedPagesWarning, PrioritizedReplayBuffer
 
-TESTS = SUPPORT
 READ = """
 import sys, diskreplay
+from inside import store_of
 buffer = diskreplay.open(sys.argv[1], access="read")
-with buffer._guard.replica.store.snapshot() as snapshot:
+with store_of(buffer).snapshot() as snapshot:
     print("reading", flush=True)
     sys.stdin.readline()
 """
 
 
 @pytest.fixture
-def reader(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def reader(tmp_path: Path) -> Iterator[Talking]:
     """A process in the middle of a look at a store, which is stopped."""
     PrioritizedReplayBuffer(20_000, path=tmp_path / "b").close()
-    process = subprocess.Popen(
-        [sys.executable, "-c", READ, tmp_path / "b"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TESTS,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "reading\n"
+    process = Talking(READ, tmp_path / "b")
+    assert process.hear() == "reading"
     process.send_signal(signal.SIGSTOP)
-    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        time.sleep(0.001)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
     yield process
     process.kill()
-    process.communicate(timeout=60)
+    process.end()
 
 
 @pytest.mark.parametrize("access", ["exclusive", "shared"])
 def test_one_warning_names_who_is_stopped_in_a_look(
-    access: str, reader: subprocess.Popen[str], tmp_path: Path
+    access: str, reader: Talking, tmp_path: Path
 ) -> None:
     buffer = PrioritizedReplayBuffer(20_000, path=tmp_path / "b", access=access)
     assert buffer.stats()["oldest_reader"] is None
@@ -74,13 +68,13 @@ def test_one_warning_names_who_is_stopped_in_a_look(
     assert f"pid {reader.pid} reads what was there {behind} commits ago" in shown.stdout
 
     os.kill(reader.pid, signal.SIGCONT)
-    reader.communicate("go on\n", timeout=60)
+    reader.end("go on\n")
     assert buffer.stats()["oldest_reader"] is None
     buffer.close()
 
 
 def test_where_warnings_are_errors_the_commit_is_done_all_the_same(
-    reader: subprocess.Popen[str], tmp_path: Path
+    reader: Talking, tmp_path: Path
 ) -> None:
     code = """
         import sys, time, diskreplay
@@ -102,12 +96,11 @@ def test_where_warnings_are_errors_the_commit_is_done_all_the_same(
     run_python(code, tmp_path / "b")
 
 
-def test_a_background_commit_that_warns_goes_on(
-    reader: subprocess.Popen[str], tmp_path: Path
-) -> None:
+def test_a_background_commit_that_warns_goes_on(reader: Talking, tmp_path: Path) -> None:
     code = """
         import sys, time, diskreplay
         from common import columns
+        from inside import store_of
         buffer = diskreplay.PrioritizedReplayBuffer(20_000, path=sys.argv[1], commit_interval=1e-4)
         for first in range(0, 160 * 2000, 2000):
             buffer.extend(**columns(first, 2000))
@@ -116,7 +109,7 @@ def test_a_background_commit_that_warns_goes_on(
                     break
                 time.sleep(0.001)
             assert not buffer._guard.commit_failed
-        assert buffer._guard.replica.store.pinned_pages._told
+        assert store_of(buffer).pinned_pages._told
         buffer.close()
     """
     run_python(code, tmp_path / "b")
@@ -126,16 +119,12 @@ def test_growth_without_a_reader_and_readers_that_follow_are_no_matter(tmp_path:
     buffer = PrioritizedReplayBuffer(200_000, path=tmp_path / "b", commit_interval=1e9)
     buffer.extend(**columns(0, 100))
     buffer.flush()
-    reader = subprocess.Popen(
-        [sys.executable, "-c", READ, tmp_path / "b"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TESTS,
-    )  # fmt: skip
-    assert reader.stdout is not None
-    assert reader.stdout.readline() == "reading\n"
+    reader = Talking(READ, tmp_path / "b")
+    assert reader.hear() == "reading"
     for first in range(100, 60_000, 6000):  # a file that grows, and few commits
         buffer.extend(**columns(first, 6000))
         buffer.flush()
-    assert buffer._guard.replica.store.pinned_pages._look_at > 8 << 20
+    assert store_of(buffer).pinned_pages._look_at > 8 << 20
     assert buffer.stats()["oldest_reader"]["stopped"] is False
-    reader.communicate("\n", timeout=60)
+    reader.end("\n")
     buffer.close()

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
 import pytest
 from common import run_python
-from stores import records_in
+from stores import change, records_in, stored
 from xxhash import xxh3_64_intdigest
 
 import diskreplay
@@ -19,9 +18,21 @@ from diskreplay.records.seals import seal, unseal
 from diskreplay.store.store import Store
 
 
-def make(path: Path, **arguments: Any) -> Store:
-    Store.create(path, {"kind": "uniform", "capacity": 10}, {"state": {"count": 0}})
-    return Store(path, access="exclusive", **arguments)
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An open store of bytes."""
+    Store.create(tmp_path / "s", {"kind": "uniform", "capacity": 10}, {"state": {"count": 0}})
+    store = Store(tmp_path / "s", access="exclusive")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def one_row(tmp_path: Path) -> Path:
+    """A prioritized store of one transition."""
+    with diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
+        buffer.push([0.0], 0, 0.0, [0.0], False)
+    return tmp_path / "b"
 
 
 def commit(
@@ -44,10 +55,7 @@ def records(first: int, n: int, size: int = 100) -> list[bytes]:
 
 @pytest.mark.parametrize("runs", [[10, 10, 10], [3] * 11, [7, 2, 9, 10, 1, 5], [1] * 25])
 @pytest.mark.parametrize("start", [0, 4])
-def test_records_go_to_their_slots_on_every_lap(
-    runs: list[int], start: int, tmp_path: Path
-) -> None:
-    store = make(tmp_path / "s")
+def test_records_go_to_their_slots_on_every_lap(runs: list[int], start: int, store: Store) -> None:
     first = start
     expected: dict[int, bytes] = {}
     for n in runs:
@@ -56,19 +64,15 @@ def test_records_go_to_their_slots_on_every_lap(
         expected |= {(first + i) % 10: row for i, row in enumerate(rows)}
         first += n
         assert records_in(store, list(range(10))) == [expected.get(slot, b"") for slot in range(10)]
-    store.close()
 
 
-def test_the_first_lap_fills_the_pages(tmp_path: Path) -> None:
-    store = make(tmp_path / "s")
+def test_the_first_lap_fills_the_pages(store: Store) -> None:
     for first in range(0, 4000, 100):
         commit(store, 10**6, [(first, records(first, 100, 480))])
     assert store.disk_bytes() < 1.3 * 4000 * 480  # inserting instead of appending takes twice
-    store.close()
 
 
-def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
-    store = make(tmp_path / "s")
+def test_a_commit_that_fails_changes_nothing(store: Store) -> None:
     commit(store, 10, [(0, records(0, 4))], {0: b"old"}, {"count": 4})
 
     def broken() -> Iterator[tuple[int, list[bytes]]]:
@@ -82,11 +86,9 @@ def test_a_commit_that_fails_changes_nothing(tmp_path: Path) -> None:
         assert snapshot.meta("state") == {"count": 4}
         assert snapshot.blocks([0], "priorities") == {0: b"old"}
     commit(store, 10, [(4, records(4, 1))])
-    store.close()
 
 
-def test_a_snapshot_does_not_move(tmp_path: Path) -> None:
-    store = make(tmp_path / "s")
+def test_a_snapshot_does_not_move(store: Store) -> None:
     commit(store, 10, [(0, records(0, 10))], {3: b"a"})
     with store.snapshot() as snapshot:
         before = snapshot.seals("priorities")
@@ -99,7 +101,6 @@ def test_a_snapshot_does_not_move(tmp_path: Path) -> None:
         assert snapshot.seals("priorities")[3] != before[3]
         with pytest.raises(DamageError, match=r"priority block 5 of .* is missing"):
             snapshot.block(5, "priorities")
-    store.close()
 
 
 @pytest.mark.parametrize("content", [None, 7, "text", b"bytes", [1, [2]], {"a": {"b": 1.5}}])
@@ -165,23 +166,15 @@ def test_nesting_that_the_interpreter_cannot_follow_is_damage(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["identity", "state", "schema"])
 @pytest.mark.parametrize("content", [None, 5, [], {}, {"kind": 3}, {"count": -1}, "x" * 1000])
-def test_facts_of_other_types_are_damage(name: str, content: Any, tmp_path: Path) -> None:
-    with diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
-        buffer.push([0.0], 0, 0.0, [0.0], False)
-    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
-    with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
-        txn.put(name.encode(), seal(name, content))
-    env.close()
-    for make in (
-        lambda: diskreplay.open(tmp_path / "b"),
-        lambda: diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b"),
-    ):
-        with pytest.raises(DamageError, match=str(tmp_path / "b")):
-            make()
+def test_facts_of_other_types_are_damage(name: str, content: Any, one_row: Path) -> None:
+    change(one_row, "meta", name, seal(name, content))
+    for call in (diskreplay.open, lambda path: diskreplay.PrioritizedReplayBuffer(10, path=path)):
+        with pytest.raises(DamageError, match=str(one_row)):
+            call(one_row)
 
 
 @pytest.mark.parametrize(
-    "change",
+    "changes",
     [
         {"count": "many"},
         {"start": 5},
@@ -196,47 +189,31 @@ def test_facts_of_other_types_are_damage(name: str, content: Any, tmp_path: Path
         {"sampler": []},
     ],
 )
-def test_a_state_that_makes_no_sense_is_damage(change: dict[str, Any], tmp_path: Path) -> None:
-    with diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
-        buffer.push([0.0], 0, 0.0, [0.0], False)
-    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
-    with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
-        state = unseal(txn.get(b"state"), "state", "it")
-        txn.put(b"state", seal("state", state | change))
-    env.close()
+def test_a_state_that_makes_no_sense_is_damage(changes: dict[str, Any], one_row: Path) -> None:
+    state = unseal(stored(one_row, "meta", "state"), "state", "it")
+    change(one_row, "meta", "state", seal("state", state | changes))
     with pytest.raises(DamageError):
-        diskreplay.open(tmp_path / "b").close()
+        diskreplay.open(one_row)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 39, b"\0" * 44, b"\xff" * 40, 5, None])
-def test_a_priority_block_that_holds_none_is_damage(content: Any, tmp_path: Path) -> None:
-    with diskreplay.PrioritizedReplayBuffer(10, path=tmp_path / "b") as buffer:
-        buffer.push([0.0], 0, 0.0, [0.0], False)
-    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
-    database = env.open_db(b"priorities", integerkey=True, create=False)
-    with env.begin(write=True, db=database) as txn:
-        txn.put((0).to_bytes(8, "little"), seal(0, content))
-    env.close()
+def test_a_priority_block_that_holds_none_is_damage(content: Any, one_row: Path) -> None:
+    change(one_row, "priorities", 0, seal(0, content))
     with pytest.raises(DamageError, match="priority block 0"):
-        diskreplay.open(tmp_path / "b")
+        diskreplay.open(one_row)
 
 
 def test_a_missing_priority_block_is_damage(tmp_path: Path) -> None:
     with diskreplay.PrioritizedReplayBuffer(2500, path=tmp_path / "b") as buffer:
         buffer.extend(*np.zeros((5, 2100)))
-    env = lmdb.open(str(tmp_path / "b"), max_dbs=8, map_size=1 << 30)
-    database = env.open_db(b"priorities", integerkey=True, create=False)
-    with env.begin(write=True, db=database) as txn:
-        assert txn.delete((1).to_bytes(8, "little"))
-    env.close()
+    change(tmp_path / "b", "priorities", 1, None)
     with pytest.raises(DamageError, match=r"priority block 1 of .*b is missing"):
         diskreplay.open(tmp_path / "b")
 
 
-def test_another_durability_reopens_the_environment_alone(tmp_path: Path) -> None:
-    store = make(tmp_path / "s")
+def test_another_durability_reopens_the_environment_alone(store: Store) -> None:
     with pytest.raises(diskreplay.LockedError):  # it is held all the time
-        Store(tmp_path / "s", access="exclusive")
+        Store(store.path, access="exclusive")
     for durability, metasync in (("full", True), ("process", False), ("system", False)):
         files, environment = store._files, store._env._env
         store.set_durability(durability)
@@ -247,16 +224,14 @@ def test_another_durability_reopens_the_environment_alone(tmp_path: Path) -> Non
         commit(store, 10, [(0, records(0, 4))], {0: durability.encode()})
         with store.snapshot() as snapshot:
             assert snapshot.blocks([0], "priorities") == {0: durability.encode()}
-        note = (tmp_path / "s" / "data.known").read_bytes()
+        note = (store.path / "data.known").read_bytes()
         assert note.startswith(b"- ") == (durability != "process")
     environment = store._env._env
     store.set_durability("system")
     assert store._env._env is environment
-    store.close()
 
 
-def test_equal_facts_have_equal_bytes(tmp_path: Path) -> None:
-    store = make(tmp_path / "s")
+def test_equal_facts_have_equal_bytes(store: Store) -> None:
     with store.snapshot() as snapshot:
         before = snapshot.raw("state")
         assert snapshot.raw("nothing") is None
@@ -266,4 +241,3 @@ def test_equal_facts_have_equal_bytes(tmp_path: Path) -> None:
         commit(store, 10, [], state={"count": count})
         with store.snapshot() as snapshot:
             assert (snapshot.raw("state") == before) is is_same
-    store.close()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from common import SUPPORT, columns, run_python
+from common import columns, run_python
+from inside import store_of
+from talking import Talking
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
@@ -20,9 +19,9 @@ from diskreplay.store import waiting
 
 STOPPED = """
     import os, signal, sys, diskreplay
-    from common import columns
+    from inside import store_of
     buffer = diskreplay.open(sys.argv[1], access="shared", commit_interval=1e9)
-    with buffer._guard.replica.store.transaction():
+    with store_of(buffer).transaction():
         print("in a commit", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
     buffer.close()
@@ -30,25 +29,19 @@ STOPPED = """
 
 
 @pytest.fixture
-def stopped(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def stopped(tmp_path: Path) -> Iterator[Talking]:
     """A writer of tmp_path / "b" that is stopped in a commit."""
     with PrioritizedReplayBuffer(100, path=tmp_path / "b") as buffer:
         buffer.extend(**columns(0, 20))
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(STOPPED), str(tmp_path / "b")],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=SUPPORT,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "in a commit\n"
+    with Talking(STOPPED, tmp_path / "b") as process:
+        assert process.hear() == "in a commit"
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         yield process
         process.kill()
 
 
 def test_the_opening_of_a_writer_says_for_whom_it_waits_and_can_be_interrupted(
-    stopped: subprocess.Popen[str], tmp_path: Path
+    stopped: Talking, tmp_path: Path
 ) -> None:
     path = tmp_path / "b"
     with warnings.catch_warnings():
@@ -65,7 +58,7 @@ def test_the_opening_of_a_writer_says_for_whom_it_waits_and_can_be_interrupted(
 
 
 def test_a_commit_waits_until_the_one_before_goes_on(
-    stopped: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stopped: Talking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = waiting._holders
 
@@ -86,7 +79,7 @@ def test_a_commit_waits_until_the_one_before_goes_on(
 
 
 def test_a_reader_does_not_wait_and_inspect_names_who_is_stopped(
-    stopped: subprocess.Popen[str], tmp_path: Path
+    stopped: Talking, tmp_path: Path
 ) -> None:
     path = tmp_path / "b"
     with diskreplay.open(path, access="read") as reader:
@@ -95,31 +88,25 @@ def test_a_reader_does_not_wait_and_inspect_names_who_is_stopped(
         (opener,) = [who for who in reader.stats()["openers"] if who["pid"] == stopped.pid]
         assert opener["stopped"] is True
     assert diskreplay.verify(path) == []
-    result = subprocess.run(
-        [sys.executable, "-m", "diskreplay_tools", "inspect", str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert f"kill -CONT {stopped.pid}" in result.stdout
+    shown = run_python("from diskreplay_tools.cli import main; main()", "inspect", path)
+    assert f"kill -CONT {stopped.pid}" in shown.stdout
 
 
 def test_without_a_list_of_locks_the_writers_are_named(
-    stopped: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stopped: Talking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "_pids_with_lock", lambda _: [])
     with (
         diskreplay.open(tmp_path / "b", access="read") as reader,
         pytest.raises(diskreplay.WaitingWarning) as warned,
     ):
-        waiting.wait_for(reader._guard.replica.store._files.data, tmp_path / "b", "its commit")
+        waiting.wait_for(store_of(reader)._files.data, tmp_path / "b", "its commit")
     assert f"waiting for pid {stopped.pid} on" in str(warned.value)
     assert f"pid {os.getpid()} " not in str(warned.value)
 
 
 def test_a_writer_that_is_killed_in_a_commit_is_not_waited_for(
-    stopped: subprocess.Popen[str], tmp_path: Path
+    stopped: Talking, tmp_path: Path
 ) -> None:
     stopped.kill()
     stopped.wait(60)

@@ -50,42 +50,49 @@ def test_a_store_without_its_list_of_openers_still_opens(tmp_path: Path) -> None
         assert [opener.access for opener in openers(tmp_path / "b")] == ["exclusive"]
 
 
+READER = """
+import os, signal, sys
+import diskreplay
+from common import columns
+from inside import store_of
+
+def start_reader():
+    '''Fork a child that reads the store until it is killed.'''
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        len(buffer)  # opens
+        with store_of(buffer).snapshot():
+            os.write(tell, b"1")
+            signal.pause()
+    os.read(told, 1)
+    return child
+
+def end(child):
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+"""
+
+
 def test_slots_of_killed_readers_are_given_back_when_there_are_no_others(tmp_path: Path) -> None:
     code = """
-        import os, signal, sys
-        import diskreplay
-        import diskreplay.store.environment
-        from common import columns, numbers_of
-
-        diskreplay.store.engine.MAX_READERS = 4  # the first opener decides
-        diskreplay.store.environment.MAX_READERS = 4  # for the message
-        buffer = diskreplay.ReplayBuffer(100, path=sys.argv[1])
-        buffer.extend(**columns(0, 50))
-        buffer.flush()
-        told, tell = os.pipe()
-        children = []
-        for _ in range(4):
-            child = os.fork()
-            if child == 0:
-                len(buffer)  # opens
-                with buffer._guard.replica.store.snapshot():
-                    os.write(tell, b"1")
-                    signal.pause()
-            os.read(told, 1)
-            children.append(child)
-        try:
-            buffer.check()
-        except diskreplay.StorageError as error:
-            assert "is being read in 4 places at once" in str(error), error
-        else:
-            raise AssertionError("there was a slot left")
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        buffer.check()
-        assert buffer._guard.replica.store._env.readers().count("\\n") <= 2
-    """
-    run_python(code, tmp_path / "b")
+import pytest
+import diskreplay.store.environment
+for module in (diskreplay.store.engine, diskreplay.store.environment):
+    module.MAX_READERS = 4  # the first opener decides
+buffer = diskreplay.ReplayBuffer(100, path=sys.argv[1])
+buffer.extend(**columns(0, 50))
+buffer.flush()
+children = [start_reader() for _ in range(4)]
+with pytest.raises(diskreplay.StorageError, match="is being read in 4 places at once"):
+    buffer.check()
+for child in children:
+    end(child)
+buffer.check()
+assert store_of(buffer)._env.readers().count("\\n") <= 2
+"""
+    run_python(READER + code, tmp_path / "b")
 
 
 def test_a_pipe_among_the_openers_is_not_waited_for(tmp_path: Path) -> None:
@@ -143,32 +150,19 @@ def test_a_forked_child_leaves_the_entry_of_its_parent(tmp_path: Path) -> None:
 
 def test_a_killed_reader_does_not_keep_pages(tmp_path: Path) -> None:
     code = """
-        import os, signal, sys
-        import diskreplay
-        from common import columns
-
-        buffer = diskreplay.ReplayBuffer(2000, path=sys.argv[1], commit_interval=1e9)
-        buffer.extend(**columns(0, 4000))
+buffer = diskreplay.ReplayBuffer(2000, path=sys.argv[1], commit_interval=1e9)
+buffer.extend(**columns(0, 4000))
+buffer.flush()
+end(start_reader())
+sizes = []
+for lap in range(30):
+    for _ in range(10):
+        buffer.extend(**columns(buffer.count, 200))
         buffer.flush()
-        told, tell = os.pipe()
-        child = os.fork()
-        if child == 0:
-            len(buffer)  # opens
-            with buffer._guard.replica.store.snapshot():
-                os.write(tell, b"1")
-                signal.pause()
-        os.read(told, 1)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        sizes = []
-        for lap in range(30):
-            for _ in range(10):
-                buffer.extend(**columns(buffer.count, 200))
-                buffer.flush()
-            sizes.append(buffer.stats()["disk_bytes"])
-        assert sizes[-1] == sizes[2], sizes
-    """
-    run_python(code, tmp_path / "b")
+    sizes.append(buffer.stats()["disk_bytes"])
+assert sizes[-1] == sizes[2], sizes
+"""
+    run_python(READER + code, tmp_path / "b")
 
 
 def test_who_has_a_store_open_is_not_told_wrong_where_descriptors_are_used_up(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from common import columns, run_python
+from users import let_others_in, needs_root
 
 import diskreplay
 from diskreplay import ReplayBuffer
@@ -84,7 +85,7 @@ def test_the_umask_is_never_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ReplayBuffer(3).close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="other users need root")
+@needs_root
 @pytest.mark.parametrize(
     ("name", "mode", "access", "message"),
     [
@@ -101,13 +102,12 @@ def test_what_another_user_may_not_do_is_said_of_the_right_file(
     for file in (tmp_path / "b").iterdir():
         file.chmod(file.stat().st_mode | 0o066)
     (tmp_path / "b" / name).chmod(mode)
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.stat().st_uid == 0 and directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o055)
+    let_others_in(tmp_path)
     code = """
         import os, sys, diskreplay
+        from users import NOBODY
         diskreplay.ReplayBuffer(10).close()  # imports all that may not be found later
-        os.setgid(65534), os.setuid(65534)
+        os.setgid(NOBODY), os.setuid(NOBODY)
         try:
             diskreplay.open(sys.argv[1], access=sys.argv[2]).close()
         except diskreplay.StorageError as error:

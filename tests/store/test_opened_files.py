@@ -7,9 +7,11 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from common import columns, run_python
+from inside import store_of
 from others import Other
 
 import diskreplay
@@ -18,6 +20,10 @@ from diskreplay.store import opened_files
 from diskreplay.store.store import Store
 
 NAMES = ["data.mdb", "lock.mdb", "openers.lock", "writer.lock", "diskreplay.json"]
+
+
+def numbers(buffer: Any) -> list[int]:
+    return [int(e.reward * 8) for e in buffer]
 
 
 def removed(file: Path) -> None:
@@ -30,9 +36,9 @@ def replaced(file: Path) -> None:
     file.with_name("copy").rename(file)
 
 
-def half(file: Path) -> Path:
-    os.truncate(file, file.stat().st_size // 2 // 4096 * 4096)
-    return file
+def told(message: str) -> Any:
+    """Expect a StorageError of another process."""
+    return pytest.raises(RuntimeError, match=f"StorageError: .*{message}")
 
 
 @pytest.mark.parametrize("how", [removed, replaced])
@@ -53,12 +59,12 @@ def test_a_writer_is_told_at_its_next_commit(
     assert len(buffer) == 25
     buffer.save(tmp_path / "saved")
     with diskreplay.open(tmp_path / "saved") as saved:
-        assert [int(e.reward * 8) for e in saved] == list(range(25))
+        assert numbers(saved) == list(range(25))
     (tmp_path / "kept").rename(tmp_path / "b" / name)
     buffer.extend(**columns(25, 5))
     buffer.close()  # it was put back
     with diskreplay.open(tmp_path / "b") as buffer:
-        assert [int(e.reward * 8) for e in buffer] == list(range(30))
+        assert numbers(buffer) == list(range(30))
     assert diskreplay.verify(tmp_path / "b") == []
 
 
@@ -96,7 +102,7 @@ def test_damage_that_is_read_while_a_file_is_replaced_is_none(tmp_path: Path) ->
     with diskreplay.open(tmp_path / "b", access="read") as reader:
 
         def read_damage(meanwhile: Callable[[], None]) -> None:
-            with reader._guard.replica.store.snapshot():
+            with store_of(reader).snapshot():
                 meanwhile()
                 raise diskreplay.DamageError("a record is damaged")
 
@@ -111,7 +117,7 @@ def test_a_directory_that_was_quiet_for_long_is_looked_at_again(
 ) -> None:
     PrioritizedReplayBuffer(100, path=tmp_path / "b").close()
     with diskreplay.open(tmp_path / "b", access="read") as reader:
-        files = reader._guard.replica.store._files
+        files = store_of(reader)._files
         monkeypatch.setattr(opened_files, "_CLOCK_NS", 10**18)
         len(reader)
         assert files._unchanged is None  # it could change again, and bear the same time
@@ -129,7 +135,7 @@ def test_a_file_that_is_cut_in_place_ends_no_process(
     name: str, access: str, tmp_path: Path
 ) -> None:
     code = """
-        import os, sys, diskreplay
+        import os, pytest, sys, diskreplay
         from common import columns
         path, access, size = sys.argv[1] + "/b", sys.argv[3], int(sys.argv[4])
         buffer = diskreplay.PrioritizedReplayBuffer(1000, path=path)
@@ -145,12 +151,9 @@ def test_a_file_that_is_cut_in_place_ends_no_process(
         if access != "read":
             calls += [buffer.flush, buffer.clear, buffer.close]
         for call in calls:
-            try:
+            message = f"{sys.argv[2]} was cut: it has {size} bytes"
+            with pytest.raises(diskreplay.StorageError, match=message):
                 call()
-            except diskreplay.StorageError as error:
-                assert f"{sys.argv[2]} was cut: it has {size} bytes" in str(error), error
-            else:
-                raise AssertionError("it went on")
         assert os.listdir(sys.argv[1]) == ["b"]
         guard = buffer._guard
         guard.close_at_last() if access == "read" else guard._close_store(sync=False)
@@ -159,7 +162,7 @@ def test_a_file_that_is_cut_in_place_ends_no_process(
         run_python(code, tmp_path, name, access, str(size))
         if name == "lock.mdb":
             with diskreplay.open(tmp_path / "b") as buffer:
-                assert [int(e.reward * 8) for e in buffer] == list(range(1000))
+                assert numbers(buffer) == list(range(1000))
             assert diskreplay.verify(tmp_path / "b") == []
         shutil.rmtree(tmp_path / "b")
 
@@ -199,21 +202,21 @@ def test_two_worlds_of_writers_overwrite_nothing_of_each_other(tmp_path: Path) -
         for lap in range(1, 5):
             second.extend(lap * 50, 50)
             second.flush()
-        with pytest.raises(RuntimeError, match=r"StorageError: .*lock.mdb is another file now"):
+        with told("lock.mdb is another file now"):
             reader.size()
         (tmp_path / "lock.mdb").rename(path / "lock.mdb")  # and takes it back
         first.extend(900, 50)
-        with pytest.raises(RuntimeError, match=r"StorageError: .*lock.mdb is not the one that oth"):
+        with told("lock.mdb is not the one that oth"):
             first.flush()
-        with pytest.raises(RuntimeError, match=r"StorageError: .*lock.mdb is not the one that oth"):
+        with told("lock.mdb is not the one that oth"):
             reader.size()
         second.extend(900, 50)
-        with pytest.raises(RuntimeError, match=r"StorageError: .*lock.mdb is another file now"):
+        with told("lock.mdb is another file now"):
             second.close()
         for other in (first, second, reader):
             other.kill()
     with diskreplay.open(path) as buffer:
-        assert [int(e.reward * 8) for e in buffer] == list(range(250))
+        assert numbers(buffer) == list(range(250))
     assert diskreplay.verify(path) == []
 
 
@@ -232,10 +235,10 @@ def test_an_older_file_that_is_copied_over_it_is_told_by_all(tmp_path: Path) -> 
         assert reader.size() == 200
         with (path / "data.mdb").open("r+b") as file:
             file.write(older)
-        with pytest.raises(RuntimeError, match=r"StorageError: .*data.mdb is not the one that oth"):
+        with told("data.mdb is not the one that oth"):
             reader.size()
         writer.extend(0, 5)
-        with pytest.raises(RuntimeError, match=r"StorageError: .*lock.mdb is not the one that oth"):
+        with told("lock.mdb is not the one that oth"):
             writer.flush()
 
 
@@ -251,7 +254,7 @@ def test_counts_cannot_go_back(tmp_path: Path) -> None:
             with store.transaction() as txn:
                 state = txn.meta("state")
                 txn.put_meta({"state": {**state, name: state[name] - 1}})
-            with pytest.raises(RuntimeError, match=r"StorageError: .*there were 20 in .* again"):
+            with told("there were 20 in .* again"):
                 reader.size()
             with store.transaction() as txn:
                 txn.put_meta({"state": state})

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from cold import WIDE, N, is_right, make_cold, wide
 from common import run_python
+from inside import store_of
 from interrupted import interrupted_at
 
 import diskreplay
@@ -41,7 +42,7 @@ def test_what_is_on_disk_only_is_read_by_helpers_that_end_with_the_buffer(
     before = pages_waited_for()
     assert is_right(buffer.get(write_ids), write_ids)
     assert pages_waited_for() - before < 50  # of about 300 pages
-    assert len(buffer._guard.replica.store._env.read_ahead.helpers) == 16
+    assert len(store_of(buffer)._env.read_ahead.helpers) == 16
     for _ in range(5):  # some are in memory by now
         write_ids = np.random.default_rng().integers(0, N, 400)
         assert is_right(buffer.get(write_ids), write_ids)
@@ -55,7 +56,7 @@ def test_what_is_in_memory_needs_no_helpers(store: Path) -> None:
         batch = buffer.sample(256)
         assert is_right(batch, batch.indices)
     buffer.check()
-    assert buffer._guard.replica.store._env.read_ahead.helpers == []
+    assert store_of(buffer)._env.read_ahead.helpers == []
     buffer.close()
 
 
@@ -76,7 +77,7 @@ def test_a_scan_of_what_is_on_disk_waits_for_few_pages(
         assert [e.reward.item() * 8 for e in buffer] == list(range(N))
     assert pages_waited_for() - before < pages / 4
     if how != "load":  # which has another store open
-        assert buffer._guard.replica.store._env.read_ahead.helpers == []  # it stands in a row
+        assert store_of(buffer)._env.read_ahead.helpers == []  # it stands in a row
     buffer.close()
 
 
@@ -92,7 +93,7 @@ def test_damage_on_disk_is_met_by_the_caller(store: Path) -> None:
     make_cold(store / "data.mdb")
     with pytest.raises(diskreplay.DamageError, match="write id 1234 "):
         buffer.get(np.append(np.random.default_rng(0).integers(0, N, 400), 1234))
-    assert buffer._guard.replica.store._env.read_ahead.helpers
+    assert store_of(buffer)._env.read_ahead.helpers
     with pytest.raises(diskreplay.DamageError, match="write id 1234 "):
         buffer.check()
     buffer.close()
@@ -106,7 +107,7 @@ def test_an_interrupt_at_any_line_leaves_no_thread_reading(store: Path, long: bo
         got: list[Any] = []
         came_so_far = interrupted_at(line, lambda: got.append(buffer.get(write_ids)))  # noqa: B023
         assert buffer._guard._hold_for_fork(60)  # waits for those that are left
-        assert buffer._guard.replica.store._env.readers().count(f"{os.getpid()} ") == 0
+        assert store_of(buffer)._env.readers().count(f"{os.getpid()} ") == 0
         buffer._guard._release_after_fork()
         assert is_right(buffer.get(write_ids), write_ids)
         buffer.close()
@@ -124,7 +125,7 @@ def test_who_takes_the_map_away_waits_for_a_thread_that_an_interrupt_left_readin
     share = _Share(None, [])
     ended: list[bool] = []
     assert share.take("helper")
-    buffer._guard.replica.store._env.read_ahead._given = [share]
+    store_of(buffer)._env.read_ahead._given = [share]
 
     def end() -> None:
         time.sleep(0.2)  # so that who does not wait is there first
@@ -137,7 +138,7 @@ def test_who_takes_the_map_away_waits_for_a_thread_that_an_interrupt_left_readin
         assert buffer._guard._hold_for_fork(60)
         buffer._guard._release_after_fork()
     elif what == "larger map":
-        buffer._guard.replica.store._env.grow()
+        store_of(buffer)._env.grow()
     else:
         buffer.close()
     assert ended

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import operator
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -131,22 +129,6 @@ def test_parquet_read_with_polars(tmp_path: Path) -> None:
     for name in ("state", "action", "half"):
         found = frame[name].to_numpy().reshape(wanted[name].shape)
         np.testing.assert_array_equal(found, wanted[name])
-
-
-def test_without_pyarrow_it_is_said_how_to_get_it(tmp_path: Path) -> None:
-    path = stores.uniform(tmp_path / "b")
-    (tmp_path / "no" / "pyarrow").mkdir(parents=True)
-    (tmp_path / "no" / "pyarrow" / "__init__.py").write_text("raise ImportError\n")
-    paths = os.pathsep.join([str(tmp_path / "no"), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*COMMAND, "export", path, tmp_path / "out.parquet"],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths},
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr == (
-        "Error: parquet needs pyarrow, which is not installed: pip install 'diskreplay[parquet]'\n"
-    )
-    assert not (tmp_path / "out.parquet").exists()
 
 
 # jsonl

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import stores
 from commands import KILLER
 from common import columns, run_python
 
 from diskreplay import ReplayBuffer
-
-
-def test_an_interrupt_leaves_no_output(tmp_path: Path) -> None:
-    path, out = stores.uniform(tmp_path / "b"), tmp_path / "x.npz"
-    code = """
-import os, signal, sys
-from diskreplay.buffer import Scan
-from diskreplay_tools import cli
-rows = Scan.__iter__
-def interrupted(scan):
-    for found in rows(scan):
-        yield found
-        os.kill(os.getpid(), signal.SIGINT)
-Scan.__iter__ = interrupted
-cli.main(sys.argv[1:])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, "export", path, out],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr.strip()) == (1, "Aborted!")
-    assert [place.name for place in tmp_path.iterdir()] == ["b"]
-
 
 WHOLE = """
 whole = []

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import COMMAND, refused
-from common import columns, run_python
+from common import columns
 from numpy.typing import NDArray
 from reports import HOSTILE, SIDE, Page, content_of, hostile, image, pixels, report
 from stores import change
@@ -302,21 +302,3 @@ def test_a_refusal_is_one_sentence_and_leaves_nothing(tmp_path: Path, case: str,
     before = sorted(tmp_path.iterdir())
     assert told in refused("report", path, "-o", tmp_path / "report.html")
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_without_matplotlib_it_says_what_to_install(tmp_path: Path) -> None:
-    pixels(tmp_path / "b", 5)
-    code = """
-        import sys
-        sys.modules["matplotlib"] = None
-        from diskreplay_tools.cli import main
-        main(["report", sys.argv[1], "-o", sys.argv[2]])
-    """
-    out = tmp_path / "report.html"
-    result = run_python(code, tmp_path / "b", out, check=False)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == (
-        "Error: a report needs matplotlib, which is not installed: "
-        "pip install 'diskreplay[report]'\n"
-    )
-    assert not out.exists()

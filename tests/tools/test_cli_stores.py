@@ -8,14 +8,13 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import stores
 from commands import COMMAND, refused, run
-from common import columns, contents, numbers_of
+from common import columns, contents, numbers_of, run_python
 from diskreplay_tools.cli import main
 from kills import at_each_step
 from others import Other
@@ -224,26 +223,33 @@ def test_a_bar_on_a_terminal_and_none_in_a_pipe(name: str, tmp_path: Path) -> No
     assert "%" not in done.stdout
 
 
-def test_ctrl_c_leaves_nothing_half_done(tmp_path: Path) -> None:
-    a = stores.uniform(tmp_path / "a")
-    code = """
-import os, signal, sys
-from diskreplay.maintenance.building import StoreBuilder
-from diskreplay_tools.cli import main
-finish = StoreBuilder.finish
-def interrupted(*arguments):
-    finish(*arguments)
-    os.kill(os.getpid(), signal.SIGINT)
-StoreBuilder.finish = interrupted
-main(sys.argv[1:], prog_name="diskreplay")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, "merge", str(a), "-o", str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert done.stderr.strip() == "Aborted!"
+@pytest.mark.parametrize(
+    ("command", "patched"),
+    [
+        (["merge", "-o"], ("diskreplay.maintenance.building", "StoreBuilder.finish")),
+        (["export", "--format", "npz"], ("diskreplay.buffer", "Scan.__iter__")),
+    ],
+)
+def test_ctrl_c_leaves_nothing_half_done(
+    tmp_path: Path, command: list[str], patched: tuple[str, str]
+) -> None:
+    a, (module, method) = stores.uniform(tmp_path / "a"), patched
+    owner, name = method.split(".")
+    code = f"""
+        import os, signal, sys
+        from {module} import {owner}
+        from diskreplay_tools.cli import main
+        whole = {owner}.{name}
+        def interrupted(*arguments):
+            found = whole(*arguments)
+            os.kill(os.getpid(), signal.SIGINT)
+            return found
+        {owner}.{name} = interrupted
+        main(sys.argv[1:])
+    """
+    name, *options = command
+    done = run_python(code, name, a, *options, tmp_path / "out", check=False)
+    assert (done.returncode, done.stderr.strip()) == (1, "Aborted!")
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 

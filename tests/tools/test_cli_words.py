@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import stores
 from commands import refused, run, shown
-from common import contents
+from common import contents, run_python
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -176,3 +176,32 @@ def test_a_uniform_overview_has_no_empty_section(tmp_path: Path) -> None:
 def test_a_refused_setting_says_why(given: dict[str, float], why: str) -> None:
     with pytest.raises(diskreplay.ArgumentError, match=why):
         PrioritizedReplayBuffer(10, **given)  # type: ignore[arg-type]
+
+
+# Modules that not everybody has
+
+NEEDED = {
+    "gymnasium": (["demo"], "the demo", "demo"),
+    "matplotlib": (["report", "PATH", "-o", "OUT"], "a report", "report"),
+    "pyarrow": (["export", "PATH", "OUT.parquet"], "parquet", "parquet"),
+}
+
+
+@pytest.mark.parametrize("module", NEEDED)
+def test_a_missing_module_is_said_with_how_to_get_it(module: str, tmp_path: Path) -> None:
+    words, needs, extra = NEEDED[module]
+    names = {"PATH": str(stores.uniform(tmp_path / "b")), "OUT": str(tmp_path / "out")}
+    given = [word.replace("PATH", names["PATH"]).replace("OUT", names["OUT"]) for word in words]
+    code = f"""
+        import sys
+        sys.modules["{module}"] = None  # importing it now fails as if it were not installed
+        from diskreplay_tools.cli import main
+        main(sys.argv[1:])
+    """
+    done = run_python(code, *given, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"Error: {needs} needs {module}, which is not installed: "
+        f"pip install 'diskreplay[{extra}]'\n"
+    )
+    assert [place.name for place in tmp_path.iterdir()] == ["b"]

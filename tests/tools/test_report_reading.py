@@ -176,17 +176,6 @@ def test_episodes_of_environments_that_took_turns_are_not_told(
         assert "Episodes are shown where each transition begins with the next_state" in text
 
 
-@pytest.mark.parametrize("n_envs", [2, 8])
-def test_a_step_of_a_vector_environment_is_not_taken_for_an_episode(
-    tmp_path: Path, n_envs: int
-) -> None:
-    envs = [CartPole(seed) for seed in range(n_envs)]
-    with ReplayBuffer(10_000, path=tmp_path / "b") as buffer:
-        for _ in range(200):
-            buffer.extend(*map(np.stack, zip(*(env.step() for env in envs))))  # noqa: B905
-    assert read_episodes(tmp_path / "b", [0]).why_not == "turns"
-
-
 def rows_of(states: Any, next_states: Any, dones: Any) -> dict[str, Any]:
     n = len(dones)
     columns = np.asarray(states, np.float32)[:, None], np.asarray(next_states, np.float32)[:, None]

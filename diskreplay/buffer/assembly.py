@@ -29,7 +29,15 @@ from diskreplay.sampling import (
     new_seed,
 )
 from diskreplay.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
-from diskreplay.store import Identity, RunSettings, Snapshot, State, Store, ours, replacing
+from diskreplay.store import (
+    Identity,
+    RunSettings,
+    Snapshot,
+    State,
+    Store,
+    raising_own_errors,
+    replacing,
+)
 from diskreplay.validation import ACCESS, check_word, checked_capacity, checked_path, whole_number
 from diskreplay.wording import count_of
 
@@ -79,7 +87,7 @@ class Options:
         return RunSettings(self.durability, self.commit_interval)
 
 
-@ours
+@raising_own_errors
 def opened(options: Options, priorities: PrioritySettings | None) -> Guard:
     """Make the store of these options, where there is none, and open it.
 
@@ -112,7 +120,7 @@ class Stored(NamedTuple):
     priorities: PrioritySettings | None
 
 
-@ours
+@raising_own_errors
 def opened_as_stored(path: PathLike, seed: int | None, overrides: Mapping[str, Any]) -> Stored:
     """Open a store with the kind, the capacity and the settings that it has.
 

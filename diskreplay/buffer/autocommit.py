@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 
 from diskreplay.bell import Bell
-from diskreplay.store import started
+from diskreplay.store import start_thread
 
 
 class Autocommit:
@@ -29,7 +29,7 @@ class Autocommit:
         """Say that there is something to commit."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="diskreplay", daemon=True)
-            self._thread = started(thread)  # not before it can be joined
+            self._thread = start_thread(thread)  # not before it can be joined
         self._changed.ring()
 
     def stop(self) -> None:

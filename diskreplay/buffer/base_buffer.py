@@ -19,7 +19,15 @@ from diskreplay.errors import DamageError, MismatchError, SchemaError
 from diskreplay.records import PAGE_BYTES
 from diskreplay.sampling import Values
 from diskreplay.schema import STANDARD_FIELDS, Schema, only_row
-from diskreplay.store import TABLES, Snapshot, Store, complete, openers, ours, with_live
+from diskreplay.store import (
+    TABLES,
+    Snapshot,
+    Store,
+    complete,
+    openers,
+    raising_own_errors,
+    with_live,
+)
 from diskreplay.validation import checked_path
 
 if TYPE_CHECKING:
@@ -174,14 +182,14 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         with self._guard.reading():
             pass
 
-    @ours
+    @raising_own_errors
     def close(self) -> None:
         """Commit and give the store back; a temporary buffer is removed. Twice is once."""
         self._guard.close()
 
     # Looking at it
 
-    @ours
+    @raising_own_errors
     def stats(self) -> dict[str, Any]:
         """Return what there is to know about the buffer, as a plain dict. Cost: O(size).
 

@@ -11,7 +11,7 @@ from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.prefetch import Lane
 from diskreplay.errors import ArgumentError, ClosedError
 from diskreplay.forks import process
-from diskreplay.store import Snapshot, started
+from diskreplay.store import Snapshot, start_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -135,7 +135,7 @@ class Batches(Generic[BatchT]):
                 name="diskreplay",
                 daemon=True,
             )
-            lane.thread = started(thread)  # not before it can be joined
+            lane.thread = start_thread(thread)  # not before it can be joined
 
 
 def _draw_ahead(lane: Lane, buffer_of: weakref.ref[Source], batch_size: int) -> None:

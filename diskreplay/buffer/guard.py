@@ -160,11 +160,11 @@ class Guard:
         if self._changed_at is None:
             return
         store = self.replica.store
-        store.has_to_be_there = not anywhere
+        store.must_be_in_place = not anywhere
         try:
             self.writer().commit()
         finally:
-            store.has_to_be_there = True
+            store.must_be_in_place = True
         self.forget_change()
         store.pinned_pages.warn()
 

@@ -24,7 +24,7 @@ from diskreplay.store import (
     beside,
     complete,
     holds_store,
-    ours,
+    raising_own_errors,
     real_path,
     with_live,
 )
@@ -33,7 +33,7 @@ from diskreplay.validation import checked_capacity, checked_path
 ORDERS = ("sequence", "interleaved")
 
 
-@ours
+@raising_own_errors
 def merge(
     paths: Iterable[PathLike],
     out: PathLike,

@@ -20,10 +20,10 @@ from diskreplay.sampling import new_seed
 from diskreplay.store import (
     State,
     beside,
+    held_data_file,
     holds_store,
-    ours,
-    pinned,
-    reading,
+    pinned_commit,
+    raising_own_errors,
     real_path,
 )
 from diskreplay.validation import checked_path
@@ -67,7 +67,7 @@ class Repair:
         )
 
 
-@ours
+@raising_own_errors
 def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -> Repair:
     """Copy what can be read of a store to a new store at `out`, and say what was left behind.
 
@@ -95,10 +95,10 @@ def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -
     if holds_store(target):
         raise StorageError(f"{target} holds a store already: choose a new directory")
     faults = verify(source)
-    with reading(source, Faults()) as (file, uuid):
+    with held_data_file(source, Faults()) as (file, uuid):
         if file is None:
             raise DamageError(f"{source} cannot be repaired: {faults[0]}")
-        with pinned(source, file) as (meta, wrong):
+        with pinned_commit(source, file) as (meta, wrong):
             try:
                 found = Salvage(file, meta, uuid, whole=not wrong)
             except DamageError as error:

@@ -46,8 +46,8 @@ from diskreplay.store import (
     StoreDirectory,
     explained,
     make_known,
-    ours,
     raise_format,
+    raising_own_errors,
     sync,
     work_directory,
 )
@@ -84,7 +84,7 @@ class Rewritten:
         )
 
 
-@ours
+@raising_own_errors
 def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
     """Write the data file of a store anew, without free pages and with its pages in order.
 
@@ -109,7 +109,7 @@ def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
     return _rewrite(checked_path(path), progress, lambda source: (source.identity, source.state))
 
 
-@ours
+@raising_own_errors
 def resize(path: PathLike, capacity: int, *, progress: Progress | None = None) -> Rewritten:
     """Give a store another capacity; of more transitions than that, the newest are kept.
 
@@ -131,7 +131,7 @@ def resize(path: PathLike, capacity: int, *, progress: Progress | None = None) -
     )
 
 
-@ours
+@raising_own_errors
 def convert(
     path: PathLike, kind: str, *, progress: Progress | None = None, **settings: float
 ) -> Rewritten:

@@ -16,7 +16,16 @@ from diskreplay.lmdbfile import INTEGER_KEYS, NO_PAGE, Faults, Tree, Walk
 from diskreplay.maintenance.sources import Progress, parse_block, parse_state
 from diskreplay.records import Codec, Grouping, layout_of, stored_grouping, unseal, write_id_in
 from diskreplay.schema import Schema
-from diskreplay.store import DATA, TABLES, Identity, Run, State, ours, pinned, reading
+from diskreplay.store import (
+    DATA,
+    TABLES,
+    Identity,
+    Run,
+    State,
+    held_data_file,
+    pinned_commit,
+    raising_own_errors,
+)
 from diskreplay.validation import MAX_COUNT, checked_path
 from diskreplay.wording import count_of
 
@@ -25,7 +34,7 @@ EMPTY = Tree(0, 0, 0, 0, 0, 0, 0, NO_PAGE)
 _CHUNK_BYTES = 1 << 20
 
 
-@ours
+@raising_own_errors
 def verify(path: PathLike, *, progress: Progress | None = None) -> list[str]:
     """Return what is wrong with a store, one sentence a fault; [] when it is sound.
 
@@ -49,9 +58,9 @@ def verify(path: PathLike, *, progress: Progress | None = None) -> list[str]:
     place = checked_path(path)
     faults = Faults()
     try:
-        with reading(place, faults) as (file, uuid):
+        with held_data_file(place, faults) as (file, uuid):
             if file is not None:
-                with pinned(place, file) as (meta, wrong):
+                with pinned_commit(place, file) as (meta, wrong):
                     for sentence in wrong:
                         faults.add(f"{DATA}: {sentence}")
                     if meta is not None:

@@ -15,7 +15,7 @@ from diskreplay.store.directory import DATA, HIDDEN, LOCK, StoreDirectory
 from diskreplay.store.known_note import make_known
 from diskreplay.store.manifest import FORMAT, holds_store, raise_format
 from diskreplay.store.openers import ALONE, openers
-from diskreplay.store.os_errors import explained, ours, started
+from diskreplay.store.os_errors import explained, raising_own_errors, start_thread
 from diskreplay.store.own_run import OwnRun
 from diskreplay.store.pinned_pages import PinnedPagesWarning
 from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
@@ -23,7 +23,7 @@ from diskreplay.store.snapshot import Snapshot, Transaction
 from diskreplay.store.state import KINDS, Identity, Run, RunSettings, State
 from diskreplay.store.store import Store
 from diskreplay.store.tables import TABLES
-from diskreplay.store.trust import pinned, reading
+from diskreplay.store.trust import held_data_file, pinned_commit
 from diskreplay.store.waiting import WaitingWarning
 
 __all__ = [
@@ -50,18 +50,18 @@ __all__ = [
     "check_outside",
     "complete",
     "explained",
+    "held_data_file",
     "holds_store",
     "make_known",
     "openers",
-    "ours",
-    "pinned",
+    "pinned_commit",
     "raise_format",
-    "reading",
+    "raising_own_errors",
     "real_path",
     "remove_tree",
     "replacing",
     "spans_of",
-    "started",
+    "start_thread",
     "sync",
     "with_live",
     "work_directory",

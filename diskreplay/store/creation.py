@@ -27,7 +27,7 @@ from diskreplay.store.known_note import make_known
 from diskreplay.store.locks import StoreLocks
 from diskreplay.store.manifest import new_manifest
 from diskreplay.store.openers import ALONE
-from diskreplay.store.os_errors import refusals
+from diskreplay.store.os_errors import system_errors
 
 _NEW = f"{HIDDEN}new-"
 
@@ -40,7 +40,7 @@ def building(path: Path, uuid: str) -> Iterator[Path]:
     another process was faster, nothing is left.
     """
     path = real_path(path)  # a symbolic link cannot be renamed to
-    with refusals(f"cannot make a store at {path}", path):
+    with system_errors(f"cannot make a store at {path}", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         hidden, mode = path.parent / f"{_NEW}{os.urandom(8).hex()}", None
         if path.is_dir():  # an empty one, whose owner has said who may look into it
@@ -69,7 +69,7 @@ def work_directory(parent: Path, prefix: str = _NEW) -> contextlib.AbstractConte
 @contextlib.contextmanager
 def beside(target: Path) -> Iterator[Path]:
     """Give a hidden path to make a store at; at the end of the block it is named `target`."""
-    with refusals(f"cannot make a store at {target}", target):
+    with system_errors(f"cannot make a store at {target}", target):
         check_outside(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         with _hidden_store(target.parent, target) as place:
@@ -87,7 +87,7 @@ def replacing(path: Path) -> Iterator[Path]:
     is no store, or holds other files that would be removed with it.
     """
     target = real_path(path)  # a link stays, and leads to the new store
-    with refusals(f"cannot replace the store at {path}", path):
+    with system_errors(f"cannot replace the store at {path}", path):
         if not (target / MANIFEST).is_file():
             raise NotAStoreError(f"{path} is not a store, so it is not replaced: choose another")
         names = sorted(entry.name for entry in target.iterdir())

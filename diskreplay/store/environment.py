@@ -159,7 +159,7 @@ class Environment:
         found: str = self._live.readers()
         return found
 
-    def reading(self) -> list[tuple[int, int | None]]:
+    def reader_transactions(self) -> list[tuple[int, int | None]]:
         """Return the pid of each reader, with the transaction that it reads, if any."""
         return readers_of(self._live)
 
@@ -203,7 +203,7 @@ class Environment:
         if map_bytes <= self._map_bytes:
             return False
         self.read_ahead.settle()
-        if any(pid == os.getpid() and txn for pid, txn in self.reading()):
+        if any(pid == os.getpid() and txn for pid, txn in self.reader_transactions()):
             return False  # a reader of this process would lose what it reads
         try:
             self._live.set_mapsize(map_bytes)

@@ -32,7 +32,7 @@ from diskreplay.store.directory import (
     StoreDirectory,
 )
 from diskreplay.store.openers import ALONE, Opener, names_of, openers
-from diskreplay.store.os_errors import explained, refusals
+from diskreplay.store.os_errors import explained, system_errors
 
 _WRITER_KINDS = {"exclusive": fcntl.LOCK_EX, "shared": fcntl.LOCK_SH}
 _held_here: dict[tuple[int, int], weakref.ref[StoreLocks]] = {}
@@ -61,7 +61,7 @@ class StoreLocks:
             )
         self._is_held = True
         try:
-            with refusals(f"cannot look into {path}", path), StoreDirectory(path) as directory:
+            with system_errors(f"cannot look into {path}", path), StoreDirectory(path) as directory:
                 self._lock(
                     directory, OPENERS_LOCK, fcntl.LOCK_EX if access == ALONE else fcntl.LOCK_SH
                 )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from diskreplay.errors import DamageError, FormatVersionError, NotAStoreError, StorageError
 from diskreplay.records import KNOWN_FEATURES, check_features
 from diskreplay.store.directory import FILES, HIDDEN, LOCK, MANIFEST, OPENERS, StoreDirectory
-from diskreplay.store.os_errors import explained, refusals
+from diskreplay.store.os_errors import explained, system_errors
 
 FORMAT = 3
 KNOWN_FORMATS = (1, 2, 3)
@@ -63,12 +63,12 @@ def _is_store(path: Path, way_out: str) -> bool:
     return bool(names)
 
 
-def check_kinds(path: Path) -> None:
+def check_entries(path: Path) -> None:
     """Raise DamageError for an entry that could change other files, hang, or take all memory.
 
     That is a link or a pipe in a store, and a lock file that LMDB would map whole.
     """
-    with refusals(f"cannot look into {path}", path), StoreDirectory(path) as directory:
+    with system_errors(f"cannot look into {path}", path), StoreDirectory(path) as directory:
         for name in (*FILES, OPENERS):
             try:
                 found = directory.status(name)
@@ -128,7 +128,7 @@ def raise_format(path: Path) -> None:
     machine, and every process that has the store open finds the file that it knows.
     """
     failed = f"cannot make the manifest of {path} say format {FORMAT}"
-    with refusals(failed, path), StoreDirectory(path) as directory:
+    with system_errors(failed, path), StoreDirectory(path) as directory:
         found = directory.read_small(MANIFEST, _MANIFEST_BYTES)
         number = re.search(rb'"format"\s*:\s*(\d)\s*[,}]', found)
         if number is None:

@@ -1,7 +1,8 @@
 """Errors of the operating system, raised as errors of diskreplay with the way out; in one table.
 
 Every call of the system on behalf of a store is made inside one of these, so that none of its
-errors gets out: a block of `refusals`, a function that is `ours`, a thread to be `started`.
+errors gets out: a block of `system_errors`, a function that is `raising_own_errors`, a thread
+started by `start_thread`.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def explained(error: BaseException, path: Path) -> str:
 
 
 @contextlib.contextmanager
-def refusals(what: str, path: Path) -> Iterator[None]:
+def system_errors(what: str, path: Path) -> Iterator[None]:
     """Raise StorageError for an error of the system in the block.
 
     what:  what was tried, the beginning of the message
@@ -86,7 +87,7 @@ def refusals(what: str, path: Path) -> Iterator[None]:
         raise StorageError(f"{what}: {explained(error, path)}") from error
 
 
-def ours(function: Callable[P, T]) -> Callable[P, T]:
+def raising_own_errors(function: Callable[P, T]) -> Callable[P, T]:
     """Return a function that raises StorageError for an error of the system, naming its file."""
 
     @functools.wraps(function)
@@ -111,7 +112,7 @@ def _place(error: OSError, args: Sequence[object], kwargs: Mapping[str, object])
     return Path()
 
 
-def started(thread: threading.Thread) -> threading.Thread:
+def start_thread(thread: threading.Thread) -> threading.Thread:
     """Start a thread; raise StorageError where the process may have no more threads."""
     try:
         thread.start()

@@ -51,7 +51,7 @@ class PinnedPages:
         """Return the reader furthest behind the newest commit; None when no other is behind it."""
         here = os.getpid()
         with errors_of(self._path):
-            slots, newest = self._env.reading(), self._env.last_transaction()
+            slots, newest = self._env.reader_transactions(), self._env.last_transaction()
         reading = [(number, pid) for pid, number in slots if number is not None and pid != here]
         if not reading or min(reading)[0] >= newest:
             return None

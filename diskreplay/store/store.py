@@ -19,14 +19,14 @@ from diskreplay.store.known_note import KnownNote
 from diskreplay.store.locks import StoreLocks
 from diskreplay.store.manifest import (
     FORMAT,
-    check_kinds,
+    check_entries,
     check_store,
     holds_store,
     raise_format,
     read_manifest,
 )
 from diskreplay.store.opened_files import OpenedFiles
-from diskreplay.store.os_errors import ours
+from diskreplay.store.os_errors import raising_own_errors
 from diskreplay.store.pinned_pages import PinnedPages
 from diskreplay.store.snapshot import Snapshot, Transaction
 from diskreplay.store.state import Identity
@@ -49,12 +49,12 @@ class Store:
     path:              its directory
     format:            the format in its manifest
     identity:          the facts that never change, as plain data
-    has_to_be_there:   whether a commit is refused when a file is not at its path any more
+    must_be_in_place:  whether a commit is refused when a file is not at its path any more
     pinned_pages:      the readers that keep pages of old commits
     """
 
     @classmethod
-    @ours
+    @raising_own_errors
     def create(cls, path: Path, identity: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
         """Make a store at `path`, or return False when there is one already.
 
@@ -73,14 +73,14 @@ class Store:
             raise
         return True
 
-    @ours
+    @raising_own_errors
     def __init__(self, path: Path, *, access: str = "read", durability: str = "system") -> None:
         self.path = path
-        self.has_to_be_there = True
+        self.must_be_in_place = True
         self._writing = access in ("exclusive", "shared")
         self._follows = access in ("shared", "read")
         check_store(path)
-        check_kinds(path)
+        check_entries(path)
         read_manifest(path)
         check_layout(path)
         self._locks = StoreLocks(path, access)
@@ -108,7 +108,7 @@ class Store:
             self.close(sync=False)
             raise
 
-    @ours
+    @raising_own_errors
     def set_durability(self, durability: str) -> None:
         """Commit with this durability from now on; nothing may be under way."""
         with errors_of(self.path):
@@ -158,7 +158,7 @@ class Store:
         with errors_of(self.path):
             self._env.ensure_open()
             with self._files.commit_lock():
-                if self.has_to_be_there:
+                if self.must_be_in_place:
                     self.check_place()
                 if self.format < FORMAT:
                     raise_format(self.path)  # or an older version would not see this commit
@@ -199,7 +199,7 @@ class Store:
             del txn
         raise self._replaced(DATA if behind < 0 else LOCK, "Open the store again")
 
-    @ours
+    @raising_own_errors
     def copy(self, target: Path, facts: Mapping[str, Any]) -> None:
         """Write a compacted copy of what is committed to `target`, as a store of its own.
 
@@ -213,12 +213,12 @@ class Store:
             self._env.copy(place)
             _put_facts(place, replace(self.identity, uuid=uuid).to_plain(), facts)
 
-    @ours
+    @raising_own_errors
     def disk_bytes(self) -> int:
         """Return the size of the data file in bytes."""
         return (self.path / DATA).lstat().st_size
 
-    @ours
+    @raising_own_errors
     def close(self, *, sync: bool = True) -> None:
         """Close the store; with `sync`, what is committed is on the disk afterwards."""
         env: Environment | None = getattr(self, "_env", None)

@@ -20,7 +20,7 @@ from diskreplay.store.engine import open_env
 from diskreplay.store.environment import errors_of
 from diskreplay.store.known_note import KnownNote
 from diskreplay.store.locks import StoreLocks
-from diskreplay.store.manifest import check_kinds, check_store, read_manifest
+from diskreplay.store.manifest import check_entries, check_store, read_manifest
 from diskreplay.store.os_errors import explained
 from diskreplay.wording import count_of
 
@@ -83,7 +83,7 @@ def check_data_file(path: Path) -> None:
             if note.is_known():
                 return
             before, likeness = os.fstat(descriptor), _likeness(descriptor)
-            with pinned(path, data) as (meta, faults):
+            with pinned_commit(path, data) as (meta, faults):
                 if meta is not None and not faults:
                     faults = structural_faults(data, meta)
             if not faults:
@@ -110,7 +110,7 @@ def structural_faults(data: DataFile, meta: Meta) -> list[str]:
 
 
 @contextlib.contextmanager
-def pinned(path: Path, file: DataFile) -> Iterator[tuple[Meta | None, list[str]]]:
+def pinned_commit(path: Path, file: DataFile) -> Iterator[tuple[Meta | None, list[str]]]:
     """Give the newest meta page, and the faults of both meta pages.
 
     Where there are none, a read transaction keeps writers off the pages of that commit until the
@@ -148,7 +148,7 @@ def pinned(path: Path, file: DataFile) -> Iterator[tuple[Meta | None, list[str]]
 
 
 @contextlib.contextmanager
-def reading(path: Path, faults: Faults) -> Iterator[tuple[DataFile | None, str | None]]:
+def held_data_file(path: Path, faults: Faults) -> Iterator[tuple[DataFile | None, str | None]]:
     """Hold a store without opening it; give its data file and the uuid of its manifest.
 
     Each is None where it is damaged or missing, which is added to `faults`. Raises as `repair`
@@ -157,7 +157,7 @@ def reading(path: Path, faults: Faults) -> Iterator[tuple[DataFile | None, str |
     check_store(path)
     uuid = file = None
     try:
-        check_kinds(path)
+        check_entries(path)
     except DamageError as error:
         faults.add(str(error))
         yield None, None

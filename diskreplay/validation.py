@@ -45,8 +45,8 @@ def checked_path(value: Any) -> Path:
 
 
 def check_word(name: str, value: Any, words: Sequence[str]) -> None:
-    """Raise ArgumentError when a value is none of some words."""
-    if value not in words:
+    """Raise ArgumentError if a value is not one of the words."""
+    if not isinstance(value, str) or value not in words:  # an array may have no truth value
         raise ArgumentError(f"{name} must be one of {', '.join(words)} (found {value!r})")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,12 +42,12 @@ from diskreplay.validation import ACCESS, check_word, checked_capacity, checked_
 from diskreplay.wording import count_of
 
 _log = logging.getLogger("diskreplay")
-_log.addHandler(logging.NullHandler())  # what is done with it is the program's to say
+_log.addHandler(logging.NullHandler())  # the program decides whether messages are shown
 
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments that both kinds of buffers have, see ReplayBuffer; checked when it is made."""
+    """The checked arguments that both kinds of buffers have, see ReplayBuffer."""
 
     capacity: int
     seed: int | None = None
@@ -72,48 +72,54 @@ class Options:
         check_word("if_exists", self.if_exists, ("resume", "fail", "replace"))
         checked["commit_interval"] = self.run_settings.commit_interval
         if self.path is None and self.access != "exclusive":
-            raise ArgumentError(f"access={self.access!r} needs the path of a store")
+            raise ArgumentError(f"access={self.access!r} needs the path of a store (found none)")
         if self.access == "read" and self.if_exists != "resume":
             raise ArgumentError(
-                f"if_exists={self.if_exists!r} is for who writes (found access='read'): leave it "
-                "out"
+                f"if_exists={self.if_exists!r} needs a buffer that writes (found access='read'): "
+                "leave it out"
             )
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     @property
     def run_settings(self) -> RunSettings:
-        """The settings that a store keeps, of both kinds of buffers."""
+        """The settings of both kinds of buffers that a store keeps."""
         return RunSettings(self.durability, self.commit_interval)
 
 
 @raising_own_errors
-def opened(options: Options, priorities: PrioritySettings | None) -> Guard:
-    """Make the store of these options, where there is none, and open it.
+def open_or_create(options: Options, priorities: PrioritySettings | None) -> Guard:
+    """Open the store of these options; make it first where there is none.
 
     priorities:  the settings of a prioritized buffer; None makes a uniform one
     """
     expected = {} if options.schema is None else fields_of(options.schema)
     fields = ExpectedFields(expected, all_given=isinstance(options.schema, Schema))
     kind = "uniform" if priorities is None else "prioritized"
-    # A temporary store does not outlive its process.
-    durability = "process" if options.path is None else options.durability
-    given = None if options.path is None else checked_path(options.path)
-    path = given or Path(tempfile.mkdtemp(prefix="diskreplay-"))
+    if options.path is None:
+        path = Path(tempfile.mkdtemp(prefix="diskreplay-"))
+        durability = "process"  # a temporary store does not outlive its process
+    else:
+        path, durability = checked_path(options.path), options.durability
 
     def open_replica() -> Replica:
         is_new = options.access != "read" and _create(path, kind, options, priorities, fields)
         store = Store(path, access=options.access, durability=durability)
         with _closed_on_error(store):
-            _expect(store, "kind", kind)
-            _expect(store, "capacity", options.capacity)
-            return _replica(store, fields, options, priorities, is_new=is_new)
+            _check_identity(store, "kind", kind)
+            _check_identity(store, "capacity", options.capacity)
+            return _new_replica(store, fields, options, priorities, is_new=is_new)
 
-    return _guard(path, options, priorities, open_replica)
+    return Guard(
+        path,
+        is_temporary=options.path is None,
+        open_replica=open_replica,
+        reopen=lambda: _reopened(path, options, priorities),
+    )
 
 
-class Stored(NamedTuple):
-    """A store that was there, opened with its own settings."""
+class OpenedStore(NamedTuple):
+    """An existing store, opened with its own settings."""
 
     guard: Guard
     options: Options
@@ -121,10 +127,10 @@ class Stored(NamedTuple):
 
 
 @raising_own_errors
-def opened_as_stored(path: PathLike, seed: int | None, overrides: Mapping[str, Any]) -> Stored:
-    """Open a store with the kind, the capacity and the settings that it has.
+def open_stored(path: PathLike, seed: int | None, overrides: Mapping[str, Any]) -> OpenedStore:
+    """Open a store with its own kind, capacity and settings.
 
-    overrides:  options and settings that are others now
+    overrides:  options and settings that replace the stored ones
     """
     place = checked_path(path)
     access = overrides.get("access", "exclusive")
@@ -138,7 +144,7 @@ def opened_as_stored(path: PathLike, seed: int | None, overrides: Mapping[str, A
             found[:] = [(options, priorities)]
             store.set_durability(options.durability)
             fields = ExpectedFields({}, all_given=False)
-            return _replica(store, fields, options, priorities, is_new=False)
+            return _new_replica(store, fields, options, priorities, is_new=False)
 
     def reopen() -> Replica:
         return _reopened(place, *found[0])
@@ -146,18 +152,18 @@ def opened_as_stored(path: PathLike, seed: int | None, overrides: Mapping[str, A
     guard = Guard(place, is_temporary=False, open_replica=open_replica, reopen=reopen)
     options, priorities = found[0]
     if seed is not None and isinstance(guard.replica, Writer):
-        guard.touch()
+        guard.begin_change()
         guard.replica.reseed(new_seed(seed))
-    return Stored(guard, options, priorities)
+    return OpenedStore(guard, options, priorities)
 
 
 def _stored_options(
     store: Store, seed: int | None, overrides: Mapping[str, Any]
 ) -> tuple[Options, PrioritySettings | None]:
-    """Return the options and settings of a store with some overridden."""
+    """Return the stored options and settings, some of them overridden."""
     identity = store.identity
     with store.snapshot() as snapshot:
-        stored = _state(store, snapshot).settings
+        stored = _state_of(store, snapshot).settings
         try:
             settings = RunSettings.of(stored).to_plain()
             own = PrioritySettings.of(stored).to_plain() if identity.has_priorities else {}
@@ -175,26 +181,12 @@ def _stored_options(
     return options, PrioritySettings(**own) if identity.has_priorities else None
 
 
-def _state(store: Store, snapshot: Snapshot) -> State:
+def _state_of(store: Store, snapshot: Snapshot) -> State:
     """Return the state of a store."""
     try:
         return State.parse(snapshot.meta("state"), store.identity)
     except DamageError as error:
         raise DamageError(f"{error}, in {store.path}") from None
-
-
-def _guard(
-    path: Path,
-    options: Options,
-    priorities: PrioritySettings | None,
-    open_replica: Callable[[], Replica],
-) -> Guard:
-    return Guard(
-        path,
-        is_temporary=options.path is None,
-        open_replica=open_replica,
-        reopen=lambda: _reopened(path, options, priorities),
-    )
 
 
 def _reopened(path: Path, options: Options, priorities: PrioritySettings | None) -> Replica:
@@ -203,7 +195,7 @@ def _reopened(path: Path, options: Options, priorities: PrioritySettings | None)
     store = Store(path)
     with _closed_on_error(store):
         fields = ExpectedFields({}, all_given=False)
-        return _replica(store, fields, options, priorities, is_new=False)
+        return _new_replica(store, fields, options, priorities, is_new=False)
 
 
 @contextlib.contextmanager
@@ -222,7 +214,7 @@ def _create(
     priorities: PrioritySettings | None,
     fields: ExpectedFields,
 ) -> bool:
-    """Make the store, and return whether it is a new one."""
+    """Make the store if there is none, or replace it; return whether the store is new."""
     whole = all(name in fields.fields for name in STANDARD_FIELDS)
     facts = schema_facts(Schema(fields.fields.values())) if whole else {}
     state = State(new_seed(options.seed), _settings(options, priorities))
@@ -232,8 +224,8 @@ def _create(
         return True
     if options.if_exists == "fail":
         raise MismatchError(
-            f"{path} holds a store already (expected none, with if_exists='fail'): go on "
-            "with it by if_exists='resume', or choose a new path"
+            f"{path} holds a store already (expected none, with if_exists='fail'): open it with "
+            "if_exists='resume', or choose a new path"
         )
     if options.if_exists == "replace":
         with replacing(path) as place:
@@ -241,7 +233,7 @@ def _create(
     return options.if_exists == "replace"
 
 
-def _replica(
+def _new_replica(
     store: Store,
     fields: ExpectedFields,
     options: Options,
@@ -249,7 +241,7 @@ def _replica(
     *,
     is_new: bool,
 ) -> Replica:
-    """Return the replica of an open store: the one place where a buffer's parts are chosen."""
+    """Return the replica of an open store, with the parts for its kind and access."""
     rows = Rows(store, options.capacity, options.window_bytes, fields)
     if priorities is None:
         parts = Parts((), UniformSampler())
@@ -261,14 +253,14 @@ def _replica(
         replica: Replica = Writer(store, rows, parts, settings)
     else:
         with store.snapshot() as snapshot:
-            runs = _state(store, snapshot).runs
-        # A stream of its own, by the seed and the number of runs that there were.
+            runs = _state_of(store, snapshot).runs
+        # A stream of its own, from the seed and the number of runs before this one.
         stream = RandomStream(new_seed(options.seed, run=runs))
         made = SharedWriter if options.access == "shared" else Replica
         replica = made(store, rows, parts, settings, stream)
     if options.access != "read":
         if rows.schema is not None:
-            look_at_disk(replica, rows.schema)
+            check_disk_room(replica, rows.schema)
         if not is_new:
             held = count_of(replica.live.size, "transition")
             _log.info("%s holds %s, this is run %d", printable(store.path), held, replica.runs)
@@ -282,20 +274,20 @@ def _settings(options: Options, priorities: PrioritySettings | None) -> dict[str
     }
 
 
-def _expect(store: Store, name: str, expected: Any) -> None:
+def _check_identity(store: Store, name: str, expected: Any) -> None:
     found = getattr(store.identity, name)
     if found != expected:
         way_out = "change it with diskreplay.resize(), or load() it into a new buffer"
         if name == "kind":
-            way_out = f"or {conversion(store.path, expected)}"
+            way_out = f"or {conversion_advice(store.path, expected)}"
         raise MismatchError(
             f"{name} is {found} in {store.path} (expected {expected}): open it with "
             f"diskreplay.open({str(store.path)!r}), {way_out}"
         )
 
 
-def look_at_disk(replica: Replica, schema: Schema) -> None:
-    """Warn when the disk has too little room for the full buffer, and reserve a map of its size."""
+def check_disk_room(replica: Replica, schema: Schema) -> None:
+    """Warn if the disk has too little room for the full buffer; reserve a map of that size."""
     store, grouping = replica.store, replica.rows.grouping_of(schema)
     capacity = replica.identity.capacity
     found = estimate_of(schema, capacity, grouping, prioritized=bool(replica.tables))
@@ -303,8 +295,8 @@ def look_at_disk(replica: Replica, schema: Schema) -> None:
     warn_of_disk(found, store.path, store.disk_bytes())
 
 
-def conversion(path: Path, kind: Any) -> str:
-    """Return the words that advise to make a store one of another kind."""
+def conversion_advice(path: Path, kind: Any) -> str:
+    """Return the sentence that says how to convert a store to another kind."""
     return (
         f"make it {kind} with diskreplay.convert({str(path)!r}, {kind!r}), or with "
         f'"diskreplay convert {path} --to {kind}"'

@@ -1,4 +1,4 @@
-"""Autocommit: the thread that commits a changed buffer when nobody calls it any more."""
+"""Autocommit: the thread that commits a changed buffer after a while, without a call."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from diskreplay.store import start_thread
 class Autocommit:
     """Calls `commit` within `interval` seconds of `wake`.
 
-    `commit` returns the seconds until it wants to be called again, or None when there is nothing
-    left to commit. The thread starts with the first `wake` and holds no reference that would keep
-    the owner of the method alive.
+    `commit` returns the seconds until its next call, or None when nothing is left to commit. The
+    thread starts with the first `wake`. It holds a weak reference to the method, so that it does
+    not keep the buffer alive.
     """
 
     def __init__(self, interval: float, commit: Callable[[], float | None]) -> None:
@@ -26,14 +26,14 @@ class Autocommit:
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Say that there is something to commit."""
+        """Wake the thread: there is something to commit."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="diskreplay", daemon=True)
-            self._thread = start_thread(thread)  # not before it can be joined
+            self._thread = start_thread(thread)  # set once the thread can be joined
         self._changed.ring()
 
     def stop(self) -> None:
-        """End the thread and wait for its end. Call it without the lock that `commit` takes."""
+        """End the thread and wait for its end. `commit` must not wait for a lock of the caller."""
         self._stopped.ring()
         self._changed.ring()
         if self._thread is not None and self._thread is not threading.current_thread():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diskreplay.aliases import Ints, PathLike
-from diskreplay.buffer.assembly import Options, conversion, look_at_disk
+from diskreplay.buffer.assembly import Options, check_disk_room, conversion_advice
 from diskreplay.buffer.batches import BatchT
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.pickling import copy_refused, pickled
@@ -37,13 +37,13 @@ _FAULTS_TOLD = 100
 
 
 class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
-    """An open buffer, with the methods that write, too."""
+    """An open buffer: the reading methods, and those that write, copy and describe."""
 
-    def _begin(self, guard: Guard, options: Options) -> None:
+    def _use(self, guard: Guard, options: Options) -> None:
         self._guard, self._options = guard, options
-        self._adopted: Schema | None = None  # the schema of the last push
-        # A reader writes nothing; a store with a schema was looked at when it was opened.
-        self._disk_is_known = options.access == "read" or guard.replica.rows.schema is not None
+        self._adopted_schema: Schema | None = None  # of the last push
+        # A reader writes nothing; for a store with a schema the room was checked on opening.
+        self._disk_was_checked = options.access == "read" or guard.replica.rows.schema is not None
 
     # Writing
 
@@ -90,11 +90,14 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             given = None if priority is None else self._checked_priorities([priority], 1)
             if guard.commit_failed or not writer.has_room(1):
                 guard.commit()
-            if schema is not self._adopted and (adopted := self._adopt(schema)) is not schema:
+            if (
+                schema is not self._adopted_schema
+                and (adopted := self._adopt(schema)) is not schema
+            ):
                 row = adopted.accept_row(standard, extra)  # another process was first
-            guard.touch()
+            guard.begin_change()
             write_id = writer.push(row, given)
-            guard.settle()
+            guard.end_change()
         return write_id
 
     def extend(
@@ -109,9 +112,9 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
     ) -> Ints:
         """Add n transitions, all or none, and return their write ids, int64 (n,), or -1 as `push`.
 
-        Each argument has n as its first dimension; otherwise as `push`. Cost: O(n), vectorised.
-        What is larger than the window is committed at once, in one transaction, so that after a
-        kill there is all of it or nothing.
+        The first dimension of each argument is n; otherwise as `push`. Cost: O(n), vectorised.
+        Transitions that need more memory than the window are committed at once, in one
+        transaction, so that after a kill all of them are there or none.
 
         >>> buffer = ReplayBuffer(capacity=1000)
         >>> buffer.extend([[0.0], [1.0]], [0, 1], [1.0, 1.0], [[1.0], [2.0]], [False, True])
@@ -119,15 +122,17 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         """
         if extra and (doubled := extra.keys() & set(STANDARD_FIELDS)):
             name = min(doubled)
-            raise SchemaError(f"extend takes {name!r} as {name}s, n of them")
+            raise SchemaError(
+                f"extend takes {name!r} as {name}s, with n values (found {name}=): leave it out"
+            )
         standard: tuple[ArrayLike, ...] = (states, actions, rewards, next_states, dones)
-        if self._adopted is not None and not extra:
+        if self._adopted_schema is not None and not extra:
             row = only_row(standard if priorities is None else (*standard, priorities))
-            if row:  # it costs less to look at values than at columns
-                try:  # not what a subclass makes of push, which may call this
+            if row:  # checking single values costs less than checking columns
+                try:  # BaseBuffer.push, since the push of a subclass may call extend
                     return np.array([BaseBuffer.push(self, *row)])
                 except SchemaError:
-                    pass  # the error below is about columns
+                    pass  # the check below raises again, with a message about columns
         guard = self._guard
         guard.refuse_nesting()
         with guard.lock:
@@ -141,18 +146,21 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             given = None if priorities is None else self._checked_priorities(priorities, n)
             if n == 0:
                 return np.zeros(0, np.int64)
-            if not self._disk_is_known:
-                self._look_at_disk(schema)
+            if not self._disk_was_checked:
+                self._check_disk_room(schema)
             if guard.commit_failed or not writer.has_room(n):
                 guard.commit()
-            if schema is not self._adopted and (adopted := self._adopt(schema)) is not schema:
+            if (
+                schema is not self._adopted_schema
+                and (adopted := self._adopt(schema)) is not schema
+            ):
                 columns = adopted.accept_columns(standard, extra)  # another process was first
             if not writer.fits(n):
                 guard.commit()
                 return writer.commit_columns(columns, given)
-            guard.touch()
+            guard.begin_change()
             write_ids = writer.extend(columns, given)
-            guard.settle()
+            guard.end_change()
             return write_ids
 
     def clear(self) -> None:
@@ -166,9 +174,9 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             writer = guard.writer()
             guard.make_room(0)
             writer.store.check_place()
-            guard.touch()
+            guard.begin_change()
             writer.clear()
-            guard.settle()
+            guard.end_change()
 
     def flush(self) -> None:
         """Commit everything now. Raises StorageError when the disk refuses; the rows are kept."""
@@ -178,33 +186,33 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             self._guard.commit()
 
     def refresh(self) -> None:
-        """Take over now what other processes have committed; every other call does so, too."""
+        """Load the commits of other processes now; every other call does so, too."""
         with self._guard.reading():
             pass
 
     @raising_own_errors
     def close(self) -> None:
-        """Commit and give the store back; a temporary buffer is removed. Twice is once."""
+        """Commit and close the store; a temporary buffer is removed. A second call does nothing."""
         self._guard.close()
 
     # Looking at it
 
     @raising_own_errors
     def stats(self) -> dict[str, Any]:
-        """Return what there is to know about the buffer, as a plain dict. Cost: O(size).
+        """Return a description of the buffer, as a plain dict. Cost: O(size).
 
         kind, path, size, capacity, count, schema; disk_bytes (the data file now), payload_bytes
         (of all live transitions, without framing), records_bytes and priorities_bytes (pages that
-        hold them), free_bytes (pages that nothing is on, for later commits), memory_bytes (window
-        and side tables when full); durability and commit_interval; openers (a list of who has it
-        open: pid, host, since, access, stopped); oldest_reader (who keeps the pages of old commits:
-        pid, host, commits_behind, stopped; or None); commits, stale_updates (over all runs);
-        damaged (left out by this buffer with on_damage="skip"); runs (when, where and how many rows
-        each wrote, and how many of them are live, at least and at most); and, where the buffer is
-        prioritized, priority_min, priority_mean, priority_max (None where nothing is live),
-        max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta and frame.
+        hold them), free_bytes (unused pages, for later commits), memory_bytes (window and side
+        tables when full); durability and commit_interval; openers (a list of the openers of the
+        store: pid, host, since, access, stopped); oldest_reader (the opener that keeps the pages of
+        old commits: pid, host, commits_behind, stopped; or None); commits, stale_updates (over all
+        runs); damaged (records left out by this buffer with on_damage="skip"); runs (when, where
+        and how many rows each wrote, and how many of them are live, at least and at most); and, of
+        a prioritized buffer, priority_min, priority_mean, priority_max (None where nothing is
+        live), max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta and frame.
         """
-        with self._guard.reading() as view, self._seen(view) as snapshot:
+        with self._guard.reading() as view, self._snapshot_for(view) as snapshot:
             replica, live = self._guard.replica, self._live
             runs = [complete(run) for run in snapshot.runs()]
             oldest = replica.store.pinned_pages.oldest_reader()
@@ -216,7 +224,7 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
                 "capacity": self.capacity,
                 "count": live.count,
                 "schema": schema.to_plain() if schema else None,
-                **self._disk(snapshot),
+                **self._disk_stats(snapshot),
                 "memory_bytes": replica.nbytes,
                 **self._options.run_settings.to_plain(),
                 "openers": [opener.to_plain() for opener in openers(self.path)],
@@ -225,16 +233,16 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
                 "stale_updates": replica.stale_updates,
                 "damaged": len(replica.damaged),
                 "runs": with_live(runs, live.first, live.count),
-                **self._more_stats(),
+                **self._priority_stats(),
             }
 
     def check(self) -> None:
-        """Raise DamageError with the faults found in memory and on disk. Cost: reads it all.
+        """Raise DamageError with the faults found in memory and on disk. Cost: reads all records.
 
-        The first hundred are told one by one. `verify(path)` looks at more, and needs no buffer.
+        The message names the first hundred. `verify(path)` checks more, and needs no buffer.
         """
         with self._guard.reading() as view:
-            with self._seen(view) as snapshot:
+            with self._snapshot_for(view) as snapshot:
                 faults = self._guard.replica.faults(snapshot)
             if faults:
                 more = f"; and {len(faults) - _FAULTS_TOLD} more" * (len(faults) > _FAULTS_TOLD)
@@ -243,9 +251,9 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
     # Copies
 
     def save(self, path: PathLike) -> None:
-        """Write all that is in the buffer to a new store at `path`, compacted.
+        """Write the whole buffer to a new store at `path`, compacted.
 
-        What is saved opens like any store, and goes on like this one. Raises StorageError or
+        The new store opens like any other, and goes on like this one. Raises StorageError or
         NotAStoreError, and leaves nothing behind, when `path` is in use or the disk refuses.
         """
         self._guard.refuse_nesting()
@@ -256,11 +264,11 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             replica.store.copy(checked_path(path), replica.rows.schema_facts())
 
     def load(self, path: PathLike) -> None:
-        """Replace the contents by those of a saved store of the same schema and kind.
+        """Replace the contents of the buffer by those of a store of the same schema and kind.
 
         Transitions, priorities, annealing, largest priority and random stream become those of the
         saved store, in one commit; of a larger store the newest transitions are taken. Write ids
-        are the saved ones, moved up by a multiple of the capacity where they were given out here
+        are the saved ones, moved up by a multiple of the capacity if this buffer has used them
         before. Raises MismatchError and changes nothing when schema or kind differ.
         """
         guard = self._guard
@@ -273,7 +281,7 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
                 if found != kind:
                     raise MismatchError(
                         f"{store.path} holds a {found} buffer (expected {kind}): load it into a "
-                        f"buffer of its own kind, or {conversion(store.path, kind)}"
+                        f"buffer of its own kind, or {conversion_advice(store.path, kind)}"
                     )
                 guard.commit()
                 writer.store.check_place()
@@ -294,16 +302,16 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             guard.close_at_last()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the arguments that open the same store for reading, in another process."""
+        """Return the arguments that open the same store for reading, in another process."""
         return pickled(type(self), self._options, self._guard)
 
     def __copy__(self) -> NoReturn:
-        """Refuse: two buffers would write to one store."""
+        """Raise LockedError: two buffers would write to one store."""
         self._guard.check_open()
         raise copy_refused(self.path)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
-        """Refuse, as `copy.copy`."""
+        """Raise LockedError, as `copy.copy` does."""
         self.__copy__()
 
     def __repr__(self) -> str:
@@ -317,26 +325,26 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         """Return the priorities of n new transitions, or raise PriorityError."""
 
     def _adopt(self, schema: Schema) -> Schema:
-        """Use this schema from now on, or that of another process that was faster."""
-        if not self._disk_is_known:
-            self._look_at_disk(schema)
-        self._adopted = self._guard.writer().adopt(schema)
-        return self._adopted
+        """Use a schema from now on, or that of another process that was faster; return it."""
+        if not self._disk_was_checked:
+            self._check_disk_room(schema)
+        self._adopted_schema = self._guard.writer().adopt(schema)
+        return self._adopted_schema
 
-    def _look_at_disk(self, schema: Schema) -> None:
-        self._disk_is_known = True
-        look_at_disk(self._guard.replica, schema)
+    def _check_disk_room(self, schema: Schema) -> None:
+        self._disk_was_checked = True
+        check_disk_room(self._guard.replica, schema)
 
-    def _seen(self, view: Snapshot | None) -> contextlib.AbstractContextManager[Snapshot]:
-        """Return the snapshot that was taken over, or that of a lone writer's last commit."""
+    def _snapshot_for(self, view: Snapshot | None) -> contextlib.AbstractContextManager[Snapshot]:
+        """Return the snapshot of this call, or for a lone writer one of its last commit."""
         store = self._guard.replica.store
         return contextlib.nullcontext(view) if view else store.snapshot()
 
-    def _more_stats(self) -> dict[str, Any]:
+    def _priority_stats(self) -> dict[str, Any]:
         return {}
 
-    def _disk(self, snapshot: Snapshot) -> dict[str, int]:
-        """Return what the data file is used for, in bytes."""
+    def _disk_stats(self, snapshot: Snapshot) -> dict[str, int]:
+        """Return the bytes of the data file by their use."""
         used = {table.name: snapshot.disk_bytes(table.name) for table in TABLES}
         replica = self._guard.replica
         disk_bytes, schema = replica.store.disk_bytes(), replica.rows.schema

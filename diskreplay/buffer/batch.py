@@ -1,7 +1,7 @@
 """The types of batches and of single transitions: named tuples.
 
-Where a schema has extra fields, its tuples have them as further elements behind the standard ones,
-and are of a type made for these names. That type has no base but `tuple`: libraries that take
+For a schema with extra fields, the tuples have these fields as further elements after the standard
+ones, and a type made for their names. The only base of that type is `tuple`: libraries that take
 tuples apart and make them anew accept only such a type as a named tuple. isinstance() still counts
 its tuples as Batch, PrioritizedBatch or Experience.
 """
@@ -23,8 +23,8 @@ _types: dict[tuple[type[Any], tuple[str, ...]], Any] = {}
 def with_extra(kind: type[KindT], names: tuple[str, ...]) -> type[KindT]:
     """Return the type of the tuples of a kind that have extra elements of these names.
 
-    An element whose name a named tuple cannot have, as a field of an old store may, is called by
-    its place: `_5`.
+    A name that a named tuple cannot have, as of a field of an old store, is replaced by the place
+    of the element: `_5`.
     """
     if not names:
         return kind
@@ -33,7 +33,7 @@ def with_extra(kind: type[KindT], names: tuple[str, ...]) -> type[KindT]:
         plain: Any = namedtuple(kind.__name__, fields, rename=True)  # type: ignore[misc]
         qualified = ascii(f"{kind.__name__}[{','.join(names)}]")[1:-1]
         made = _made(plain, kind, qualified)
-        # One type for all threads: users compare types, to see whether two batches are alike.
+        # One type for all threads, since users compare the types of batches.
         found = _types.setdefault((kind, names), made)
         kind.register(found)  # type: ignore[attr-defined]
     return found  # type: ignore[no-any-return]
@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _made(plain: type[Any], kind: type[Any], qualified: str) -> Any:
-    """Return a named tuple as a type of a kind, whose tuples can have attributes."""
+    """Return a type like a named tuple, whose tuples can have further attributes."""
 
     def _replace(self: Any, /, **changes: Any) -> Any:
         """Return the tuple with some of its elements replaced."""
@@ -70,7 +70,7 @@ def _made(plain: type[Any], kind: type[Any], qualified: str) -> Any:
 
 
 def _kind(plain: type[KindT]) -> type[KindT]:
-    """Make a kind of a named tuple."""
+    """Return a named tuple as a kind: its tuples can have further attributes."""
     return plain if TYPE_CHECKING else _made(plain, plain, plain.__name__)
 
 
@@ -101,7 +101,7 @@ class Batch(NamedTuple):
     """n transitions as arrays whose first dimension is n: the five fields, then the extra ones.
 
     `indices`, the write ids, is an attribute and no element. Copies, pickles and `_replace` keep
-    it; a tuple made anew of the elements has none.
+    it; a tuple made anew from the elements has none.
     """
 
     states: Array
@@ -113,8 +113,8 @@ class Batch(NamedTuple):
     def __getattr__(self, name: str) -> Array:
         if name == "indices":
             raise AttributeError(
-                "this batch was made anew of the elements of another (as tree functions and data "
-                "loaders do), and the write ids are none of them: take batch.indices before"
+                "this batch was made anew from the elements of another (as tree functions and data "
+                "loaders do), and the write ids are not an element: read batch.indices before"
             )
         raise _no_such(self, name)
 
@@ -146,7 +146,7 @@ class Draw(NamedTuple):
 
 
 def batch_of(columns: Iterable[Array], names: tuple[str, ...], indices: Array) -> Batch:
-    """Return columns, of which some have extra names, as a batch of these write ids."""
+    """Return a batch of columns, the standard fields and then `names`, with its write ids."""
     batch = tuple.__new__(with_extra(Batch, names), columns)
     batch.__dict__["indices"] = indices
     return batch

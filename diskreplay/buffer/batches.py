@@ -1,4 +1,4 @@
-"""Batches: an endless iterator of batches, which a thread may draw ahead of their use."""
+"""Batches: an endless iterator over batches; a thread may draw them ahead of their use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from diskreplay.buffer.guard import Guard
-from diskreplay.buffer.prefetch import Lane
+from diskreplay.buffer.prefetch import PrefetchQueue
 from diskreplay.errors import ArgumentError, ClosedError
 from diskreplay.forks import process
 from diskreplay.store import Snapshot, start_thread
@@ -33,7 +33,7 @@ class Source(Protocol):
 
 
 class Batches(Generic[BatchT]):
-    """The batches of `sample`, again and again, as the `batches` method of a buffer returns them.
+    """The endless iterator over batches that the `batches` method of a buffer returns.
 
     >>> buffer = ReplayBuffer(capacity=100)
     >>> ids = buffer.extend(np.zeros((50, 2)), [0] * 50, [1.0] * 50, np.zeros((50, 2)), [0] * 50)
@@ -46,23 +46,23 @@ class Batches(Generic[BatchT]):
     """
 
     def __init__(self, buffer: Source, batch_size: int, prefetch: int) -> None:
-        self._lane: Lane | None = None
+        self._queue: PrefetchQueue | None = None
         self._closed = False
         self._buffer = buffer
         self._batch_size = batch_size
         self._process = process()
         if prefetch:
-            self._lane = buffer._guard.replica.lanes.open(prefetch)
+            self._queue = buffer._guard.replica.prefetch_queues.open(prefetch)
 
     def __iter__(self) -> Self:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy as batches of the same size, but none that a thread draws ahead."""
-        if self._lane is not None:
+        """Return the arguments of a copy; raise ArgumentError where a thread draws ahead."""
+        if self._queue is not None:
             raise ArgumentError(
-                "batches that are drawn ahead can be neither pickled nor copied: call batches() "
-                "again, where another process needs some on the buffer that is pickled"
+                "batches that are drawn ahead can be neither pickled nor copied: pickle the "
+                "buffer, and call batches() on it in the other process"
             )
         return type(self), (self._buffer, self._batch_size, 0)
 
@@ -70,8 +70,8 @@ class Batches(Generic[BatchT]):
         """Return the next batch. Raises what `sample` raises, and ClosedError after `close`."""
         if self._closed:
             raise ClosedError(f"these batches are closed: {_AGAIN}")
-        lane, guard = self._lane, self._buffer._guard
-        if lane is None:
+        queue, guard = self._queue, self._buffer._guard
+        if queue is None:
             return self._sample()
         if self._process is not process():
             raise ClosedError(
@@ -79,36 +79,36 @@ class Batches(Generic[BatchT]):
                 f"{_AGAIN} in the child"
             )
         guard.refuse_nesting()
-        self._start(lane)
+        self._start(queue)
         while True:
-            lane.wait_for_batch()
+            queue.wait_for_batch()
             with guard.lock:
                 guard.check_open()
-                batch: BatchT | None = lane.find(guard.replica.draws)
+                batch: BatchT | None = queue.find(guard.replica.draws)
                 if batch is not None:
                     guard.count_draw()
-                    lane.drop_first()
+                    queue.drop_first()
                     return batch
-                if lane.is_stopped:
+                if queue.is_stopped:
                     raise ClosedError(f"these batches are closed: {_AGAIN}")
-                if not lane.is_stuck:  # others took it, or it was dropped
+                if not queue.is_stuck:  # another call took the batch, or dropped it
                     continue
             try:
                 return self._sample()
             finally:
-                lane.set_stuck(False)
+                queue.set_stuck(False)
 
     def close(self) -> None:
-        """End the thread. Batches that were not asked for count for nothing.
+        """End the thread and drop its batches; the buffer stays open.
 
-        The next batch of the buffer is the one that would have come next here. Twice is once; the
-        buffer stays open.
+        The next draw of the buffer gives the batch that would have come next here. A second call
+        does nothing.
         """
         if not self._closed:
             self._buffer._guard.refuse_nesting()
-            if self._lane is not None and self._process is process():
-                self._lane.stop()
-                self._lane.join()
+            if self._queue is not None and self._process is process():
+                self._queue.stop()
+                self._queue.join()
             self._closed = True
 
     def __enter__(self) -> Self:
@@ -118,49 +118,49 @@ class Batches(Generic[BatchT]):
         self.close()
 
     def __del__(self) -> None:
-        # The collector may call this on any thread, at any line, also where another one waits for
-        # it. So nobody is waited for here.
-        if not getattr(self, "_closed", True) and self._lane and self._process is process():
-            self._lane.stop()
+        # The collector may call this on any thread, at any line, also on a thread that the drawing
+        # thread waits for. So this does not wait.
+        if not getattr(self, "_closed", True) and self._queue and self._process is process():
+            self._queue.stop()
 
     def _sample(self) -> BatchT:
         batch: BatchT = self._buffer.sample(self._batch_size)
         return batch
 
-    def _start(self, lane: Lane) -> None:
-        if lane.thread is None:
+    def _start(self, queue: PrefetchQueue) -> None:
+        if queue.thread is None:
             thread = threading.Thread(
                 target=_draw_ahead,
-                args=(lane, weakref.ref(self._buffer), self._batch_size),
+                args=(queue, weakref.ref(self._buffer), self._batch_size),
                 name="diskreplay",
                 daemon=True,
             )
-            lane.thread = start_thread(thread)  # not before it can be joined
+            queue.thread = start_thread(thread)  # set once the thread can be joined
 
 
-def _draw_ahead(lane: Lane, buffer_of: weakref.ref[Source], batch_size: int) -> None:
-    """Draw batches as long as there is room. Holds the buffer only while it draws."""
-    while lane.wait_for_room():
+def _draw_ahead(queue: PrefetchQueue, buffer_of: weakref.ref[Source], batch_size: int) -> None:
+    """Draw batches while there is room; keep the buffer alive only during a draw."""
+    while queue.wait_for_room():
         buffer = buffer_of()
         if buffer is None:
             return
         guard = buffer._guard
-        # Not to wait for ever: a thread that closes the buffer waits for this one with the lock.
+        # A timeout, since `close` waits for this thread and holds the lock.
         if guard.lock.acquire(timeout=_PATIENCE):
             try:
-                if lane.has_room and not guard.closed:
-                    _draw_one(lane, buffer, batch_size)
+                if queue.has_room and not guard.closed:
+                    _draw_one(queue, buffer, batch_size)
             finally:
                 guard.lock.release()
         del buffer, guard
 
 
-def _draw_one(lane: Lane, buffer: Source, batch_size: int) -> None:
+def _draw_one(queue: PrefetchQueue, buffer: Source, batch_size: int) -> None:
     replica = buffer._guard.replica
     with contextlib.suppress(Exception):
         with replica.view() as snapshot:
-            number = lane.next_number(replica.draws)
-            lane.add(number, buffer._new_batch(batch_size, number, snapshot))
+            number = queue.next_number(replica.draws)
+            queue.add(number, buffer._new_batch(batch_size, number, snapshot))
         return
-    # The user's own draw meets the error, if it is still there by then.
-    lane.set_stuck(True)
+    # The user's own draw raises the error, if it still occurs then.
+    queue.set_stuck(True)

@@ -1,4 +1,4 @@
-"""Guard: the lock around an open buffer; no nested calls, forks, and when to commit."""
+"""Guard: the lock around an open buffer; it refuses nested calls and decides when to commit."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ open_guards: weakref.WeakSet[Guard] = weakref.WeakSet()
 
 
 class Guard:
-    """The lock around a replica, and the replica's life: commits, forks, and the end.
+    """The lock around a replica: it decides when to commit, and handles forks and the end.
 
-    Every call of a buffer holds the lock. A call that changes something is `touch`, the change, and
-    `settle`; a thread commits what is left uncommitted for `interval` seconds. In a forked child
-    the next call opens the store again, for reading.
+    Every call of a buffer holds the lock. A call that changes the replica calls `begin_change`
+    before and `end_change` after the change. A thread commits changes that have waited for
+    `interval` seconds. In a forked child the next call opens the store again, for reading.
     """
 
     replica: Replica
@@ -46,18 +46,18 @@ class Guard:
     ) -> None:
         self.path = path
         self.lock = threading.RLock()
-        self.closed = True  # until all of it stands
-        self.is_temporary = is_temporary  # so that the directory is removed at the end
+        self.closed = True  # until the buffer is complete
+        self.is_temporary = is_temporary  # the directory is removed at the end
         self.commit_failed = False
         self._reopen = reopen
         self._changed_at: float | None = None
-        self._is_inherited = False  # by a forked child that has not opened it again yet
-        self._is_abandoned = False  # and it cannot: the fork came in the middle of a call
-        self._is_child = False  # of a process that writes
+        self._is_inherited = False  # in a forked child that has not opened the store again yet
+        self._is_abandoned = False  # in a child that cannot: the fork came in the middle of a call
+        self._is_child = False  # forked from a process that writes
         watch(self)
-        with self.lock:  # a fork waits until the buffer stands
+        with self.lock:  # a fork waits until the buffer is complete
             try:
-                self._hold(open_replica())
+                self._use_replica(open_replica())
             except BaseException:
                 forget(self)
                 if is_temporary:
@@ -71,7 +71,7 @@ class Guard:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Snapshot | None]:
-        """Hold the lock, and follow what other processes have committed."""
+        """Hold the lock, and load the commits of other processes."""
         self.refuse_nesting()
         with self.lock:
             self.check_open()
@@ -81,7 +81,7 @@ class Guard:
     def refuse_nesting(self) -> None:
         """Raise StorageError in a signal handler that interrupted a call of this buffer.
 
-        It runs on the thread of that call, which the lock would let in.
+        The handler runs on the thread of that call, so a reentrant lock would let it in.
         """
         if self.lock._is_owned():  # type: ignore[attr-defined]
             raise StorageError(
@@ -90,14 +90,14 @@ class Guard:
             )
 
     def check_open(self) -> None:
-        """Raise ClosedError after the end; open the store again in a forked child."""
+        """Raise ClosedError for a closed buffer; open the store again in a forked child."""
         if self.closed:
             raise ClosedError(f"the buffer at {self.path} is closed: open it again")
         if self._is_inherited:
             self._open_in_child()
 
     def writer(self) -> Writer | SharedWriter:
-        """Return the replica, when it may be changed, or raise ReadOnlyError."""
+        """Return the replica if it may be changed, or raise ReadOnlyError."""
         if self.closed or self._is_inherited:
             self.check_open()
         if self._writer is not None:
@@ -115,26 +115,26 @@ class Guard:
 
     # Changes and commits
 
-    def _hold(self, replica: Replica) -> None:
+    def _use_replica(self, replica: Replica) -> None:
         self.replica = replica
         self._writer = replica if isinstance(replica, Writer | SharedWriter) else None
         self._interval: float = replica.settings["commit_interval"]
         self._autocommit = Autocommit(self._interval, self._commit_when_due)
 
     def make_room(self, n: int) -> None:
-        """Commit, when n rows more may not wait, or when the last commit failed."""
+        """Commit if n more rows cannot wait, or if the last commit failed."""
         if self.commit_failed or not self.writer().has_room(n):
             self.commit()
 
-    def touch(self) -> None:
-        """Remember, before a change, that there will be something to commit."""
+    def begin_change(self) -> None:
+        """Mark the buffer as changed, before a change; call `end_change` after it."""
         if self._changed_at is None:
             if self._interval > 0.0:
-                self._autocommit.wake()  # it waits for the lock that is held here
+                self._autocommit.wake()  # its thread waits for the lock that is held here
             self._changed_at = time.monotonic()
 
-    def settle(self) -> None:
-        """End a change: with interval 0 it is committed, or undone when that fails."""
+    def end_change(self) -> None:
+        """Commit a change if the interval is 0; undo it if the commit fails."""
         if self._interval == 0.0:
             try:
                 self.commit()
@@ -144,18 +144,18 @@ class Guard:
                 raise
 
     def count_draw(self) -> None:
-        """Count a draw, which is a change where the store keeps it."""
+        """Count a draw; it is a change where the store keeps the number of draws."""
         if self.replica.draws_are_kept:
-            self.touch()
+            self.begin_change()
             self.replica.count_draw()
-            self.settle()
+            self.end_change()
         else:
             self.replica.count_draw()
 
     def commit(self, *, anywhere: bool = False) -> None:
         """Commit the changes, if there are any.
 
-        anywhere:  also to a store that is not at its path any more, to save() it from there
+        anywhere:  commit also to a store that was moved from its path, so that save() can copy it
         """
         if self._changed_at is None:
             return
@@ -169,13 +169,13 @@ class Guard:
         store.pinned_pages.warn()
 
     def forget_change(self) -> None:
-        """Remember that there is nothing to commit."""
+        """Mark the buffer as committed."""
         self._changed_at = None
         self.commit_failed = False
 
     def _commit_when_due(self) -> float | None:
-        """Commit if it is time; return the seconds until it will be, None when nothing waits."""
-        # Not to wait for ever: `close` waits for this thread, and may hold the lock.
+        """Commit if a commit is due; return the seconds until the next, None if nothing waits."""
+        # A timeout, since `close` waits for this thread and may hold the lock.
         if not self.lock.acquire(timeout=_PATIENCE):
             return 0.0
         try:
@@ -186,7 +186,7 @@ class Guard:
                 return left
             try:
                 self.commit()
-            except PinnedPagesWarning:  # where warnings are errors, there is nobody to raise it to
+            except PinnedPagesWarning:  # where warnings are errors; no caller is there to get it
                 return None
             except Exception:
                 self.commit_failed = True  # the next writing call meets the error itself
@@ -211,7 +211,7 @@ class Guard:
             self._close_store(sync=not self.is_temporary)
 
     def close_at_last(self) -> None:
-        """Close where nobody is left to try again: the store is closed in any case."""
+        """Close the store, also when the commit fails: nobody is left to try again."""
         try:
             self.close()
         finally:
@@ -222,7 +222,7 @@ class Guard:
         self.closed = True
         open_guards.discard(self)
         try:
-            self.replica.lanes.stop()
+            self.replica.prefetch_queues.stop()
             self._autocommit.stop()
         finally:
             try:
@@ -261,22 +261,22 @@ class Guard:
             self.replica.store.abandon()
 
     def _open_in_child(self) -> None:
-        """Open the store again, to read it, in place of what was inherited from the parent."""
+        """Open the store again, for reading, in place of the one inherited from the parent."""
         if self._is_abandoned:
             raise StorageError(
-                f"{self.path} could not be kept out of a call when this process was forked, and "
-                "cannot be used in it: fork when no call is under way, or start processes with "
+                f"{self.path} cannot be used in this process, which was forked while a call of the "
+                "buffer was under way: fork when no call is under way, or start processes with "
                 "spawn"
             )
         self._is_child = self._is_child or self._writer is not None
         self.is_temporary = False
-        self._hold(self._reopen())
+        self._use_replica(self._reopen())
         self._changed_at = None
         self._is_inherited = False
 
     @property
     def is_inherited(self) -> bool:
-        """Whether the store is open in the parent process only."""
+        """True where the store is open in the parent process only."""
         return self._is_inherited
 
 
@@ -295,9 +295,9 @@ def _close_at_the_end_of_children() -> None:
 
 @atexit.register
 def _close_all() -> None:
-    """Commit what a program left open at its regular end."""
+    """Commit and close the buffers that are still open when the program ends."""
     for guard in list(open_guards):
         try:
             guard.close_at_last()
         except Exception:
-            traceback.print_exc()  # the others are closed all the same
+            traceback.print_exc()  # and close the other buffers all the same

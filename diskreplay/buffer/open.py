@@ -1,11 +1,11 @@
-"""`open`: a buffer for a store that is there, of the kind and with the settings that it has."""
+"""`open`: a buffer of an existing store, with the kind and the settings of the store."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from diskreplay.aliases import PathLike
-from diskreplay.buffer.assembly import opened_as_stored
+from diskreplay.buffer.assembly import open_stored
 from diskreplay.buffer.prioritized_replay_buffer import PrioritizedReplayBuffer
 from diskreplay.buffer.replay_buffer import ReplayBuffer
 from diskreplay.errors import ArgumentError
@@ -15,9 +15,9 @@ from diskreplay.validation import whole_number
 def open(
     path: PathLike, *, seed: int | None = None, **overrides: Any
 ) -> ReplayBuffer | PrioritizedReplayBuffer:
-    """Open an existing store, with the kind, capacity, schema and settings that it has.
+    """Open an existing store, with its own kind, capacity, schema and settings.
 
-    Raises NotAStoreError where there is none: unlike the constructors it never makes one.
+    Raises NotAStoreError where there is no store: unlike the constructors, `open` makes none.
 
     >>> ReplayBuffer(capacity=10, path="runs/a").close()
     >>> open("runs/a").capacity
@@ -29,14 +29,17 @@ def open(
                 beta_frames, epsilon
     """
     if fixed := overrides.keys() & {"capacity", "path", "schema"}:
-        raise ArgumentError(f"{min(fixed)} is the store's own: use a constructor to check it")
+        raise ArgumentError(
+            f"{min(fixed)} is the store's own (found {min(fixed)}=): leave it out, or use a "
+            "constructor to check it"
+        )
     if seed is not None:
         seed = whole_number("seed", seed, at_least=0)
-    guard, options, priorities = opened_as_stored(path, seed, overrides)
+    guard, options, priorities = open_stored(path, seed, overrides)
     if priorities is None:
         uniform = ReplayBuffer.__new__(ReplayBuffer)
-        uniform._begin(guard, options)
+        uniform._use(guard, options)
         return uniform
     prioritized = PrioritizedReplayBuffer.__new__(PrioritizedReplayBuffer)
-    prioritized._begin_prioritized(guard, options, priorities)
+    prioritized._use_prioritized(guard, options, priorities)
     return prioritized

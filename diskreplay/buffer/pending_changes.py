@@ -1,8 +1,8 @@
-"""Pending: the changes of a shared writer that wait for its next commit.
+"""PendingChanges: the changes of a shared writer that wait for its next commit.
 
-Rows have no write ids yet, only a number among the pending rows; updates of priorities have a
-number, too. Both count on for ever as totals, which a commit compares with those that the store has
-of this run. So a commit that was done, but whose end was interrupted, is not done twice.
+Pending rows have no write ids yet, only a number, and updates of priorities have a number, too. The
+numbers never begin anew: they are totals, which a commit compares with the totals that the store
+keeps of this run. So a commit that was interrupted after it was done is not done twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def pending_nbytes(schema: Schema, capacity: int, window_bytes: int) -> int:
 
 
 class Update(NamedTuple):
-    """New priorities by write id, and the largest that was given: one may be given twice."""
+    """New priorities by write id, and the largest one, also if a later one replaced it."""
 
     number: int
     write_ids: Ints
@@ -36,32 +36,32 @@ class Update(NamedTuple):
     highest: float
 
 
-class Pending:
-    """Rows, priorities by write id, and counts that wait for a commit."""
+class PendingChanges:
+    """Rows, updates of priorities, and counts that wait for a commit."""
 
     def __init__(self) -> None:
-        self.pushed = self.sent = 0  # rows: in all, and done with
+        self.pushed = self.sent = 0  # rows: all of this run, and those committed
         self.updated = 0
-        self.stale = self._stale_settled = 0  # updates that came too late
+        self.stale = self._stale_committed = 0  # updates of write ids that were no longer live
         self._updates: list[Update] = []
         self._waiting = self._compacted = 0  # write ids in the updates: now, and when compacted
-        self._rows = 0  # that the window has; 0 before there is a schema
+        self._rows = 0  # rows of the window; 0 before there is a schema
         self._rows_nbytes = 0
         self._given = np.zeros(1, np.float32)
 
     @property
     def nbytes(self) -> int:
-        """The memory that it takes, in bytes."""
+        """The memory of the pending changes, in bytes."""
         return self._rows_nbytes + 12 * self._waiting
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits for a commit."""
-        is_settled = self.sent == self.pushed and self.stale == self._stale_settled
-        return is_settled and not self._updates
+        """True if nothing waits for a commit."""
+        is_counted = self.sent == self.pushed and self.stale == self._stale_committed
+        return is_counted and not self._updates
 
     def adopt(self, schema: Schema, capacity: int, window_bytes: int) -> None:
-        """Make room for rows of a schema."""
+        """Make room for the rows of a schema, the first time."""
         if not self._rows:
             self._window = Window(schema, capacity, window_bytes)
             self._given = np.full(self._window.rows, NEW)
@@ -77,13 +77,13 @@ class Pending:
         return n <= self._rows
 
     def push(self, row: list[Any], given: Values | None) -> None:
-        """Hold one row."""
+        """Add one row."""
         self._window.write_row(self.pushed, row)
         self._given[self.pushed % self._rows] = NEW if given is None else given[0]
         self.pushed += 1
 
     def extend(self, columns: list[Array], given: Values | None) -> None:
-        """Hold rows, for which there is room."""
+        """Add rows, for which there is room."""
         n, at = len(columns[0]), self.pushed % self._rows
         self._window.write(self.pushed, columns)
         if at + n <= self._rows:
@@ -94,7 +94,7 @@ class Pending:
         self.pushed += n
 
     def update(self, write_ids: Ints, priorities: Values) -> None:
-        """Hold new priorities."""
+        """Add new priorities by write id."""
         if write_ids.size:
             number, highest = self.updated + 1, float(priorities.max())
             self._updates.append(Update(number, write_ids, priorities, highest))
@@ -127,18 +127,18 @@ class Pending:
         return self._updates[0]
 
     def forget_highest(self) -> None:
-        """Forget the largest priority, as `clear` does."""
+        """Forget the largest of the pending priorities, as `clear` does."""
         self._updates = [update._replace(highest=-1.0) for update in self._updates]
 
     def forget_updates(self, number: int) -> None:
-        """Forget the updates up to a number, which were committed."""
+        """Forget the updates up to a number: they were committed."""
         if self._updates and self._updates[0].number <= number:
             self._updates = [update for update in self._updates if update.number > number]
             self._waiting = sum(update.write_ids.size for update in self._updates)
 
-    def settle(self) -> None:
-        """Forget all: it was committed, or is not to be."""
+    def forget_all(self) -> None:
+        """Forget all changes: they were committed, or were taken back."""
         self._updates = []
         self._waiting = 0
         self.sent = self.pushed
-        self._stale_settled = self.stale
+        self._stale_committed = self.stale

@@ -12,7 +12,7 @@ from diskreplay.errors import LockedError, NotAStoreError
 
 
 def pickled(kind: Callable[..., Any], options: Options, guard: Guard) -> tuple[Any, ...]:
-    """Return what `__reduce__` of a buffer returns: the arguments of a reader of its store."""
+    """Return the result of `__reduce__`: the arguments of a reader of the store."""
     arguments = {
         "capacity": options.capacity,
         "path": str(guard.path),
@@ -30,7 +30,7 @@ def unpickled(kind: Callable[..., Any], arguments: dict[str, Any], is_temporary:
     if is_open_here(Path(path)):
         raise LockedError(
             f"{path} is open in this process already, and a pickled buffer is for other processes: "
-            "use the buffer that is open, or close it first"
+            "use the open buffer, or close it first"
         )
     try:
         return kind(**arguments)
@@ -38,13 +38,13 @@ def unpickled(kind: Callable[..., Any], arguments: dict[str, Any], is_temporary:
         if not is_temporary:
             raise
         raise NotAStoreError(
-            f"{path} is not there any more: the pickled buffer was temporary, and removed when it "
-            "was closed; give a path= to a buffer that is to last"
+            f"{path} does not exist any more: the pickled buffer was temporary, and removed when "
+            "it was closed; give the buffer a path="
         ) from None
 
 
 def copy_refused(path: Path) -> LockedError:
-    """Return the error of a buffer that is copied in memory: two would write to one store."""
+    """Return the error of a copy in memory: two buffers would write to one store."""
     return LockedError(
         f"the buffer at {path} cannot be copied in memory, since its transitions are on "
         "disk: save() writes a store of its own, which diskreplay.open() opens; another "

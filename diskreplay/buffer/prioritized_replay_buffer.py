@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diskreplay.aliases import PathLike
-from diskreplay.buffer.assembly import Options, opened
+from diskreplay.buffer.assembly import Options, open_or_create
 from diskreplay.buffer.base_buffer import BaseBuffer
 from diskreplay.buffer.batch import PrioritizedBatch, with_extra
 from diskreplay.buffer.guard import Guard
@@ -39,13 +39,13 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
     >>> buffer.update_priorities(indices, np.abs(rewards) + 0.01)
     32
 
-    alpha:         0 draws uniformly, 1 in full proportion, as far as the paper goes; to draw the
-                   largest more often than that, give powers of priorities; may change on reopening
+    alpha:         exponent of the masses, in [0, 1]: 0 draws uniformly, 1 in full proportion. For
+                   more weight on large priorities give powers of them. May change on reopening
     beta_start, beta_end, beta_frames:
-                   the exponent of the importance weights goes from start to end, linearly, over
-                   this many calls of `sample`
-    epsilon:       added to each priority, so that one of 0 is drawn, too; above 0, since a mass of
-                   0 is that of a slot without a transition
+                   the exponent of the importance weights goes from beta_start to beta_end,
+                   linearly, over beta_frames draws
+    epsilon:       added to each priority, so that a transition of priority 0 is drawn, too; above
+                   0, since a slot without a transition has the mass 0
     The other arguments are those of ReplayBuffer.
     """
 
@@ -81,16 +81,16 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
             if_exists=if_exists,
         )
         priorities = PrioritySettings(alpha, beta_start, beta_end, beta_frames, epsilon)
-        self._begin_prioritized(opened(options, priorities), options, priorities)
+        self._use_prioritized(open_or_create(options, priorities), options, priorities)
 
-    def _begin_prioritized(
+    def _use_prioritized(
         self, guard: Guard, options: Options, priorities: PrioritySettings
     ) -> None:
-        self._begin(guard, options)
+        self._use(guard, options)
         self._settings = priorities
 
     def sample(self, batch_size: int, beta: float | None = None) -> PrioritizedBatch:
-        """Draw transitions in proportion to their masses, one from each equal share of the total.
+        """Draw transitions in proportion to their masses, one from each of n equal shares.
 
         Returns a PrioritizedBatch: as ReplayBuffer.sample, then `weights`, float32 (n,), the
         importance weights divided by the largest of the batch, and `indices`, int64 (n,), the write
@@ -132,9 +132,9 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
             writer = self._guard.writer()
             given = checked_priorities(priorities, write_ids.size)
             self._guard.make_room(0)
-            self._guard.touch()
+            self._guard.begin_change()
             applied = writer.update(write_ids, given)
-            self._guard.settle()
+            self._guard.end_change()
             return applied
 
     def priorities(self, indices: ArrayLike) -> NDArray[np.float32]:
@@ -167,7 +167,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
 
     @property
     def max_priority(self) -> float:
-        """The largest priority so far, which new transitions get; 1.0 before there was any."""
+        """The largest priority so far, given to new transitions; 1.0 before the first priority."""
         with self._guard.reading():
             return self._table.default
 
@@ -176,7 +176,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         [table] = self._guard.replica.tables
         return table
 
-    def _more_stats(self) -> dict[str, Any]:
+    def _priority_stats(self) -> dict[str, Any]:
         priorities = self._table.live_values(self._live)
         found = priorities.size > 0
         frame = self._guard.replica.frame

@@ -27,7 +27,7 @@ _ROWS_READ = 256  # in one step of an iteration
 
 
 class ReadingBuffer(abc.ABC, Generic[BatchT]):
-    """An open buffer, with the methods that read."""
+    """An open buffer: the methods that draw and read."""
 
     _guard: Guard
     _options: Options
@@ -40,12 +40,12 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
     def batches(self, batch_size: int, prefetch: int = 0) -> Batches[BatchT]:
         """Return an endless iterator of what `sample` returns; use it in a `with` block.
 
-        With prefetch=0 each batch is drawn when it is asked for. With prefetch=n a thread keeps up
+        With prefetch=0 each batch is drawn when it is requested. With prefetch=n a thread keeps up
         to n batches ready, in memory: the same batches in the same order, as long as nothing is
-        pushed or updated. A batch that was drawn ahead stays as it was drawn, with the contents,
-        priorities, weights and beta of then, so a push or an update takes effect n batches later at
-        the latest. A batch counts when it is given, so that a run that goes on is given the batches
-        that the killed one would have been given. `clear` and `load` drop the batches drawn before.
+        pushed or updated. A batch that was drawn ahead keeps the contents, priorities, weights and
+        beta of the moment of its draw, so a push or an update takes effect at most n batches later.
+        A batch counts when it is returned, so that a resumed run gets the batches that the killed
+        run would have got. `clear` and `load` drop the batches drawn before.
         Raises what `sample` raises, where the batch would come, and ClosedError when the buffer is
         closed.
 
@@ -67,10 +67,10 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
     def draw(self, n: int) -> Draw:
         """Draw transitions as `sample` does, and return their write ids instead of the transitions.
 
-        It counts as a draw: the write ids are those of the batch that `sample(n)` would have
-        returned, the next draw is another, beta advances, and a commit saves that. No record is
-        read, so on_damage="skip" leaves out those only that a batch or a `get` of a batch has met.
-        Raises SampleError as `sample`.
+        The call counts as a draw: the write ids are those of the batch that `sample(n)` would have
+        returned, the next call draws another batch, beta advances, and the next commit saves both.
+        No record is read, so on_damage="skip" leaves out only the damaged records that an earlier
+        `sample` has met. Raises SampleError as `sample` does.
 
         >>> buffer = ReplayBuffer(capacity=100)
         >>> ids = buffer.extend([[0.0]] * 8, [0] * 8, [1.0] * 8, [[0.0]] * 8, [False] * 8)
@@ -99,7 +99,7 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
         """Return transitions by write id, in the order given.
 
         Raises NotLiveError, naming the first, when a write id was evicted, cleared or never given,
-        and SchemaError for a field that there is not.
+        and SchemaError for an unknown field.
 
         >>> buffer = ReplayBuffer(capacity=100)
         >>> ids = buffer.extend([[0.0]] * 8, [0] * 8, range(8), [[0.0]] * 8, [False] * 8)
@@ -109,8 +109,8 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
 
         indices:  int of any shape, write ids as `push`, `extend` or `sample` returned them; each
                   array has this shape before that of its field
-        fields:   names of those to return, in a dict; no other is read from memory or decoded.
-                  None returns all, in a Batch
+        fields:   names of the fields to return, in a dict; other fields are neither read from
+                  memory nor decoded. None returns all fields, in a Batch
         """
         ids = whole_numbers("indices", indices, any_shape=True)
         with self._guard.reading() as snapshot:
@@ -129,14 +129,16 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
         return batch_of(columns, schema.extra_names, ids)
 
     def __iter__(self) -> Iterator[Experience]:
-        """Yield the live transitions, oldest first; what is evicted meanwhile is left out."""
+        """Yield the live transitions, oldest first; those evicted meanwhile are left out."""
         with self._guard.reading():
             live = self._live
             at, end = live.first, live.count
         while at < end:
             with self._guard.reading() as snapshot:
                 at = max(at, self._live.first)
-                end = min(end, self._live.count)  # in a forked child it is what is committed
+                end = min(
+                    end, self._live.count
+                )  # smaller in a forked child, which sees committed rows only
                 if at >= end:
                     return
                 ids = np.arange(at, min(at + _ROWS_READ, end))
@@ -166,7 +168,7 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
 
     @property
     def first(self) -> int:
-        """The oldest live write id; where there is none it is `count`."""
+        """The oldest live write id; `count` in an empty buffer."""
         with self._guard.reading():
             return self._live.first
 
@@ -208,7 +210,7 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
             )
 
     def _checked_size(self, name: str, n: int) -> int:
-        """Return the number of transitions to draw, when there are as many."""
+        """Return a number of transitions to draw as an int; raise SampleError for too many."""
         n = whole_number(name, n, at_least=1)
         size = self._live.size
         if n > size:
@@ -231,14 +233,14 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
     ) -> BatchT:
         """Return the batch of the next draw, and count it.
 
-        A draw that meets a damaged record counts, too: another call would meet it again for ever.
+        A draw that meets a damaged record counts, too, or each later call would meet it again.
         """
         replica = self._guard.replica
         try:
             batch = draw(replica.draws, snapshot)
         except DamageError:
             if replica.draws_are_kept:
-                self._guard.touch()
+                self._guard.begin_change()
             replica.draws += 1
             raise
         self._guard.count_draw()
@@ -249,10 +251,10 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
         """Return the batch of a draw."""
 
     def _names_of(self, schema: Schema, fields: Iterable[str]) -> list[str]:
-        """Return the names of fields that a user asks for, each once."""
+        """Return the names of fields that a user gave, each once."""
         try:
             names = [] if isinstance(fields, str) else [*dict.fromkeys(fields)]
-        except Exception:  # an object may raise anything when it is asked for its parts
+        except Exception:  # an object may raise anything when it is iterated
             names = []
         if not names:
             raise ArgumentError(f"fields must be a list of names (found {fields!r})")

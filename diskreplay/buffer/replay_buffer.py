@@ -5,7 +5,7 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from diskreplay.aliases import PathLike
-from diskreplay.buffer.assembly import Options, opened
+from diskreplay.buffer.assembly import Options, open_or_create
 from diskreplay.buffer.base_buffer import BaseBuffer
 from diskreplay.buffer.batch import Batch, batch_of
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
@@ -18,8 +18,8 @@ from diskreplay.store import Snapshot
 class ReplayBuffer(BaseBuffer[Batch]):
     """An experience-replay buffer on disk, with uniform draws.
 
-    On a path that holds a store it goes on from that store's last commit; a capacity, kind or
-    schema that disagrees raises MismatchError. Everything but `capacity` may be left out.
+    On a path that holds a store the buffer goes on from the last commit of that store; a different
+    capacity, kind or schema raises MismatchError. Only `capacity` is required.
 
     >>> buffer = ReplayBuffer(capacity=1000, seed=42)
     >>> for i in range(100):
@@ -29,27 +29,27 @@ class ReplayBuffer(BaseBuffer[Batch]):
     >>> states.shape, actions.dtype, len(buffer)
     ((32, 1), dtype('int64'), 100)
 
-    capacity:         transitions kept; the oldest go when it is full
-    seed:             of a new store's random stream; an existing store goes on with its own
-    path:             the directory of the store; None is a temporary one, removed on close
+    capacity:         number of transitions kept; in a full buffer a new one evicts the oldest
+    seed:             seed of a new store's random stream; an existing store keeps its own
+    path:             directory of the store; None makes a temporary one, removed on close
     schema:           a Schema, or fields by name: {"state": ("float32", (60,)), "action": "int64"};
-                      what it leaves out is inferred from the first push
+                      missing fields are inferred from the first push
     access:           "exclusive" writes, alone; "shared" writes together with other processes of
-                      this machine; "read" follows what is committed, also beside writers. The
+                      this machine; "read" reads the commits of others, also beside writers. The
                       last two have a random stream of their own, from `seed`
-    durability:       what power loss can do: "system" undoes the last commit at most, "full"
-                      nothing, "process" can damage the store (a killed process loses no commit
-                      under any of them)
+    durability:       the most that a power loss can do: with "system" undo the last commit, with
+                      "full" nothing, with "process" damage the store (a killed process loses no
+                      commit with any of them)
     commit_interval:  seconds after which a push is committed at the latest; 0 commits in each call
-    window_bytes:     memory for rows that need no reading from disk, in bytes
-    on_damage:        what `sample` does about a damaged record: "raise" DamageError, or "skip" it:
-                      draw again, never that one, and count it in `stats()["damaged"]`
-    if_exists:        what to do where there is a store: "resume" goes on with it and logs a line;
+    window_bytes:     memory for rows that need not be read from disk, in bytes
+    on_damage:        the reaction of `sample` to a damaged record: "raise" DamageError, or "skip"
+                      the record: draw again without it, and count it in `stats()["damaged"]`
+    if_exists:        the reaction to an existing store: "resume" goes on with it and logs a line;
                       "fail" raises MismatchError, so that of several processes exactly one makes
-                      the store; "replace" puts a new empty one in its place, in one step, which
+                      the store; "replace" puts a new empty store in its place, in one step, which
                       need not have the same capacity, kind or fields, and raises LockedError while
-                      anyone, this process too, has the old one open. What is no store is never
-                      touched
+                      any process, this one too, has the old store open. A path that holds no store
+                      is never changed
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ReplayBuffer(BaseBuffer[Batch]):
             on_damage=on_damage,
             if_exists=if_exists,
         )
-        self._begin(opened(options, None), options)
+        self._use(open_or_create(options, None), options)
 
     def sample(self, batch_size: int) -> Batch:
         """Draw transitions with equal probability, without duplicates in the batch.

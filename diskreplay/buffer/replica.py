@@ -1,7 +1,7 @@
-"""Replica: the live transitions of a store in memory, as of a commit; it follows later ones.
+"""Replica: the state of a store in memory, as of a commit; it loads later commits.
 
-It is the whole of a buffer with access="read". The two kinds of writers are replicas that change:
-`Writer` is ahead of its store, `SharedWriter` follows the store and keeps its own changes apart.
+A buffer with access="read" is a replica. The two writers are replicas that change: `Writer` is
+ahead of its store, `SharedWriter` follows the store and keeps its own changes apart.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from diskreplay.aliases import Columns, Floats, Ints
-from diskreplay.buffer.prefetch import Lanes
+from diskreplay.buffer.prefetch import PrefetchQueues
 from diskreplay.buffer.rows import Rows
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.live_range import LiveRange
@@ -24,7 +24,7 @@ from diskreplay.store import Snapshot, State, Store
 
 
 class Sampler(Protocol):
-    """Draws write ids of a live range. It knows no data."""
+    """Draws write ids of a live range, without reading transitions."""
 
     def draw(self, n: int, live: LiveRange, generator: np.random.Generator) -> tuple[Ints, Floats]:
         """Return n write ids and the probability of each."""
@@ -33,21 +33,21 @@ class Sampler(Protocol):
         """Return the sum of the masses."""
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
-        """Never draw these again."""
+        """Draw these write ids never again."""
 
 
 @dataclass
 class Parts:
-    """The parts of which a replica is made: the one place that knows the kind of a buffer."""
+    """The slot tables and the sampler of a replica: they make the kind of a buffer."""
 
     tables: tuple[Priorities, ...]
     sampler: Sampler
 
 
 class Replica:
-    """Rows, slot tables and a sampler, as of the newest commit that was seen."""
+    """Rows, slot tables and a sampler, as of the last commit that was loaded."""
 
-    draws_are_kept = False  # by the store, so that a draw is a change to commit
+    draws_are_kept = False  # True where the store keeps their number: then a draw is a change
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class Replica:
         self.sampler = parts.sampler
         self.settings = settings
         self.damaged: set[int] = set()  # write ids of records that draws have left out
-        self.lanes = Lanes()  # of batches that are drawn ahead
+        self.prefetch_queues = PrefetchQueues()  # one for each iterator that draws ahead
         self.count = self.start = self.committed = self.commits = self.runs = 0
-        self.draws = 0  # that were given: the number of the next
+        self.draws = 0  # given so far, which is the number of the next draw
         self.stale_updates = 0
-        self._frame_at_start = 0  # with the draws of this replica left out
+        self._frame_at_start = 0  # the frame without the draws of this replica
         self._seals: dict[str, dict[int, bytes]] = {}
-        self._seen: bytes | None = None  # the state that was taken over, as its bytes
-        self._parsed: tuple[bytes, State] | None = None  # the state of an own commit
+        self._loaded_state: bytes | None = None  # as stored, of the last load
+        self._own_state: tuple[bytes, State] | None = None  # of the last own commit
         self._stream = stream
         self.restore()
 
@@ -82,19 +82,19 @@ class Replica:
 
     @property
     def nbytes(self) -> int:
-        """The memory of all parts when full, in bytes."""
+        """The memory of all parts in a full buffer, in bytes."""
         return self.rows.nbytes + sum(table.nbytes for table in self.tables)
 
     # Following the store
 
     def restore(self) -> None:
-        """Take over all that the store holds, as of its last commit."""
-        self._seen = None
+        """Load the last commit of the store as a whole."""
+        self._loaded_state = None
         with self.store.snapshot() as snapshot:
             self.follow(snapshot)
 
     def view(self) -> contextlib.AbstractContextManager[Snapshot | None]:
-        """Follow the store, and yield the snapshot that was taken over."""
+        """Load the last commit, and yield its snapshot."""
         return self._view()
 
     @contextlib.contextmanager
@@ -105,26 +105,26 @@ class Replica:
             yield snapshot
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Take over what was committed since the last call."""
+        """Load the changes of the commits since the last call."""
         raw = snapshot.raw("state")
-        if raw is not None and raw == self._seen and self.rows.schema is not None:
+        if raw is not None and raw == self._loaded_state and self.rows.schema is not None:
             return
         self.rows.adopt_stored(snapshot)
         state = self.read_state(snapshot)
-        is_new = self._seen is None or state.start != self.start
-        self._seen = None  # an interrupt on the way has all of it taken over again
+        is_new = self._loaded_state is None or state.start != self.start
+        self._loaded_state = None  # after an interrupt the next call loads all again
         self.count = self.committed = state.count
         self.start, self.commits, self.runs = state.start, state.commits, state.runs
         if is_new:
-            self._forget()
-        self._take_over(state, snapshot)
-        self._seen = raw
+            self._clear_tables()
+        self._load_state(state, snapshot)
+        self._loaded_state = raw
 
     def read_state(self, snapshot: Snapshot) -> State:
-        """Return the state of the store, which cannot be older than the one before."""
+        """Return the state of the store; raise StorageError for one older than the last."""
         path, raw = self.store.path, snapshot.raw("state")
-        if self._parsed is not None and self._parsed[0] == raw:
-            state = self._parsed[1]
+        if self._own_state is not None and self._own_state[0] == raw:
+            state = self._own_state[1]
         else:
             try:
                 state = State.parse(snapshot.meta("state"), self.identity)
@@ -133,17 +133,18 @@ class Replica:
         if state.count < self.committed or state.commits < self.commits:
             raise StorageError(
                 f"{path} has {state.count} transitions in {state.commits} commits (there were "
-                f"{self.committed} in {self.commits}): its files are others now: open it again"
+                f"{self.committed} in {self.commits}): its files were replaced; close the buffer, "
+                "and open the store again"
             )
         self.rows.check_count(snapshot, state.live(self.identity.capacity))
         return state
 
-    def _forget(self) -> None:
+    def _clear_tables(self) -> None:
         self._seals = {}
         for table in self.tables:
             table.clear(self.live.first)
 
-    def _take_over(self, state: State, snapshot: Snapshot) -> None:
+    def _load_state(self, state: State, snapshot: Snapshot) -> None:
         self.stale_updates, self._frame_at_start = state.stale_updates, state.frame
         for table in self.tables:
             seals = snapshot.seals(table.database)
@@ -163,11 +164,11 @@ class Replica:
     def stream(self) -> RandomStream:
         """The random stream of the draws."""
         if self._stream is None:
-            raise TypeError("the stream is that of the store, which was not read yet")
+            raise TypeError("the store, which has the seed of the stream, was not read yet")
         return self._stream
 
     def draw_ids(self, n: int, number: int) -> tuple[Ints, Floats]:
-        """Return the write ids of a draw, by its number, and the probability of each."""
+        """Return the write ids of a draw and the probability of each."""
         return self.sampler.draw(n, self.live, self.stream.of_draw(number))
 
     def draw(
@@ -175,7 +176,7 @@ class Replica:
     ) -> tuple[Ints, Floats, Columns]:
         """Return the write ids of a draw, the probability of each, and their rows.
 
-        skip_damaged:  draw again, on the same stream, without those whose record is damaged
+        skip_damaged:  draw again, on the same stream, without the damaged records
         """
         live, generator = self.live, self.stream.of_draw(number)
         while True:
@@ -196,24 +197,24 @@ class Replica:
         return self.rows.fetch(write_ids, self.committed, snapshot, fields)
 
     def count_draw(self) -> None:
-        """Count a draw as given."""
+        """Count a draw that was given to the user."""
         self.draws += 1
 
     def frame_of(self, number: int) -> int:
-        """Return how many batches were given before a draw, over all runs."""
+        """Return the number of batches given before a draw, over all runs."""
         return self._frame_at_start
 
     @property
     def frame(self) -> int:
-        """How many batches were given, over all runs."""
+        """The number of batches given so far, over all runs."""
         return self.frame_of(self.draws)
 
     # The whole
 
     def faults(self, snapshot: Snapshot) -> list[str]:
-        """Return one sentence for each fault in memory and in the store. Cost: reads it all."""
+        """Return one sentence for each fault in memory and in the store. Cost: reads the store."""
         live = self.live
-        # Not the rows that uncommitted ones evict: their commit may be done, and not known here.
+        # Not the rows that uncommitted ones evict: an interrupted commit may have replaced them.
         first = min(live.first, self.committed)
         committed = LiveRange(live.capacity, first, self.committed)
         found = self.rows.faults(committed, snapshot) if committed.size else []

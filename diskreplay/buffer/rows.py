@@ -1,4 +1,4 @@
-"""Rows: the transitions of a ring by write id, from the window or else from the store."""
+"""Rows: the transitions of one store by write id, from the window or else from the disk."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from diskreplay.records import ALONE, Codec, Grouping, new_grouping, schema_fact
 from diskreplay.schema import Field, Schema
 from diskreplay.store import Snapshot, Store, Transaction
 
-# A commit holds up the push that meets it: about 5 ms for this much.
+# The most that pushes let wait. The push that commits them takes about 5 ms longer.
 COMMIT_BYTES = 2 << 20
 _CHUNK_BYTES = 1 << 20
 
 
 class ExpectedFields:
-    """The fields that a user gave, all or some, which those of the store must equal."""
+    """The fields that a user gave, all or some; the fields of the store must equal them."""
 
     def __init__(self, fields: dict[str, Field], *, all_given: bool) -> None:
         self.fields = fields
         self._all_given = all_given
 
     def check(self, schema: Schema, store: Store) -> None:
-        """Raise MismatchError when the schema of a store has other fields."""
+        """Raise MismatchError if the schema of a store has other fields."""
         way_out = f"open it with diskreplay.open({str(store.path)!r}), or choose a new path"
         for name, field in self.fields.items():
             stored = schema[name].type if name in schema.names else "no such field"
@@ -44,9 +44,9 @@ class ExpectedFields:
 
 
 class Rows:
-    """The transitions of one store, once there is a schema. It is not safe for threads.
+    """The transitions of one store, once there is a schema. Not safe for threads.
 
-    A write id below `committed` is in the store; one above it is in the window alone.
+    Uncommitted rows are in the window alone; committed rows are in the store, some in the window.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class Rows:
     # The schema
 
     def adopt(self, schema: Schema) -> None:
-        """Use a schema from now on, where there is none."""
+        """Use a schema from now on, if there is none yet."""
         if self.schema is None:
             self._use(Codec(schema), new_grouping(schema))
 
     def adopt_stored(self, snapshot: Snapshot) -> None:
-        """Use the schema of the store, where there is one; else use none."""
+        """Use the schema of the store from now on, or none if it has none."""
         plain = snapshot.meta("schema")
         if plain is None:
-            self.schema = None  # one that was adopted before is of a call that failed
+            self.schema = None  # an adopted one is left from a call that failed
         elif self.schema is None:
             schema = Schema.from_stored(plain, str(self.store.path))
             self.expected.check(schema, self.store)
@@ -80,11 +80,11 @@ class Rows:
             self._use(codec, grouping)
 
     def grouping_of(self, schema: Schema) -> Grouping:
-        """Return how the records of a schema share values, or will when it is adopted."""
+        """Return how the records of a schema share values, also before it is adopted."""
         return new_grouping(schema) if self.schema is None else self._grouping
 
     def schema_facts(self) -> dict[str, object]:
-        """Return the facts of the schema for a store, {} before there is one."""
+        """Return the entries of a store that describe the schema; {} before there is one."""
         return {} if self.schema is None else schema_facts(self.schema, self._grouping)
 
     def _use(self, codec: Codec, grouping: Grouping) -> None:
@@ -103,11 +103,11 @@ class Rows:
         return 0 if self.schema is None else self.window.nbytes
 
     def record_bytes(self, n: int) -> int:
-        """Return the bytes of n records, as many as there are slots for."""
+        """Return the bytes of n records, at most one for each slot."""
         return min(n, self._capacity) * self._codec.record_bytes if self.schema else 0
 
     def check_count(self, snapshot: Snapshot, live: LiveRange) -> None:
-        """Raise DamageError when the store has fewer records than live transitions."""
+        """Raise DamageError if the store has fewer records than live transitions."""
         if self.schema is None:
             if live.count:
                 raise DamageError(f"the schema of {self.store.path} is missing")
@@ -121,19 +121,19 @@ class Rows:
     # Writing
 
     def drop_from(self, write_id: int) -> None:
-        """Drop the rows from a write id on: a refused call may have left some in the window."""
+        """Remove the rows from a write id on: a refused call may have left some in the window."""
         if self.schema is not None:
             self.window.drop_from(write_id)
 
-    def pending(self, first: int, count: int) -> Iterator[tuple[int, Columns]]:
-        """Yield the rows [first, count) of the window in chunks, each with its first write id."""
+    def uncommitted(self, first: int, count: int) -> Iterator[tuple[int, Columns]]:
+        """Yield the rows [first, count) from the window in chunks, each with its first write id."""
         if first < count:
             yield from self.window.chunks(first, count, self.chunk_rows)
 
-    def numbered(
+    def with_write_ids(
         self, parts: Iterable[Columns], first: int, count: int
     ) -> Iterator[tuple[int, Columns]]:
-        """Cut rows from write id `first` on into chunks, without those that `count` evicts."""
+        """Yield rows from write id `first` on in chunks, without those evicted at `count`."""
         oldest = count - self._capacity
         for columns in parts:
             n = len(columns[0])
@@ -142,7 +142,7 @@ class Rows:
             first += n
 
     def put(self, txn: Transaction, rows: Iterable[tuple[int, Columns]]) -> None:
-        """Put rows into a transaction, and the schema where the store has none."""
+        """Write rows in a transaction, and the schema if the store has none."""
         for first, columns in rows:
             records = self._codec.encode(columns, first)
             txn.put_records(self._capacity, first, records, self._grouping)
@@ -155,12 +155,14 @@ class Rows:
         self,
         write_ids: Ints,
         committed: int,
-        snapshot: Snapshot | None = None,
+        snapshot: Snapshot | None,
         fields: Sequence[int] | None = None,
     ) -> Columns:
         """Return the rows of live write ids as columns, of all fields or of some.
 
-        Only rows with all their fields are kept in the window for a later call.
+        Rows read from the store stay in the window only if all their fields were read.
+
+        committed:  the write ids from this one on are in the window alone
         """
         columns, held = self.window.take(write_ids, fields)
         if not held.all():
@@ -184,8 +186,8 @@ class Rows:
                 column[missing] = values
         return columns
 
-    def damaged(self, write_ids: Ints, snapshot: Snapshot | None = None) -> Ints:
-        """Return those of live write ids whose record in the store is not what was written."""
+    def damaged(self, write_ids: Ints, snapshot: Snapshot | None) -> Ints:
+        """Return the live write ids whose record in the store is damaged."""
         _, held = self.window.take(write_ids)
         wanted = np.unique(write_ids[~held])
         slots = wanted % self._capacity
@@ -198,7 +200,7 @@ class Rows:
             yield self.fetch(write_ids, live.count, snapshot)
 
     def faults(self, live: LiveRange, snapshot: Snapshot) -> list[str]:
-        """Return one sentence for each record of a live range that is not what was written."""
+        """Return one sentence for each damaged record of a live range."""
         found: list[str] = []
         for write_ids in self._chunked(live):
             slots = write_ids % self._capacity

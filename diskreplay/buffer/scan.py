@@ -1,8 +1,8 @@
 """Scan: rows of a buffer in the order of given write ids, also beside a writer.
 
-A writer may evict rows that are still to be read. Each chunk is read by calls of its own, so that a
-scan keeps no pages of an old commit and the writer can use them again. What belongs to a write id
-never changes but for its priority, so the rows of a chunk are whole whenever they are read.
+A writer may evict rows before a scan has read them. Each chunk is read by calls of its own, so that
+a scan keeps no pages of an old commit and the writer can use them again. The row of a write id
+never changes, only its priority, so each chunk is right whenever it is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from diskreplay.errors import DamageError, NotLiveError
 from diskreplay.protocols import Replay
 
 CHUNK_BYTES = 4 << 20
-_LEAST_BYTES = 64  # of a row, with its write id and what Python makes of it
+_LEAST_BYTES = 64  # of a row, with its write id and its Python objects
 _MARGIN = 64  # write ids
 
 
@@ -25,7 +25,7 @@ class Scan:
     """An iteration over rows in chunks of some MiB, as (write ids, columns by field).
 
     Rows that were evicted before they were read are left out, and counted in `evicted`. `done`
-    counts what was read or left out, of `total`.
+    counts the rows read or left out so far, of `total`.
 
     >>> buffer = ReplayBuffer(capacity=100)
     >>> ids = buffer.extend([[0.0]] * 8, [0] * 8, range(8), [[0.0]] * 8, [False] * 8)
@@ -33,11 +33,11 @@ class Scan:
     >>> [(ids.tolist(), int(columns["reward"].sum())) for ids, columns in rows], rows.evicted
     ([([0, 1, 2, 3, 4, 5, 6, 7], 28)], 0)
 
-    write_ids:     in any order; by default all that are live now
-    fields:        names of the columns, all by default
-    priorities:    whether there is a column `priority`; the buffer must be prioritized
-    skip_damaged:  leave out rows whose record is damaged, and list them in `damaged`; otherwise
-                   the DamageError is raised
+    write_ids:     in any order; by default all live write ids
+    fields:        names of the columns; by default all fields
+    priorities:    also yield a column `priority`; the buffer must be prioritized
+    skip_damaged:  leave out damaged records, and list their write ids in `damaged`; otherwise
+                   raise the DamageError
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Scan:
             except DamageError:
                 if not self._skip_damaged:
                     raise
-                self._buffer.refresh()  # raises when it is more than a record that is damaged
+                self._buffer.refresh()  # raises if more than a record is damaged
                 if ids.size > 1:
                     waiting += [ids[ids.size // 2 :], ids[: ids.size // 2]]
                 else:

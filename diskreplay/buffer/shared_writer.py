@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from diskreplay.aliases import Columns, Ints
-from diskreplay.buffer.pending_changes import NEW, Pending
+from diskreplay.buffer.pending_changes import NEW, PendingChanges
 from diskreplay.buffer.replica import Replica
 from diskreplay.buffer.rows import COMMIT_BYTES
 from diskreplay.errors import ReadOnlyError
@@ -21,39 +21,38 @@ from diskreplay.store import OwnRun, Snapshot, State, Store, Transaction
 
 
 class SharedWriter(Replica):
-    """A replica that follows the store, and changes that each commit lays on top of the store.
+    """A replica that follows the store, and pending changes that a commit adds to the store.
 
-    A commit takes the state from inside its own transaction, so it needs nothing of what is in
-    memory here but the pending changes. What it wrote is taken over afterwards as if another
-    process had written it.
+    A commit reads the state inside its own transaction; of this replica it needs the pending
+    changes alone. Afterwards the replica loads the commit like one of another process.
     """
 
     def __init__(self, *arguments: Any) -> None:
         self._run = OwnRun()
-        self._pending = Pending()
+        self._pending = PendingChanges()
         self._draws_committed = 0
         super().__init__(*arguments)
-        self.draws_are_kept = bool(self.tables)  # the annealing follows the draws of all
+        self.draws_are_kept = bool(self.tables)  # the annealing counts the draws of all processes
         if self.rows.schema is not None:
             self.adopt(self.rows.schema)
 
     @property
     def nbytes(self) -> int:
-        """The memory of all parts when full, in bytes."""
+        """The memory of all parts in a full buffer, in bytes."""
         return super().nbytes + self._pending.nbytes
 
     def frame_of(self, number: int) -> int:
-        """Return how many batches were given before a draw, over all runs."""
+        """Return the number of batches given before a draw, over all runs."""
         return self._frame_at_start + number
 
-    def _forget(self) -> None:
-        super()._forget()
+    def _clear_tables(self) -> None:
+        super()._clear_tables()
         self._pending.forget_highest()
 
-    def _take_over(self, state: State, snapshot: Snapshot) -> None:
+    def _load_state(self, state: State, snapshot: Snapshot) -> None:
         known = self._run.committed(snapshot)
         self._pending.forget_updates(known.updated if known else 0)
-        super()._take_over(state, snapshot)
+        super()._load_state(state, snapshot)
         self._frame_at_start -= known.draws if known else 0
         self.stale_updates += self._pending.stale - (known.stale if known else 0)
         update = self._pending.latest()
@@ -63,11 +62,11 @@ class SharedWriter(Replica):
                 table.raise_largest(update.highest)
 
     def _apply(self, write_ids: Ints, priorities: Values) -> int:
-        """Set priorities in memory, and return how many write ids were live."""
+        """Set the priorities of live write ids in memory, and return how many were live."""
         applied = 0
         for table in self.tables if write_ids.size else ():
             seals = self._seals.get(table.database, {})
-            # These blocks are no longer those that were read.
+            # These blocks differ from the stored ones now: the next load must read them.
             for number in np.unique(write_ids % table.capacity // BLOCK_SLOTS).tolist():
                 seals.pop(number, None)
             applied = table.update(write_ids, priorities, self.live)
@@ -76,14 +75,14 @@ class SharedWriter(Replica):
     # Writing
 
     def schema_for(self, values: dict[str, Any], *, lead: int) -> Schema:
-        """Return the schema, or the one that these first transitions ask for."""
+        """Return the schema, or else one inferred from the first transitions."""
         if self.rows.schema is None:
             with self.view():
                 pass
         return self.rows.schema or infer_schema(values, self.rows.expected.fields, lead=lead)
 
     def adopt(self, schema: Schema) -> Schema:
-        """Use this schema from now on, in all processes; or that of a process that was faster."""
+        """Use a schema in all processes, or that of a process that was faster; return it."""
         if self.rows.schema is None:
 
             def put(txn: Transaction) -> None:
@@ -111,20 +110,20 @@ class SharedWriter(Replica):
         return -1
 
     def extend(self, columns: Columns, priorities: Values | None) -> Ints:
-        """Add rows that fit; the commit gives their write ids."""
+        """Add rows that fit the pending rows; the commit gives their write ids."""
         self._pending.extend(columns, priorities)
         write_ids = np.empty(len(columns[0]), np.int64)
         write_ids.fill(-1)
         return write_ids
 
     def commit_columns(self, columns: Columns, priorities: Values | None) -> Ints:
-        """Add and commit rows that do not fit. Nothing may be uncommitted before."""
+        """Add and commit rows that do not fit; all else must be committed."""
         n = len(columns[0])
         self._commit(columns, np.full(n, NEW) if priorities is None else priorities)
         return np.full(n, -1)
 
     def update(self, write_ids: Ints, priorities: Values) -> int:
-        """Set priorities, and return how many write ids were live."""
+        """Set the priorities of live write ids, and return how many were live."""
         live = self.live.holds(write_ids)
         late = int(np.count_nonzero(~live))
         self._pending.update(write_ids[live], priorities[live])
@@ -133,8 +132,8 @@ class SharedWriter(Replica):
         return self._apply(write_ids, priorities)
 
     def clear(self) -> None:
-        """Remove all transitions, at once."""
-        self.lanes.drop()
+        """Remove all transitions, in a commit of its own."""
+        self.prefetch_queues.drop()
         self._commit(clear=True)
 
     def commit(self) -> None:
@@ -143,19 +142,19 @@ class SharedWriter(Replica):
             self._commit()
 
     def undo(self) -> None:
-        """Take back what was not committed."""
+        """Undo the uncommitted changes."""
         with self.store.snapshot() as snapshot:
             run = self._run.committed(snapshot)
         self.draws, self._pending.stale = (run.draws, run.stale) if run else (0, 0)
         self._draws_committed = self.draws
-        self._pending.settle()
-        self._seen = None
+        self._pending.forget_all()
+        self._loaded_state = None
 
     def load(self, store: Store) -> NoReturn:
-        """Raise ReadOnlyError: other processes work with what would be replaced."""
+        """Raise ReadOnlyError: other processes work with the transitions."""
         raise ReadOnlyError(
-            f"{self.store.path} is open with access='shared': load() replaces what other "
-            "processes work with, so it needs access='exclusive'"
+            f"{self.store.path} is open with access='shared': load() replaces transitions that "
+            "other processes work with, so it needs access='exclusive'"
         )
 
     def _commit(
@@ -180,7 +179,7 @@ class SharedWriter(Replica):
             before = LiveRange(capacity, state.start, state.count)
             after = before.until(state.count + priorities.size)
             if state.start != self.start:
-                pending.forget_highest()  # another process has cleared
+                pending.forget_highest()  # another process has called clear()
             pending.forget_updates(run.updated)
             update = pending.latest()
             live = (update.write_ids >= after.first) & (update.write_ids < before.count)
@@ -212,14 +211,14 @@ class SharedWriter(Replica):
                 draws=self.draws,
                 stale=pending.stale,
             )
-            rows.put(txn, rows.numbered(parts, before.count, after.count))
+            rows.put(txn, rows.with_write_ids(parts, before.count, after.count))
             raw = self._run.put(txn, new, run, self.identity)
             return parts, before.count, (raw, new)
 
         n = pending.pushed - pending.sent + (0 if columns is None else len(columns[0]))
-        put_bytes = rows.record_bytes(n) + BLOCK_BYTES * blocks_in(capacity)  # no more than all
-        parts, begin, self._parsed = self.store.commit(put, put_bytes)
-        for first, part in rows.numbered(parts, begin, self._parsed[1].count):
-            rows.window.write(first, part)  # to save their reading
+        put_bytes = rows.record_bytes(n) + BLOCK_BYTES * blocks_in(capacity)  # at most
+        parts, begin, self._own_state = self.store.commit(put, put_bytes)
+        for first, part in rows.with_write_ids(parts, begin, self._own_state[1].count):
+            rows.window.write(first, part)  # so that they need not be read
         self._draws_committed = self.draws
-        pending.settle()
+        pending.forget_all()

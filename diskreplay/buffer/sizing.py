@@ -9,8 +9,8 @@ from pathlib import Path
 from diskreplay.buffer.pending_changes import pending_nbytes
 from diskreplay.buffer.rows import COMMIT_BYTES
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES, window_nbytes
-from diskreplay.errors import ArgumentError, SchemaError, warn_caller
-from diskreplay.live_range import BLOCK_SLOTS
+from diskreplay.errors import SchemaError, warn_caller
+from diskreplay.live_range import blocks_in
 from diskreplay.records import (
     BLOCK_BYTES,
     PAGE_BYTES,
@@ -21,32 +21,32 @@ from diskreplay.records import (
 )
 from diskreplay.sampling import priorities_nbytes
 from diskreplay.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
-from diskreplay.validation import ACCESS, checked_capacity, whole_number
+from diskreplay.validation import ACCESS, check_word, checked_capacity, whole_number
 from diskreplay.wording import count_of, human
 
-_OTHER_PAGES = 40  # meta pages, facts, runs, lists of free pages
-# A commit writes to new pages. Those that it replaced are used again by the second one after it;
-# 2.1 times the pages of a commit were found to be free at most.
+_OTHER_PAGES = 40  # meta pages, schema and state, runs, lists of free pages
+# A commit writes to new pages; the second commit after it uses the replaced pages again. At most
+# 2.1 times the pages of a commit were measured to be free.
 _COMMITS_FREED = 2.25
 
 
 class DiskSpaceWarning(UserWarning):
-    """The disk has less room than a buffer will take when full."""
+    """The disk has less room than the full buffer will take."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a buffer takes when it is full, in bytes, and what that is made of.
+    """The disk and memory of a full buffer, in bytes, and their parts.
 
     payload_bytes, record_bytes:  of one transition: the fields alone, and with their framing
     records_per_value:            how many records share a value of the store, see docs/format.md
     records_disk_bytes, priorities_disk_bytes:
                                   pages of all records and of all priorities
-    spare_disk_bytes:             pages that the last commits have freed, and what little there is
-                                  beside records and priorities; see `estimate`
-    window_bytes:                 columns in memory, as far as the capacity fills them
+    spare_disk_bytes:             pages that the last commits have freed, and the few pages beside
+                                  records and priorities; see `estimate`
+    window_bytes:                 rows in memory, as far as the capacity fills them
     side_table_bytes:             priorities and the tree over them
-    outbox_bytes:                 of access="shared": rows that wait for a commit
+    outbox_bytes:                 with access="shared": rows that wait for a commit
     """
 
     capacity: int
@@ -67,7 +67,7 @@ class Estimate:
 
     @property
     def memory_bytes(self) -> int:
-        """The memory of the buffer, in bytes: what `stats()` calls so."""
+        """The memory of the buffer, in bytes: `memory_bytes` of `stats()`."""
         return self.window_bytes + self.side_table_bytes + self.outbox_bytes
 
     def __str__(self) -> str:
@@ -96,14 +96,14 @@ def estimate(
     window_bytes: int = DEFAULT_WINDOW_BYTES,
     access: str = "exclusive",
 ) -> Estimate:
-    """Return what disk and memory a buffer of these arguments takes when full. Nothing is written.
+    """Return the disk and memory that a full buffer of these arguments takes; write nothing.
 
-    `disk_bytes` is the data file after any number of laps, with commits of up to 2 MiB, which is
-    how large `push` lets them grow. An `extend` of more at once, or `load`, is one commit, and adds
+    `disk_bytes` is the size of the data file after any number of laps, with commits of up to 2 MiB:
+    `push` commits before more rows wait. A larger `extend`, or `load`, is one commit, and adds
     twice its own size; so does a reader that stays in one call for long. A store that `load` or
-    `repair` began in the middle of its ring can take up to twice as much, when its records are
-    small: what comes before the first slot leaves pages half full. `memory_bytes` is what `stats()`
-    says; batches, and the pages of the store that the system caches, come on top.
+    `repair` began in the middle of its ring can take up to twice as much, if its records are small:
+    records put before the first slot leave pages half full. `memory_bytes` is that of `stats()`;
+    batches, and the pages of the store that the system caches, come on top.
 
     Raises SchemaError when the schema does not have all standard fields, and ArgumentError for
     arguments that a constructor refuses.
@@ -116,7 +116,7 @@ def estimate(
     memory  289 MB: window 268 MB, side tables 20.1 MB
 
     schema:       a Schema or fields by name, as the constructors take it, but complete
-    prioritized:  for a PrioritizedReplayBuffer, or else for a ReplayBuffer
+    prioritized:  True for a PrioritizedReplayBuffer, False for a ReplayBuffer
     """
     given = fields_of(schema)
     if missing := [name for name in STANDARD_FIELDS if name not in given]:
@@ -127,8 +127,7 @@ def estimate(
     whole = Schema(given.values())
     capacity = checked_capacity(capacity)
     window_bytes = whole_number("window_bytes", window_bytes, at_least=0)
-    if access not in ACCESS:
-        raise ArgumentError(f"access must be one of {', '.join(ACCESS)} (found {access!r})")
+    check_word("access", access, ACCESS)
     return estimate_of(
         whole,
         capacity,
@@ -148,9 +147,9 @@ def estimate_of(
     window_bytes: int = DEFAULT_WINDOW_BYTES,
     access: str = "exclusive",
 ) -> Estimate:
-    """Return what `estimate` does, of a store that has a way to keep its records."""
-    blocks = -(-capacity // BLOCK_SLOTS) if prioritized else 0
-    records = tree_bytes(grouping.groups(capacity), grouping.per_value * grouping.record_bytes)
+    """Return the estimate of a store whose records share values as `grouping` says."""
+    blocks = blocks_in(capacity) if prioritized else 0
+    records = tree_bytes(grouping.groups(capacity), grouping.value_bytes)
     priorities = tree_bytes(blocks, BLOCK_BYTES)
     spare = _COMMITS_FREED * (min(records, _commit_bytes(grouping)) + priorities)
     return Estimate(
@@ -168,15 +167,16 @@ def estimate_of(
 
 
 def _commit_bytes(grouping: Grouping) -> int:
-    """Return the pages that a commit of records rewrites, in bytes: also beside its two ends."""
+    """Return the pages that a commit of records rewrites, in bytes."""
+    # The first and the last value may hold records of other commits, which are written again.
     rows = max(1, COMMIT_BYTES // grouping.record_bytes) + 2 * (grouping.per_value - 1)
     return int(rows * slot_bytes(grouping)) + 6 * PAGE_BYTES
 
 
 def warn_of_disk(found: Estimate, path: Path, there: int) -> None:
-    """Warn, at the line of the caller outside of this package, when the disk has too little room.
+    """Warn, at the line of the caller outside of this package, of a disk with too little room.
 
-    there:  the bytes that the data file has already
+    there:  the size of the data file now, in bytes
     """
     try:
         usage = shutil.disk_usage(path)
@@ -185,9 +185,9 @@ def warn_of_disk(found: Estimate, path: Path, there: int) -> None:
     if usage.total <= 0 or usage.free + there >= found.disk_bytes:
         return
     warn_caller(
-        f"{path} takes {human(found.disk_bytes)} of disk when all of its "
-        f"{found.capacity} transitions are there (found {human(usage.free)} free, and "
-        f"{human(there)} in use by it): make room, or choose another path, or a smaller capacity "
-        "with diskreplay.estimate()",
+        f"{path} takes {human(found.disk_bytes)} of disk when it holds all of its "
+        f"{found.capacity} transitions (found {human(usage.free)} free, and {human(there)} in use "
+        "by it): make room, or choose another path, or a smaller capacity with "
+        "diskreplay.estimate()",
         DiskSpaceWarning,
     )

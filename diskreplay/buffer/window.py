@@ -1,11 +1,11 @@
-"""Window: the cache of rows in memory by write id: the uncommitted ones, and some others.
+"""Window: the cache of rows in memory by write id: all uncommitted rows, and some others.
 
 The row of a write id has one possible place, `write_id % rows`. The content of a write id never
-changes, so a row in the window stays right for ever and nothing has to be invalidated::
+changes, so a row in the window never becomes wrong and is never invalidated::
 
     rows = 4, owners = [8, 5, 6, 7]     write ids 5..8 are held; 9 will take the place of 5
 
-A row is one stretch of memory with its owner in front, so that one copy writes it and one reads it.
+A row is contiguous in memory with its owner in front, so that one copy writes or reads the row.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from diskreplay.schema import Schema
 
 DEFAULT_WINDOW_BYTES = 256 << 20
 MIN_ROWS = 64
-_SMALL_ROW = 4096  # up to so many bytes a row is copied as a whole and then cut, measured
+_SMALL_ROW = 4096  # bytes; smaller rows are copied whole and then cut, which is faster (measured)
 _OWNER = "owner"  # the write id + 1; 0 in a row without content
-_CODES = {  # of the module struct, by numpy dtype
+_CODES = {  # format characters of the module struct, by numpy dtype
     "b1": "?", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
     "i1": "b", "i2": "h", "i4": "i", "i8": "q", "f2": "e", "f4": "f", "f8": "d",
 }  # fmt: skip
@@ -74,7 +74,7 @@ class Window:
         self._pack = _packer(schema)
 
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
-        """Hold one row, as a schema accepted it, in place of an older one."""
+        """Write one row, as a schema accepted it, in place of an older one."""
         plain = list(values)
         for index in self._arrays:
             plain[index] = plain[index].tobytes()
@@ -83,14 +83,14 @@ class Window:
                 at = write_id % self.rows * self._row_bytes
                 self._pack(self._memory, at, write_id + 1, *plain)
             except (struct.error, TypeError):
-                pass  # a number of a type that struct does not know
+                pass  # a number of a type that struct does not know: numpy converts it below
             else:
                 return
         columns = zip(values, self._columns, strict=True)
         self.write(write_id, [np.asarray(value, column.dtype)[None] for value, column in columns])
 
     def write(self, first: int, columns: Columns) -> None:
-        """Hold rows of consecutive write ids, at most as many as the window has places."""
+        """Write rows of consecutive write ids, at most as many as the window has places."""
         n, row = len(columns[0]), first % self.rows
         if row + n > self.rows:
             at = self.rows - row
@@ -98,18 +98,17 @@ class Window:
             self.write(first + at, [values[at:] for values in columns])
             return
         part = slice(row, row + n)
-        self._owners[part] = (
-            0  # an interrupt on the way leaves rows without an owner, not mixed ones
-        )
+        # Without owners meanwhile: an interrupt leaves rows that nobody reads, not mixed ones.
+        self._owners[part] = 0
         for column, values in zip(self._columns, columns, strict=True):
             column[part] = values
         self._owners[part] = np.arange(first + 1, first + n + 1)
 
     def write_below(self, write_ids: Ints, columns: Columns, limit: int) -> None:
-        """Hold rows, but take no place from a write id of `limit` or above.
+        """Write rows, but replace no row of a write id of `limit` or above.
 
-        Where several have one place, the last stays. More rows than the window has places are not
-        held at all, since they would push each other out.
+        Of several rows with one place, the last stays. More rows than the window has places are not
+        written at all, since they would replace each other.
         """
         if write_ids.size > self.rows:
             return
@@ -125,14 +124,14 @@ class Window:
         self._rows[places] = found
 
     def drop_from(self, write_id: int) -> None:
-        """Remove the rows from a write id on, which a refused call may have left."""
+        """Remove the rows from a write id on: a refused call may have left some."""
         self._owners[self._owners > write_id] = 0
 
     def take(self, write_ids: Ints, fields: Sequence[int] | None = None) -> tuple[Columns, Bools]:
         """Return fresh columns of some or all fields, and which of the write ids are held.
 
-        The values of the others are arbitrary, for the caller to fill in. There are no columns
-        where none is held.
+        The values of the other write ids are arbitrary; the caller fills them in. There are no
+        columns if no row is held.
         """
         places = write_ids % self.rows
         chosen = range(len(self._columns)) if fields is None else fields
@@ -150,7 +149,7 @@ class Window:
     def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, Columns]]:
         """Yield (write id of the first row, columns) over held rows [first, end), without copying.
 
-        A chunk has at most `size` rows. Raises DamageError where the row of another write id is.
+        A chunk has at most `size` rows. Raises DamageError for a row of another write id.
         """
         while first < end:
             row = first % self.rows
@@ -158,7 +157,7 @@ class Window:
             if not np.array_equal(self._owners[row : row + n], np.arange(first + 1, first + n + 1)):
                 raise DamageError(
                     f"the window does not hold the rows of the write ids [{first}, {first + n}): "
-                    "nothing of them was committed; this is a fault of diskreplay, please report it"
+                    "none of them was committed; this is a fault of diskreplay, please report it"
                 )
             yield first, [column[row : row + n] for column in self._columns]
             first += n

@@ -23,28 +23,28 @@ _NO_SNAPSHOT = contextlib.nullcontext()
 
 
 class Writer(Replica):
-    """A replica ahead of its store: a transition is live, with its write id, when it is pushed."""
+    """A replica ahead of its store: a pushed transition is live at once, with its write id."""
 
     draws_are_kept = True
 
     def __init__(self, *arguments: Any) -> None:
         self._run = OwnRun()
         self._run_rows = 0
-        self._described: Run | None = None  # this run, as its last commit describes it
+        self._described_run: Run | None = None  # this run, as its last commit describes it
         super().__init__(*arguments)
 
     def restore(self) -> None:
-        """Go back to the last commit, and to the number of the next draw as it was then."""
-        self.lanes.drop()
+        """Go back to the last commit, and to its number of the next draw."""
+        self.prefetch_queues.drop()
         self._stream = None
         super().restore()
 
     def view(self) -> contextlib.AbstractContextManager[Snapshot | None]:
-        """Yield no snapshot: nobody else changes anything."""
+        """Return a context without a snapshot: no other process changes the store."""
         return _NO_SNAPSHOT
 
-    def _take_over(self, state: State, snapshot: Snapshot) -> None:
-        super()._take_over(state, snapshot)
+    def _load_state(self, state: State, snapshot: Snapshot) -> None:
+        super()._load_state(state, snapshot)
         self.set_draws(state.draws, state.frame)
 
     def set_draws(self, draws: int, frame: int) -> None:
@@ -52,17 +52,17 @@ class Writer(Replica):
         self.draws, self._frame_at_start = draws, frame - draws
 
     def frame_of(self, number: int) -> int:
-        """Return how many batches were given before a draw, over all runs."""
+        """Return the number of batches given before a draw, over all runs."""
         return self._frame_at_start + number
 
     # Writing
 
     def schema_for(self, values: dict[str, Any], *, lead: int) -> Schema:
-        """Return the schema, or the one that these first transitions ask for."""
+        """Return the schema, or else one inferred from the first transitions."""
         return self.rows.schema or infer_schema(values, self.rows.expected.fields, lead=lead)
 
     def adopt(self, schema: Schema) -> Schema:
-        """Use this schema from now on."""
+        """Use a schema from now on, and return it."""
         self.rows.adopt(schema)
         return schema
 
@@ -85,7 +85,7 @@ class Writer(Replica):
         return write_id
 
     def extend(self, columns: Columns, priorities: Values | None) -> Ints:
-        """Add rows that fit, and return their write ids."""
+        """Add rows that fit the window, and return their write ids."""
         first, n = self.count, len(columns[0])
         self.rows.window.write(first, columns)
         for table in self.tables:
@@ -95,7 +95,7 @@ class Writer(Replica):
         return write_ids
 
     def commit_columns(self, columns: Columns, priorities: Values | None) -> Ints:
-        """Add and commit rows that do not fit. Nothing may be uncommitted before."""
+        """Add and commit rows that do not fit the window; all else must be committed."""
         first, n = self.count, len(columns[0])
         with self._restored_on_error():
             for table in self.tables:
@@ -104,7 +104,7 @@ class Writer(Replica):
         return np.arange(first, first + n)
 
     def update(self, write_ids: Ints, priorities: Values) -> int:
-        """Set priorities, and return how many write ids were live."""
+        """Set the priorities of live write ids, and return how many were live."""
         applied = 0
         for table in self.tables:
             applied = table.update(write_ids, priorities, self.live)
@@ -113,7 +113,7 @@ class Writer(Replica):
 
     def clear(self) -> None:
         """Remove all transitions; write ids go on counting."""
-        self.lanes.drop()
+        self.prefetch_queues.drop()
         for table in self.tables:
             table.distrust()
         self.start = self.count
@@ -125,10 +125,10 @@ class Writer(Replica):
         live = self.live
         first = max(self.committed, live.first)
         rows = self.count - self.committed
-        self._commit(lambda: self.rows.pending(first, self.count), rows, live)
+        self._commit(lambda: self.rows.uncommitted(first, self.count), rows, live)
 
     def undo(self) -> None:
-        """Take back what was not committed."""
+        """Undo the uncommitted changes."""
         self.restore()
 
     def reseed(self, seed: bytes) -> None:
@@ -137,13 +137,13 @@ class Writer(Replica):
         self.set_draws(0, self.frame)
 
     def load(self, store: Store) -> None:
-        """Replace all by the contents of another store. Nothing may be uncommitted before."""
+        """Replace the contents by those of another store; all must be committed."""
         capacity, own = self.identity.capacity, self.rows.schema
         expected = self.rows.expected.fields if own is None else fields_of(own)
         identity = store.identity
         source = Rows(store, identity.capacity, 0, ExpectedFields(expected, all_given=False))
         with self._restored_on_error(), store.snapshot() as snapshot:
-            self.lanes.drop()
+            self.prefetch_queues.drop()
             source.adopt_stored(snapshot)
             saved = State.parse(snapshot.meta("state"), identity)
             theirs = saved.live(identity.capacity)
@@ -170,7 +170,7 @@ class Writer(Replica):
             self._commit_rows(rows, begin, begin, begin + size, saved)
 
     def _order_of(self, source: Rows) -> list[int]:
-        """Return where the columns of a saved store are that this one wants, in its order."""
+        """Return the places of the columns of a saved store, in the field order of this one."""
         own = self.rows.schema or source.schema
         if own is None or source.schema is None:
             return []
@@ -186,41 +186,43 @@ class Writer(Replica):
         first: int,
         start: int,
         count: int,
-        under: State | None = None,
+        origin: State | None = None,
     ) -> None:
         """Commit rows past the window, whose priorities are staged already.
 
-        `rows` is called once more when the map has to grow.
-
-        under:  a state that they come from: facts that only a newer version knows are kept
+        rows:    returns the rows; it is called again when the map has to grow
+        origin:  the state of the store that the rows come from, whose unknown entries are kept
         """
         self.rows.drop_from(first)
         live = LiveRange(self.identity.capacity, start, count)
-        self._commit(lambda: self.rows.numbered(rows(), first, count), count - first, live, under)
+        self._commit(
+            lambda: self.rows.with_write_ids(rows(), first, count), count - first, live, origin
+        )
 
     def _commit(
         self,
         rows: Callable[[], Iterable[tuple[int, Columns]]],
         n: int,
         live: LiveRange,
-        under: State | None = None,
+        origin: State | None = None,
     ) -> None:
-        """Commit n rows, the priorities of the live range, and the state that goes with them."""
+        """Commit n rows, the changed priorities of the live range, and the state."""
         blocks = [(table, table.dirty_blocks(live)) for table in self.tables]
 
         def put(txn: Transaction) -> tuple[bytes, State, Run]:
             stored = self.read_state(txn)
-            # A commit of this run that was interrupted after it was done may not be known here.
+            # Only a commit of this run may be new: one that was interrupted after it was done.
             if stored.commits != self.commits and stored.run != self._run.id:
                 raise StorageError(
                     f"{self.store.path} was written by another process although it is held here: "
-                    "nothing of this buffer was committed over it"
+                    "nothing of this buffer was committed over it; close the buffer, and open the "
+                    "store again"
                 )
-            run = self._described or self._run.of(txn, stored)
+            run = self._described_run or self._run.of(txn, stored)
             run = replace(run, end=live.count, rows=self._run_rows + n)
             self.rows.put(txn, rows())
             state = replace(
-                stored if under is None else stored.keeping(stored, under),
+                stored if origin is None else stored.keeping(stored, origin),
                 seed=self.stream.seed,
                 draws=self.draws,
                 frame=self.frame,
@@ -236,8 +238,8 @@ class Writer(Replica):
             return self._run.put(txn, state, run, self.identity), state, run
 
         put_bytes = self.rows.record_bytes(n) + BLOCK_BYTES * sum(len(b) for _, b in blocks)
-        raw, state, self._described = self.store.commit(put, put_bytes)
-        self._parsed, self.commits = (raw, state), state.commits
+        raw, state, self._described_run = self.store.commit(put, put_bytes)
+        self._own_state, self.commits = (raw, state), state.commits
         self._run_rows += n
         self.count = self.committed = live.count
         self.start = live.start
@@ -246,7 +248,7 @@ class Writer(Replica):
 
     @contextlib.contextmanager
     def _restored_on_error(self) -> Iterator[None]:
-        """Go back to the last commit when the block raises. Nothing may be uncommitted before."""
+        """Go back to the last commit if the block raises; all must be committed before it."""
         try:
             yield
         except BaseException:
@@ -257,7 +259,7 @@ class Writer(Replica):
 def _priorities_of(
     table: Priorities, snapshot: Snapshot, live: LiveRange, newest: LiveRange
 ) -> Values:
-    """Return the priorities of the newest transitions of a store, whose live range is given."""
+    """Return the priorities of the newest transitions of a store with this live range."""
     saved = Priorities(live.capacity, alpha=table.alpha, epsilon=table.epsilon)
     saved.load(snapshot.blocks(live.blocks(), table.database), live)
     return saved.live_values(newest)

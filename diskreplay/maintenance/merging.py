@@ -28,7 +28,7 @@ from diskreplay.store import (
     real_path,
     with_live,
 )
-from diskreplay.validation import checked_capacity, checked_path
+from diskreplay.validation import check_word, checked_capacity, checked_path
 
 ORDERS = ("sequence", "interleaved")
 
@@ -76,8 +76,7 @@ def merge(
     if not given:
         raise ArgumentError("merge() needs a list of the paths of stores, at least one")
     places = [*map(checked_path, given)]
-    if not isinstance(order, str) or order not in ORDERS:
-        raise ArgumentError(f"order must be one of {', '.join(ORDERS)} (found {order!r})")
+    check_word("order", order, ORDERS)
     capacity = None if capacity is None else checked_capacity(capacity)
     if holds_store(target):
         raise StorageError(f"{target} holds a store already: choose a new directory")

@@ -51,7 +51,7 @@ from diskreplay.store import (
     sync,
     work_directory,
 )
-from diskreplay.validation import checked_capacity, checked_path
+from diskreplay.validation import check_word, checked_capacity, checked_path
 from diskreplay.wording import count_of, human
 
 # What a store becomes, in which of its transitions may be fewer.
@@ -155,8 +155,7 @@ def convert(
     settings:  of a prioritized store, as its constructor takes them and with its defaults: alpha,
                beta_start, beta_end, beta_frames, epsilon
     """
-    if kind not in KINDS:
-        raise ArgumentError(f"kind must be one of {', '.join(KINDS)} (found {kind!r})")
+    check_word("kind", kind, KINDS)
     names = PrioritySettings.names() if kind == "prioritized" else []
     if unknown := settings.keys() - {*names}:
         has = f"expected some of {', '.join(names)}" if names else "it has no settings of its own"

@@ -156,7 +156,7 @@ def test_a_uniform_batch_made_anew_says_that_it_has_no_indices() -> None:
     assert len(batch) == 5
     anew = type(batch)(*batch)
     assert not hasattr(anew, "indices")
-    with pytest.raises(AttributeError, match=r"made anew .* take batch\.indices before"):
+    with pytest.raises(AttributeError, match=r"made anew .* read batch\.indices before"):
         _ = anew.indices
     with pytest.raises(AttributeError, match="Batch has no 'state': its elements are states, "):
         _ = batch.state

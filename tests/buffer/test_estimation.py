@@ -217,7 +217,8 @@ def test_the_constructor_warns_where_there_is_too_little_room(
     assert warning.filename == __file__
     needed = human(estimate(SMALL, 1_000_000, prioritized=is_prioritized(kind)).disk_bytes)
     said = str(warning.message)
-    assert said.startswith(f"{small_disk / 'b'} takes {needed} of disk when all of its 1000000")
+    begin = f"{small_disk / 'b'} takes {needed} of disk when it holds all of its 1000000"
+    assert said.startswith(begin)
     assert "MB free, and " in said
     assert said.endswith("or a smaller capacity with diskreplay.estimate()")
     with pytest.warns(DiskSpaceWarning) as again:  # at each opening, by whatever name

@@ -205,7 +205,7 @@ def test_wrong_words_are_refused(tmp_path: Path) -> None:
     with pytest.raises(diskreplay.ArgumentError, match=r"resume, fail, replace .*'append'"):
         ReplayBuffer(10, path=path, if_exists="append")
     for word in ("fail", "replace"):
-        with pytest.raises(diskreplay.ArgumentError, match="is for who writes"):
+        with pytest.raises(diskreplay.ArgumentError, match="needs a buffer that writes"):
             ReplayBuffer(10, path=path, access="read", if_exists=word)
     with pytest.raises(diskreplay.ArgumentError, match="'if_exists' is no setting"):
         diskreplay.open(path, if_exists="fail")

@@ -65,7 +65,9 @@ def test_what_was_pickled_here_is_for_other_processes(kind: Any, tmp_path: Path)
         buffer.flush()
         pickled = pickle.dumps(buffer)
         assert len(pickled) < 500  # arguments, no transitions
-        with pytest.raises(diskreplay.LockedError, match="for other processes: use the buffer"):
+        with pytest.raises(
+            diskreplay.LockedError, match="for other processes: use the open buffer"
+        ):
             pickle.loads(pickled)
         said = read_elsewhere(pickled, "type(found).__name__, len(found)")
         assert said == f"{kind.__name__} 5"
@@ -110,7 +112,7 @@ def test_batches_drawn_ahead_stay_in_their_process(started: bool, tmp_path: Path
             for _ in range(started):
                 np.testing.assert_array_equal(next(batches).rewards, twin.sample(4).rewards)
             for make in makers:
-                with pytest.raises(diskreplay.ArgumentError, match=r"call batches\(\) again"):
+                with pytest.raises(diskreplay.ArgumentError, match=r"call batches\(\) on it"):
                     make(batches)
             np.testing.assert_array_equal(next(batches).rewards, twin.sample(4).rewards)
 

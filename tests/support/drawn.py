@@ -37,5 +37,5 @@ def expected(kind: Any, n: int) -> list[bytes]:
 
 def fill(batches: Any) -> None:
     """Wait until the thread has drawn all that it may."""
-    lane = batches._lane
-    lane._for_user.wait_until(lambda: not lane.has_room)
+    queue = batches._queue
+    queue._for_user.wait_until(lambda: not queue.has_room)

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
-from sampling import mass, new_priorities, of_ones, stage, tree_bytes, written
+from sampling import mass, new_priorities, stage, tree_bytes, written
 
 from diskreplay import PriorityError
 from diskreplay.live_range import LiveRange
@@ -41,38 +41,6 @@ def test_new_write_ids_get_the_largest_priority_so_far_or_one() -> None:
     target.raise_largest(8.0)
     target.raise_largest(7.5)
     assert (target.largest, target.default) == (8.0, 8.0)
-
-
-def test_priorities_of_new_write_ids_that_are_live_no_more_count_for_the_largest() -> None:
-    target, live = new_priorities(3), LiveRange(3, 5, 12)
-    target.clear(5)
-    stage(target, 5, [9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
-    assert target.live_values(live).tolist() == [4.0, 5.0, 6.0]
-    assert target.largest == 9.0
-    target.check(live)
-
-
-def test_stale_write_ids_are_ignored_and_not_counted_as_set() -> None:
-    target, live = new_priorities(10), LiveRange(10, 0, 25)
-    target.stage(0, 25, None)
-    assert target.of(np.array([24, 16, 15]), live).tolist() == [1.0] * 3
-    write_ids = np.array([14, 15, 24, 25, -1, 5, 2**62])
-    assert target.update(write_ids, np.full(7, 8.0, np.float32), live) == 2
-    assert target.live_values(live).tolist() == [8.0] + [1.0] * 8 + [8.0]
-    assert target.update(np.array([14, 25]), np.full(2, 99.0, np.float32), live) == 0
-    assert target.update(np.zeros(0, np.int64), np.zeros(0, np.float32), live) == 0
-    assert target.largest == 8.0
-    assert target.of(np.array([24, 16, 15]), live).tolist() == [8.0, 1.0, 8.0]
-    target.check(live)
-
-
-def test_the_last_of_duplicate_write_ids_wins() -> None:
-    target, live = of_ones(10)
-    new = np.array([4.0, 2.0, 3.0, 0.5], np.float32)
-    assert target.update(np.array([2, 7, 2, 2]), new, live) == 4
-    assert target.of(np.array([2, 7]), live).tolist() == [0.5, 2.0]
-    assert target.tree.masses([2, 7]).tolist() == [mass(0.5), mass(2.0)]
-    target.check(live)
 
 
 def test_clear_forgets_priorities_and_the_largest() -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
-import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,6 @@ import pytest
 import stores
 from common import columns, contents, numbers_of
 from hypothesis import example, given, settings
-from kills import at_each_step, at_random
 from others import Other
 
 import diskreplay
@@ -169,45 +165,6 @@ def test_one_commit_is_read_whatever_a_writer_evicts_meanwhile(
     assert len(steps) > 4  # so that all that is merged was evicted before the end
     assert diskreplay.verify(path) == diskreplay.verify(tmp_path / "out") == []
     assert stores.told(tmp_path / "out")[1:3] == before[1:3]
-
-
-def test_a_kill_at_each_step_leaves_a_whole_store_or_none(tmp_path: Path) -> None:
-    a, b = stores.uniform(tmp_path / "a"), stores.uniform(tmp_path / "b")
-    before = {path: contents(path) for path in (a, b)}
-    out = tmp_path / "out"
-    kills = 0
-    for _ in at_each_step(lambda: diskreplay.merge([a, b], out)):
-        kills += 1
-        for path in (a, b):
-            assert before[path].items() <= contents(path).items()
-        if out.exists():
-            with diskreplay.open(out, access="read") as merged:
-                assert len(merged) == 600
-            break
-    assert kills > 10
-
-
-def test_kills_at_random_moments(tmp_path: Path, long: bool) -> None:
-    paths = [tmp_path / name for name in "ab"]
-    for i, path in enumerate(paths):
-        make(PrioritizedReplayBuffer, path, 100_000 * i, 20_000, 20_000)
-    before = {path: contents(path) for path in paths}
-    out = tmp_path / "out"
-    began = time.perf_counter()
-    diskreplay.merge(paths, out)
-    rng = random.Random(0)
-    took = time.perf_counter() - began
-    moments = [rng.uniform(0, 1.2 * took) for _ in range(20 if long else 6)]
-    kills = 0
-    whole = contents(out).keys()
-    for was_killed in at_random(lambda: diskreplay.merge(paths, tmp_path / "new"), moments):
-        kills += was_killed
-        assert all(before[path].items() <= contents(path).items() for path in paths)
-        if (tmp_path / "new").exists():
-            assert diskreplay.verify(tmp_path / "new") == []
-            assert contents(tmp_path / "new").keys() == whole
-            shutil.rmtree(tmp_path / "new")
-    assert kills
 
 
 @pytest.mark.parametrize("name", ["first", "end", "rows", "pid", "host", "started"])

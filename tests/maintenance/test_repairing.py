@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from children import in_child
 from common import contents, numbers_of
-from kills import at_each_step
 from stores import (
     PAGE,
     change,
@@ -401,32 +400,3 @@ def test_out_must_be_new(tmp_path: Path) -> None:
     with diskreplay.open(store), pytest.raises(diskreplay.LockedError):
         repair(store, tmp_path / "w")
     assert not (tmp_path / "w").exists()
-
-
-def test_an_error_on_the_way_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = uniform(tmp_path / "s")
-    for error in (KeyboardInterrupt, OSError(28, "No space left on device")):
-
-        def fail(*arguments: object, error: BaseException | type[BaseException] = error) -> None:
-            raise error
-
-        monkeypatch.setattr("diskreplay.maintenance.salvage.Salvage.columns", fail)
-        with pytest.raises((KeyboardInterrupt, OSError)):
-            repair(store, tmp_path / "out")
-        assert [p.name for p in tmp_path.iterdir()] == ["s"]
-    monkeypatch.undo()
-    repair(store, tmp_path / "out")
-
-
-def test_a_kill_at_each_step_leaves_a_whole_store_or_none(tmp_path: Path) -> None:
-    store, out = uniform(tmp_path / "s"), tmp_path / "out"
-    before, kills = contents(store), 0
-    for _ in at_each_step(lambda: repair(store, out)):
-        kills += 1
-        assert before.items() <= contents(store).items()
-        if out.exists():
-            assert verify(out) == []
-            break
-    assert kills > 10

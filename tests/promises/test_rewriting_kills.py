@@ -1,4 +1,4 @@
-"""Stores that are rewritten or replaced: killed at each step, at random moments, interrupted."""
+"""Stores that are rewritten, replaced or copied: killed at each step or any moment, interrupted."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import stores
 from common import columns, contents
 from kills import at_each_step, at_random
+from refused import writes_refused
 from stores import told
 
 import diskreplay
@@ -64,50 +67,92 @@ def test_a_kill_at_each_step_leaves_one_or_the_other(name: str, tmp_path: Path) 
     assert not list(path.glob(".diskreplay-rewritten-*"))
 
 
-@pytest.mark.parametrize("capacity", [None, 15_000])
-def test_kills_at_random_moments(capacity: int | None, tmp_path: Path, long: bool) -> None:
-    path, kept = tmp_path / "s", tmp_path / "kept"
-    with PrioritizedReplayBuffer(20_000, path=path, seed=3) as buffer:
+def repair(paths: list[Path], out: Path, **more: Any) -> None:
+    diskreplay.repair(paths[0], out, **more)
+
+
+@pytest.mark.parametrize(("copy", "rows"), [(repair, 300), (diskreplay.merge, 600)])
+def test_a_kill_at_each_step_leaves_a_whole_copy_or_none(
+    copy: Any, rows: int, tmp_path: Path
+) -> None:
+    paths, out = [stores.uniform(tmp_path / name) for name in "ab"], tmp_path / "out"
+    before, kills = [contents(path) for path in paths], 0
+    for _ in at_each_step(lambda: copy(paths, out)):
+        kills += 1
+        for path, content in zip(paths, before, strict=True):
+            assert content.items() <= contents(path).items()
+        if out.exists():
+            assert diskreplay.verify(out) == []
+            with diskreplay.open(out, access="read") as copied:
+                assert len(copied) == rows
+            break
+    assert kills > 10
+
+
+@pytest.mark.parametrize("name", ["compact", "resize", "merge"])
+def test_kills_at_random_moments(name: str, tmp_path: Path, long: bool) -> None:
+    path, kept, more = tmp_path / "s", tmp_path / "kept", tmp_path / "more"
+    with PrioritizedReplayBuffer(20_000, path=kept, seed=3) as buffer:
         for first in range(0, 50_000, 5000):
             buffer.extend(**columns(first, 5000), priorities=np.arange(5000) + 1.0)
             buffer.flush()
-    shutil.copytree(path, kept)
-    whole = {20_000: told(path)}
+    shutil.copytree(kept, more)
+    sources = {place: contents(place) for place in (kept, more)}
+    work: Callable[[], object] = {
+        "compact": lambda: diskreplay.compact(path),
+        "resize": lambda: diskreplay.resize(path, 15_000),
+        "merge": lambda: diskreplay.merge([kept, more], path),
+    }[name]
 
-    def work() -> None:
-        diskreplay.resize(path, capacity) if capacity else diskreplay.compact(path)
+    def restore() -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        if name != "merge":
+            shutil.copytree(kept, path)
 
+    def found() -> tuple[Any, ...] | None:
+        # The random stream of a merged store begins anew.
+        return told(path)[: 4 if name == "merge" else 5] if path.exists() else None
+
+    restore()
+    old = found()
     began = time.perf_counter()
     work()
     took = time.perf_counter() - began
-    whole[capacity or 20_000] = told(path)
-    rng = random.Random(0)
-    many = 100 if capacity is None else 20
-    moments = [rng.uniform(0, 1.3 * took) for _ in range(many if long else 8)]
-    kills = 0
+    new = found()
+    restore()
+    rng, kills = random.Random(0), 0
+    moments = [rng.uniform(0, 1.3 * took) for _ in range(50 if long else 6)]
     for number, was_killed in enumerate(at_random(work, moments)):
         kills += was_killed
-        if number % 5 == 0 or long:
+        if path.exists() and (number % 5 == 0 or long):
             assert diskreplay.verify(path) == []
-        with diskreplay.open(path, access="read") as buffer:
-            found = buffer.capacity
-        assert told(path) == whole[found]
-        if capacity:
-            shutil.rmtree(path)
-            shutil.copytree(kept, path)
+        now = found()
+        assert now in (old, new)
+        for place, content in sources.items():
+            assert content.items() <= contents(place).items()
+        if now != old:
+            restore()
     assert kills
+    restore()
     work()
     assert not list(path.glob(".diskreplay-rewritten-*"))
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("copy", [diskreplay.compact, repair, diskreplay.merge])
+def test_an_interrupt_or_a_full_disk_leaves_nothing_behind(copy: Any, tmp_path: Path) -> None:
     path = stores.uniform(tmp_path / "s")
-    before = contents(path)
+    before = contents(tmp_path)
+    call = partial(copy, [path], tmp_path / "out")
+    if copy is diskreplay.compact:
+        call = partial(copy, path)
 
     def interrupt(_: int, __: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        diskreplay.compact(path, progress=interrupt)
-    assert contents(path) == before
-    diskreplay.compact(path)
+        call(progress=interrupt)
+    with writes_refused(), pytest.raises(diskreplay.StorageError, match="File too large"):
+        call()
+    assert contents(tmp_path) == before
+    assert [place.name for place in tmp_path.iterdir()] == ["s"]
+    call()

@@ -45,6 +45,9 @@ class Autocommit:
             delay: float | None = self._interval
             while delay is not None:
                 if self._stopped.wait(min(delay, threading.TIMEOUT_MAX)):
+                    # An interrupt in the first `wake` may have led to two threads: both end.
+                    self._stopped.ring()
+                    self._changed.ring()
                     return
                 commit = self._commit()
                 if commit is None:

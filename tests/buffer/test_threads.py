@@ -114,6 +114,23 @@ def test_an_interrupt_at_any_moment_of_a_wake_leaves_the_committing_thread_awake
     assert moment > 2
 
 
+def test_an_interrupt_at_any_line_of_the_first_wake_leaves_no_second_thread() -> None:
+    before = set(threading.enumerate())
+    for line in itertools.count(1):
+        owner = Owner()
+        autocommit = Autocommit(0.0, owner.commit)
+        came_so_far = interrupted_at(line, autocommit.wake)
+        autocommit.wake()
+        owner.commits.get(timeout=20)
+        assert ends(autocommit.stop)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(20)
+            assert not thread.is_alive()
+        if not came_so_far:
+            break
+    assert line > 3
+
+
 def test_an_interrupt_at_any_moment_of_a_batch_leaves_the_thread_drawing(tmp_path: Path) -> None:
     buffer = PrioritizedReplayBuffer(100, path=tmp_path / "b", commit_interval=1e9, seed=0)
     buffer.extend(**columns(0, 100))

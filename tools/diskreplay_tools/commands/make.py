@@ -46,7 +46,7 @@ def copy(path: Path, out: Path, force: bool) -> None:
         ):
             buffer.save(place)
     with diskreplay.open(made, access="read", window_bytes=0) as copied:
-        first, end = copied.count - len(copied), copied.count
+        first, end = copied.first, copied.count
         tell(f"{out}: {count_of(len(copied), 'transition')}, write ids [{first:,}, {end:,})")
 
 

@@ -15,7 +15,6 @@ from diskreplay import DamageError, Schema
 from diskreplay.records.codec import Codec, checksum_in, record_head, write_id_in
 
 DTYPES = ["?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16"]
-NUMBERS = [dtype for dtype in DTYPES if dtype not in ("?", "f2", "c8", "c16")]
 SMALL = {"state": ("f4", (2,)), "action": "i8", "reward": "f4", "next_state": "?", "done": "?"}
 
 Columns = list[np.ndarray[Any, Any]]
@@ -91,33 +90,6 @@ def test_arrays_have_the_smallest_bin_header_of_their_size(size: int, header: st
     assert_same(decoded(codec, records), columns)
 
 
-@pytest.mark.parametrize(("extras", "head"), [(8, b"\x9f"), (9, b"\xdc\x00\x10"), (20, b"\xdc")])
-def test_many_fields_have_the_long_array_header(extras: int, head: bytes) -> None:
-    kinds = {f"x{i}": (DTYPES[i % 14], (3,)[: i % 2]) for i in range(extras)}
-    codec = Codec(Schema({**SMALL, **kinds}))
-    columns = random_columns(codec.schema, 4)
-    records = encoded(codec, columns, 9)
-    assert records[0].startswith(head)
-    assert len(msgpack.unpackb(records[0])) == 2 + 5 + extras
-    assert_same(decoded(codec, records, first=9), columns)
-
-
-def test_scalars_have_full_width_whatever_their_value() -> None:
-    codec = Codec(Schema({**SMALL, **{dtype: dtype for dtype in DTYPES if dtype != "?"}}))
-    markers = dict(zip(NUMBERS, b"\xcc\xcd\xce\xcf\xd0\xd1\xd2\xd3\xca\xcb", strict=True))
-    for value in (0, 1, 100):
-        columns = [np.full((1, *f.shape), value, f.dtype) for f in codec.schema.fields]
-        expected = b""
-        for column, name in zip(columns[5:], codec.schema.names[5:], strict=True):
-            if name in markers:
-                expected += bytes([markers[name]]) + column.astype(f">{name}").tobytes()
-            else:
-                expected += bytes([0xC4, column.nbytes]) + column.astype(f"<{name}").tobytes()
-        [record] = encoded(codec, columns, 0)
-        assert record.endswith(expected)
-        assert len(record) == codec.record_bytes
-
-
 def test_the_layout_of_a_record_is_as_documented() -> None:
     codec = Codec(Schema(SMALL))
     values = ([[1.0, -2.0]], [-3], [0.5], [True], [False])
@@ -140,13 +112,6 @@ def test_arrays_in_any_order_of_memory_are_stored_in_c_order() -> None:
     strided = [np.asfortranarray(columns[0]), *(np.repeat(c, 2, 0)[::2] for c in columns[1:])]
     assert not strided[1].flags.c_contiguous
     assert encoded(codec, strided, 0) == encoded(codec, columns, 0)
-
-
-@pytest.mark.parametrize("first", [0, 1, 2**31, 2**63 - 4])
-def test_write_ids_count_on_from_the_first(first: int) -> None:
-    codec, columns, records = small(3, first)
-    assert [msgpack.unpackb(record)[1] for record in records] == [first, first + 1, first + 2]
-    assert_same(decoded(codec, records, first), columns)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -222,24 +187,6 @@ def test_every_flipped_bit_of_a_record_is_found() -> None:
         assert fault.startswith("the record of write id 1 in slot 1 is damaged: its ")
         reason = "first bytes are not those of a record" if bit < 16 else "checksum does not match"
         assert reason in fault
-
-
-def test_every_other_byte_at_every_place_is_found() -> None:
-    codec, _, [record] = small(1)
-    damaged = []
-    for at in range(len(record)):
-        for byte in set(range(256)) - {record[at]}:
-            damaged.append(record[:at] + bytes([byte]) + record[at + 1 :])
-    write_ids = np.zeros(len(damaged), np.int64)
-    assert len(codec.faults(damaged, write_ids, write_ids)) == 255 * len(record)
-
-
-def test_swapped_neighbouring_bytes_are_found() -> None:
-    codec, _, [record] = small(1)
-    for at in range(len(record) - 1):
-        if record[at] != record[at + 1]:
-            swapped = record[:at] + record[at : at + 2][::-1] + record[at + 2 :]
-            assert "is damaged" in one_fault(codec, [swapped], [0])
 
 
 def test_each_kind_of_damage_is_named() -> None:

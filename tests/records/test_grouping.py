@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import lmdb
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sized import rows_of, schema_of
-from stores import change, laid_out, records_in, stored
+from stores import change, laid_out, stored
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, Schema, verify
@@ -153,15 +152,6 @@ def test_the_store_against_a_dictionary(
     store.close()
 
 
-def test_alone_the_bytes_are_what_they_were(tmp_path: Path) -> None:
-    Store.create(tmp_path / "s", {"kind": "uniform", "capacity": 10}, {})
-    store = Store(tmp_path / "s", access="exclusive")
-    with store.transaction() as txn:
-        txn.put_records(10, 7, numbered(7, 5, 100), Grouping(1, 100))
-    assert records_in(store, [7, 8, 9, 0, 1, 2]) == [*numbered(7, 5, 100), b""]
-    store.close()
-
-
 # The buffer
 
 
@@ -194,23 +184,6 @@ def test_a_store_that_begins_in_the_middle_of_a_group(tmp_path: Path) -> None:
     value = stored(tmp_path / "c", "transitions", 9)
     assert len(value) == 2 * 1008
     assert not any(value[1008:])
-
-
-@pytest.mark.parametrize("payload", [980, 2030, 3056])
-def test_several_writers(payload: int, tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"path": tmp_path / "b", "schema": schema_of(payload)}
-    with PrioritizedReplayBuffer(50, access="shared", window_bytes=0, **arguments) as buffer:
-        for first in range(0, 210, 7):
-            buffer.extend(**rows_of(first, 7, payload))
-            buffer.flush()
-            assert len(buffer) == min(50, first + 7)
-            assert buffer.get([buffer.count - 1]).actions == [first + 6]
-        batch = buffer.sample(40)
-        for number, state in zip(batch.actions.tolist(), batch.states, strict=True):
-            whole = rows_of(number // 7 * 7, 7, payload)["states"]
-            np.testing.assert_array_equal(state, whole[number % 7])
-        buffer.check()
-    assert verify(tmp_path / "b") == []
 
 
 # Damage

@@ -52,12 +52,6 @@ def test_seeds_runs_and_numbers_have_numbers_of_their_own() -> None:
     assert new_seed(42, run=1) == new_seed(42, run=1)
 
 
-def test_a_draw_that_takes_many_numbers_takes_none_of_the_next() -> None:
-    stream = RandomStream(new_seed(5))
-    following = set(stream.of_draw(8).random(1000).tolist())
-    assert not following & set(stream.of_draw(7).random(1 << 20).tolist())
-
-
 def philox(key: list[int], counter: list[int]) -> list[int]:
     """Philox4x64-10, from Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011."""
     (a, b), (left, right), odd = key, counter[::2], counter[1::2]
@@ -91,14 +85,3 @@ def test_a_store_that_goes_on_draws_what_it_would_have_drawn() -> None:
     assert drawn == [156, 152, 248, 230, 232, 154]
     drawn = PrioritizedSampler(priorities).draw(6, live, stream.of_draw(7))[0].tolist()
     assert drawn == [201, 225, 229, 151, 170, 187]
-
-
-@given(NUMBERS, NUMBERS, st.integers(1, 50))
-def test_a_batch_can_be_drawn_again_by_its_number(number: int, other: int, n: int) -> None:
-    priorities, live = written(50, 120, seed=1)
-    stream = RandomStream(new_seed(9))
-    for sampler in (UniformSampler(), PrioritizedSampler(priorities)):
-        first = sampler.draw(n, live, stream.of_draw(number))
-        sampler.draw(3, live, stream.of_draw(other))
-        again = sampler.draw(n, live, stream.of_draw(number))
-        assert [a.tobytes() for a in again] == [a.tobytes() for a in first]

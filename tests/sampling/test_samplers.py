@@ -7,28 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns
-from sampling import mass, new_priorities, stage
+from sampling import mass, new_priorities
 
 from diskreplay import ArgumentError, PriorityError, ReplayBuffer, SampleError, importance_weights
 from diskreplay.live_range import LiveRange
 from diskreplay.sampling import PrioritizedSampler, PrioritySettings, UniformSampler
 
 # Prioritized draws
-
-
-def test_a_batch_has_one_write_id_of_each_equal_share_of_the_mass() -> None:
-    priorities, live = new_priorities(8, alpha=1.0), LiveRange(8, 0, 12)
-    given = [9.0] * 4 + [4.0] * 4 + [1.0, 2.0, 3.0, 2.0]
-    stage(priorities, 0, given)
-    stage(priorities, 12, [50.0])  # of a write id that never was live
-    sampler, total = PrioritizedSampler(priorities), mass(24.0, 1.0) + 7 * mass(0.0, 1.0)
-    assert sampler.total_mass(live) == pytest.approx(total, rel=1e-15)
-    drawn, probabilities = sampler.draw(24, live, np.random.default_rng(3))
-    assert (drawn.dtype, probabilities.dtype) == (np.int64, np.float64)
-    expected = [mass(given[i], 1.0) / total for i in drawn.tolist()]
-    assert probabilities.tolist() == pytest.approx(expected, rel=1e-15)
-    by_slot = [8, 9, 9, 10, 10, 10, 11, 11] + [i for i in (4, 5, 6, 7) for _ in range(4)]
-    assert drawn.tolist() == by_slot
 
 
 def test_what_is_left_out_is_not_drawn() -> None:
@@ -134,12 +119,3 @@ def test_epsilon_is_above_zero_and_the_frames_are_at_least_one() -> None:
     for bad in (0, -1, 1.5, "3", None, True, 2**53 + 1):
         with pytest.raises(ArgumentError, match="beta_frames must be a whole number of at"):
             PrioritySettings(beta_frames=bad)
-
-
-def test_beta_goes_linearly_from_start_to_end() -> None:
-    for start, end in [(0.4, 1.0), (1.0, 0.0), (0.5, 0.5)]:
-        settings = PrioritySettings(beta_start=start, beta_end=end, beta_frames=10)
-        for frame in range(15):
-            expected = start + (end - start) * min(frame, 10) / 10
-            assert settings.beta(frame) == pytest.approx(expected)
-        assert settings.beta(10) == settings.beta(2**60) == end

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from inside import replica_of, store_of
 from sized import rows_of, schema_of
 from stores import change, laid_out, stored
 
@@ -164,23 +166,20 @@ def test_a_store_that_begins_in_the_middle_of_a_group(tmp_path: Path) -> None:
         for first in range(90, 120, 3):
             buffer.extend(**rows_of(first, 3, 980))
             buffer.flush()
-    with ReplayBuffer(25, path=tmp_path / "b", schema=schema) as buffer:
-        buffer.load(tmp_path / "a")
-        assert buffer.get(np.arange(95, 120)).actions.tolist() == list(range(95, 120))
-    with ReplayBuffer(101, path=tmp_path / "c", schema=schema) as buffer:
-        buffer.load(tmp_path / "a")
-        assert [e.action for e in buffer] == list(range(90, 120))
-    # Slots 0 to 18 and 90 to 100: eleven values for 0 to 19, and six for 90 to 100.
-    with diskreplay.open(tmp_path / "c", access="read") as reader:
-        with reader._guard.replica.store.snapshot() as snapshot:
-            assert snapshot.entries("transitions") == 10 + 6
-            blank = snapshot.records(
-                np.array([19, 20, 89, 50]), reader._guard.replica.rows._grouping
-            )
-            assert not any(bytes(record).strip(b"\0") for record in blank)
-        assert [e.action for e in reader] == list(range(90, 120))
-    for name in "abc":
+    for name, capacity, first in (("b", 25, 95), ("c", 101, 90)):
+        with ReplayBuffer(capacity, path=tmp_path / name, schema=schema) as buffer:
+            buffer.load(tmp_path / "a")
+            assert [e.action for e in buffer] == list(range(first, 120))
         assert verify(tmp_path / name) == []
+    assert verify(tmp_path / "a") == []
+    # Slots 0 to 18 and 90 to 100: ten values for 0 to 19, and six for 90 to 101.
+    with (
+        diskreplay.open(tmp_path / "c", access="read") as reader,
+        store_of(reader).snapshot() as it,
+    ):
+        assert it.entries("transitions") == 10 + 6
+        blank = it.records(np.array([19, 20, 89, 50]), replica_of(reader).rows._grouping)
+        assert not any(bytes(record).strip(b"\0") for record in blank)
     value = stored(tmp_path / "c", "transitions", 9)
     assert len(value) == 2 * 1008
     assert not any(value[1008:])
@@ -191,22 +190,22 @@ def test_a_store_that_begins_in_the_middle_of_a_group(tmp_path: Path) -> None:
 SIZE = 2030 + FRAMING
 
 
-def make(path: Path, payload: int = 2030) -> list[int]:
+def make(path: Path) -> list[int]:
     """Seven records to a value, 4 pages each, the last value with fewer; return the write ids."""
-    ReplayBuffer(25, path=path, schema=schema_of(payload)).close()
+    ReplayBuffer(25, path=path, schema=schema_of(2030)).close()
     laid_out(path, 7)
     with ReplayBuffer(25, path=path, commit_interval=1e9) as buffer:
         for first in range(0, 40, 4):
-            buffer.extend(**rows_of(first, 4, payload))
+            buffer.extend(**rows_of(first, 4, 2030))
             buffer.flush()
-        assert buffer._guard.replica.rows._grouping.per_value == 7
+        assert replica_of(buffer).rows._grouping.per_value == 7
         return list(range(15, 40))
 
 
 def readable(path: Path, ids: list[int]) -> list[int]:
     """The write ids whose records can be read."""
     with diskreplay.open(path, window_bytes=0) as buffer:
-        bad = buffer._guard.replica.rows.damaged(np.array(ids))
+        bad = replica_of(buffer).rows.damaged(np.array(ids), None)
         return sorted(set(ids) - set(bad.tolist()))
 
 
@@ -219,10 +218,8 @@ def test_a_value_of_another_length_costs_what_is_not_in_it(length: int, tmp_path
     change(tmp_path / "s", "transitions", 1, value.ljust(length, b"x")[:length])
     gone = set(range(32 + min(7, length // SIZE), 39))
     faults = verify(tmp_path / "s")
-    assert (
-        f"the value of slots 7 to 13 is damaged: it has "
-        f"{count_of(length, 'byte')} (expected {7 * SIZE:,})" in (faults)
-    )
+    size = f"{count_of(length, 'byte')} (expected {7 * SIZE:,})"
+    assert f"the value of slots 7 to 13 is damaged: it has {size}" in faults
     assert len(faults) > bool(gone)
     assert readable(tmp_path / "s", ids) == [i for i in ids if i not in gone]
     done = diskreplay.repair(tmp_path / "s", tmp_path / "out")
@@ -256,13 +253,9 @@ def test_a_bit_costs_one_record_and_no_neighbour(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "fault", "gone"),
     [
-        (slice(0, SIZE), "the record of write id 25 in slot 0 is missing", [25]),
-        (slice(0, 1), "the record of write id 25 in slot 0 is damaged: its first bytes are", [25]),
-        (
-            slice(SIZE, 3 * SIZE),
-            "the record of write ids 26 to 27 in slots 1 to 2 is missing",
-            [26, 27],
-        ),
+        (slice(0, SIZE), " 25 in slot 0 is missing", [25]),
+        (slice(0, 1), " 25 in slot 0 is damaged: its first bytes are", [25]),
+        (slice(SIZE, 3 * SIZE), "s 26 to 27 in slots 1 to 2 is missing", [26, 27]),
     ],
 )
 def test_a_blank_in_the_place_of_a_live_record_is_missed(
@@ -273,7 +266,7 @@ def test_a_blank_in_the_place_of_a_live_record_is_missed(
     value[part] = bytes(part.stop - part.start)
     change(tmp_path / "s", "transitions", 0, bytes(value))
     [found] = verify(tmp_path / "s")
-    assert found.startswith(fault)
+    assert found.startswith(f"the record of write id{fault}")
     assert readable(tmp_path / "s", ids) == [i for i in ids if i not in gone]
 
 
@@ -303,13 +296,8 @@ def test_a_file_is_at_most_a_fifth_larger_than_its_payload(
     capacity = ((24 if long else 8) << 20) // payload
     generator = np.random.default_rng(payload)
     most = max(1, (32 << 10) // payload)
-    with PrioritizedReplayBuffer(
-        capacity,
-        path=tmp_path / "b",
-        schema=schema_of(payload),
-        commit_interval=1e9,
-        durability="process",
-    ) as buffer:
+    settings: dict[str, Any] = {"schema": schema_of(payload), "durability": "process"}
+    with PrioritizedReplayBuffer(capacity, path=tmp_path / "b", **settings) as buffer:
         for laps in (1, 3):
             while buffer.count < laps * capacity:
                 n = min(int(generator.integers(1, most + 1)), laps * capacity - buffer.count)

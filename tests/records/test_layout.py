@@ -156,54 +156,46 @@ def make(path: Path) -> None:
         buffer.extend(**rows_of(0, 40, 980))
 
 
-def copied(path: Path) -> None:
+def copied(path: Path, new: Path) -> None:
     with diskreplay.open(path, access="read") as buffer:
-        buffer.save(path.with_name("new"))
+        buffer.save(new)
 
 
-def loaded(path: Path) -> None:
-    with ReplayBuffer(30, path=path.with_name("new")) as buffer:
+def loaded(path: Path, new: Path) -> None:
+    with ReplayBuffer(30, path=new) as buffer:
         buffer.load(path)
 
 
-def pushed_together(path: Path) -> None:
-    ReplayBuffer(30, path=path.with_name("new")).close()
-    with diskreplay.open(path.with_name("new"), access="shared") as buffer:
+def pushed_together(path: Path, new: Path) -> None:
+    ReplayBuffer(30, path=new).close()
+    with diskreplay.open(new, access="shared") as buffer:
         buffer.extend(**rows_of(0, 3, 980))
 
 
-def compacted(path: Path) -> None:
-    diskreplay.compact(path)
-    path.rename(path.with_name("new"))
-
-
-def converted(path: Path) -> None:
-    diskreplay.convert(path, "prioritized")
-    path.rename(path.with_name("new"))
+def rewritten(path: Path, new: Path) -> None:
+    path.rename(new)
+    diskreplay.compact(new)
+    diskreplay.convert(new, "prioritized")
 
 
 WAYS: list[Any] = [
-    lambda path: make(path.with_name("new")),
-    lambda path: ReplayBuffer(30, path=path.with_name("new"), schema=schema_of(980)).close(),
     copied,
     loaded,
     pushed_together,
-    compacted,
-    converted,
-    lambda path: diskreplay.repair(path, path.with_name("new")),
-    lambda path: diskreplay.merge([path], path.with_name("new")),
+    rewritten,
+    diskreplay.repair,
+    lambda path, new: make(new),
+    lambda path, new: ReplayBuffer(30, path=new, schema=schema_of(980)).close(),
+    lambda path, new: diskreplay.merge([path], new),
 ]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_whatever_makes_a_store_says_its_layout(way: Any, tmp_path: Path) -> None:
     make(tmp_path / "s")
-    way(tmp_path / "s")
-    assert layout(tmp_path / "new") == {
-        "records_per_value": 2,
-        "slots_per_block": 1000,
-        "features": [],
-    }
+    way(tmp_path / "s", tmp_path / "new")
+    expected = {"records_per_value": 2, "slots_per_block": 1000, "features": []}
+    assert layout(tmp_path / "new") == expected
     assert diskreplay.verify(tmp_path / "new") == []
 
 

@@ -252,29 +252,27 @@ def test_runs_are_told_and_which_of_their_rows_are_live(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "live", "told"),
+    ("least", "rows", "live", "told"),
     [
-        (0, (0, 0), "wrote none"),
-        (1, (1, 1), "wrote 1, which is live"),
-        (1, (0, 0), "wrote 1, which is gone"),
-        (1, (0, 1), "wrote 1, which may be live"),
-        (5, (0, 0), "wrote 5, none of them live"),
-        (5, (1, 1), "wrote 5, 1 of them live"),
-        (5, (5, 5), "wrote 5, all of them live"),
-        (5000, (0, 1200), "wrote 5,000, at most 1,200 of them live"),
-        (5000, (10, 5000), "wrote 5,000, 10 to 5,000 of them live"),
+        (0, 0, (0, 0), "wrote none"),
+        (1, 1, (1, 1), "wrote 1, which is live"),
+        (1, 1, (0, 0), "wrote 1, which is gone"),
+        (1, 1, (0, 1), "wrote 1, which may be live"),
+        (5, 5, (0, 0), "wrote 5, none of them live"),
+        (5, 5, (1, 1), "wrote 5, 1 of them live"),
+        (5, 5, (5, 5), "wrote 5, all of them live"),
+        (5000, 5000, (0, 1200), "wrote 5,000, at most 1,200 of them live"),
+        (5000, 5000, (10, 5000), "wrote 5,000, 10 to 5,000 of them live"),
+        (20, 40, (20, 40), "wrote 20 to 40, 20 to 40 of them live"),  # as merge leaves it
     ],
 )
-def test_what_a_run_wrote_is_a_sentence(rows: int, live: tuple[int, int], told: str) -> None:
+def test_what_a_run_wrote_is_a_sentence(
+    least: int, rows: int, live: tuple[int, int], told: str
+) -> None:
     run = {"first": 0, "end": 9999, "rows": rows, "live": live, "started": 0.0}
+    run |= {"rows_least": least} if least < rows else {}
     lines = list(overview._run_lines([run], Screen(100, blocks=True)))
     assert lines[1].splitlines()[0].endswith(f"  {told}")
-
-
-def test_what_a_merge_left_unknown_is_told(tmp_path: Path) -> None:
-    run = {"first": 0, "end": 9999, "rows": 40, "rows_least": 20, "live": (20, 40), "started": 0.0}
-    [_, line] = overview._run_lines([run], Screen(100, blocks=True))
-    assert "wrote 20 to 40, 20 to 40 of them live" in line
 
 
 def test_a_run_that_tells_lies_is_no_error(store: Path) -> None:
@@ -329,16 +327,6 @@ def test_damage_to_what_all_depends_on_is_one_sentence(store: Path) -> None:
         message = refused(command, store)
         assert message.startswith("Error: ")
         assert "repair" in message
-
-
-def test_a_path_without_a_store(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file").touch()
-    for command in ("inspect", "schema"):
-        assert "empty holds no store" in refused(command, tmp_path / "empty")
-        assert "does not exist" in refused(command, tmp_path / "none", status=2)
-        assert "is a file" in refused(command, tmp_path / "file", status=2)
-    assert "empty holds no store" in refused("inspect", tmp_path / "empty", "--watch")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")

@@ -98,6 +98,7 @@ def test_compact_and_resize_and_clear(tmp_path: Path) -> None:
     assert numbers(path) == kept[-120:]
     assert "Remove all 120 transitions" in run("clear", path, input="n\n", status=1).output
     assert numbers(path) == kept[-120:]
+    assert "0 is not in the range" in refused("resize", path, "--capacity", 0, status=2)
     assert run("clear", path, "--yes").stdout == f"{path}: 120 transitions removed\n"
     assert numbers(path) == []
 
@@ -115,17 +116,6 @@ def test_who_has_the_store_is_named(tmp_path: Path, other: Other) -> None:
     assert "350 transitions" in run("copy", path, tmp_path / "c").stdout
     other.close()
     assert numbers(path) == kept == numbers(tmp_path / "c")
-
-
-def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "file").touch()
-    for name in ("verify", "compact", "clear"):
-        assert "is not a diskreplay store" in refused(name, tmp_path / "mine")
-        assert "does not exist" in refused(name, tmp_path / "none", status=2)
-    assert "is not a diskreplay store" in refused("resize", tmp_path / "mine", "--capacity", 5)
-    assert "0 is not in the range" in refused("resize", tmp_path, "--capacity", 0, status=2)
-    assert "No such command" in refused("compress", tmp_path, status=2)
 
 
 def test_a_damaged_store_is_not_compacted(tmp_path: Path) -> None:

@@ -80,13 +80,17 @@ def test_who_makes_a_store_is_told_to_choose_a_directory(name: str, tmp_path: Pa
 def test_a_command_says_to_give_a_store(command: str, tmp_path: Path) -> None:
     if command == "report":
         pytest.importorskip("matplotlib")
-    path = tmp_path / "place"
+    path, empty, file = tmp_path / "place", tmp_path / "empty", tmp_path / "file"
     path.mkdir()
+    empty.mkdir()
+    file.touch()
     (path / "notes.txt").write_text("x")
     rest = [word.replace("OUT", str(tmp_path / "out")) for word in COMMANDS[command]]
     said = refused(*command.split(), path, *rest)
-    assert said.count("\n") == 1
     assert "expected diskreplay.json in it (found notes.txt): give the path of a store" in said
+    assert "empty holds no store" in refused(*command.split(), empty, *rest)
+    assert "is a file" in refused(*command.split(), file, *rest, status=2)
+    assert "does not exist" in refused(*command.split(), tmp_path / "none", *rest, status=2)
 
 
 # Commands and fields

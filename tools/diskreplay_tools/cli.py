@@ -17,7 +17,7 @@ from diskreplay_tools.terminal import printable_lines, tell
 
 
 def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Say a warning of the library as a sentence."""
+    """Print a warning of the library as a sentence."""
     tell(f"Warning: {message}", err=True)
 
 

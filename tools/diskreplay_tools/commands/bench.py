@@ -141,7 +141,7 @@ def bench(
                     schema, batch_size, seconds, show,
                 )  # fmt: skip
         if not as_json:
-            for line in told(rates, batch_size, uniform=uniform):
+            for line in result_lines(rates, batch_size, uniform=uniform):
                 click.echo(line)
     if as_json:
         figures = {"disk_bytes": found.disk_bytes, "memory_bytes": found.memory_bytes}
@@ -205,8 +205,8 @@ def random_column(field: diskreplay.Field, rng: np.random.Generator) -> np.ndarr
     return rng.standard_normal(shape).astype(field.dtype)
 
 
-def told(rates: dict[str, float], batch_size: int, *, uniform: bool) -> list[str]:
-    """Return the lines that say what was measured."""
+def result_lines(rates: dict[str, float], batch_size: int, *, uniform: bool) -> list[str]:
+    """Return the measured rates as lines."""
     n = rates["transitions"]
     update = "" if uniform else ", and the update of its priorities"
     return [

@@ -60,7 +60,7 @@ def initial_parameters(rng: np.random.Generator) -> Array:
 
 
 def activations(theta: Array, states: Array) -> list[Array]:
-    """Give the output of each layer for states (n, 4), from the states to the values (n, 2)."""
+    """Return the output of each layer for states (n, 4), from the states to the values (n, 2)."""
     outputs = [states]
     pairs = layers(theta)
     for weights, biases in pairs[:-1]:
@@ -71,14 +71,14 @@ def activations(theta: Array, states: Array) -> list[Array]:
 
 
 def q_values(theta: Array, states: Array) -> Array:
-    """Give the value of each action, (n, 2), for states (n, 4)."""
+    """Return the value of each action, (n, 2), for states (n, 4)."""
     return activations(theta, states)[-1]
 
 
 def gradient(
     theta: Array, states: Array, actions: Array, targets: Array, weights: Array
 ) -> tuple[Array, Array]:
-    """Give the gradient of the weighted mean Huber loss, flat, and the TD errors (n,)."""
+    """Return the gradient of the weighted mean Huber loss, flat, and the TD errors (n,)."""
     outputs = activations(theta, states)
     rows = np.arange(len(actions))
     td_errors = outputs[-1][rows, actions] - targets
@@ -106,7 +106,7 @@ class Learner:
         self.updates = 0
 
     def update(self, batch: diskreplay.PrioritizedBatch, learning_rate: float) -> Array:
-        """Learn from one batch and give its absolute TD errors, the new priorities."""
+        """Learn from one batch, and return its absolute TD errors, the new priorities."""
         rows = np.arange(len(batch.actions))
         best = np.argmax(q_values(self.theta, batch.next_states), axis=1)
         future = q_values(self.target, batch.next_states)[rows, best]
@@ -117,7 +117,7 @@ class Learner:
         return np.abs(td_errors)
 
     def _adam(self, slope: Array, learning_rate: float) -> None:
-        """Take one step of Kingma and Ba, Adam, 2015."""
+        """Apply one step of Kingma and Ba, Adam, 2015."""
         self.updates += 1
         self.mean += 0.1 * (slope - self.mean)
         self.square += 0.001 * (slope * slope - self.square)
@@ -136,7 +136,7 @@ class Learner:
         os.replace(unfinished, path)
 
     def load(self, path: Path) -> int:
-        """Go on from a checkpoint and give the step at which it was saved."""
+        """Load a checkpoint, and return the step at which it was saved."""
         with np.load(path, allow_pickle=False) as saved:
             self.updates = int(saved["updates"])
             self.theta, self.target = saved["theta"], saved["target"]

@@ -28,7 +28,7 @@ class _Inspect(click.Command):
     """A command whose --watch may be followed by a number, or not."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Give --watch its number, which click would take from whatever follows."""
+        """Parse --watch with or without a number: click would take the next word for it."""
         args = [*args]
         for i, arg in enumerate(args):
             if arg == "--":

@@ -15,9 +15,9 @@ from diskreplay.store import check_outside, explained, real_path, replacing, wor
 
 @contextlib.contextmanager
 def new_file(out: Path, *, force: bool) -> Iterator[Path]:
-    """Give a path to write a file at; at the end of the block it gets its name, whole.
+    """Yield a path to write a file at; the end of the block moves it to `out`, whole.
 
-    When the block raises, or is killed, there is nothing at `out`, or what was there before.
+    When the block raises, or is killed, `out` stays as it was.
     """
     if str(out) == "-":
         raise click.ClickException("it cannot be written to a pipe: give the name of a file")
@@ -58,9 +58,9 @@ def is_empty_directory(path: Path) -> bool:
 
 @contextlib.contextmanager
 def new_store(out: Path, *, force: bool) -> Iterator[Path]:
-    """Give a path to make a store at, which is `out`, or becomes it at the end of the block.
+    """Yield a path to make a store at, which is `out` or is moved there by the end of the block.
 
-    A store that is overwritten stays whole until then; nobody may have it open.
+    A store that is overwritten stays whole until then; no process may have it open.
     """
     refuse_existing(out, force=force)
     out = real_path(out)

@@ -35,7 +35,7 @@ _HEADER_ERRORS = (ValueError, TypeError, SyntaxError, RuntimeError, tokenize.Tok
 
 @contextlib.contextmanager
 def open_table(path: Path) -> Iterator[TableFile]:
-    """Give what is in a file; what is wrong with it becomes a sentence."""
+    """Open an npz or parquet file; damage that a block meets becomes an error of one sentence."""
     with path.open("rb") as file:
         begin = file.read(4)
     if begin[:1] == b"{":
@@ -98,7 +98,7 @@ class NpzFile:
             stack.pop_all()
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._archive.close()
 
     def tables(self, columns: Sequence[Column], skip: int, step: int) -> Iterator[Table]:
@@ -205,7 +205,7 @@ class ParquetFile:
             stack.pop_all()
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._file.close()
 
     def tables(self, columns: Sequence[Column], skip: int, step: int) -> Iterator[Table]:

@@ -36,7 +36,7 @@ def frame_of(state: Array) -> Array:
 
 
 def how_stacked(shape: tuple[int, ...]) -> str:
-    """Say which part of an image is shown, '' when it is all of it."""
+    """Return which part of an image is shown, '' when it is all of it."""
     frames = shape[0] if len(shape) == 4 else 1
     if len(shape) == 3:
         channels = min(shape[0], shape[2])

@@ -82,7 +82,7 @@ class Reader:
         return episodes_of(write_ids, rewards, dones, states, next_states, begun)
 
     def priorities(self) -> Priorities | None:
-        """Look at the priorities of all live transitions, and keep up to PRIORITIES of them."""
+        """Read the priorities of all live transitions, and keep up to PRIORITIES of them."""
         if not isinstance(self.buffer, diskreplay.PrioritizedReplayBuffer):
             return None
         first, count = self.buffer.first, self.buffer.count

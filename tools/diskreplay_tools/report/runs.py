@@ -27,7 +27,7 @@ def runs_of(stats: dict[str, Any], figures: Figures) -> Section:
         return Section("Age and runs", [page.paragraph("No run has written anything so far.")])
     parts = []
     if live := live_spans(stats):
-        parts.append(page.columns([who_wrote(stats, live, figures)]))
+        parts.append(page.columns([live_by_run(stats, live, figures)]))
     if len(runs) > MOST_RUNS:
         parts.append(page.paragraph(f"The last {MOST_RUNS} of {len(runs):,} runs:"))
     head = ("run", "began", "write ids", "written", "live", "process", "versions")
@@ -51,7 +51,7 @@ def live_spans(stats: dict[str, Any]) -> list[Span]:
     ]
 
 
-def who_wrote(stats: dict[str, Any], live: list[Span], figures: Figures) -> Html:
+def live_by_run(stats: dict[str, Any], live: list[Span], figures: Figures) -> Html:
     """Return the figure of the write ids that each run may have written, and what is known."""
     first, count = first_of(stats), stats["count"]
     began = {span.number: minute(stats["runs"][span.number].get("started")) for span in live}
@@ -60,7 +60,9 @@ def who_wrote(stats: dict[str, Any], live: list[Span], figures: Figures) -> Html
         n = live[0].number
         words += f"Run {n} wrote them; it began {began[n]}."
     else:
-        oldest, newest = (by_whom(stats["runs"], live, id_, began) for id_ in (first, count - 1))
+        oldest, newest = (
+            writer_in_words(stats["runs"], live, id_, began) for id_ in (first, count - 1)
+        )
         words += f"The oldest was written by {oldest}, the newest by {newest}."
     gone = f" {count_of(first, 'older transition')} {'is' if first == 1 else 'are'} gone."
     words += gone * (first > 0)
@@ -77,8 +79,8 @@ def who_wrote(stats: dict[str, Any], live: list[Span], figures: Figures) -> Html
     return page.plot(figures.draw(paint, height), "Live write ids by run", words)
 
 
-def by_whom(runs: list[Any], live: list[Span], write_id: int, began: dict[int, str]) -> str:
-    """Say which run wrote a transition, or which ones can have."""
+def writer_in_words(runs: list[Any], live: list[Span], write_id: int, began: dict[int, str]) -> str:
+    """Return which run wrote a transition, or which ones may have."""
     writer = writer_of(runs, write_id)
     if writer in began:
         return f"run {writer}, which began {began[writer]}"

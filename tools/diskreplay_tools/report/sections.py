@@ -46,7 +46,7 @@ class ReportData:
         return page.plot(self.figures.draw(paint, height), alt, caption)
 
     def which(self, n: int) -> str:
-        """Say which transitions were read: n of them, spread evenly, or all."""
+        """Return the words for the transitions that were read: n, spread evenly, or all."""
         if n >= self.size:
             return f"All {count_of(n, 'transition')}" if n > 1 else "The only transition"
         return f"{n:,} of {count_of(self.size, 'transition')}, spread evenly"
@@ -147,7 +147,7 @@ def whole(values: Array) -> Array:
 
 
 def few_in_words(values: Array) -> str:
-    """Tell the mean and the share of each value, where they are a few whole numbers."""
+    """Return the mean and the share of each value, '' where there are many or no whole numbers."""
     shown = whole(values)
     found, counts = np.unique(shown, return_counts=True)
     if shown.dtype.kind != "i" or not 1 < len(found) <= FEW_VALUES:
@@ -159,7 +159,7 @@ def few_in_words(values: Array) -> str:
 
 
 def spread_in_words(values: Floats) -> str:
-    """Tell where numbers are."""
+    """Return the range, the mean and the quantiles of numbers in words."""
     if values.min() == values.max():
         return f"{'every one is' if values.size > 1 else 'it is'} {number(values[0])}."
     low, middle, high = np.quantile(limited(values), [0.1, 0.5, 0.9])
@@ -171,7 +171,7 @@ def spread_in_words(values: Floats) -> str:
 
 
 def shape_in_words(field: diskreplay.Field) -> str:
-    """Tell the shape of an array of several dimensions."""
+    """Return the shape of an array of several dimensions in words."""
     return f" ({' x '.join(map(str, field.shape))})" if len(field.shape) > 1 else ""
 
 
@@ -197,12 +197,12 @@ def episodes_of(data: ReportData) -> Section:
         words += f" The line is a moving average of {average}." if average > 1 else ""
         paint = draw.course(found.ends, values, name)
         parts.append(data.plot(paint, f"The {name} of each episode", words))
-    how = page.paragraph(how_cut(found, read), quiet=True)
+    how = page.paragraph(cutting_in_words(found, read), quiet=True)
     return Section("Episodes", [page.columns(parts), how])
 
 
 def why_no_episodes(data: ReportData) -> str:
-    """Say why episodes cannot be looked for, '' where they can."""
+    """Return why episodes cannot be cut, '' where they can."""
     reward, done = data.schema["reward"], data.schema["done"]
     if any(math.prod(field.shape) != 1 for field in (reward, done)):
         return "They are not drawn: reward or done is not one value."
@@ -233,8 +233,8 @@ WHY_NOT = {
 }
 
 
-def how_cut(found: Episodes, read: str) -> str:
-    """Say what was taken for an episode."""
+def cutting_in_words(found: Episodes, read: str) -> str:
+    """Return the words for what was taken for an episode."""
     words = f"From {read}, in the order they were written. An episode ends where done is true, "
     words += (
         "and is taken to have been cut off, as by a time limit, where a state is not the "

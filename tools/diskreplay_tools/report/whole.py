@@ -69,7 +69,7 @@ def page_of(
 
 
 def tiles_of(stats: dict[str, Any]) -> Html:
-    """Return what one wants to know first."""
+    """Return the most important figures."""
     size, capacity, count = stats["size"], stats["capacity"], stats["count"]
     runs = stats["runs"]
     last = runs[-1].get("started") if runs and isinstance(runs[-1], dict) else None
@@ -136,7 +136,7 @@ def fields_of(schema: diskreplay.Schema | None) -> Html:
 
 
 def why_empty(stats: dict[str, Any]) -> str:
-    """Say what an empty buffer has seen."""
+    """Return why a buffer is empty."""
     if not stats["count"]:
         return "The buffer is empty: no transition was written so far."
     return (
@@ -145,7 +145,7 @@ def why_empty(stats: dict[str, Any]) -> str:
 
 
 def about_damaged(damaged: set[int]) -> str:
-    """Say which transitions were left out, and what can be done."""
+    """Return which transitions were left out, and the way out."""
     are = "are" if len(damaged) > 1 else "is"
     return (
         f"{count_of(len(damaged), 'transition')} could not be read and {are} left out (write id "

@@ -202,11 +202,11 @@ def _run_lines(runs: list[dict[str, Any]], on: Screen) -> Iterator[str]:
         named = versions.items() if isinstance(versions, dict) else ()
         with_ = ", ".join(f"{printable(name)} {printable(version)}" for name, version in named)
         by = f"pid {printable(run.get('pid'))} on {printable(run.get('host'))}"
-        yield item(f"{moment(run.get('started'))}  {_what_it_wrote(run)}", f"{by}: {with_}", on)
+        yield item(f"{moment(run.get('started'))}  {_written_in_words(run)}", f"{by}: {with_}", on)
 
 
-def _what_it_wrote(run: dict[str, Any]) -> str:
-    """Say how many transitions a run wrote, and how many of them are live, as far as is known."""
+def _written_in_words(run: dict[str, Any]) -> str:
+    """Return how many transitions a run wrote, and how many are live, as far as is known."""
     if run["live"] is None:
         return "says nothing that makes sense of what it wrote"
     wrote = known(run.get("rows_least", run["rows"]), run["rows"])

@@ -14,9 +14,9 @@ Progress = Callable[[int, int], None]
 
 @contextlib.contextmanager
 def progress(label: str, unit: str = "transitions") -> Iterator[Progress]:
-    """Give a function to call with what is done and what there is in all.
+    """Yield a function to call with the parts that are done and all there are.
 
-    It draws a bar on a terminal, on stderr, and nothing anywhere else.
+    It draws a bar on stderr where that is a terminal, and nothing elsewhere.
     """
     stream = sys.stderr
     if not stream.isatty():

@@ -35,9 +35,9 @@ class Rates:
         self._seen: deque[tuple[float, dict[str, int | None]]] = deque()
 
     def add(self, at: float, stats: dict[str, Any]) -> dict[str, float | None]:
-        """Take in the figures of a moment in seconds, and return what there is of each a second.
+        """Add the figures of a moment, in seconds, and return the rate of each a second.
 
-        None stands for what is not counted, not known yet, or was set back by a `load`.
+        A rate is None where nothing is counted or known yet, or a `load` has set the count back.
         """
         now = {name: stats.get(key) for name, key in _COUNTS.items()}
         self._seen.append((at, now))

@@ -14,6 +14,7 @@ import stores
 from click.testing import CliRunner
 from common import columns, contents, numbers_of
 from diskreplay_tools.cli import main
+from inside import store_of
 from others import Other
 from stores import stream_of, told
 
@@ -37,7 +38,7 @@ def kept(path: Path) -> tuple[Any, ...]:
         stats = buffer.stats()
         names = ("size", "count", "capacity", "schema", "durability", "commit_interval")
         facts = {name: stats[name] for name in (*names, "commits", "runs", "stale_updates")}
-        identity = buffer._guard.replica.store.identity.uuid
+        identity = store_of(buffer).identity.uuid
         return rows, facts, stream_of(buffer), buffer.first, identity
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from children import in_child
 from common import contents, numbers_of
+from inside import store_of
 from stores import (
     PAGE,
     change,
@@ -160,7 +161,7 @@ def test_a_sound_store_is_copied_whole(make: Callable[[Path], Path], tmp_path: P
         one, other = old.stats(), new.stats()
         assert [one[name] for name in kept] == [other[name] for name in kept]
         assert [(run["first"], run["end"]) for run in other["runs"]] == [(old.first, old.count)]
-        assert old._guard.replica.store.identity.uuid != new._guard.replica.store.identity.uuid
+        assert store_of(old).identity.uuid != store_of(new).identity.uuid
         for _ in range(3 if len(old) else 0):
             for a, b in zip([*old, *old.sample(8)], [*new, *new.sample(8)], strict=True):
                 assert all(map(np.array_equal, a, b))

@@ -25,6 +25,7 @@ from exported import (
     plain,
     refused,
 )
+from inside import replica_of
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -80,7 +81,7 @@ def test_exported_and_imported_it_is_the_same(tmp_path: Path, make: Any, form: s
     ):
         assert (after.schema, after.capacity) == (before.schema, before.capacity)
         assert type(after) is type(before)
-        assert after._guard.replica.settings == before._guard.replica.settings
+        assert replica_of(after).settings == replica_of(before).settings
         if isinstance(before, PrioritizedReplayBuffer):
             assert isinstance(after, PrioritizedReplayBuffer)
             assert after.max_priority == before.max_priority
@@ -144,7 +145,7 @@ def test_a_disk_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     file, new = npz(tmp_path / "x.npz", plain(100)), tmp_path / "new"
     said = run("import", file, new, "--capacity", 10**7).stderr
-    assert said.startswith(f"warning: {new} takes 691 MB of disk when all of its 10000000 trans")
+    assert said.startswith(f"warning: {new} takes 691 MB of disk when it holds all of its 10000000")
     usage = usage._replace(free=1 << 20)
     assert f"{tmp_path / 'no'} needs 1.06 MB for its data file" in refused(tmp_path / "no", file)
 
@@ -155,7 +156,7 @@ def test_another_kind(tmp_path: Path) -> None:
     assert "the priorities are left out: a uniform buffer has none" in result.stderr
     with diskreplay.open(tmp_path / "u", access="read") as buffer:
         assert type(buffer) is ReplayBuffer
-        assert buffer._guard.replica.settings == {
+        assert replica_of(buffer).settings == {
             "durability": "system",
             "commit_interval": float("inf"),
         }

@@ -19,6 +19,7 @@ from diskreplay_tools.cli import main
 from exported import FORMS, NAMES, arrow, many, npz, plain, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inside import replica_of
 from runner import runner
 
 import diskreplay
@@ -126,7 +127,7 @@ def test_metadata_cannot_set_what_is_no_setting(tmp_path: Path) -> None:
     assert not (tmp_path / "evil").exists()
     with diskreplay.open(tmp_path / "new") as buffer:
         assert isinstance(buffer, PrioritizedReplayBuffer)
-        assert buffer._guard.replica.settings["alpha"] == 0.5
+        assert replica_of(buffer).settings["alpha"] == 0.5
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import stores
 from commands import COMMAND, refused, run
 from common import columns, contents, numbers_of, run_python
 from diskreplay_tools.cli import main
+from inside import replica_of
 from kills import at_each_step
 from others import Other
 
@@ -65,8 +66,8 @@ def test_deep_finds_values_that_no_field_may_hold(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with diskreplay.ReplayBuffer(10, path=path) as buffer:
         buffer.extend(**columns(0, 5))
-        buffer._guard.replica.rows.window._columns[2][3] = np.nan  # past the checks of a push
-        buffer._guard.replica.rows.window._columns[4][4] = 7
+        replica_of(buffer).rows.window._columns[2][3] = np.nan  # past the checks of a push
+        replica_of(buffer).rows.window._columns[4][4] = 7
     assert run("verify", path).stdout == f"{path}: sound\n"
     lines = run("verify", "--deep", path, status=1).stdout.splitlines()
     assert lines == [

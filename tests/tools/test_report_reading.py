@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from common import STATE, columns
 from diskreplay_tools.report import episodes, reading
+from inside import replica_of
 from others import Other, shared
 from reports import pixels, report
 from stores import change, stored
@@ -361,7 +362,7 @@ def test_what_a_writer_evicts_meanwhile_is_left_out(
 def test_a_damaged_record_is_left_out_and_told(tmp_path: Path) -> None:
     path = pixels(tmp_path / "b")
     with diskreplay.open(path, access="read") as buffer:
-        per_value = buffer._guard.replica.rows._grouping.per_value
+        per_value = replica_of(buffer).rows._grouping.per_value
     raw = bytearray(stored(path, "transitions", 2))
     raw[-200] ^= 1
     change(path, "transitions", 2, bytes(raw))

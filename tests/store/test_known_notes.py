@@ -19,6 +19,7 @@ def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) ->
     code = """
         import sys, diskreplay, diskreplay.store.trust
         from common import columns
+        from inside import store_of
         walk = diskreplay.store.trust.structural_faults
         walks = []
         def counted(data, meta):
@@ -37,7 +38,7 @@ def test_a_store_is_walked_only_when_it_was_changed_by_others(tmp_path: Path) ->
             os._exit(9)
         if sys.argv[2] == "kill in a commit":
             buffer.extend(**columns(1010, 10))
-            with buffer._guard.replica.store.transaction():
+            with store_of(buffer).transaction():
                 os.utime(buffer.path / "data.mdb")  # it has been changed, and more was to come
                 os._exit(9)
     """

@@ -12,5 +12,5 @@ Array: TypeAlias = NDArray[Any]
 Bools: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
-Columns: TypeAlias = list[Array]  # one array a field, with the transitions as first dimension
+Columns: TypeAlias = list[Array]  # one array for each field; its first dimension counts transitions
 PathLike: TypeAlias = str | os.PathLike[str]

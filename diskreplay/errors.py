@@ -6,14 +6,14 @@ Each is a `DiskReplayError` and the builtin that a caller expects::
     ├── ArgumentError        ValueError    a constructor or method argument out of its range
     ├── SchemaError          ValueError    a transition that does not fit the schema
     ├── PriorityError        ValueError    a priority that is negative, NaN or infinite
-    ├── MismatchError        ValueError    a store that is another one than the caller expects
-    ├── SampleError          ValueError    more transitions asked for than the buffer holds
+    ├── MismatchError        ValueError    a store of another capacity, kind or schema than expected
+    ├── SampleError          ValueError    a draw of more transitions than the buffer holds
     ├── NotLiveError         IndexError    a write id that was evicted or never written
-    ├── NotAStoreError       OSError       a path that holds no store, or something else
+    ├── NotAStoreError       OSError       a path that does not hold a store
     ├── LockedError          OSError       the store is held by another opener
     ├── ReadOnlyError        OSError       a write to a buffer that may only read
-    ├── StorageError         OSError       the disk refused: full, no permission, gone
-    ├── DamageError          RuntimeError  stored bytes are not what was written
+    ├── StorageError         OSError       the disk refused: it is full, forbidden or gone
+    ├── DamageError          RuntimeError  stored bytes are not the bytes that were written
     ├── FormatVersionError   RuntimeError  a store of a format that this version does not know
     └── ClosedError          RuntimeError  a call on a closed buffer
 """
@@ -25,9 +25,9 @@ import warnings
 
 
 def printable(text: object) -> str:
-    r"""Return text with escapes for the characters that command a terminal or break a line.
+    r"""Return a text with escapes for characters that control a terminal or break a line.
 
-    Names, paths and the contents of a store are the words of strangers.
+    Names, paths and the contents of a store may come from strangers.
 
     >>> printable(f"runs{chr(27)}[2J")
     'runs\\x1b[2J'
@@ -39,7 +39,7 @@ def printable(text: object) -> str:
 
 
 class DiskReplayError(Exception):
-    """The root of all errors that diskreplay raises on purpose; their texts are printable."""
+    """The root of all errors of diskreplay; their messages are printable."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(printable(arg) if isinstance(arg, str) else arg for arg in args))
@@ -62,7 +62,7 @@ class MismatchError(DiskReplayError, ValueError):
 
 
 class SampleError(DiskReplayError, ValueError):
-    """More transitions were asked for than the buffer holds."""
+    """More transitions were requested than the buffer holds."""
 
 
 class NotLiveError(DiskReplayError, IndexError):
@@ -98,9 +98,9 @@ class ClosedError(DiskReplayError, RuntimeError):
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn at the line of the caller outside of this package, in a printable text."""
+    """Warn at the line of the caller outside of this package, with a printable message."""
     level, frame = 1, sys._getframe()
-    inside = ("diskreplay", "contextlib")  # frames of contextlib lie between ours
+    inside = ("diskreplay", "contextlib")  # our context managers run in frames of contextlib
     while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] in inside:
         level, frame = level + 1, frame.f_back
     warnings.warn(printable(message), category, stacklevel=level)

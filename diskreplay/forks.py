@@ -1,21 +1,21 @@
-"""Forks: what happens to open buffers when their process forks.
+"""Forks: keep open buffers sound when their process forks.
 
 A forked child inherits the LMDB environment, but must not use it: its reader slots carry the
 parent's pid. Nor may it close the environment while the parent reads, since that can free those
 slots. So a fork waits until no call is under way, and no call begins until the child has closed
 the environment::
 
-    parent   asks, and waits        | fork |  goes on
+    parent   starts a helper, waits | fork |  goes on
     helper   takes all locks               |  waits for the child, releases the locks
-    child                                  |  new locks, closes the environments, says so
+    child                                  |  new locks, closes the environments, tells the helper
 
 At its next call the child opens the store again, for reading.
 
-Python prints and forgets an exception of a fork hook, and goes on with the fork; and a signal
-handler can raise between any two lines of a hook. But handlers run in the main thread only. So
-another thread takes the locks, and the hook just waits; it may be interrupted anywhere, and then
-the second of two hooks does its work again. Interrupts that come meanwhile are raised again after
-the fork. The last hook is no Python code: an interrupt during the fork is raised where it ends.
+Python prints and drops an exception of a fork hook, and goes on with the fork; and a signal handler
+can raise between any two lines of a hook. But handlers run in the main thread only. So another
+thread, the helper, takes the locks, and the hook only waits. The hook may be interrupted at any
+line; a second hook then does its work again. Interrupts that come meanwhile are raised again after
+the fork. The last hook contains no Python code: an interrupt during the fork is raised at its end.
 
 A second interrupt ends the waiting. A buffer that is in a call by then, or in a call of the forking
 thread itself, cannot be used in the child.
@@ -43,24 +43,24 @@ from diskreplay.bell import Bell
 
 
 class Forkable(Protocol):
-    """An object that is told of forks: the guard of an open buffer."""
+    """An object that forks are reported to: the guard of an open buffer."""
 
     def _is_in_call_here(self) -> bool:
         """Return whether this thread is in a call of the object."""
 
     def _hold_for_fork(self, seconds: float) -> bool:
-        """Keep calls from beginning; return False when a call was under way for so long."""
+        """Keep calls from beginning; return False if a call is still under way after a while."""
 
     def _release_after_fork(self) -> None:
         """Let calls begin again."""
 
     def _after_fork_in_child(self, *, was_held: bool) -> None:
-        """Leave to the parent what is the parent's. It may be interrupted, and done again."""
+        """Drop the parent's locks and environment; safe to interrupt and to repeat."""
 
 
 _PATIENCE = 0.05  # seconds
 _POLL = 0.001
-_TRIES = 10  # more interrupts than anybody sends
+_TRIES = 10  # each interrupt costs one; nobody sends as many during a fork
 
 _process = object()
 _one_at_a_time = threading.Lock()
@@ -70,22 +70,22 @@ _pipe: list[int] = []  # of the fork whose locks are held
 
 
 def process() -> object:
-    """Return an object that differs in each process: a child can have the pid of its parent."""
+    """Return an object that is another one in each process: pids are used again."""
     return _process
 
 
 def watch(buffer: Forkable) -> None:
-    """Tell `buffer` of forks, as long as it exists."""
+    """Report forks to a buffer, as long as it exists."""
     _watched.add(buffer)
 
 
 def forget(buffer: Forkable) -> None:
-    """Tell `buffer` of no more forks."""
+    """Report no more forks to a buffer."""
     _watched.discard(buffer)
 
 
 def call_in_child(function: Callable[[], None]) -> None:
-    """Call a function in each forked child. It may be interrupted, and called again."""
+    """Call a function in each forked child; it must be safe to interrupt and to repeat."""
     _in_child.append(function)
 
 
@@ -109,9 +109,9 @@ class _Call:
         self._at = -1 if frame is None else frame.f_lasti
 
     def raise_again(self, error: BaseException) -> None:
-        """Raise an error in the thread of the call, when the call has ended.
+        """Raise an error in the thread of the call, after the call has ended.
 
-        Not before: the hooks of other libraries are interrupted no better than these.
+        Not earlier, since the error could interrupt the fork hooks of other libraries.
         """
         while self._is_under_way():
             time.sleep(_POLL)
@@ -137,7 +137,7 @@ class _Fork:
 
     def __init__(self) -> None:
         self.call = _Call()
-        self.errors: list[BaseException] = []  # the interrupts of its waiting
+        self.errors: list[BaseException] = []  # interrupts during the waiting
         self.held: list[Forkable] = []
         self.is_ready = False
         self._ready = Bell()
@@ -147,10 +147,10 @@ class _Fork:
         self._has_helper = threading.Lock()
 
     def wait(self) -> None:
-        """Return when no call is under way, or after two interrupts. It may be done again."""
+        """Return when no call is under way, or after two interrupts; safe to repeat."""
         try:
             _thread.start_new_thread(self._help, ())
-        except RuntimeError:  # there can be no more threads: then nothing is held
+        except RuntimeError:  # no more threads are possible: fork without the locks
             return
         if len(self.errors) < 2:
             self._ready.wait_until(lambda: self.is_ready)
@@ -160,7 +160,7 @@ class _Fork:
             return  # there is a helper already
         with _one_at_a_time:
             try:
-                with contextlib.suppress(OSError):  # no descriptors: then nothing is held
+                with contextlib.suppress(OSError):  # no more descriptors: fork without the locks
                     _pipe.extend(os.pipe())
                     self._hold()
             finally:
@@ -212,7 +212,7 @@ def _before() -> None:
 
 
 def _before_again() -> None:
-    _wait([] if _local.is_begun else [KeyboardInterrupt()])  # which ended the first hook
+    _wait([] if _local.is_begun else [KeyboardInterrupt()])  # an interrupt ended the first hook
     _local.is_begun = False
     if _local.fork is not None:
         _local.fork.is_begun = True

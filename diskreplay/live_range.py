@@ -1,4 +1,4 @@
-"""LiveRange: which write ids can be drawn, and in which slots and blocks of slots they are.
+"""LiveRange: the write ids that can be drawn, and their slots and blocks of slots.
 
 Write ids count every transition ever written. The slot of a write id is `write_id % capacity`, so
 the live ones are at most `capacity` consecutive write ids, around the end of the ring::
@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 from diskreplay.aliases import Bools, Ints
 
-BLOCK_SLOTS = 1000  # as many float32 as fit a page of 4096 bytes with their framing
+BLOCK_SLOTS = 1000  # so many float32, with framing, fit a page of 4096 bytes
 
 
-@dataclass(slots=True)  # not frozen, which takes three times as long to make one
+@dataclass(slots=True)  # not frozen: that takes three times as long to construct
 class LiveRange:
     """The live write ids `[first, count)` of a ring.
 
@@ -27,7 +27,7 @@ class LiveRange:
 
     capacity:  slots of the ring
     start:     the count at the last `clear`: no write id below it is live
-    count:     transitions ever written, which is the next write id
+    count:     number of transitions ever written, which is the next write id
     """
 
     capacity: int
@@ -36,7 +36,7 @@ class LiveRange:
 
     @property
     def first(self) -> int:
-        """The oldest live write id; where there is none it is `count`."""
+        """The oldest live write id; `count` in an empty range."""
         return max(self.start, self.count - self.capacity)
 
     @property
@@ -45,15 +45,15 @@ class LiveRange:
         return self.count - self.first
 
     def since(self, write_id: int) -> LiveRange:
-        """Return the part of it from a write id on."""
+        """Return the part of the live range from a write id on."""
         return replace(self, start=min(max(self.start, write_id), self.count))
 
     def until(self, count: int) -> LiveRange:
-        """Return what is live when more were written, up to this count."""
+        """Return the live range after more transitions were written, up to this count."""
         return replace(self, count=count)
 
     def holds(self, write_ids: Ints) -> Bools:
-        """Return which of some write ids are live."""
+        """Return which of the write ids are live."""
         return (write_ids >= self.first) & (write_ids < self.count)
 
     def slots(self, write_ids: Ints) -> Ints:
@@ -61,7 +61,7 @@ class LiveRange:
         return write_ids % self.capacity
 
     def newest_ids(self, slots: Ints) -> Ints:
-        """Return the newest write id of each slot, negative where it was never written."""
+        """Return the newest write id of each slot, negative for a slot never written."""
         return self.count - 1 - (self.count - 1 - slots) % self.capacity
 
     def spans(self, most: int = 1 << 62) -> Iterator[slice]:
@@ -91,5 +91,5 @@ def block_span(number: int, capacity: int) -> slice:
 
 
 def blocks_in(capacity: int) -> int:
-    """Return how many blocks the slots of a ring take."""
+    """Return the number of blocks of a ring."""
     return -(-capacity // BLOCK_SLOTS)

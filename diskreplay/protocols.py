@@ -27,13 +27,13 @@ class BatchIterator(Protocol[BatchT_co]):
     def __exit__(self, *exception: object) -> None: ...
 
     def close(self) -> None:
-        """End the drawing ahead; the replay stays open."""
+        """Stop drawing ahead; the replay stays open."""
 
 
 class Replay(Protocol[BatchT_co]):
     """A replay of transitions; tests/contract holds what each method promises.
 
-    The type of a batch is a parameter. What belongs to a room above this file, as a schema does, is
+    The type of a batch is a parameter. Types of the packages above this file, such as Schema, are
     Any here.
     """
 
@@ -42,7 +42,7 @@ class Replay(Protocol[BatchT_co]):
     def push(
         self, state: Any, action: Any, reward: Any, next_state: Any, done: Any, **extra: Any
     ) -> int:
-        """Add one transition and return its write id, or -1 where the commit gives it."""
+        """Add one transition and return its write id, or -1 if the commit gives it."""
 
     def extend(
         self,
@@ -59,10 +59,10 @@ class Replay(Protocol[BatchT_co]):
         """Remove all transitions; write ids count on."""
 
     def flush(self) -> None:
-        """Commit everything now."""
+        """Commit all changes now."""
 
     def refresh(self) -> None:
-        """Take over what others have committed."""
+        """Load the commits of other processes."""
 
     # Reading
 
@@ -70,7 +70,7 @@ class Replay(Protocol[BatchT_co]):
         """Draw a batch."""
 
     def batches(self, batch_size: int, prefetch: int = 0) -> BatchIterator[BatchT_co]:
-        """Return an endless iterator of what `sample` returns."""
+        """Return an endless iterator over batches, as `sample` returns them."""
 
     def draw(self, n: int) -> tuple[Ints, Floats]:
         """Draw as `sample` does, and return write ids and probabilities."""
@@ -87,7 +87,7 @@ class Replay(Protocol[BatchT_co]):
 
     @property
     def capacity(self) -> int:
-        """The number of transitions that are kept."""
+        """The number of transitions that the replay holds when full."""
 
     @property
     def count(self) -> int:
@@ -95,7 +95,7 @@ class Replay(Protocol[BatchT_co]):
 
     @property
     def first(self) -> int:
-        """The oldest live write id; where there is none it is `count`."""
+        """The oldest live write id; `count` in an empty replay."""
 
     @property
     def total_mass(self) -> float:
@@ -105,19 +105,19 @@ class Replay(Protocol[BatchT_co]):
     def schema(self) -> Any:
         """The fields of a transition; None before they are known."""
 
-    # The whole
+    # The whole replay
 
     def stats(self) -> dict[str, Any]:
-        """Return what there is to know, as a plain dict."""
+        """Return a description of the replay, as a plain dict."""
 
     def check(self) -> None:
         """Raise DamageError with the faults found."""
 
     def save(self, path: PathLike) -> None:
-        """Write all that is there to a new store."""
+        """Write the whole replay to a new store."""
 
     def close(self) -> None:
-        """Commit and end; twice is once."""
+        """Commit and close; a second call does nothing."""
 
     def __enter__(self) -> Self: ...
 

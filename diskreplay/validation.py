@@ -1,4 +1,4 @@
-"""Checks of the arguments of users, with one wording for their errors."""
+"""Checks of users' arguments, with one wording for their errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diskreplay.aliases import Array, Floats, Ints
 from diskreplay.errors import ArgumentError, DiskReplayError, StorageError
 
 ACCESS = ("exclusive", "shared", "read")
-MAX_COUNT = 2**62  # of write ids and everything else that is counted: int64, with room for sums
+MAX_COUNT = 2**62  # the largest write id and other count: int64, with room for sums
 
 
 def checked_capacity(value: Any) -> int:
@@ -32,7 +32,7 @@ def checked_path(value: Any) -> Path:
     except TypeError:
         name = None
     except UnicodeEncodeError as error:
-        raise ArgumentError(f"a path cannot have this name: {error}: choose another") from None
+        raise ArgumentError(f"a path cannot have this name ({error}): choose another") from None
     if not isinstance(name, str) or "\0" in name or not name:
         raise ArgumentError(f"a path must be a string or a pathlib.Path (found {value!r})")
     try:
@@ -53,8 +53,8 @@ def check_word(name: str, value: Any, words: Sequence[str]) -> None:
 def as_array(values: Any, error: type[DiskReplayError], expected: str) -> Array:
     """Return `values` as an array, or raise `error` in a sentence that begins with `expected`.
 
-    Every array of a user comes through here: an object may raise anything when it is converted, as
-    a tensor that requires grad does, and a masked array would lose its mask.
+    All arrays of users come through here. The conversion of an object may raise any exception, as
+    that of a tensor that requires grad does, and a masked array would lose its mask.
     """
     if type(values) is np.ndarray:
         return values
@@ -72,7 +72,7 @@ def as_array(values: Any, error: type[DiskReplayError], expected: str) -> Array:
 
 
 def _is_masked(value: Any) -> bool:
-    """Return whether a value is a masked array, or a list or tuple that holds one."""
+    """Return whether a value is a masked array, or a list or tuple that contains one."""
     masked = sys.modules.get("numpy.ma")  # not every program has loaded it
     if masked is None:
         return False
@@ -93,7 +93,7 @@ def real_numbers(name: str, values: Any, error: type[DiskReplayError] = Argument
 
 
 def whole_numbers(name: str, values: Any, *, any_shape: bool = False) -> Ints:
-    """Return `values` as int64 of shape (n,), or of their own, or raise ArgumentError."""
+    """Return `values` as int64, of shape (n,) or any shape, or raise ArgumentError."""
     array = as_array(values, ArgumentError, f"{name} must be whole numbers")
     if (array.ndim != 1 and not any_shape) or (array.size and array.dtype.kind not in "iu"):
         raise ArgumentError(
@@ -131,7 +131,7 @@ def as_whole(value: Any) -> int | None:
 def real_number(
     name: str, value: Any, *, low: float, high: float, above: bool = False, why: str = ""
 ) -> float:
-    """Return `value` as a float in [low, high], or in (low, high] with `above`, or raise."""
+    """Return `value` as a float in [low, high], or (low, high] with `above`, or raise."""
     number = float("nan")
     if not isinstance(value, bool | str | bytes) and not _is_masked(value):
         with contextlib.suppress(Exception):  # an object may raise anything when it is converted

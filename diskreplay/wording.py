@@ -1,15 +1,15 @@
-"""Words: a number of things, of one as of many, and a number of bytes."""
+"""Wording: numbers of things and of bytes, as words for messages."""
 
 from __future__ import annotations
 
 
-def count_of(n: int, what: str) -> str:
-    """Return a number of things.
+def count_of(n: int, thing: str) -> str:
+    """Return a number of things, with the singular or plural.
 
     >>> count_of(1, "byte"), count_of(0, "run"), count_of(2000, "transition")
     ('1 byte', '0 runs', '2,000 transitions')
     """
-    return f"{n:,} {what}{'s' * (n != 1)}"
+    return f"{n:,} {thing}{'s' * (n != 1)}"
 
 
 def human(n: float) -> str:

@@ -35,7 +35,7 @@ BRANCH, LEAF, OVERFLOW, META = 1, 2, 4, 8
 BIG, TREE = 1, 2
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _META_BYTES = 152
-_PAGE_BYTES_AT, _LAST_PAGE_AT, _TRANSACTION_AT = 40, 136, 144
+_FREE_TREE_AT, _MAIN_TREE_AT, _LAST_PAGE_AT, _TRANSACTION_AT = 40, 88, 136, 144
 _MAX_KEY = 511
 PAGE_HEADER = struct.Struct("=QHHHH")
 _META_FACTS = struct.Struct("=IIQQ")
@@ -95,14 +95,16 @@ class Meta(NamedTuple):
             f"has a main tree with the flags {self.main.flags:#x}": self.main.flags != 0,
             f"has a main tree with a pad of {self.main.pad}": self.main.pad != 0,
         }
-        return [f"meta page {number} {what}" for what, is_wrong in wrong.items() if is_wrong]
+        return [f"meta page {number} {fault}" for fault, is_wrong in wrong.items() if is_wrong]
 
 
 class DataFile:
-    """A data file, read with plain reads: they fail where a map would end the process."""
+    """A data file, read with plain reads: they fail where a map would end the process.
+
+    descriptor:  of the open file; `close` closes it
+    """
 
     def __init__(self, descriptor: int) -> None:
-        """Take a descriptor of the file, which is closed with it."""
         self._descriptor = descriptor
         self.page_bytes = 4096
 
@@ -116,7 +118,7 @@ class DataFile:
         return os.fstat(self._descriptor).st_size
 
     def read(self, at: int, n: int) -> bytes:
-        """Return n bytes from an offset on, or b"" when not all of them can be read."""
+        """Return n bytes from an offset on, or b"" if not all of them can be read."""
         if at + n > self.size:
             return b""
         try:
@@ -129,14 +131,13 @@ class DataFile:
         return found if len(found) == n else b""
 
     def page(self, number: int) -> bytes:
-        """Return a page, or b"" when it cannot be read."""
+        """Return a page, or b"" if it cannot be read."""
         return self.read(number * self.page_bytes, self.page_bytes)
 
     def metas(self) -> tuple[list[Meta], list[str]]:
         """Return the sound meta pages, the newest first, and the faults of both.
 
-        The second page is read where the first says, or else where it would be with pages of any
-        size.
+        The first page says where the second begins; if it is damaged, all page sizes are tried.
         """
         first = self._meta(0)
         sizes = [1 << n for n in (12, 14, 13, 15, 11, 10, 9)]
@@ -176,16 +177,17 @@ class DataFile:
             return None
         page, _, flags, _, _ = PAGE_HEADER.unpack_from(raw, 0)
         magic, version, address, map_bytes = _META_FACTS.unpack_from(raw, 16)
-        last_page, transaction = struct.unpack_from("=QQ", raw, 136)
-        free, main = Tree(*TREE_RECORD.unpack_from(raw, 40)), tree_at(raw, 88)
+        last_page, transaction = struct.unpack_from("=QQ", raw, _LAST_PAGE_AT)
+        free, main = tree_at(raw, _FREE_TREE_AT), tree_at(raw, _MAIN_TREE_AT)
         return Meta(
             page, flags, magic, version, address, map_bytes, free, main, last_page, transaction
         )
 
 
 def page_bytes_in(meta: bytes) -> int:
-    """Return the length of the pages of a data file, as its first page says it."""
-    return int.from_bytes(meta[_PAGE_BYTES_AT : _PAGE_BYTES_AT + 4], sys.byteorder)
+    """Return the page size of a data file from the bytes of its first page."""
+    # The first number of the tree of free pages, see the top of this file.
+    return int.from_bytes(meta[_FREE_TREE_AT : _FREE_TREE_AT + 4], sys.byteorder)
 
 
 def meta_pages(descriptor: int) -> list[bytes]:
@@ -225,7 +227,10 @@ class Node(NamedTuple):
 
 
 class Value(NamedTuple):
-    """A value of a tree: its key (a number, if the tree has numbers), place in the file, bytes."""
+    """A value of a tree: its key, its offset in the file, and its bytes.
+
+    The key is an int in a tree with integer keys.
+    """
 
     key: int | bytes
     at: int
@@ -238,12 +243,12 @@ def tree_at(raw: bytes, at: int = 0) -> Tree:
 
 
 def order_of(key: bytes, flags: int) -> int | bytes:
-    """Return a key as the value by which a tree with these flags is sorted."""
+    """Return a key in the form by which a tree with these flags is sorted."""
     return int.from_bytes(key, sys.byteorder) if flags & INTEGER_KEYS else key
 
 
 def nodes_of(page: bytes, *, leaf: bool) -> tuple[list[Node], list[str]]:
-    """Return the nodes of a page that lie inside it, and the faults of the page."""
+    """Return the nodes that lie inside a page, and the faults of the page."""
     size = len(page)
     _, _, _, lower, upper = PAGE_HEADER.unpack_from(page, 0)
     faults = []

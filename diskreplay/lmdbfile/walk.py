@@ -1,4 +1,4 @@
-"""Walk: the trees of a data file, page by page, and all their faults."""
+"""Walk: read the trees of a data file page by page, and collect all faults."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from diskreplay.wording import count_of
 
 FREE, MAIN = b"free pages", b"main"
 _MAX_DEPTH = 32
-_LEAST_SLACK = 1 << 20  # pages at the end of a file that were freed before they were ever written
+_LEAST_SLACK = 1 << 20  # pages counted beyond the end of a file: freed before they were written
 _FAULTS_KEPT = 1000
 _Key = int | bytes | None
 
 
 class Faults:
-    """Sentences about faults: the first thousand, and the number of all."""
+    """Sentences about faults: the first thousand, and the number of all faults."""
 
     def __init__(self) -> None:
         self._kept: list[str] = []
@@ -52,7 +52,7 @@ class Faults:
             self._kept.append(printable(sentence))
 
     def sentences(self) -> list[str]:
-        """Return the sentences."""
+        """Return the sentences, the last of which counts those left out."""
         more = self.count - len(self._kept)
         return [*self._kept, *([f"and {count_of(more, 'more fault')}"] if more else [])]
 
@@ -60,8 +60,8 @@ class Faults:
 class Walk:
     """One walk over the trees that a meta page names.
 
-    It yields every value of a tree that stands where it should, and collects all faults.
-    Cost: reads each page in use once. Memory: 3 bytes a page.
+    The walk yields every value in its right place, and collects all faults. Each page belongs to
+    one tree, so a page is read once. Cost: reads each page in use. Memory: 3 bytes a page.
     """
 
     def __init__(self, file: DataFile, meta: Meta, faults: Faults | None = None) -> None:
@@ -78,10 +78,10 @@ class Walk:
             self.pages = there
         self.reached = np.zeros(self.pages, np.bool_)
         self.free = np.zeros(self.pages, np.bool_)
-        self.disputed = np.zeros(self.pages, np.bool_)  # free, and in a tree all the same
+        self.disputed = np.zeros(self.pages, np.bool_)  # listed as free, and in a tree
 
     def collect_free(self) -> None:
-        """Collect the free pages. This comes first: a page in use is none of them."""
+        """Collect the free pages. Call this first: a tree must not use a free page."""
         for transaction, _, content in self.values(FREE, self.meta.free):
             if not isinstance(transaction, int) or not 1 <= transaction <= self.meta.transaction:
                 self.faults.add(f"free pages are listed under transaction {transaction!r}")
@@ -107,11 +107,11 @@ class Walk:
             if isinstance(name, bytes) and len(content) == TREE_RECORD.size:
                 found[name] = tree_at(content)
             else:
-                self.faults.add(f"the tree {_word(name)} has no description")
+                self.faults.add(f"the tree {_key_text(name)} has no description")
         return found
 
     def exhaust(self, name: bytes, tree: Tree) -> None:
-        """Walk a tree for its faults alone."""
+        """Walk a tree to collect its faults, without using its values."""
         for _ in self.values(name, tree):
             pass
 
@@ -124,46 +124,46 @@ class Walk:
     def values(self, name: bytes, tree: Tree) -> Iterator[Value]:
         """Yield the values of a tree in the order of its keys.
 
-        A leaf page in a wrong place or of a wrong kind is left out as a whole; of another, every
-        value whose key is not between those that the branches say.
+        A page in a wrong place or of a wrong kind is left out as a whole; in the other pages, each
+        value whose key is outside the range of its branch.
         """
-        what = name.decode("ascii", "replace")
+        tree_name = name.decode("ascii", "replace")
         counted = {"branch pages": 0, "leaf pages": 0, "overflow pages": 0, "entries": 0}
-        said = (tree.branches, tree.leaves, tree.overflows, tree.entries)
+        declared = (tree.branches, tree.leaves, tree.overflows, tree.entries)
         before = self.faults.count
         last: _Key = None
         stack: list[tuple[int, int, _Key, _Key]] = []
         if tree.root != NO_PAGE:
             stack.append((tree.root, 1, None, None))
         elif tree.depth:
-            self.faults.add(f"{what}: it is empty, but {tree.depth} pages deep")
+            self.faults.add(f"{tree_name}: it is empty, but {tree.depth} pages deep")
         while stack:
             number, depth, low, high = stack.pop()
-            taken = self._take(what, number, depth, tree.depth)
+            taken = self._take(tree_name, number, depth, tree.depth)
             if taken is None:
                 continue
             page, is_leaf = taken
             nodes, wrong = nodes_of(page, leaf=is_leaf)
             for fault in wrong:
-                self.faults.add(f"{what}: page {number} is damaged: {fault}")
+                self.faults.add(f"{tree_name}: page {number} is damaged: {fault}")
             if not is_leaf:
                 counted["branch pages"] += 1
-                stack.extend(self._children(what, number, nodes, tree.flags, depth, low, high))
+                stack.extend(self._children(tree_name, number, nodes, tree.flags, depth, low, high))
                 continue
             counted["leaf pages"] += 1
             if not nodes:
-                self.faults.add(f"{what}: page {number} is damaged: it is empty")
+                self.faults.add(f"{tree_name}: page {number} is damaged: it is empty")
             for node in nodes:
                 key = order_of(node.key, tree.flags)
                 wrong_key = self._wrong_key(node.key, key, tree.flags, low, last, high)
                 if wrong_key:
-                    self.faults.add(f"{what}: page {number} at {node.at}: {wrong_key}")
+                    self.faults.add(f"{tree_name}: page {number} at {node.at}: {wrong_key}")
                     continue
                 last = key
                 counted["entries"] += 1
                 if node.flags & ~BIG != (TREE if name == MAIN else 0):
                     self.faults.add(
-                        f"{what}: page {number} at {node.at}: a value with the flags "
+                        f"{tree_name}: page {number} at {node.at}: a value with the flags "
                         f"{node.flags:#x}"
                     )
                     continue
@@ -175,46 +175,50 @@ class Walk:
                 (big,) = NUMBER.unpack_from(page, node.value_at)
                 pages = (HEADER - 1 + size) // len(page) + 1
                 counted["overflow pages"] += pages
-                content = self._take_big(f"{what}: page {number} at {node.at}", big, pages, size)
+                content = self._take_big(
+                    f"{tree_name}: page {number} at {node.at}", big, pages, size
+                )
                 if content is not None:
                     yield Value(key, big * len(page) + HEADER, content)
         if self.faults.count == before:
-            for (counter, found), expected in zip(counted.items(), said, strict=True):
+            for (counter, found), expected in zip(counted.items(), declared, strict=True):
                 if found != expected:
-                    self.faults.add(f"{what}: it has {found} {counter} (expected {expected})")
+                    self.faults.add(f"{tree_name}: it has {found} {counter} (expected {expected})")
 
     def check_all_used(self) -> None:
-        """Find pages that are neither in a tree nor free. All trees must have been walked."""
+        """Add a fault for pages that are neither in a tree nor free; walk all trees before."""
         unused = np.flatnonzero(~(self.reached | self.free)[2:]) + 2
         if unused.size:
             self.faults.add(
                 f"neither in use nor free: {count_of(unused.size, 'page')} (the first: {unused[0]})"
             )
 
-    def _take(self, what: str, number: int, depth: int, deepest: int) -> tuple[bytes, bool] | None:
-        """Return a page of a tree and whether it is a leaf; None, with a fault, for neither."""
-        page = self._claim(what, number, 1) and self.file.page(number)
+    def _take(
+        self, tree_name: str, number: int, depth: int, deepest: int
+    ) -> tuple[bytes, bool] | None:
+        """Return a page and whether it is a leaf; None, with a fault, for a wrong page."""
+        page = self._claim(tree_name, number, 1) and self.file.page(number)
         if not page:
             if page == b"":
-                self.faults.add(f"{what}: page {number} is missing: the file ends before it")
+                self.faults.add(f"{tree_name}: page {number} is missing: the file ends before it")
             return None
         found, _, flags, _, _ = PAGE_HEADER.unpack_from(page, 0)
         if found != number or flags not in (BRANCH, LEAF):
             self.faults.add(
-                f"{what}: page {number} is damaged: it says it is page {found} with the flags "
+                f"{tree_name}: page {number} is damaged: it says it is page {found} with the flags "
                 f"{flags:#x}"
             )
         elif depth <= _MAX_DEPTH:
             if (flags == LEAF) != (depth == deepest):
-                self.faults.add(f"{what}: page {number} is at depth {depth} of {deepest}")
+                self.faults.add(f"{tree_name}: page {number} is at depth {depth} of {deepest}")
             return page, flags == LEAF
         else:
-            self.faults.add(f"{what}: page {number} is more than {_MAX_DEPTH} pages deep")
+            self.faults.add(f"{tree_name}: page {number} is more than {_MAX_DEPTH} pages deep")
         self.reached[number] = False
         return None
 
     def _take_big(self, where: str, number: int, pages: int, size: int) -> bytes | None:
-        """Return the content of overflow pages; None, with a fault, when there is none."""
+        """Return the content of overflow pages; None, with a fault, for wrong pages."""
         if not self._claim(where, number, pages):
             return None
         at = number * self.file.page_bytes
@@ -236,7 +240,7 @@ class Walk:
     def _wrong_key(
         self, raw: bytes, key: int | bytes, flags: int, low: _Key, last: _Key, high: _Key
     ) -> str:
-        """Return the fault of a key of a leaf, "" if it has none."""
+        """Return the fault of a key of a leaf, "" for a right key."""
         if not raw or (flags & INTEGER_KEYS and len(raw) != 8):
             return f"a key of {count_of(len(raw), 'byte')}"
         if (
@@ -244,15 +248,15 @@ class Walk:
             or (high is not None and key >= high)  # type: ignore[operator]
             or (last is not None and key <= last)  # type: ignore[operator]
         ):
-            return f"the key {_word(key)} is not in its place"
+            return f"the key {_key_text(key)} is not in its place"
         return ""
 
-    def _claim(self, what: str, number: int, pages: int) -> bool:
+    def _claim(self, tree_name: str, number: int, pages: int) -> bool:
         end = number + pages
         if number < 2 or end > self.pages:
-            self.faults.add(f"{what}: it refers to page {number} of {self.pages}")
+            self.faults.add(f"{tree_name}: it refers to page {number} of {self.pages}")
         elif self.reached[number:end].any() or self.free[number:end].any():
-            self.faults.add(f"{what}: page {number} is in use twice, or free")
+            self.faults.add(f"{tree_name}: page {number} is in use twice, or free")
             self.disputed[number:end] |= self.free[number:end]
         else:
             self.reached[number:end] = True
@@ -261,7 +265,7 @@ class Walk:
 
     def _children(
         self,
-        what: str,
+        tree_name: str,
         number: int,
         nodes: list[Node],
         flags: int,
@@ -270,9 +274,11 @@ class Walk:
         high: _Key,
     ) -> list[tuple[int, int, _Key, _Key]]:
         """Return the children of a branch page, the last one first."""
-        least = 1 if what == FREE.decode() else 2  # LMDB asserts it
+        least = (
+            1 if tree_name == FREE.decode() else 2
+        )  # LMDB ends the process over a page with fewer
         if len(nodes) < least:
-            self.faults.add(f"{what}: page {number} is damaged: its branches are {len(nodes)}")
+            self.faults.add(f"{tree_name}: page {number} is damaged: it has {len(nodes)} branches")
         found: list[tuple[int, int, _Key, _Key]] = []
         ends = [low, *(order_of(node.key, flags) for node in nodes[1:]), high]
         for index, node in enumerate(nodes):
@@ -282,11 +288,11 @@ class Walk:
             ordered = here is None or after is None or here < after  # type: ignore[operator]
             if not sized or not ordered:
                 self.faults.add(
-                    f"{what}: page {number} is damaged: branch {index} is not in its place"
+                    f"{tree_name}: page {number} is damaged: branch {index} is not in its place"
                 )
             found.append((child, depth + 1, here, after))
         return found[::-1]
 
 
-def _word(key: int | bytes) -> str:
+def _key_text(key: int | bytes) -> str:
     return str(key) if isinstance(key, int) else ascii(key[:40])

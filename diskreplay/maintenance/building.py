@@ -1,8 +1,8 @@
-"""Building: the one way to write a whole new store.
+"""Building: write a whole new store.
 
-The store is written at a hidden place, in commits of bounded size and in the order of its slots, so
-that its pages are full and in order. Then it gets its name by a renaming (`beside`), or its data
-file takes the place of another one (rewriting.py): others see nothing of it, or all of it.
+The store is written at a hidden path, in commits of bounded size and in the order of its slots, so
+that its pages are full and in order. Then it is renamed (`beside`), or its data file replaces
+another one (rewriting.py): other processes see nothing of it, or all of it.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _OTHER_BYTES = 1 << 20  # of the data file: facts, runs, and pages that commits 
 class StoreBuilder:
     """A new store that is being written, from its identity to its state.
 
-    A sketch, with a store that is read::
+    A sketch that copies a store::
 
         with StoreBuilder(place, identity, state, source.schema) as builder:
             for write_ids in builder.parts():
                 builder.append(write_ids[0], source.records(write_ids))
             builder.finish(runs)
 
-    place:     a path where there is nothing, best that of `beside`
-    state:     its counts say which write ids will be live; its largest priority follows the rows
-    schema:    None where nothing was ever pushed
-    progress:  called with transitions done and in all, after each commit
+    place:     a path without a file, best that of `beside`
+    state:     gives the live range; its largest priority is raised by the rows
+    schema:    None if nothing was ever pushed
+    progress:  called after each commit with the numbers of transitions written and of all
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class StoreBuilder:
         schema: Schema | None,
         progress: Progress | None = None,
     ) -> None:
-        if identity.has_priorities:  # an ArgumentError if memory has no room for its priorities
+        if identity.has_priorities:  # ArgumentError here if memory has no room for the priorities
             usual = PrioritySettings()
             Priorities(identity.capacity, alpha=usual.alpha, epsilon=usual.epsilon)
         self.identity = identity
@@ -80,13 +80,13 @@ class StoreBuilder:
         self._store.close(sync=False)
 
     def parts(self) -> Iterator[Ints]:
-        """Yield the live write ids, as many as go into a commit, in the order of their slots."""
+        """Yield the live write ids in parts of one commit each, in the order of their slots."""
         rows = max(1, _PART_BYTES // max(1, self._grouping.record_bytes))
         for span in sorted(self.live.spans(rows), key=lambda span: span.start):
             yield self.live.newest_ids(np.arange(span.start, span.stop))
 
     def append_rows(self, first: int, columns: Columns, priorities: Values | None = None) -> None:
-        """Commit what `append` does, given as columns of the schema's types."""
+        """Commit rows as `append` does, given as columns of the schema's types."""
         self.append(first, self._codec.encode(columns, first), priorities)
 
     def append(
@@ -95,9 +95,9 @@ class StoreBuilder:
         records: Sequence[bytes] | NDArray[np.uint8],
         priorities: Values | None = None,
     ) -> None:
-        """Commit records of write ids from `first` on, with priorities where the store has them.
+        """Commit records of write ids from `first` on, with priorities in a prioritized store.
 
-        Calls are in the order of slots, best with all of one of the `parts`.
+        Call it in the order of the slots, best with one of the `parts` at a time.
         """
         blocks: Mapping[int, bytes] = {}
         if priorities is not None:
@@ -121,11 +121,11 @@ class StoreBuilder:
         facts: Mapping[str, Any] | None = None,
         others: Snapshot | None = None,
     ) -> None:
-        """Commit all that is not rows, and close the store with everything on the disk.
+        """Commit all but the rows, close the store, and wait until all is on the disk.
 
-        runs:    descriptions of the runs that wrote the rows; None is one run, of this process
-        facts:   those of another store, to keep what a newer version has put there
-        others:  the snapshot of another store, to keep the databases of a newer version
+        runs:    descriptions of the runs that wrote the rows; None means one run, of this process
+        facts:   entries of another store, to keep those that only a newer version knows
+        others:  the snapshot of another store, to keep databases that only a newer version knows
         """
         if runs is None:
             run = replace(Run.new(self.live.first), end=self.live.count, rows=self.live.size)
@@ -149,9 +149,9 @@ class StoreBuilder:
         make_known(self._place)
 
     def _blocks(self, slot: int, priorities: Values) -> dict[int, bytes]:
-        """Return the blocks of the slots from `slot` on; the first may have slots of the last part.
+        """Return the blocks of the slots from `slot` on.
 
-        The last one is put again where the next part has slots of it.
+        A block with slots of two parts is written with both, the second time as a whole.
         """
         first, end = slot // BLOCK_SLOTS, slot + priorities.size
         begin, last = first * BLOCK_SLOTS, (end - 1) // BLOCK_SLOTS
@@ -165,7 +165,7 @@ class StoreBuilder:
         return {first + number: content for number, content in found.items()}
 
     def _check_room(self) -> None:
-        """Raise StorageError when the disk has no room for what will be live."""
+        """Raise StorageError if the disk has no room for the live transitions."""
         if self._schema is None or not self.live.size:
             return
         rows = self.live.size

@@ -1,4 +1,4 @@
-"""Merging: one new store of the transitions of several."""
+"""Merging: write the transitions of several stores to one new store."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def merge(
     capacity: int | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Write the transitions of several stores to a new one at `out`; return how many it holds.
+    """Write the transitions of several stores to a new store at `out`; return its size.
 
     The stores must have the same kind and the same fields. Priorities are kept, and the table of
-    runs says which run wrote what; write ids begin at 0. Settings are those of the first store, the
-    largest priority is the largest of any, annealing and random stream begin anew. The stores are
-    not changed. Of each, one commit is read, whatever others write meanwhile: until the end they
-    use none of its pages again, so that their files may grow.
+    runs tells which run wrote which transitions; write ids begin at 0. Settings are those of the
+    first store, the largest priority is the largest of all stores, annealing and random stream
+    begin anew. The stores are not changed. One commit of each is read; until the end, their writers
+    use none of its pages again, so that the files may grow.
 
     Cost: reads, checks and writes each transition once. Memory: 8 bytes a transition with order
     "sequence", 32 with "interleaved", and 60 MB.
 
     Raises MismatchError when kinds or fields differ; NotAStoreError, LockedError and DamageError as
-    `open`; StorageError when `out` is in use, or the disk refuses or has too little room. At `out`
-    there is nothing then.
+    `open`; StorageError when `out` is in use, or the disk refuses or has too little room. After an
+    error there is nothing at `out`.
 
     >>> for name in ("runs/left", "runs/right"):
     ...     with ReplayBuffer(capacity=10, path=name) as buffer:
@@ -63,15 +63,16 @@ def merge(
     >>> merge(["runs/left", "runs/right"], "runs/both")
     2
 
-    order:     "sequence", one store after the other; "interleaved", so that at any place in it each
-               store has given its share of what it has
-    capacity:  of the new store, by default as many as there are; of more, the last are kept
-    progress:  called with transitions done and in all, now and then
+    order:     "sequence" puts one store after the other; "interleaved" mixes them evenly, in
+               proportion to their sizes
+    capacity:  capacity of the new store, by default the number of all transitions; of more
+               transitions the last ones are kept
+    progress:  called now and then with the numbers of transitions written and of all transitions
     """
     target = real_path(checked_path(out))
     try:
         given = [] if isinstance(paths, str | bytes | os.PathLike) else [*paths]
-    except Exception:  # an object may raise anything when it is asked for its parts
+    except Exception:  # an object may raise anything when it is iterated
         given = []
     if not given:
         raise ArgumentError("merge() needs a list of the paths of stores, at least one")
@@ -109,14 +110,14 @@ def merge(
 
 
 def _common_schema(sources: Sequence[SoundStore]) -> Schema | None:
-    """Return the schema of all stores; raise MismatchError where they cannot be one."""
+    """Return the schema of all stores; raise MismatchError if kinds or fields differ."""
     first = sources[0]
     for other in sources[1:]:
         if other.identity.kind != first.identity.kind:
             raise MismatchError(
                 f"{other.path} is {other.identity.kind} (expected {first.identity.kind}, as "
                 f"{first.path}): only stores of one kind can be merged; "
-                "diskreplay.convert() makes one of another kind"
+                "diskreplay.convert() changes the kind"
             )
     schemas = [(source.path, source.schema) for source in sources if source.schema is not None]
     for path, schema in schemas[1:]:
@@ -140,7 +141,7 @@ def _positions(sizes: Sequence[int], order: str) -> list[Ints]:
 
 
 def _merged_state(sources: Sequence[SoundStore], count: int, runs: int) -> State:
-    """Return the state of a new store: settings, and facts of newer versions, of the first one."""
+    """Return the state of the new store, with the settings and unknown entries of the first."""
     first = sources[0].state
     largest = [source.state.max_priority for source in sources if source.live.size]
     return State(
@@ -156,9 +157,9 @@ def _merged_state(sources: Sequence[SoundStore], count: int, runs: int) -> State
 def _rows(
     sources: Sequence[SoundStore], positions: Sequence[Ints], write_ids: Ints
 ) -> tuple[Columns, Values | None]:
-    """Return the transitions that get these write ids, and their priorities where there are any.
+    """Return the transitions that get these write ids, and their priorities, None without any.
 
-    The fields are in the order of the first store that has any.
+    The fields are in the order of the first store with a schema.
     """
     names = next(source.schema.names for source in sources if source.schema)
     places: list[Ints] = []
@@ -180,14 +181,14 @@ def _rows(
 
 
 def _runs_of(source: SoundStore, places: Ints) -> Iterator[Run]:
-    """Yield the runs that wrote live transitions, with the places of these in the new store."""
+    """Yield the runs that wrote live transitions, with the new write ids of these."""
     first = source.live.first
     runs = with_live([*map(complete, source.snapshot.runs())], first, source.live.count)
     for number, plain in enumerate(runs):
         try:
             run = Run.parse(number, plain)
         except DamageError:
-            continue  # verify tells it; the transitions are what they are
+            continue  # verify reports the damage; the transitions are sound
         least, most = plain["live"] or (0, 0)
         if most:
             begin = max(run.first - first, 0)

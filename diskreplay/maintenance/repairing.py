@@ -1,4 +1,4 @@
-"""Repairing: a new store made of what can be read of a damaged one."""
+"""Repairing: copy the readable contents of a damaged store to a new one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.salvage import Salvage
 from diskreplay.maintenance.sources import Progress
 from diskreplay.maintenance.verification import verify
-from diskreplay.sampling import new_seed
+from diskreplay.sampling import DEFAULT_PRIORITY, new_seed
 from diskreplay.store import (
     State,
     beside,
@@ -33,15 +33,15 @@ _RANGES_KEPT = 1000
 
 @dataclass(frozen=True)
 class Repair:
-    """What `repair` copied, and what it could not.
+    """The transitions and priorities that `repair` copied, and those that it lost.
 
     copied:           transitions in the new store
     lost:             transitions that could not be read
     lost_ids:         their write ids in the damaged store, as ranges [first, end); at most 1000
     priorities_lost:  transitions that got the largest priority, since their own could not be read
-    state_lost:       whether frame, random stream and largest priority are those of an earlier
-                      commit, or begin anew, since the newest could not be read
-    faults:           what `verify` says of the damaged store
+    state_lost:       True if frame, random stream and largest priority are those of an earlier
+                      commit, or begin anew, since the newest state could not be read
+    faults:           the faults that `verify` found in the damaged store
     """
 
     copied: int
@@ -69,27 +69,28 @@ class Repair:
 
 @raising_own_errors
 def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -> Repair:
-    """Copy what can be read of a store to a new store at `out`, and say what was left behind.
+    """Copy the readable contents of a store to a new store at `out`, and report the losses.
 
     The damaged store is not changed. The new one has its kind, capacity, schema, settings, random
-    stream and annealing. Transitions keep their order, and every one is byte for byte what was
-    written; those before a lost one move up, so that write ids are contiguous: the newest keeps its
-    own. Priorities that cannot be read become the largest so far. The table of runs begins anew.
+    stream and annealing. Transitions keep their order, and each has the bytes that were written;
+    transitions before a lost one get higher write ids, so that these are contiguous, and the newest
+    keeps its own. Priorities that cannot be read become the largest so far. The table of runs
+    begins anew.
 
-    Cost: as `verify`, twice, and once more to write; where transitions are missing, it also looks
-    through the whole file. Memory: 40 bytes a transition, and 50 MB.
+    Cost: as `verify`, twice, and once more to write; if transitions are missing, `repair` also
+    searches the whole file. Memory: 40 bytes a transition, and 50 MB.
 
-    Raises DamageError when nothing says what kind of buffer it was or what its fields are, and
-    FormatVersionError for a store that this version does not know; NotAStoreError and LockedError
-    as `verify`; StorageError when `out` is in use or the disk refuses. At `out` there is nothing
-    then.
+    Raises DamageError when the kind of the buffer or its fields cannot be found, and
+    FormatVersionError for a format that this version does not know; NotAStoreError and LockedError
+    as `verify`; StorageError when `out` is in use or the disk refuses. After an error there is
+    nothing at `out`.
 
     >>> with ReplayBuffer(capacity=10, path="runs/damaged") as buffer:
     ...     _ = buffer.push(state=[0.0], action=0, reward=1.0, next_state=[1.0], done=False)
     >>> print(repair("runs/damaged", "runs/repaired"))
     copied all transitions of a sound store: 1
 
-    progress:  called with transitions written and in all, now and then
+    progress:  called now and then with the numbers of transitions written and of all transitions
     """
     source, target = checked_path(path), real_path(checked_path(out))
     if holds_store(target):
@@ -118,7 +119,7 @@ def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -
 
 
 def _write(found: Salvage, place: Path, progress: Progress | None) -> int:
-    """Make a store of what was found, and return how many priorities are not known."""
+    """Write a store of the found transitions, and return how many priorities are unknown."""
     n = found.write_ids.size
     end = int(found.write_ids[-1]) + 1 if n else found.live.count
     begin = end - n
@@ -126,7 +127,8 @@ def _write(found: Salvage, place: Path, progress: Progress | None) -> int:
     state = found.state or State(seed=new_seed(), settings={})
     if found.state is None and known.any():
         state = replace(state, max_priority=float(priorities[known].max()))
-    priorities[~known] = 1.0 if state.max_priority is None else state.max_priority
+    largest = DEFAULT_PRIORITY if state.max_priority is None else state.max_priority
+    priorities[~known] = largest
     state = replace(state, count=end, start=begin)
     identity = replace(found.identity, uuid=str(uuid4()), plain={})
     has_priorities = identity.has_priorities

@@ -1,4 +1,4 @@
-"""Rewriting: a store's data file made anew, with its pages in order, in place of the old one.
+"""Rewriting: replace the data file of a store by a new one with its pages in order.
 
 ::
 
@@ -7,8 +7,8 @@
                                  a whole store, built while PATH is held alone
       data.mdb  lock.mdb         replaced by those of the new store, by renaming
 
-Whoever looks sees the old data file or the new one, also after a kill. What a kill leaves behind is
-removed by the next rewriting.
+Other processes see the old data file or the new one, also after a kill. The next rewriting removes
+the directory that a kill has left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from diskreplay.errors import (
 )
 from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.sources import Progress, SoundStore
-from diskreplay.sampling import PrioritySettings, Values
+from diskreplay.sampling import DEFAULT_PRIORITY, PrioritySettings, Values
 from diskreplay.store import (
     ALONE,
     DATA,
@@ -54,21 +54,20 @@ from diskreplay.store import (
 from diskreplay.validation import check_word, checked_capacity, checked_path
 from diskreplay.wording import count_of, human
 
-# What a store becomes, in which of its transitions may be fewer.
+# The identity and state of the rewritten store, in which fewer transitions may be live.
 Change: TypeAlias = Callable[[SoundStore], tuple[Identity, State]]
 
 _NEW = f"{HIDDEN}rewritten-"
-_PRIORITY = 1.0  # of new transitions where there was none before
 
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What `compact`, `resize` and `convert` did.
+    """The result of `compact`, `resize` and `convert`.
 
-    size:          transitions that are live now
-    dropped:       transitions that were live before, and are not any more
-    before_bytes:  the size of the data file before
-    after_bytes:   its size now
+    size:          number of live transitions now
+    dropped:       number of transitions that were live before, and are no longer
+    before_bytes:  size of the data file before
+    after_bytes:   size of the data file now
     """
 
     size: int
@@ -89,29 +88,29 @@ def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
     """Write the data file of a store anew, without free pages and with its pages in order.
 
     A data file never shrinks by itself: pages that commits, `clear` or the engine have freed stay
-    in it for later. Nothing else changes: a run goes on as it would have. It reads and checks every
-    record. A kill at any moment leaves the old store or the new one, whole.
+    in it for later. Nothing else changes, and the next run goes on as it would have without. Every
+    record is read and checked. A kill at any moment leaves the old store or the new one, whole.
 
-    Cost: reads and writes what is live, about 3 seconds for a million transitions of 500 bytes, and
-    needs the disk space of a second data file meanwhile. Memory: 50 MB.
+    Cost: reads and writes the live transitions, about 3 seconds for a million of 500 bytes; needs
+    the disk space of a second data file meanwhile. Memory: 50 MB.
 
-    Raises LockedError, naming them, when others have the store open; DamageError when something in
-    it is damaged (`repair` copies the rest); StorageError when the disk has too little room.
-    The store is as it was then.
+    Raises LockedError, naming them, when other openers have the store open; DamageError when
+    something in it is damaged (`repair` copies the rest); StorageError when the disk has too little
+    room. After an error the store is unchanged.
 
     >>> with ReplayBuffer(capacity=10, path="runs/long") as buffer:
     ...     _ = buffer.push(state=[0.0], action=0, reward=1.0, next_state=[1.0], done=False)
     >>> compact("runs/long").size
     1
 
-    progress:  called with transitions done and in all, now and then
+    progress:  called now and then with the numbers of transitions written and of all transitions
     """
     return _rewrite(checked_path(path), progress, lambda source: (source.identity, source.state))
 
 
 @raising_own_errors
 def resize(path: PathLike, capacity: int, *, progress: Progress | None = None) -> Rewritten:
-    """Give a store another capacity; of more transitions than that, the newest are kept.
+    """Change the capacity of a store; of more transitions than that, keep the newest.
 
     They keep their write ids and priorities. Otherwise as `compact`, in cost and errors.
 
@@ -135,14 +134,14 @@ def resize(path: PathLike, capacity: int, *, progress: Progress | None = None) -
 def convert(
     path: PathLike, kind: str, *, progress: Progress | None = None, **settings: float
 ) -> Rewritten:
-    """Make a uniform store a prioritized one, or a prioritized one uniform.
+    """Make a uniform store prioritized, or a prioritized store uniform.
 
-    Transitions, write ids, runs and the random stream stay what they are. Each transition gets the
+    Transitions, write ids, runs and the random stream stay the same. Each transition gets the
     priority 1.0, as if it had just been pushed, and the annealing begins; or all priorities are
     dropped, with their settings. Otherwise as `compact`, in cost and errors.
 
-    Raises MismatchError when the store is of that kind already, and ArgumentError for settings that
-    are out of their range or, of a uniform store, for any; nothing is changed then.
+    Raises MismatchError when the store is of that kind already, and ArgumentError for settings out
+    of their range and for any settings of a uniform store; nothing is changed then.
 
     >>> with ReplayBuffer(capacity=10, path="runs/kind") as buffer:
     ...     _ = buffer.push(state=[0.0], action=0, reward=1.0, next_state=[1.0], done=False)
@@ -152,7 +151,7 @@ def convert(
     array([1.], dtype=float32)
 
     kind:      "prioritized" or "uniform"
-    settings:  of a prioritized store, as its constructor takes them and with its defaults: alpha,
+    settings:  of a prioritized store, as the constructor takes them and with its defaults: alpha,
                beta_start, beta_end, beta_frames, epsilon
     """
     check_word("kind", kind, KINDS)
@@ -163,7 +162,7 @@ def convert(
 
     def change(source: SoundStore) -> tuple[Identity, State]:
         if kind == source.identity.kind:
-            raise MismatchError(f"{source.path} is {kind} already: open() takes other settings")
+            raise MismatchError(f"{source.path} is {kind} already: open() changes its settings")
         state = source.state.without(("frame", "max_priority"), PrioritySettings.names())
         state = replace(state, frame=0, max_priority=None)
         if kind == "prioritized":
@@ -175,7 +174,7 @@ def convert(
 
 
 def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten:
-    """Write the data file of a store anew, for another identity and state."""
+    """Write the data file of a store anew, for a changed identity and state."""
     store = Store(path, access=ALONE)
     try:
         _sweep(path)
@@ -184,7 +183,7 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
             source = SoundStore(store, snapshot)
             identity, state = change(source)
             live = state.live(identity.capacity)
-            # What is evicted stays so, whatever the capacity.
+            # Evicted transitions stay evicted, also with a larger capacity.
             state = replace(state, start=max(live.first, source.live.first))
             live = state.live(identity.capacity)
             _check_owner(path)
@@ -205,15 +204,17 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
 
 
 def _priorities(source: SoundStore, identity: Identity, write_ids: Ints) -> Values | None:
-    """Return the priorities that transitions have in the new store, None where it has none."""
-    if identity.has_priorities and source.identity.has_priorities:
+    """Return the priorities of transitions in the new store, None in a uniform one."""
+    if not identity.has_priorities:
+        return None
+    if source.identity.has_priorities:
         return source.priorities(write_ids)
-    return np.full(write_ids.size, _PRIORITY, np.float32) if identity.has_priorities else None
+    return np.full(write_ids.size, DEFAULT_PRIORITY, np.float32)
 
 
 @contextlib.contextmanager
 def _failing_as(path: Path) -> Iterator[None]:
-    """Turn an error of the disk into one that says that the store is as it was."""
+    """Turn an error of the disk into one that says that the store is unchanged."""
     try:
         yield
     except LockedError:
@@ -226,17 +227,17 @@ def _failing_as(path: Path) -> Iterator[None]:
 
 
 def _check_owner(path: Path) -> None:
-    """Raise StorageError when the new files could not belong to whom the old ones belong to."""
+    """Raise StorageError if the new files could not have the owner of the old ones."""
     owner = os.stat(path / DATA).st_uid
     if os.geteuid() not in (0, owner):
         raise StorageError(
             f"{path / DATA} belongs to user {owner}, and a new one would belong to user "
-            f"{os.geteuid()}: let its owner do that, or save() a copy"
+            f"{os.geteuid()}: let the owner rewrite it, or save() a copy"
         )
 
 
 def _sweep(path: Path) -> None:
-    """Remove the directories that killed rewritings have left; a link of such a name stays."""
+    """Remove the directories that killed rewritings have left, but no link of such a name."""
     with contextlib.suppress(OSError), StoreDirectory(path) as directory:
         for name in directory.names():
             if name.startswith(_NEW):
@@ -244,17 +245,17 @@ def _sweep(path: Path) -> None:
 
 
 def _swap(place: Path, path: Path) -> None:
-    """Put the data file of the store at `place` in the place of that of the store at `path`."""
+    """Replace the data file of the store at `path` by that of the store at `place`."""
     with StoreDirectory(path) as old, StoreDirectory(place) as new:
         for name in (DATA, LOCK):
             status = old.status(name)
-            with contextlib.suppress(PermissionError):  # a group that its owner is not in any more
+            with contextlib.suppress(PermissionError):  # the owner is no longer in the group
                 new.own(name, -1, status.st_gid)
             if os.geteuid() == 0:
                 new.own(name, status.st_uid, status.st_gid)
             new.permit(name, status.st_mode & 0o777)
         sync(place / DATA)
-        # A lock file tells which of two meta pages is the newer: it must not be that of another.
+        # The lock file tells which meta page is the newer: it must not outlive its data file.
         old.unlink(LOCK)
         new.move(DATA, old)
         new.move(LOCK, old)

@@ -1,8 +1,8 @@
-"""Salvage: what can still be read of a damaged store, and where it stands in the file.
+"""Salvage: find the readable contents of a damaged store, and their offsets in the file.
 
-First everything that the trees lead to. What they do not lead to is looked for in all pages: a
-value proves by its checksum that it is whole, and says itself which one it is. For records, pages
-that are free for certain are left out, since they hold what was replaced, or never committed.
+Salvage first reads all values that the trees lead to. It searches all pages for the missing values:
+a checksum proves that a value is whole, and the value contains its own key. For records, it leaves
+out pages that are free for certain, since these hold replaced or never committed records.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Salvage:
-    """All that is readable of a store: its facts, its priorities, and where its records are.
+    """The readable contents of a store: identity, state, schema, priorities and records.
 
-    state:             the newest state that was found, None without any
-    state_is_reached:  whether the trees lead to it; one that was found elsewhere may be older
-    live:              the live range, as far as the state and the records tell it
+    state:             the newest state that was found, or None
+    state_is_reached:  True if the trees lead to that state; a state found elsewhere may be older
+    live:              the live range, as far as it follows from the state and the records
     write_ids:         the live write ids whose records are readable, ascending
     """
 
@@ -46,24 +46,26 @@ class Salvage:
         self._file = _Pages(file, meta, whole=whole)
         reached = self._reached_facts()
         facts = reached if all(reached.values()) else self._scanned_facts(reached)
-        identities = _sound(Identity.parse, facts["identity"])
+        identities = _undamaged(Identity.parse, facts["identity"])
         if not identities:
-            raise DamageError("no identity can be found: it says what kind of buffer this was")
-        # Of several, the one that the manifest is of.
+            raise DamageError("no identity can be found, so that the kind of the buffer is unknown")
+        # Of several, the one that the manifest names.
         self.identity = max(identities, key=lambda identity: identity.uuid == uuid)
-        states = _sound(lambda state: parse_state(state, self.identity), facts["state"])
+        states = _undamaged(lambda state: parse_state(state, self.identity), facts["state"])
         self.state: State | None = max(states, key=lambda state: state.commits, default=None)
         self.state_is_reached = bool(reached["state"]) and self.state is not None
-        schemas = _sound(lambda plain: Schema.from_stored(plain, DATA), facts["schema"])
+        schemas = _undamaged(lambda plain: Schema.from_stored(plain, DATA), facts["schema"])
         self.schema = schemas[0] if schemas else None
         is_new = self.state_is_reached and self.state is not None and not self.state.count
         if self.schema is None and not is_new:
-            raise DamageError("no schema can be found: it says what the fields of records are")
+            raise DamageError(
+                "no schema can be found, so that the fields of the records are unknown"
+            )
         self._blocks = self._reached_blocks()
         self.codec: Codec | None = None
         ids = offsets = np.zeros(0, np.int64)
         is_orphan = np.zeros(0, np.bool_)
-        # A schema that only claims large records must not make room for them.
+        # A schema that claims impossibly large records must not allocate memory for them.
         if self.schema is not None and self.schema.payload_bytes <= file.size:
             self.codec = Codec(self.schema)
             ids, offsets, is_orphan = self._find_records(self.codec)
@@ -89,7 +91,7 @@ class Salvage:
     def priorities(self) -> tuple[Values, Bools]:
         """Return the priorities of `write_ids`, and which of them are known."""
         found, known = priorities_at(self.live.slots(self.write_ids), self._blocks.get)
-        if not self.state_is_reached:  # then the blocks may be of another commit, or cleared
+        if not self.state_is_reached:  # the blocks may be older or newer, or from before a clear
             known &= ~self._is_orphan & (found > 0)
         return found, known
 
@@ -106,7 +108,7 @@ class Salvage:
         return found
 
     def _scanned_facts(self, reached: _Facts) -> _Facts:
-        """Return the facts that were reached, and for the others all that are found anywhere."""
+        """Return the reached facts, and for each missing one all candidates in the file."""
         found = {name: list(reached[name]) for name in _FACTS}
         marks = {name: msgpack.packb(name) for name in _FACTS if not reached[name]}
         for offset, page in self._file.pages(free=True):
@@ -117,7 +119,7 @@ class Salvage:
         return found
 
     def _sealed_at(self, at: int, name: str) -> Any:
-        """Return what is sealed at an offset, whose length only its content tells."""
+        """Return the content of the sealed value at an offset; its own bytes tell its length."""
         raw = self._file.read(at, _FACT_BYTES) if at >= HEADER else b""
         unpacker = msgpack.Unpacker(max_buffer_size=_FACT_BYTES)
         unpacker.feed(raw)
@@ -147,9 +149,9 @@ class Salvage:
     # Records
 
     def _find_records(self, codec: Codec) -> tuple[Ints, Ints, Bools]:
-        """Return the write ids of sound records that may be live, ascending, and their offsets.
+        """Return the write ids of sound records that may be live, and their offsets.
 
-        Then which of them no tree leads to.
+        The third result tells which of them no tree leads to. The write ids are ascending.
         """
         within = range(MAX_COUNT)
         if self.state is not None and self.state_is_reached:
@@ -167,17 +169,17 @@ class Salvage:
         return ids[order], offsets[order], is_orphan[order]
 
     def _reached_records(self, codec: Codec) -> Iterator[tuple[int, bytes]]:
-        """Yield offset and bytes of what may be a record, however many of them share a value."""
+        """Yield offset and bytes of each reached record, sound or not, also in shared values."""
         size = codec.record_bytes
         for _, at, value in self._file.numbered(b"transitions"):
             for within in range(0, len(value), size):
                 yield at + within, value[within : within + size]
 
     def _scanned_records(self, codec: Codec) -> Iterator[tuple[int, bytes]]:
-        """Yield offset and bytes of what begins like a record, in any page."""
+        """Yield offset and bytes of each place in the file that begins like a record."""
         size, head = codec.record_bytes, record_head(codec.schema)
         for offset, page in self._file.pages(free=False):
-            # Where records share a value one may begin anywhere, with its head on two pages.
+            # A record in a shared value may begin anywhere, also with its head on two pages.
             page += self._file.read(offset + len(page), len(head) - 1)
             for at in _places_of(head, page):
                 record = page[at : at + size]
@@ -187,7 +189,7 @@ class Salvage:
 
 
 class _Pages:
-    """The pages of a file, the trees in it, and which pages are free for certain."""
+    """The pages of a file, its trees, and its pages that are free for certain."""
 
     def __init__(self, file: DataFile, meta: Meta | None, *, whole: bool) -> None:
         self._file = file
@@ -210,12 +212,12 @@ class _Pages:
         return b"" if self._some_are_free(first, last) else self.read(at, size)
 
     def facts(self) -> Iterator[tuple[int | bytes, int, bytes]]:
-        """Yield key, offset and bytes of the facts that can be reached."""
+        """Yield key, offset and bytes of the facts that the trees lead to."""
         if self._walk is not None and b"meta" in self._trees:
             yield from self._walk.values(b"meta", self._trees[b"meta"]._replace(flags=0))
 
     def numbered(self, name: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Yield number, offset and bytes of the values of a tree that can be reached."""
+        """Yield number, offset and bytes of the reached values of a tree with integer keys."""
         if self._walk is not None and name in self._trees:
             tree = self._trees[name]._replace(flags=INTEGER_KEYS)
             yield from self._walk.numbered(name, tree)
@@ -233,12 +235,12 @@ class _Pages:
         if walk is None or not self._knows_free:
             return False
         known = slice(first, last + 1)
-        # What is beyond the last page is of a commit that did not come to its end.
+        # Pages beyond the last one belong to a commit that did not end.
         return last >= walk.pages or bool((walk.free[known] & ~walk.disputed[known]).any())
 
 
-def _sound(parse: Callable[[Any], T], contents: list[Any]) -> list[T]:
-    """Return what is parsed of those contents that are not damaged."""
+def _undamaged(parse: Callable[[Any], T], contents: list[Any]) -> list[T]:
+    """Return the parsed contents, without the damaged ones."""
     found: list[T] = []
     for content in contents:
         with contextlib.suppress(DamageError):
@@ -247,7 +249,7 @@ def _sound(parse: Callable[[Any], T], contents: list[Any]) -> list[T]:
 
 
 def _places_of(mark: bytes, page: bytes) -> Iterator[int]:
-    """Yield where in a page some bytes are."""
+    """Yield the offsets of some bytes in a page."""
     at = page.find(mark)
     while at >= 0:
         yield at
@@ -257,9 +259,9 @@ def _places_of(mark: bytes, page: bytes) -> Iterator[int]:
 def _sound_records(
     records: Iterable[tuple[int, bytes]], codec: Codec, within: range
 ) -> tuple[Ints, Ints]:
-    """Return write ids and offsets of the records that are sound and in a range of write ids.
+    """Return write ids and offsets of the sound records in a range of write ids.
 
-    A write id of which there are two that differ is left out.
+    A write id with two different records is left out.
     """
     parts: list[Ints] = []
     chunk: list[tuple[int, bytes]] = []
@@ -284,7 +286,7 @@ def _sound_records(
 
 
 def _sound_part(records: list[tuple[int, bytes]], codec: Codec) -> Ints:
-    """Return write ids, offsets and checksums, one row each, of the records that are sound."""
+    """Return write ids, offsets and checksums of the sound records, one row each."""
     raw = [record for _, record in records]
     ids = np.array([write_id_in(record) for record in raw], np.int64)
     offsets = np.array([at for at, _ in records], np.int64)

@@ -1,7 +1,7 @@
-"""Sources: the facts and the rows of stores, as maintenance reads them.
+"""Sources: the identity, state, schema and rows of stores, read by maintenance with all checks.
 
-Facts are parsed with every check there is, since a store may come from anybody. `SoundStore` reads
-a store that the engine can open; `salvage.py` reads the pages of one that is damaged.
+A store may come from anybody. `SoundStore` reads a store that the engine can open; `salvage.py`
+reads the pages of a damaged store.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Progress: TypeAlias = Callable[[int, int], object]
 
 
 def parse_state(plain: Any, identity: Identity) -> State:
-    """Return the state that a store holds, or raise DamageError, also for unusable settings."""
+    """Return the state of a store, or raise DamageError, also for unusable settings."""
     state = State.parse(plain, identity)
     try:
         RunSettings.of(state.settings)
@@ -35,7 +35,7 @@ def parse_state(plain: Any, identity: Identity) -> State:
 
 
 def parse_block(number: int, content: Any, identity: Identity) -> Values:
-    """Return the priorities that a block holds, or raise DamageError."""
+    """Return the priorities of a block, or raise DamageError."""
     if not 0 <= number < identity.blocks:
         raise DamageError(f"priority block {number} belongs to no slots")
     if not isinstance(content, bytes):
@@ -46,7 +46,7 @@ def parse_block(number: int, content: Any, identity: Identity) -> Values:
 def priorities_at(slots: Ints, block: Callable[[int], Values | None]) -> tuple[Values, Bools]:
     """Return the priorities of slots, and which of them are known.
 
-    block:  returns the priorities of a block by its number, None where it cannot be read
+    block:  returns the priorities of a block by its number, None if it cannot be read
     """
     found, known = np.zeros(slots.size, np.float32), np.zeros(slots.size, np.bool_)
     numbers = slots // BLOCK_SLOTS
@@ -60,9 +60,9 @@ def priorities_at(slots: Ints, block: Callable[[int], Values | None]) -> tuple[V
 
 
 class SoundStore:
-    """The facts and the live rows of one commit; each record is checked when it is read."""
+    """The identity, state, schema and live rows of one commit; each record is checked."""
 
-    codec: Codec  # where there is a schema
+    codec: Codec  # set if there is a schema
 
     def __init__(self, store: Store, snapshot: Snapshot) -> None:
         self.path = store.path

@@ -1,4 +1,4 @@
-"""Verification: is a store sound? Read without the engine, so that no damage ends the process."""
+"""Verification: check a store without LMDB, so that no damage ends the process."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from diskreplay.store import (
 from diskreplay.validation import MAX_COUNT, checked_path
 from diskreplay.wording import count_of
 
-TREES = {table.name.encode(): INTEGER_KEYS * table.has_numbers for table in TABLES}
-EMPTY = Tree(0, 0, 0, 0, 0, 0, 0, NO_PAGE)
+_TREE_FLAGS = {table.name.encode(): INTEGER_KEYS * table.has_numbers for table in TABLES}
+_EMPTY_TREE = Tree(0, 0, 0, 0, 0, 0, 0, NO_PAGE)
 _CHUNK_BYTES = 1 << 20
 
 
 @raising_own_errors
 def verify(path: PathLike, *, progress: Progress | None = None) -> list[str]:
-    """Return what is wrong with a store, one sentence a fault; [] when it is sound.
+    """Return the faults of a store, one sentence for each fault; [] for a sound store.
 
-    It checks all there is: the manifest, every page in use of the data file, every checksum, and
-    that records, priorities, counts and runs agree. Damage of any kind is a sentence in the list,
-    and never an error; the data are not changed. A writer may go on meanwhile: what is checked
-    is one commit, and the pages that it replaces are used again only afterwards.
+    Checked are the manifest, every page in use of the data file, every checksum, and that records,
+    priorities, counts and runs agree. Damage of any kind is a sentence in the list, and never an
+    error; nothing is changed. A writer may go on meanwhile: `verify` checks one commit, and the
+    writer uses no page of that commit again before the end.
 
     Cost: reads each page in use once, 180 MB a second for records of 500 bytes, 20 for records of
     70. Memory: 3 bytes a page of the file, and the largest record.
@@ -53,7 +53,7 @@ def verify(path: PathLike, *, progress: Progress | None = None) -> list[str]:
     >>> verify("runs/sound")
     []
 
-    progress:  called with records done and in all, now and then
+    progress:  called now and then with the numbers of records checked and of all records
     """
     place = checked_path(path)
     faults = Faults()
@@ -71,14 +71,14 @@ def verify(path: PathLike, *, progress: Progress | None = None) -> list[str]:
 
 
 class _Expected:
-    """Numbers that must be there, as ascending ranges; finds those that were not seen."""
+    """Expected numbers, as ascending ranges; finds the numbers that were not seen."""
 
     def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
         self._ranges = sorted((r for r in ranges if r[0] < r[1]), reverse=True)
         self.gaps: list[tuple[int, int]] = []
 
     def see(self, number: int) -> None:
-        """Count a number as seen, larger than the one before."""
+        """Mark a number as seen; numbers come in ascending order."""
         while self._ranges and self._ranges[-1][0] <= number:
             low, high = self._ranges.pop()
             if low < min(number, high):
@@ -92,7 +92,7 @@ class _Expected:
 
 
 class _Check:
-    """All values of a store, checked one after the other."""
+    """The check of all values of a store, one after the other."""
 
     def __init__(self, walk: Walk, uuid: str | None, progress: Progress | None) -> None:
         self._walk = walk
@@ -106,22 +106,24 @@ class _Check:
         self._codec: Codec | None = None
 
     def run(self) -> None:
-        """Check everything."""
+        """Check all databases of the store."""
         walk = self._walk
         walk.collect_free()
         trees = walk.trees()
-        for name in trees.keys() - TREES.keys():
-            walk.exhaust(name, trees[name])  # a newer version's: what matters here is a feature
-        for name, flags in TREES.items():
+        for name in trees.keys() - _TREE_FLAGS.keys():
+            walk.exhaust(
+                name, trees[name]
+            )  # of a newer version: its features are refused elsewhere
+        for name, flags in _TREE_FLAGS.items():
             if name not in trees:
                 self._faults.add(f"the database {name.decode()} is missing")
-                trees[name] = EMPTY
+                trees[name] = _EMPTY_TREE
             elif trees[name].flags != flags or trees[name].pad:
                 self._faults.add(
                     f"the database {name.decode()} has the flags {trees[name].flags:#x} and the "
                     f"pad {trees[name].pad} (expected {flags:#x} and 0)"
                 )
-                trees[name] = trees[name]._replace(flags=flags)  # the keys are what they were
+                trees[name] = trees[name]._replace(flags=flags)  # read the keys as they are written
         self._check_facts(trees[b"meta"])
         self._check_runs(trees[b"runs"])
         self._check_blocks(trees[b"priorities"])
@@ -133,9 +135,9 @@ class _Check:
         facts = {}
         for key, _, raw in self._walk.values(b"meta", tree):
             name = str(key, "utf-8", "replace") if isinstance(key, bytes) else str(key)
-            with self._noted():
+            with self._collected_faults():
                 facts[name] = unseal(raw, name, f"the {ascii(name)[1:-1]:.40}")
-        with self._noted():
+        with self._collected_faults():
             if "identity" not in facts:
                 raise DamageError("the identity cannot be read: records are not checked")
             self._identity = Identity.parse(facts["identity"])
@@ -144,16 +146,18 @@ class _Check:
                     f"{DATA} belongs to another store: its uuid is {self._identity.uuid:.40} "
                     f"(expected {self._uuid:.40}, as in the manifest)"
                 )
-        with self._noted():
+        with self._collected_faults():
             if "schema" in facts:
                 self._schema = Schema.from_stored(facts["schema"], DATA)
-        with self._noted():
+        with self._collected_faults():
             if "layout" in facts:
                 layout_of(facts["layout"], DATA)
                 self._layout = facts["layout"]
-        with self._noted():
+        with self._collected_faults():
             if "state" not in facts:
-                raise DamageError("the state cannot be read: what is missing is not known")
+                raise DamageError(
+                    "the state cannot be read: which transitions are missing is not known"
+                )
             if self._identity is not None:
                 self._state = parse_state(facts["state"], self._identity)
         if self._state is not None and self._state.count and "schema" not in facts:
@@ -164,12 +168,12 @@ class _Check:
         expected = _Expected([(0, state.runs)] if state else [])
         for number, _, raw in self._walk.numbered(b"runs", tree):
             expected.see(number)
-            with self._noted():
+            with self._collected_faults():
                 run = Run.parse(number, unseal(raw, number, f"the description of run {number}"))
                 if state is not None and (run.end > state.count or number >= state.runs):
                     raise DamageError(f"the description of run {number} is beyond the state")
         for low, high in expected.missing():
-            self._faults.add(f"the description of {_words('run', low, high)} is missing")
+            self._faults.add(f"the description of {_range_text('run', low, high)} is missing")
 
     def _check_blocks(self, tree: Tree) -> None:
         identity = self._identity
@@ -182,15 +186,17 @@ class _Check:
         expected = _Expected(needed)
         for number, _, raw in self._walk.numbered(b"priorities", tree):
             expected.see(number)
-            with self._noted():
+            with self._collected_faults():
                 content = unseal(raw, number, f"priority block {number}")
                 if identity is not None:
                     parse_block(number, content, identity)
         for low, high in expected.missing():
-            self._faults.add(f"the content of {_words('priority block', low, high)} is missing")
+            self._faults.add(
+                f"the content of {_range_text('priority block', low, high)} is missing"
+            )
 
     def _live(self, identity: Identity) -> LiveRange:
-        """Return the live range; without a state nothing is live, and any write id possible."""
+        """Return the live range; without a state, an empty one above all possible write ids."""
         if self._state is None:
             return LiveRange(identity.capacity, MAX_COUNT, MAX_COUNT)
         return self._state.live(identity.capacity)
@@ -205,7 +211,7 @@ class _Check:
         identity, schema = self._identity, self._schema
         grouping = self._grouping(tree)
         if grouping is None or identity is None or schema is None:
-            # Without a schema nothing says in which value a slot has its place.
+            # Without a schema the place of a slot in a value is not known.
             self._walk.exhaust(b"transitions", tree)
             return
         live = self._live(identity)
@@ -229,23 +235,25 @@ class _Check:
         for low, high in expected.missing():
             first = int(live.newest_ids(np.array(low)))
             self._faults.add(
-                f"the record of {_words('write id', first, first + high - low)} "
-                f"in {_words('slot', low, high)} is missing"
+                f"the record of {_range_text('write id', first, first + high - low)} "
+                f"in {_range_text('slot', low, high)} is missing"
             )
 
     def _grouping(self, tree: Tree) -> Grouping | None:
-        """Return how records are stored, None where nothing says it, which is a fault then."""
+        """Return how records share values; None, with a fault, if the store does not say it."""
         schema, identity = self._schema, self._identity
         if schema is None or identity is None:
             return None
 
         def some_values() -> Iterator[tuple[int, bytes]]:
-            walk = Walk(self._walk.file, self._walk.meta)  # of its own: one takes each page once
+            walk = Walk(
+                self._walk.file, self._walk.meta
+            )  # a new one, since a walk reads each page once
             for key, _, value in itertools.islice(walk.numbered(b"transitions", tree), 64):
                 yield key, value
 
         self._codec = self._codec or Codec(schema)
-        with self._noted():
+        with self._collected_faults():
             return stored_grouping(self._layout, some_values, self._codec, identity.capacity, DATA)
         return None
 
@@ -257,7 +265,7 @@ class _Check:
             self._faults.add(f"there is a record in slot {first} of {capacity}")
         elif grouping.per_value > 1 and len(value) != slots * size:
             self._faults.add(
-                f"the value of {_words('slot', first, first + slots)} is damaged: it has "
+                f"the value of {_range_text('slot', first, first + slots)} is damaged: it has "
                 f"{count_of(len(value), 'byte')} (expected {slots * size:,})"
             )
         return slots > 0
@@ -266,7 +274,7 @@ class _Check:
         """Check records by their slots."""
         if not records:
             return
-        # A schema that only claims large records must not make room for them.
+        # A schema that claims impossibly large records must not allocate memory for them.
         if schema.payload_bytes > max(map(len, records.values())):
             for slot, record in records.items():
                 self._faults.add(
@@ -277,7 +285,7 @@ class _Check:
         codec = self._codec = self._codec or Codec(schema)
         slots = np.array(list(records))
         write_ids = live.newest_ids(slots)
-        # The others are of an earlier lap, or were there before a clear.
+        # Records that are not live are left from an earlier lap, or from before a clear.
         for index in np.flatnonzero(write_ids < live.first).tolist():
             slot = int(slots[index])
             write_ids[index] = write_id = write_id_in(records[slot])
@@ -287,13 +295,13 @@ class _Check:
             self._faults.add(sentence)
 
     @contextlib.contextmanager
-    def _noted(self) -> Iterator[None]:
-        """Add damage to the faults, and go on after the block."""
+    def _collected_faults(self) -> Iterator[None]:
+        """Add a DamageError of the block to the faults, and go on after the block."""
         try:
             yield
         except DamageError as error:
             self._faults.add(str(error))
 
 
-def _words(thing: str, low: int, high: int) -> str:
+def _range_text(thing: str, low: int, high: int) -> str:
     return f"{thing} {low}" if high - low == 1 else f"{thing}s {low} to {high - 1}"

@@ -1,8 +1,13 @@
-"""Sampling: the sum-tree, the priorities and the random stream. It knows write ids, and no data."""
+"""Sampling: draw write ids, uniformly or by priority, without reading transitions."""
 
 from __future__ import annotations
 
-from diskreplay.sampling.priorities import Priorities, checked_priorities, priorities_nbytes
+from diskreplay.sampling.priorities import (
+    DEFAULT_PRIORITY,
+    Priorities,
+    checked_priorities,
+    priorities_nbytes,
+)
 from diskreplay.sampling.prioritized import (
     PrioritizedSampler,
     PrioritySettings,
@@ -15,6 +20,7 @@ from diskreplay.sampling.sum_tree import SumTree
 from diskreplay.sampling.uniform import UniformSampler
 
 __all__ = [
+    "DEFAULT_PRIORITY",
     "Blocks",
     "Priorities",
     "PrioritizedSampler",

@@ -22,7 +22,7 @@ from diskreplay.sampling.sum_tree import SumTree
 from diskreplay.validation import as_array
 from diskreplay.wording import count_of
 
-DEFAULT_PRIORITY = 1.0  # of the first transitions, before any priority was given
+DEFAULT_PRIORITY = 1.0  # of new transitions before any priority was given
 
 
 def priorities_nbytes(capacity: int) -> int:
@@ -34,7 +34,7 @@ class Priorities(SlotTable):
     """The raw priority of each slot, and the tree of the masses `(priority + epsilon) ** alpha`.
 
     The tree follows the table. A change marks the tree as broken before its first step and as whole
-    after its last, so that the tree is built again after an interrupt in between.
+    after its last step, so that after an interrupt the tree is built again.
     """
 
     database = "priorities"
@@ -42,7 +42,7 @@ class Priorities(SlotTable):
     def __init__(self, capacity: int, *, alpha: float, epsilon: float) -> None:
         self.alpha, self.epsilon = alpha, epsilon
         self.largest = None
-        self._left_out: set[int] = set()  # slots of damaged records
+        self._left_out: set[int] = set()  # slots of damaged records, with mass 0
         self._tree_is_whole = True
         try:
             super().__init__(capacity)
@@ -60,7 +60,7 @@ class Priorities(SlotTable):
 
     @property
     def largest(self) -> float | None:
-        """The largest priority so far, which new transitions get; None before there was any."""
+        """The largest priority so far, given to new transitions; None before the first."""
         return self._largest
 
     @largest.setter
@@ -69,7 +69,7 @@ class Priorities(SlotTable):
         self.default = DEFAULT_PRIORITY if priority is None else priority
 
     def stage(self, first: int, n: int, values: Values | None) -> None:
-        """Stage the priorities of n new write ids; None is the largest so far."""
+        """Stage the priorities of n new write ids; None means the largest so far."""
         super().stage(first, n, values)
         if values is not None:
             self.raise_largest(float(np.maximum.reduce(values)))
@@ -77,7 +77,7 @@ class Priorities(SlotTable):
             self.largest = DEFAULT_PRIORITY
 
     def update(self, write_ids: Ints, priorities: Values, live: LiveRange) -> int:
-        """Set priorities of live write ids, ignore the others, return how many were set."""
+        """Set the priorities of live write ids, ignore other ids, return how many were live."""
         is_live = live.holds(write_ids)
         if not is_live.all():
             write_ids, priorities = write_ids[is_live], priorities[is_live]
@@ -91,7 +91,7 @@ class Priorities(SlotTable):
         return write_ids.size
 
     def raise_largest(self, priority: float) -> None:
-        """Raise the largest priority so far to one that was given."""
+        """Raise the largest priority so far to a given one."""
         if self._largest is None or priority > self._largest:
             self.largest = priority
 
@@ -101,7 +101,7 @@ class Priorities(SlotTable):
         return self.values[write_ids % self.capacity]
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
-        """Set masses to zero until the slots are written over: these are never drawn."""
+        """Set masses to zero, so that these write ids are never drawn again."""
         self.settle(live)
         slots = write_ids % self.capacity
         self._tree_is_whole = False
@@ -120,7 +120,7 @@ class Priorities(SlotTable):
             self._follow_all(live)
 
     def load(self, blocks: Mapping[int, bytes], live: LiveRange) -> None:
-        """Take over blocks of the store, and the masses of their live slots."""
+        """Load blocks of the store, and put the masses of their live slots into the tree."""
         whole, self._tree_is_whole = self._tree_is_whole, False
         self._readmit(live.since(self._settled_to))
         super().load(blocks, live)
@@ -138,14 +138,14 @@ class Priorities(SlotTable):
         priorities: Values,
         given: Values,
     ) -> tuple[float | None, dict[int, bytes]]:
-        """Return the largest priority and the blocks of a store with priorities laid over them.
+        """Return the largest priority and the blocks of a store after an update.
 
-        No value in memory is used or changed. The last of duplicates wins.
+        Values in memory are neither used nor changed. The last of duplicates wins.
 
         largest, live:          the largest priority and the live range of the store
-        read:                   returns blocks of the store, or raises where one is missing
-        write_ids, priorities:  int64 and float32 (n,); NaN stands for the largest so far
-        given:                  all priorities that may be the largest so far
+        read:                   returns blocks of the store, or raises if one is missing
+        write_ids, priorities:  int64 and float32 (n,); NaN means the largest so far
+        given:                  all new priorities; one of them may be the largest so far
         """
         new = np.isnan(priorities)
         if not np.isnan(given).all():
@@ -165,11 +165,11 @@ class Priorities(SlotTable):
         self._tree_is_whole = True
 
     def distrust(self) -> None:
-        """Build the tree again before its next use: the live range is about to change."""
+        """Mark the tree as broken, so that it is built again before its next use."""
         self._tree_is_whole = False
 
     def check(self, live: LiveRange) -> None:
-        """Raise DamageError when the tree and the priorities disagree."""
+        """Raise DamageError if the tree and the priorities disagree."""
         self.settle(live)
         self.tree.check()
         wrong: list[int] = []
@@ -180,7 +180,7 @@ class Priorities(SlotTable):
             in_use += int(np.count_nonzero(expected))
         if wrong:
             raise DamageError(
-                "the tree has other masses than those of the priorities of "
+                "the tree has masses that do not follow from the priorities of "
                 f"{count_of(len(wrong), 'slot')} (the first: {min(wrong)})"
             )
         if surplus := self.tree.in_use - in_use:
@@ -202,7 +202,7 @@ class Priorities(SlotTable):
         self.tree.fill(span.start, self._masses(span))
 
     def _follow_slots(self, slots: Ints) -> None:
-        # The masses are those of the values in the slots, so that duplicates all have the last one.
+        # The masses come from the slots, so that duplicates all have the mass of the last value.
         if slots.size:
             self.tree.assign(slots, self._masses(slots))
 
@@ -213,7 +213,7 @@ class Priorities(SlotTable):
         self._tree_is_whole = True
 
     def _readmit(self, new: LiveRange) -> None:
-        """Leave out no slot to which new transitions were written."""
+        """Stop leaving out slots to which new transitions were written."""
         if self._left_out:
             slots = np.array(list(self._left_out))
             self._left_out = set(slots[new.newest_ids(slots) < new.first].tolist())
@@ -227,7 +227,7 @@ def checked_priorities(priorities: ArrayLike, n: int) -> Values:
             f"expected {n} priorities, shape ({n},) (found shape {found.shape}, {found.dtype})"
         )
     given: NDArray[np.float64] = found.astype(np.float64)
-    # A NaN is its own minimum. The ufuncs are asked themselves, which takes half as long.
+    # The minimum of a NaN is NaN. A ufunc takes half as long as the method of the array.
     if n and not (np.minimum.reduce(given) >= 0 and np.maximum.reduce(given) <= MAX_VALUE):
         bad = given[~((given >= 0) & (given <= MAX_VALUE))][0]
         raise PriorityError(

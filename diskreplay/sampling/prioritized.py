@@ -1,4 +1,4 @@
-"""PrioritizedSampler: write ids in proportion to their masses, and the weights that correct for it.
+"""PrioritizedSampler: draw write ids in proportion to their masses; importance weights.
 
 Source: Schaul et al., Prioritized Experience Replay, ICLR 2016.
 """
@@ -56,7 +56,7 @@ class PrioritySettings:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> PrioritySettings:
-        """Return those of a table of settings; the usual ones where some are missing."""
+        """Return the settings that a mapping has, with defaults for missing ones."""
         return cls(**{name: settings[name] for name in cls.names() if name in settings})
 
     def to_plain(self) -> dict[str, Any]:
@@ -64,13 +64,13 @@ class PrioritySettings:
         return asdict(self)
 
     def beta(self, frame: int) -> float:
-        """Return the exponent of the importance weights after so many batches."""
+        """Return the exponent of the importance weights after `frame` batches."""
         progress = min(1.0, frame / self.beta_frames)
         return self.beta_start + progress * (self.beta_end - self.beta_start)
 
 
 class PrioritizedSampler:
-    """Draws write ids with probability `mass / total`, one from each of n equal shares."""
+    """Draws write ids with probability `mass / total`, stratified, with replacement."""
 
     def __init__(self, priorities: Priorities) -> None:
         self._priorities = priorities
@@ -90,7 +90,7 @@ class PrioritizedSampler:
         return self._priorities.tree.total_priority
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
-        """Never draw these again, until their slots are written over."""
+        """Draw these write ids never again."""
         self._priorities.leave_out(write_ids, live)
 
 

@@ -1,8 +1,8 @@
-"""RandomStream: the random numbers of each draw, from the seed and the number of the draw.
+"""RandomStream: the random numbers of each draw, from the seed and the draw number.
 
-The numbers of a draw follow from the seed of the stream and the number of the draw alone. So a
-store remembers 16 bytes and a count, a batch that was drawn ahead and not used has changed nothing,
-and a batch can be drawn again. The generator is Philox, which computes its numbers from a key and a
+The random numbers of a draw depend on the seed and the draw number alone. So a store keeps 16 bytes
+and a count, a batch that was drawn ahead and not used has changed nothing, and a batch can be drawn
+again. The generator is Philox, which computes its numbers from a key and a
 counter. Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011.
 """
 
@@ -14,10 +14,10 @@ SEED_BYTES = 16
 
 
 def new_seed(seed: int | None = None, *, run: int | None = None) -> bytes:
-    """Return the 16 bytes of a stream's seed.
+    """Return 16 bytes that seed a stream.
 
-    seed:  any whole number of at least 0; None takes one from the operating system
-    run:   tells streams of one seed apart, one for each run
+    seed:  a whole number of at least 0; None takes entropy of the operating system
+    run:   number of a run: each run of one seed gets a stream of its own
     """
     spawn_key = () if run is None else (run,)
     return np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(4).tobytes()
@@ -36,12 +36,12 @@ class RandomStream:
         self.seed = seed
         self._bits = np.random.Philox(key=np.frombuffer(seed, "<u8"))
         self._generator = np.random.Generator(self._bits)
-        self._start = self._bits.state  # with nothing left over from numbers before
+        self._start = self._bits.state  # without random numbers left over from earlier calls
 
     def of_draw(self, number: int) -> np.random.Generator:
-        """Return the generator at the first number of a draw. It is good until the next call.
+        """Return the generator of a draw, which is good until the next call.
 
-        Cost: 2 microseconds. Draws are 2**64 counters apart, which is more than any can use.
+        Cost: 2 microseconds. Draws are 2**64 counters apart, more than a draw can use.
         """
         self._start["state"]["counter"][1] = number
         self._bits.state = self._start

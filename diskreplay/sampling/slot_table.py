@@ -1,8 +1,8 @@
 """SlotTable: one number for each slot of a ring, in memory and in blocks of the store.
 
-Values are staged by write id, before their rows are live, and settled into their slots all at once,
-by the next call that needs them. A refused or interrupted push so leaves no trace: what is staged
-for write ids that never became live is written over by the next push.
+Values are staged by write id, before their rows are live. The next call that needs them settles
+them: it writes them into their slots. So a refused or interrupted push leaves no trace: the next
+push writes over values that were staged for write ids that never became live.
 
 A block holds the values of 1000 slots. Only the blocks that differ from the store are committed,
 and opening a store reads the blocks and no record::
@@ -26,22 +26,22 @@ from diskreplay.wording import count_of
 
 Values = NDArray[np.float32]
 
-MAX_VALUE = float(np.finfo(np.float32).max)  # the least is 0
-PART_SLOTS = 1 << 18  # slots that are worked on in one step, since each step takes memory
+MAX_VALUE = float(np.finfo(np.float32).max)  # the smallest is 0
+PART_SLOTS = 1 << 18  # the most slots in one step, since each step takes memory
 _STAGED_KEPT = 1 << 14  # places for staged values that are never given back
 _STORED_DTYPE = np.dtype("<f4")
 
 
 def slot_table_nbytes(capacity: int) -> int:
-    """Return the memory of a table when all slots are in use, in bytes."""
+    """Return the memory of a table, in bytes, when all slots are in use."""
     return 4 * capacity + blocks_in(capacity) + 4 * _STAGED_KEPT
 
 
 class SlotTable:
-    """A float32 for each slot, by name of the database that keeps its blocks."""
+    """A float32 for each slot, stored in blocks in the database of that name."""
 
     database: str
-    default = 0.0  # the value of a write id that is given none
+    default = 0.0  # the value of a write id without a given one
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -52,11 +52,11 @@ class SlotTable:
 
     @property
     def nbytes(self) -> int:
-        """The memory that the table takes, in bytes."""
+        """The memory of the table, in bytes."""
         return slot_table_nbytes(self.capacity) + 4 * (self._staged.size - _STAGED_KEPT)
 
     def stage(self, first: int, n: int, values: Values | None) -> None:
-        """Stage the values of n write ids from `first` on, which are about to be live.
+        """Stage the values of n write ids from `first` on, before they become live.
 
         None stages the default.
         """
@@ -71,7 +71,7 @@ class SlotTable:
             self._staged[at : at + n] = self.default if values is None else values
 
     def settle(self, live: LiveRange) -> None:
-        """Write the staged values into their slots. It may be interrupted, and called again."""
+        """Write the staged values into their slots; safe to interrupt and to repeat."""
         if self._settled_to == live.count:
             return
         begin = max(live.first, self._settled_to)
@@ -98,13 +98,13 @@ class SlotTable:
         return np.concatenate([self.values[:0], *(self.values[span] for span in live.spans())])
 
     def clear(self, count: int) -> None:
-        """Forget the values of all write ids below `count`."""
+        """Remove the values of all write ids below `count`."""
         self.values = np.zeros(self.capacity, np.float32)  # untouched pages take no memory
         self._staged = np.zeros(_STAGED_KEPT, np.float32)
         self._settled_to = count
 
     def dirty_blocks(self, live: LiveRange) -> Blocks:
-        """Return the blocks that differ from the committed ones. They are good until a change."""
+        """Return the blocks that differ from the committed ones; good until the next change."""
         self.settle(live)
         return Blocks(self.values, np.flatnonzero(self._dirty).tolist())
 
@@ -113,15 +113,13 @@ class SlotTable:
         self._dirty[list(blocks)] = False
 
     def load(self, blocks: Mapping[int, bytes], live: LiveRange) -> None:
-        """Take over blocks of the store, in which all below `live.count` is settled."""
+        """Load blocks of the store, which hold the values of all write ids below `live.count`."""
         new = live.since(self._settled_to)
-        is_much = len(blocks) * BLOCK_SLOTS > self.capacity // 4  # to compare them costs more
+        is_much = len(blocks) * BLOCK_SLOTS > self.capacity // 4  # then a rebuild costs less
         changed = [np.zeros(0, np.int64)]
         for number, content in blocks.items():
-            span, stored = (
-                block_span(number, self.capacity),
-                block_of(number, content, self.capacity),
-            )
+            span = block_span(number, self.capacity)
+            stored = block_of(number, content, self.capacity)
             if not is_much:
                 changed.append(np.flatnonzero(self.values[span] != stored) + span.start)
             self.values[span] = stored
@@ -134,22 +132,22 @@ class SlotTable:
         slots = np.concatenate(changed)
         self._follow_slots(slots[live.newest_ids(slots) >= live.first])
 
-    # A subclass may keep a structure that follows the values.
+    # Called after changes: a subclass may keep a structure that follows the values.
 
     def _follow_span(self, span: slice) -> None:
-        """Follow new values of a span of slots."""
+        """Follow a change of the values of a span of slots."""
 
     def _follow_slots(self, slots: Ints) -> None:
-        """Follow new values of some slots."""
+        """Follow a change of the values of some slots."""
 
     def _follow_all(self, live: LiveRange) -> None:
-        """Follow new values of any slot."""
+        """Follow a change of the values of any slots."""
 
 
 class Blocks(Mapping[int, bytes]):
-    """Blocks of the values of all slots, as they are stored, by number.
+    """Some blocks of a table, by number, as the bytes that are stored.
 
-    They are cut out when they are looked up: all at once they would be as large as the table.
+    A lookup copies the bytes of one block: all at once would take as much memory as the table.
     """
 
     def __init__(self, values: NDArray[Any], numbers: list[int]) -> None:
@@ -168,7 +166,7 @@ class Blocks(Mapping[int, bytes]):
 
 
 def block_of(number: int, content: bytes, capacity: int) -> Values:
-    """Return the values of a stored block; raise DamageError when they are none."""
+    """Return the values of a stored block, or raise DamageError."""
     span = block_span(number, capacity)
     expected = max(0, span.stop - span.start) * _STORED_DTYPE.itemsize
     if not expected or len(content) != expected:
@@ -177,7 +175,7 @@ def block_of(number: int, content: bytes, capacity: int) -> Values:
         )
     block = np.frombuffer(content, _STORED_DTYPE)
     if not ((block >= 0.0) & (block <= MAX_VALUE)).all():
-        raise DamageError(f"priority block {number} holds what is not a priority")
+        raise DamageError(f"priority block {number} holds a value that is not a priority")
     return block
 
 
@@ -188,11 +186,11 @@ def overlaid(
     write_ids: Ints,
     values: NDArray[Any],
 ) -> dict[int, bytes]:
-    """Return stored blocks with values laid over them; the last of duplicates wins.
+    """Return stored blocks with new values in them; the last of duplicates wins.
 
     Blocks without a live slot need not be stored.
 
-    read:  returns stored blocks by number, or raises where one is missing
+    read:  returns stored blocks by number, or raises if one is missing
     live:  the live range of the store
     """
     slots = write_ids % capacity

@@ -24,10 +24,10 @@ from diskreplay.aliases import Floats, Ints
 from diskreplay.errors import ArgumentError, DamageError, PriorityError, SampleError
 from diskreplay.validation import as_array, checked_capacity, real_numbers
 
-_MAX_MASS = 1e295  # so that the sum of the largest capacity is a float
-_WIDE = 1024  # nodes that are searched at once in less time than level by level
-_DENSE = 8  # where at least one node in so many changes, the whole level is computed anew
-_PART = 1 << 20  # leaves or nodes that are looked at in one step
+_MAX_MASS = 1e295  # the sum of as many as the largest capacity is finite
+_WIDE = 1024  # up to so many nodes a level is searched as a whole, which is faster
+_DENSE = 8  # if at least one node in 8 changes, the whole level is computed anew
+_PART = 1 << 20  # the most leaves or nodes in one step of a check, since each takes memory
 
 
 class SumTree:
@@ -105,7 +105,9 @@ class SumTree:
         masses = real_numbers("priorities", masses, PriorityError)
         slots = self._checked_slots(slots)
         if slots.shape != masses.shape:
-            raise ArgumentError(f"expected one mass a slot (found {masses.size} for {slots.size})")
+            raise ArgumentError(
+                f"expected one mass for each slot (found {masses.size} for {slots.size})"
+            )
         good = (masses >= 0.0) & (masses <= _MAX_MASS)
         if not good.all():
             raise PriorityError(
@@ -116,7 +118,7 @@ class SumTree:
             self.assign(slots, masses)
 
     def assign(self, slots: Ints, masses: Floats) -> None:
-        """Set masses as `set` does, without its checks: n > 0, and all are known to be good."""
+        """Set masses as `set` does, without its checks; n must be above 0."""
         self._levels[0][slots] = masses
         nodes = slots
         for below, above in itertools.pairwise(self._levels):
@@ -126,7 +128,7 @@ class SumTree:
             nodes = nodes >> 1
             if nodes.size > 1024:
                 nodes = np.unique(nodes)
-            children = below.view(np.complex128).take(nodes)  # both children in one step
+            children = below.view(np.complex128).take(nodes)  # a pair of children as one number
             above[nodes] = children.real + children.imag
 
     def fill(self, begin: int, masses: Floats) -> None:
@@ -169,8 +171,8 @@ class SumTree:
             rests -= left
             slots += right_side
         masses = self._levels[0].take(slots, mode="clip")
-        # The subtractions round, so a rest can exceed what lies under a node by a last bit and run
-        # off into empty leaves or past the last. That is rare enough to search again, with care.
+        # The subtractions round, so a rest can exceed the sum under a node by the last bit and lead
+        # to an empty leaf or beyond the last one. Such values are rare and are searched again.
         for i in np.flatnonzero((masses == 0.0) | (slots >= self.capacity)):
             slots[i] = self._walk(float(targets[i]))
             masses[i] = self._levels[0][slots[i]]
@@ -180,7 +182,7 @@ class SumTree:
         """Return the masses of slots, float64 (n,), zero where a slot is not in use."""
         return self._levels[0].take(self._checked_slots(slots))
 
-    # Over the slots in use
+    # All slots in use
 
     @property
     def total_priority(self) -> float:
@@ -200,7 +202,7 @@ class SumTree:
         return lowest if lowest < np.inf else 0.0
 
     def clear(self) -> None:
-        """Take every slot out of use and forget all data. Cost: O(1)."""
+        """Remove all masses and data. Cost: O(1)."""
         sizes = [self.capacity]
         while sizes[-1] > 1:
             sizes.append((sizes[-1] + 1) // 2)
@@ -256,7 +258,7 @@ class SumTree:
         return array.astype(np.int64, copy=False)
 
     def _walk(self, target: float) -> int:
-        """Return the leaf of one value, going right only where the right side has a mass."""
+        """Return the leaf of one value; go right only where the right side has a mass."""
         slot = 0
         for level in reversed(self._levels[:-1]):
             slot *= 2

@@ -1,4 +1,4 @@
-"""UniformSampler: live write ids with equal probability, without duplicates in a batch."""
+"""UniformSampler: draw live write ids with equal probability, without duplicates in a batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class UniformSampler:
     def draw(self, n: int, live: LiveRange, generator: np.random.Generator) -> tuple[Ints, Floats]:
         """Return n write ids and the probability of each, float64 (n,).
 
-        Raises SampleError when fewer may be drawn.
+        Raises SampleError if fewer can be drawn.
         """
         first = live.first
         out = self._left_out[self._left_out >= first]
@@ -27,7 +27,7 @@ class UniformSampler:
         if n > left:
             raise SampleError(
                 f"cannot draw {count_of(n, 'transition')} of {live.size}, of which damaged: "
-                f"{out.size}"
+                f"{out.size}; draw fewer, or copy the others with diskreplay.repair()"
             )
         chosen = generator.choice(left, n, replace=False)
         passed = np.searchsorted(out - first - np.arange(out.size), chosen, side="right")
@@ -36,9 +36,9 @@ class UniformSampler:
         return first + chosen + passed, probabilities
 
     def total_mass(self, live: LiveRange) -> float:
-        """Return the number of write ids that may be drawn: each has a mass of one."""
+        """Return the number of write ids that can be drawn: each has a mass of 1.0."""
         return float(live.size - np.count_nonzero(self._left_out >= live.first))
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
-        """Never draw these again."""
+        """Draw these write ids never again."""
         self._left_out = np.union1d(self._left_out, write_ids)

@@ -295,7 +295,7 @@ def test_priorities_that_are_none_are_found(tmp_path: Path) -> None:
     assert verify(store) == ["the content of priority block 1 is missing"]
     for bad in (np.nan, -1.0, np.inf):
         change(store, "priorities", 1, seal(1, np.full(100, bad, "<f4").tobytes()))
-        assert verify(store) == ["priority block 1 holds what is not a priority"]
+        assert verify(store) == ["priority block 1 holds a value that is not a priority"]
     change(store, "priorities", 1, seal(1, bytes(396)))
     assert verify(store) == ["priority block 1 has 396 bytes (expected 400)"]
 

@@ -112,7 +112,9 @@ def test_a_block_that_no_commit_wrote_is_refused() -> None:
             target.load({number: bytes(size)}, live)
     for bad in (-1.0, np.nan, np.inf):
         content = np.array([0.0] * 499 + [bad], "<f4").tobytes()
-        with pytest.raises(DamageError, match="priority block 1 holds what is not a priority"):
+        with pytest.raises(
+            DamageError, match="priority block 1 holds a value that is not a priority"
+        ):
             target.load({1: content}, live)
 
 

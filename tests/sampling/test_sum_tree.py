@@ -179,7 +179,9 @@ def test_slots_outside_are_refused_and_nothing_changes(slots: Any, message: str)
     ("slots", "masses"), [([0, 1], [1.0]), ([0], [1.0, 2.0]), ([0, 1], 1.0), ([[0], [1]], [1, 2])]
 )
 def test_other_shapes_of_masses_than_of_slots_are_refused(slots: Any, masses: Any) -> None:
-    assert_unchanged_by(lambda tree: tree.set(slots, masses), ArgumentError, "one mass a slot")
+    assert_unchanged_by(
+        lambda tree: tree.set(slots, masses), ArgumentError, "one mass for each slot"
+    )
 
 
 def test_finding_nan_is_refused() -> None:

@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import stores
-from click.testing import CliRunner
+from commands import run
 from common import columns, contents, numbers_of
-from diskreplay_tools.cli import main
-from inside import store_of
 from others import Other
-from stores import stream_of, told
+from stores import kept, told
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 
 OTHER = {"uniform": "prioritized", "prioritized": "uniform"}
 SETTINGS = ("alpha", "beta_start", "beta_end", "beta_frames", "epsilon")
-# A ring that went round, one that was cleared, several records in a value, pages of their own.
-STORES = [
-    stores.uniform, stores.prioritized, stores.empty, stores.large, stores.packed,
-    stores.packed_pages,
-]  # fmt: skip
-
-
-def kept(path: Path) -> tuple[Any, ...]:
-    """What no conversion changes."""
-    with diskreplay.open(path, access="read") as buffer:
-        ids = np.arange(buffer.first, buffer.count)
-        rows = [column.tobytes() for column in buffer.get(ids)] if ids.size else []
-        stats = buffer.stats()
-        names = ("size", "count", "capacity", "schema", "durability", "commit_interval")
-        facts = {name: stats[name] for name in (*names, "commits", "runs", "stale_updates")}
-        identity = store_of(buffer).identity.uuid
-        return rows, facts, stream_of(buffer), buffer.first, identity
 
 
 def kind_of(path: Path) -> str:
@@ -47,7 +28,7 @@ def kind_of(path: Path) -> str:
         return str(buffer.stats()["kind"])
 
 
-@pytest.mark.parametrize("make", STORES)
+@pytest.mark.parametrize("make", [*stores.MAKERS, stores.empty])
 def test_a_store_becomes_the_other_kind_and_goes_on(make: Any, tmp_path: Path) -> None:
     path = make(tmp_path / "s")
     before, first = kept(path), kind_of(path)
@@ -105,10 +86,8 @@ def test_settings_are_those_of_the_constructor(tmp_path: Path) -> None:
     diskreplay.convert(path, "prioritized")
     parameters = inspect.signature(PrioritizedReplayBuffer).parameters
     with diskreplay.open(path) as buffer:
-        stats = buffer.stats()
-        assert {name: stats[name] for name in SETTINGS} == {
-            name: parameters[name].default for name in SETTINGS
-        }
+        for name in SETTINGS:
+            assert buffer.stats()[name] == parameters[name].default
     diskreplay.convert(path, "uniform")
     given: dict[str, Any] = {
         "alpha": 0.25, "beta_start": 0.5, "beta_end": 0.75, "beta_frames": 9, "epsilon": 0.125
@@ -150,66 +129,56 @@ def test_what_is_wrong_is_refused_and_changes_nothing(tmp_path: Path, other: Oth
 
 def test_the_errors_name_the_call_and_the_command_that_help(tmp_path: Path) -> None:
     path = stores.uniform(tmp_path / "b")
-    shutil.copytree(path, tmp_path / "c")
-    said = []
-    with pytest.raises(diskreplay.MismatchError) as refused:
-        PrioritizedReplayBuffer(300, path=path)
-    said.append(str(refused.value))
-    with (
-        PrioritizedReplayBuffer(300) as buffer,
-        pytest.raises(diskreplay.MismatchError) as refused,
-    ):
-        buffer.load(path)
-    said.append(str(refused.value))
-    for sentence in said:
-        call = sentence.split("it prioritized with diskreplay.")[1].split("), or")[0] + ")"
-        assert call == f"convert({str(path)!r}, 'prioritized')"
-        command = sentence.split('"')[1]
-        assert command == f"diskreplay convert {path} --to prioritized"
-    assert "load()" not in said[0]
+    twin = shutil.copytree(path, tmp_path / "c")
 
-    diskreplay.convert(path, "prioritized")
-    with PrioritizedReplayBuffer(300, path=path) as buffer:
-        assert len(buffer) == 300
-    with PrioritizedReplayBuffer(300) as buffer:
+    def opened(**arguments: Any) -> PrioritizedReplayBuffer:
+        return PrioritizedReplayBuffer(300, **arguments)
+
+    def loaded() -> PrioritizedReplayBuffer:
+        buffer = opened()
         buffer.load(path)
-        assert len(buffer) == 300
-    arguments = shlex.split(command.replace(str(path), str(tmp_path / "c")))[1:]
-    done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 0
-    assert told(tmp_path / "c")[1:] == told(path)[1:]
+        return buffer
+
+    for call in (partial(opened, path=path), loaded):
+        with pytest.raises(diskreplay.MismatchError) as refused:
+            call()
+        sentence = str(refused.value)
+        assert f"with diskreplay.convert({str(path)!r}, 'prioritized')" in sentence
+        assert f'"diskreplay convert {path} --to prioritized"' in sentence
+        assert call is loaded or "load()" not in sentence
+    diskreplay.convert(path, "prioritized")
+    for call in (partial(opened, path=path), loaded):
+        with call() as buffer:
+            assert len(buffer) == 300
+    run("convert", twin, "--to", "prioritized")
+    assert told(twin)[1:] == told(path)[1:]
 
 
 # The command
 
 
 def test_the_command(tmp_path: Path) -> None:
-    def run(*arguments: object, **more: Any) -> Any:
-        return CliRunner().invoke(main, ["convert", *map(str, arguments)], **more)
-
-    path = stores.uniform(tmp_path / "s")
-    done = run(path, "--to", "prioritized", "--alpha", 0.7, "--beta-frames", 50)
-    assert done.exit_code == 0
+    path, empty = stores.uniform(tmp_path / "s"), stores.empty(tmp_path / "empty")
+    convert = partial(run, "convert")
+    done = convert(path, "--to", "prioritized", "--alpha", 0.7, "--beta-frames", 50)
     assert done.stdout.startswith(f"{path}: prioritized; 300 transitions\ndata file: ")
     with diskreplay.open(path) as buffer:
         stats = buffer.stats()
         assert (stats["alpha"], stats["beta_frames"], stats["epsilon"]) == (0.7, 50, 1e-6)
-    done = run(path, "--to", "uniform", input="n\n")
-    assert (done.exit_code, kind_of(path)) == (1, "prioritized")
+    done = convert(path, "--to", "uniform", input="n\n", status=1)
     assert "Drop the priorities of 300 transitions" in done.output
-    done = run(path, "--to", "uniform", "--yes")
-    assert (done.exit_code, kind_of(path)) == (0, "uniform")
-    for arguments, told_, status in [
+    assert kind_of(path) == "prioritized"
+    convert(path, "--to", "uniform", "--yes")
+    assert kind_of(path) == "uniform"
+    for arguments, said, status in [
         (("--to", "uniform"), "is uniform already", 1),
         (("--to", "uniform", "--alpha", 1), "'alpha' is no setting of a uniform store", 1),
         (("--to", "both"), "'both' is not one of", 2),
         ((), "Missing option '--to'", 2),
     ]:
-        done = run(path, *arguments)
-        assert (done.exit_code, told_ in done.stderr) == (status, True), done.output
-    empty = stores.empty(tmp_path / "empty")
+        assert said in convert(path, *arguments, status=status).stderr
     for kind in ("prioritized", "uniform"):  # nothing to ask about
-        assert run(empty, "--to", kind).exit_code == 0
+        convert(empty, "--to", kind)
     with diskreplay.open(empty) as buffer:
         buffer.extend(**columns(0, 5))
         assert numbers_of(buffer.get(range(5))).tolist() == list(range(5))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,28 +12,15 @@ import pytest
 from children import in_child
 from common import contents, numbers_of
 from inside import store_of
-from stores import (
-    PAGE,
-    change,
-    empty,
-    large,
-    packed,
-    packed_pages,
-    prioritized,
-    stored,
-    uniform,
-)
+from stores import MAKERS, PAGE, change, empty, packed_pages, prioritized, stored, uniform, walk_of
 
 import diskreplay
 from diskreplay import DamageError, PrioritizedReplayBuffer, ReplayBuffer, repair, verify
-from diskreplay.lmdbfile.pages import DataFile
-from diskreplay.lmdbfile.walk import Walk
 from diskreplay.maintenance.sources import SoundStore
 from diskreplay.store import known_note
 from diskreplay.store.store import Store
 
 Buffer = ReplayBuffer | PrioritizedReplayBuffer
-MAKERS = [uniform, prioritized, large, packed, packed_pages]
 
 
 @contextlib.contextmanager
@@ -60,17 +46,6 @@ def another_record(path: Path, write_id: int) -> bytes:
         fields = source.codec.schema.fields
         zeros = [np.zeros((1, *field.shape), field.dtype) for field in fields]
         return source.codec.encode(zeros, write_id).tobytes()
-
-
-@contextlib.contextmanager
-def walk_of(path: Path) -> Iterator[Walk]:
-    file = DataFile(os.open(path / "data.mdb", os.O_RDONLY))
-    try:
-        walk = Walk(file, file.metas()[0][0])
-        walk.collect_free()
-        yield walk
-    finally:
-        file.close()
 
 
 def free_pages(path: Path) -> list[int]:
@@ -258,9 +233,8 @@ def test_the_manifest_may_be_lost(manifest: bytes, tmp_path: Path) -> None:
     store = uniform(tmp_path / "s")
     live = live_records(store)
     (store / "diskreplay.json").write_bytes(manifest)
-    assert check_repair(store, tmp_path / "out", live).startswith(
-        "transitions copied: 300; lost: 0;"
-    )
+    said = check_repair(store, tmp_path / "out", live)
+    assert said.startswith("transitions copied: 300; lost: 0;")
 
 
 def test_a_store_of_another_format_is_not_repaired(tmp_path: Path) -> None:
@@ -384,20 +358,20 @@ def test_two_records_that_differ_are_both_left_out(tmp_path: Path) -> None:
 
 
 def test_out_must_be_new(tmp_path: Path) -> None:
-    store = uniform(tmp_path / "s")
-    for out in (store, uniform(tmp_path / "t")):
-        with pytest.raises(diskreplay.StorageError, match="holds a store already"):
-            repair(store, out)
-    with pytest.raises(diskreplay.StorageError, match="inside the store"):
-        repair(store, store / "deeper")
-    (tmp_path / "u").mkdir()
-    repair(store, tmp_path / "u")  # empty
-    (tmp_path / "v").mkdir()
+    store, another = uniform(tmp_path / "s"), uniform(tmp_path / "t")
+    for name in "uv":
+        (tmp_path / name).mkdir()
     (tmp_path / "v" / "x").touch()
-    with pytest.raises(diskreplay.NotAStoreError, match="not a diskreplay store"):
-        repair(store, tmp_path / "v")
-    with pytest.raises(diskreplay.NotAStoreError):
-        repair(tmp_path / "nothing", tmp_path / "w")
+    for damaged, out, error, message in (
+        (store, store, diskreplay.StorageError, "holds a store already"),
+        (store, another, diskreplay.StorageError, "holds a store already"),
+        (store, store / "deeper", diskreplay.StorageError, "inside the store"),
+        (store, tmp_path / "v", diskreplay.NotAStoreError, "not a diskreplay store"),
+        (tmp_path / "nothing", tmp_path / "w", diskreplay.NotAStoreError, "nothing"),
+    ):
+        with pytest.raises(error, match=message):
+            repair(damaged, out)
     with diskreplay.open(store), pytest.raises(diskreplay.LockedError):
         repair(store, tmp_path / "w")
     assert not (tmp_path / "w").exists()
+    repair(store, tmp_path / "u")  # an empty directory

@@ -20,6 +20,7 @@ def test_what_is_left_out_is_not_drawn() -> None:
     priorities, live = new_priorities(8), LiveRange(8, 0, 12)
     priorities.stage(0, 12, None)
     sampler = PrioritizedSampler(priorities)
+    assert sampler.total_mass(live) == pytest.approx(8 * mass(1.0))
     sampler.leave_out(np.array([4, 11]), live)
     assert sampler.total_mass(live) == pytest.approx(6 * mass(1.0))
     drawn, probabilities = sampler.draw(60, live, np.random.default_rng(3))

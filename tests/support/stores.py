@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from inside import replica_of, store_of
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.lmdbfile.pages import DataFile
+from diskreplay.lmdbfile.walk import Walk
 from diskreplay.records.grouping import grouping_for
 from diskreplay.records.seals import seal, unseal
 from diskreplay.store.store import Store
@@ -104,6 +109,10 @@ def empty(path: Path) -> Path:
     return path
 
 
+# A ring that went round, one that was cleared, several records in a value, pages of their own.
+MAKERS = [uniform, prioritized, large, packed, packed_pages]
+
+
 def change(path: Path, database: str, key: str | int, value: bytes | None) -> None:
     """Put a value into a store past the library, or delete it."""
     with lmdb.open(str(path), max_dbs=8, map_size=1 << 42) as env:
@@ -146,6 +155,30 @@ def told(path: Path) -> tuple[Any, ...]:
         kept += ["alpha", "beta", "frame", "max_priority"] * prioritized
         facts = {name: stats[name] for name in kept}
         return ids.tolist(), numbers, priorities, facts, stream_of(buffer)
+
+
+def kept(path: Path) -> tuple[Any, ...]:
+    """All that a store keeps when its data file is made anew, whatever its kind becomes."""
+    with diskreplay.open(path, access="read") as buffer:
+        buffer.check()
+        ids = np.arange(buffer.first, buffer.count)
+        rows = [column.tobytes() for column in buffer.get(ids)] if ids.size else []
+        stats = buffer.stats()
+        names = ("size", "count", "capacity", "schema", "durability", "commit_interval")
+        facts = {name: stats[name] for name in (*names, "commits", "runs", "stale_updates")}
+        return rows, facts, stream_of(buffer), buffer.first, store_of(buffer).identity.uuid
+
+
+@contextlib.contextmanager
+def walk_of(path: Path) -> Iterator[Walk]:
+    """Open the data file of a sound store, and yield a walk that knows its free pages."""
+    file = DataFile(os.open(path / "data.mdb", os.O_RDONLY))
+    try:
+        walk = Walk(file, file.metas()[0][0])
+        walk.collect_free()
+        yield walk
+    finally:
+        file.close()
 
 
 def records_in(store: Store, slots: list[int]) -> list[bytes]:

@@ -67,10 +67,10 @@ def test_against_lists(
         make(kind, path, 1000 * i, n, size, runs)
         for i, (path, (n, size, runs)) in enumerate(zip(paths, parts, strict=True))
     ]
-    expected = list(itertools.chain(*lists)) if order == "sequence" else interleaved(lists)
-    total = len(expected)
+    whole = list(itertools.chain(*lists)) if order == "sequence" else interleaved(lists)
+    total = len(whole)
     n = diskreplay.merge(list(paths), place / "out", order=order, capacity=capacity)
-    expected = expected[-(capacity or max(1, total)) :]
+    expected = whole[-(capacity or max(1, total)) :]
     assert n == len(expected)
     assert diskreplay.verify(place / "out") == []
     with diskreplay.open(place / "out") as merged:
@@ -83,7 +83,6 @@ def test_against_lists(
             assert merged.priorities(ids).tolist() == [number / 4 for number in expected]
             assert merged.frame == 0
         # Each run says what of it is there.
-        whole = list(itertools.chain(*lists)) if order == "sequence" else interleaved(lists)
         owner = [number // 1000 for number in whole]
         for run in merged.stats()["runs"] if total else []:
             of_store = {owner[run["first"]], owner[run["end"] - 1]}
@@ -112,29 +111,24 @@ def test_settings_extras_and_largest_priority(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
     a, b = stores.uniform(tmp_path / "a"), stores.prioritized(tmp_path / "b")
-    wide = stores.large(tmp_path / "wide")
+    wide, out = stores.large(tmp_path / "wide"), tmp_path / "out"
     before = contents(tmp_path)
-    out = tmp_path / "out"
-    with pytest.raises(diskreplay.MismatchError, match="only stores of one kind"):
-        diskreplay.merge([a, b], out)
-    with pytest.raises(diskreplay.MismatchError, match="only stores of the same fields"):
-        diskreplay.merge([a, wide], out)
-    with pytest.raises(diskreplay.StorageError, match="holds a store already"):
-        diskreplay.merge([a], b)
-    with pytest.raises(diskreplay.LockedError):
-        diskreplay.merge([a, a], out)
-    with pytest.raises(diskreplay.NotAStoreError):
-        diskreplay.merge([a, tmp_path / "none"], out)
-    for wrong, arguments in (("order", {"order": "random"}), ("capacity", {"capacity": 0})):
-        with pytest.raises(diskreplay.ArgumentError, match=wrong):
-            diskreplay.merge([a], out, **arguments)  # type: ignore[arg-type]
+    refusals: list[tuple[type[Exception], str, Any, Path, dict[str, Any]]] = [
+        (diskreplay.MismatchError, "only stores of one kind", [a, b], out, {}),
+        (diskreplay.MismatchError, "only stores of the same fields", [a, wide], out, {}),
+        (diskreplay.StorageError, "holds a store already", [a], b, {}),
+        (diskreplay.StorageError, "inside the store", [a], wide / "inner", {}),
+        (diskreplay.LockedError, "in this process", [a, a], out, {}),
+        (diskreplay.NotAStoreError, "none", [a, tmp_path / "none"], out, {}),
+        (diskreplay.ArgumentError, "capacity", [a], out, {"capacity": 0}),
+    ]
+    for order in ("random", np.array(["sequence"] * 2)):
+        refusals.append((diskreplay.ArgumentError, "order", [a], out, {"order": order}))
     for nothing in ([], iter([]), "path", b"path", a, 5, None):
-        with pytest.raises(diskreplay.ArgumentError, match="list of the paths of stores"):
-            diskreplay.merge(nothing, out)  # type: ignore[arg-type]
-    with pytest.raises(diskreplay.ArgumentError, match="order"):
-        diskreplay.merge([a], out, order=np.array(["sequence"] * 2))  # type: ignore[arg-type]
-    with pytest.raises(diskreplay.StorageError, match="inside the store"):
-        diskreplay.merge([a], wide / "inner")
+        refusals.append((diskreplay.ArgumentError, "list of the paths of sto", nothing, out, {}))
+    for error, message, paths, place, arguments in refusals:
+        with pytest.raises(error, match=message):
+            diskreplay.merge(paths, place, **arguments)
     assert contents(tmp_path) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "wide"]
 

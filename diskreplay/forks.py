@@ -66,7 +66,7 @@ _process = object()
 _one_at_a_time = threading.Lock()
 _watched: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _in_child: list[Callable[[], None]] = []
-_pipe: list[int] = []  # of the fork whose locks are held
+_pipe: list[int] = []  # of the fork under way: its child closes the write end when it is done
 
 
 def process() -> object:
@@ -89,7 +89,7 @@ def call_in_child(function: Callable[[], None]) -> None:
     _in_child.append(function)
 
 
-def _buffers() -> list[Forkable]:
+def _watched_buffers() -> list[Forkable]:
     while True:
         try:
             return sorted(_watched, key=id)
@@ -97,8 +97,8 @@ def _buffers() -> list[Forkable]:
             continue
 
 
-class _Call:
-    """A call of os.fork that is under way in this thread."""
+class _ForkCall:
+    """The call of os.fork that is under way in this thread."""
 
     def __init__(self) -> None:
         frame: FrameType | None = sys._getframe()
@@ -136,52 +136,52 @@ class _Fork:
     """A fork, from its first hook until the locks are released."""
 
     def __init__(self) -> None:
-        self.call = _Call()
+        self.call = _ForkCall()
         self.errors: list[BaseException] = []  # interrupts during the waiting
         self.held: list[Forkable] = []
         self.is_ready = False
         self._ready = Bell()
         self.is_over: SimpleQueue[None] = SimpleQueue()
-        self.is_begun = False  # the hooks before the fork are done
-        self._in_call = {id(one) for one in _buffers() if one._is_in_call_here()}
-        self._has_helper = threading.Lock()
+        self.is_prepared = False  # True when the hooks before the fork have ended
+        self._in_call = {id(one) for one in _watched_buffers() if one._is_in_call_here()}
+        self._has_helper = threading.Lock()  # held by the first helper; a second one ends
 
     def wait(self) -> None:
         """Return when no call is under way, or after two interrupts; safe to repeat."""
         try:
-            _thread.start_new_thread(self._help, ())
+            _thread.start_new_thread(self._run_helper, ())
         except RuntimeError:  # no more threads are possible: fork without the locks
             return
         if len(self.errors) < 2:
             self._ready.wait_until(lambda: self.is_ready)
 
-    def _help(self) -> None:
+    def _run_helper(self) -> None:
         if not self._has_helper.acquire(blocking=False):
-            return  # there is a helper already
+            return
         with _one_at_a_time:
             try:
                 with contextlib.suppress(OSError):  # no more descriptors: fork without the locks
                     _pipe.extend(os.pipe())
-                    self._hold()
+                    self._lock_buffers()
             finally:
                 self.is_ready = True
                 self._ready.ring()
                 self.is_over.get()
-                if not self.is_begun:  # an interrupt ended the last hook before the fork
+                if not self.is_prepared:  # an interrupt ended the last hook before the fork
                     self.errors.append(KeyboardInterrupt())
                 if self.errors:
                     self.call.raise_again(self.errors[0])
                 self.call.forget()
-                self._release()
+                self._unlock_buffers()
 
-    def _hold(self) -> None:
-        for buffer in _buffers():
+    def _lock_buffers(self) -> None:
+        for buffer in _watched_buffers():
             while id(buffer) not in self._in_call and self.is_over.empty():
                 if buffer._hold_for_fork(_PATIENCE):
                     self.held.append(buffer)
                     break
 
-    def _release(self) -> None:
+    def _unlock_buffers(self) -> None:
         if _pipe:
             read, write = _pipe
             os.close(write)
@@ -198,31 +198,32 @@ class _Local(threading.local):
     """The fork that is under way in a thread, or its last one."""
 
     fork: _Fork | None = None
-    is_begun = False
-    end: Callable[[Any], Any] = staticmethod(bool)
+    first_hook_done = False  # the second of two hooks asks this
+    end: Callable[[Any], Any] = staticmethod(bool)  # ends the fork; bool does nothing
 
 
 _local = _Local()
 
 
-def _before() -> None:
+def _first_before() -> None:
     _local.fork = None
-    _wait([])
-    _local.is_begun = True
+    _try_to_hold_calls([])
+    _local.first_hook_done = True
 
 
-def _before_again() -> None:
-    _wait([] if _local.is_begun else [KeyboardInterrupt()])  # an interrupt ended the first hook
-    _local.is_begun = False
+def _second_before() -> None:
+    # Where the first hook is not done, an interrupt has ended it.
+    _try_to_hold_calls([] if _local.first_hook_done else [KeyboardInterrupt()])
+    _local.first_hook_done = False
     if _local.fork is not None:
-        _local.fork.is_begun = True
+        _local.fork.is_prepared = True
 
 
-def _wait(errors: list[BaseException]) -> None:
+def _try_to_hold_calls(errors: list[BaseException]) -> None:
     for _ in range(_TRIES):
         try:
             fork = _local.fork
-            if fork is None or fork.is_begun:  # an earlier fork
+            if fork is None or fork.is_prepared:  # an earlier fork
                 if not _watched:
                     _local.end = bool
                     return
@@ -236,18 +237,18 @@ def _wait(errors: list[BaseException]) -> None:
             errors.append(error)
 
 
-def _after_in_child() -> None:
-    _leave([])
-    _local.is_begun = True
+def _first_in_child() -> None:
+    _try_to_leave_parent([])
+    _local.first_hook_done = True
 
 
-def _after_in_child_again() -> None:
-    _leave([] if _local.is_begun else [KeyboardInterrupt()])
-    _local.is_begun = False
+def _second_in_child() -> None:
+    _try_to_leave_parent([] if _local.first_hook_done else [KeyboardInterrupt()])
+    _local.first_hook_done = False
 
 
-def _leave(errors: list[BaseException]) -> None:
-    call = _Call()
+def _try_to_leave_parent(errors: list[BaseException]) -> None:
+    call = _ForkCall()
     for _ in range(_TRIES):
         try:
             _leave_parent()
@@ -265,7 +266,7 @@ def _leave_parent() -> None:
     held = () if fork is None else tuple(fork.held)
     for function in _in_child:
         function()
-    for buffer in _buffers():
+    for buffer in _watched_buffers():
         buffer._after_fork_in_child(was_held=buffer in held)
     for descriptor in _pipe:
         with contextlib.suppress(OSError):
@@ -274,6 +275,7 @@ def _leave_parent() -> None:
     _local.fork, _local.end = None, bool
 
 
-os.register_at_fork(before=_before_again, after_in_child=_after_in_child)
-os.register_at_fork(before=_before, after_in_child=_after_in_child_again)  # before: backwards
+# Hooks before a fork run in the reverse order of their registration, hooks after it in that order.
+os.register_at_fork(before=_second_before, after_in_child=_first_in_child)
+os.register_at_fork(before=_first_before, after_in_child=_second_in_child)
 os.register_at_fork(after_in_parent=functools.partial(operator.methodcaller("end", None), _local))

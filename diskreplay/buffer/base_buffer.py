@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import numpy as np
@@ -57,7 +58,7 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         priority: float | None = None,
         **extra: Any,
     ) -> int:
-        """Add one transition and return its write id; the oldest goes when the buffer is full.
+        """Add one transition and return its write id; a full buffer evicts its oldest.
 
         The first transition fixes the schema, unless it was given. Rewards and dones are single
         numbers; a step of a vector environment is several transitions, for `extend`. Rewards must
@@ -68,13 +69,13 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
 
         Raises SchemaError for values that do not fit the schema, PriorityError for a priority that
         is negative, NaN or infinite (or any, in a ReplayBuffer), ReadOnlyError, and StorageError
-        when room has to be made and the disk refuses. A refused call changes nothing.
+        when a commit is needed first and the disk refuses. A refused call changes nothing.
 
         >>> buffer = ReplayBuffer(capacity=1000)
         >>> buffer.push(state=[0.1, 0.2], action=1, reward=1.0, next_state=[0.3, 0.4], done=False)
         0
 
-        priority:  the raw priority, where the buffer is prioritized; None is the largest so far
+        priority:  the raw priority, in a prioritized buffer; None means the largest so far
         extra:     further fields by name, the same in every push
         """
         standard = (state, action, reward, next_state, done)
@@ -82,19 +83,15 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         guard.refuse_nesting()
         with guard.lock:
             writer = guard.writer()
-            schema = writer.rows.schema
-            if schema is None:
-                named = dict(zip(STANDARD_FIELDS, standard, strict=True))
-                schema = writer.schema_for(named | extra, lead=0)
+            schema = writer.rows.schema or writer.schema_for(_by_name(standard, extra), lead=0)
             row = schema.accept_row(standard, extra)
             given = None if priority is None else self._checked_priorities([priority], 1)
-            if guard.commit_failed or not writer.has_room(1):
+            if guard.commit_failed or not writer.has_room(1):  # make_room, without its call
                 guard.commit()
-            if (
-                schema is not self._adopted_schema
-                and (adopted := self._adopt(schema)) is not schema
-            ):
-                row = adopted.accept_row(standard, extra)  # another process was first
+            if schema is not self._adopted_schema:
+                adopted = self._adopt(schema)
+                if adopted is not schema:  # another process was first
+                    row = adopted.accept_row(standard, extra)
             guard.begin_change()
             write_id = writer.push(row, given)
             guard.end_change()
@@ -137,10 +134,7 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         guard.refuse_nesting()
         with guard.lock:
             writer = guard.writer()
-            schema = writer.rows.schema
-            if schema is None:
-                named = dict(zip(STANDARD_FIELDS, standard, strict=True))
-                schema = writer.schema_for(named | extra, lead=1)
+            schema = writer.rows.schema or writer.schema_for(_by_name(standard, extra), lead=1)
             columns = schema.accept_columns(standard, extra)
             n = len(columns[0])
             given = None if priorities is None else self._checked_priorities(priorities, n)
@@ -148,13 +142,11 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
                 return np.zeros(0, np.int64)
             if not self._disk_was_checked:
                 self._check_disk_room(schema)
-            if guard.commit_failed or not writer.has_room(n):
-                guard.commit()
-            if (
-                schema is not self._adopted_schema
-                and (adopted := self._adopt(schema)) is not schema
-            ):
-                columns = adopted.accept_columns(standard, extra)  # another process was first
+            guard.make_room(n)
+            if schema is not self._adopted_schema:
+                adopted = self._adopt(schema)
+                if adopted is not schema:  # another process was first
+                    columns = adopted.accept_columns(standard, extra)
             if not writer.fits(n):
                 guard.commit()
                 return writer.commit_columns(columns, given)
@@ -166,7 +158,7 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
     def clear(self) -> None:
         """Remove all transitions. The schema stays, and so does the annealing; write ids count on.
 
-        The largest priority starts anew. Disk space is used again by what is pushed next.
+        The largest priority starts anew. Later transitions use the disk space again.
         """
         guard = self._guard
         guard.refuse_nesting()
@@ -355,3 +347,8 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             "priorities_bytes": used["priorities"],
             "free_bytes": max(0, disk_bytes - sum(used.values()) - 3 * PAGE_BYTES),
         }
+
+
+def _by_name(standard: Iterable[Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of all fields of a first push or extend by name."""
+    return {**dict(zip(STANDARD_FIELDS, standard, strict=True)), **extra}

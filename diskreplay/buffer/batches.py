@@ -67,7 +67,7 @@ class Batches(Generic[BatchT]):
         return type(self), (self._buffer, self._batch_size, 0)
 
     def __next__(self) -> BatchT:
-        """Return the next batch. Raises what `sample` raises, and ClosedError after `close`."""
+        """Return the next batch. Raises the errors of `sample`, and ClosedError after `close`."""
         if self._closed:
             raise ClosedError(f"these batches are closed: {_AGAIN}")
         queue, guard = self._queue, self._buffer._guard

@@ -38,16 +38,15 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
             return self._counted(partial(self._new_batch, batch_size), snapshot)
 
     def batches(self, batch_size: int, prefetch: int = 0) -> Batches[BatchT]:
-        """Return an endless iterator of what `sample` returns; use it in a `with` block.
+        """Return an endless iterator over batches as of `sample`; use it in a `with` block.
 
         With prefetch=0 each batch is drawn when it is requested. With prefetch=n a thread keeps up
         to n batches ready, in memory: the same batches in the same order, as long as nothing is
         pushed or updated. A batch that was drawn ahead keeps the contents, priorities, weights and
         beta of the moment of its draw, so a push or an update takes effect at most n batches later.
         A batch counts when it is returned, so that a resumed run gets the batches that the killed
-        run would have got. `clear` and `load` drop the batches drawn before.
-        Raises what `sample` raises, where the batch would come, and ClosedError when the buffer is
-        closed.
+        run would have got. `clear` and `load` drop the batches drawn before. The iterator raises
+        the errors of `sample`, and ClosedError when the buffer is closed.
 
         >>> buffer = PrioritizedReplayBuffer(capacity=100)
         >>> ids = buffer.extend([[0.0]] * 9, [0] * 9, [1.0] * 9, [[0.0]] * 9, [False] * 9)

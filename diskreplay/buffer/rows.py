@@ -115,8 +115,8 @@ class Rows:
         needed = self._grouping.live_groups(live.first, live.count, live.capacity)
         found = snapshot.entries("transitions")
         if needed > found:
-            what = "records" if self._grouping.per_value == 1 else "groups of records"
-            raise DamageError(f"{self.store.path} has {found} {what} (expected {needed} or more)")
+            values = "records" if self._grouping.per_value == 1 else "groups of records"
+            raise DamageError(f"{self.store.path} has {found} {values} (expected {needed} or more)")
 
     # Writing
 

@@ -85,7 +85,7 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             writer = guard.writer()
             schema = writer.rows.schema or writer.schema_for(_by_name(standard, extra), lead=0)
             row = schema.accept_row(standard, extra)
-            given = None if priority is None else self._checked_priorities([priority], 1)
+            checked = None if priority is None else self._checked_priorities([priority], 1)
             if guard.commit_failed or not writer.has_room(1):  # make_room, without its call
                 guard.commit()
             if schema is not self._adopted_schema:
@@ -93,7 +93,7 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
                 if adopted is not schema:  # another process was first
                     row = adopted.accept_row(standard, extra)
             guard.begin_change()
-            write_id = writer.push(row, given)
+            write_id = writer.push(row, checked)
             guard.end_change()
         return write_id
 
@@ -137,7 +137,7 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             schema = writer.rows.schema or writer.schema_for(_by_name(standard, extra), lead=1)
             columns = schema.accept_columns(standard, extra)
             n = len(columns[0])
-            given = None if priorities is None else self._checked_priorities(priorities, n)
+            checked = None if priorities is None else self._checked_priorities(priorities, n)
             if n == 0:
                 return np.zeros(0, np.int64)
             if not self._disk_was_checked:
@@ -149,9 +149,9 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
                     columns = adopted.accept_columns(standard, extra)
             if not writer.fits(n):
                 guard.commit()
-                return writer.commit_columns(columns, given)
+                return writer.commit_columns(columns, checked)
             guard.begin_change()
-            write_ids = writer.extend(columns, given)
+            write_ids = writer.extend(columns, checked)
             guard.end_change()
             return write_ids
 

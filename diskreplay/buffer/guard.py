@@ -22,7 +22,7 @@ from diskreplay.forks import forget, process, watch
 from diskreplay.store import PinnedPagesWarning, Snapshot, remove_tree
 
 _PATIENCE = 0.05  # seconds
-_child: object = None  # the process that has been told to close at its end
+_closing_process: object = None  # the process that will close its buffers at its end
 open_guards: weakref.WeakSet[Guard] = weakref.WeakSet()
 
 
@@ -287,10 +287,10 @@ def is_open_here(path: Path) -> bool:
 
 def _close_at_the_end_of_children() -> None:
     """Call `_close_all` in a child of multiprocessing; a forked one ends without atexit."""
-    global _child
-    if _child is not process() and multiprocessing.parent_process() is not None:
+    global _closing_process
+    if _closing_process is not process() and multiprocessing.parent_process() is not None:
         multiprocessing.util.Finalize(None, _close_all, exitpriority=0)
-        _child = process()
+        _closing_process = process()
 
 
 @atexit.register

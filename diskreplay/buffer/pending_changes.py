@@ -47,7 +47,7 @@ class PendingChanges:
         self._waiting = self._compacted = 0  # write ids in the updates: now, and when compacted
         self._rows = 0  # rows of the window; 0 before there is a schema
         self._rows_nbytes = 0
-        self._given = np.zeros(1, np.float32)
+        self._priorities = np.zeros(1, np.float32)
 
     @property
     def nbytes(self) -> int:
@@ -64,7 +64,7 @@ class PendingChanges:
         """Make room for the rows of a schema, the first time."""
         if not self._rows:
             self._window = Window(schema, capacity, window_bytes)
-            self._given = np.full(self._window.rows, NEW)
+            self._priorities = np.full(self._window.rows, NEW)
             self._rows_nbytes = pending_nbytes(schema, capacity, window_bytes)
             self._rows = self._window.rows
 
@@ -76,21 +76,21 @@ class PendingChanges:
         """Return whether n rows can be held at all, once there is a schema."""
         return n <= self._rows
 
-    def push(self, row: list[Any], given: Values | None) -> None:
+    def push(self, row: list[Any], priorities: Values | None) -> None:
         """Add one row."""
         self._window.write_row(self.pushed, row)
-        self._given[self.pushed % self._rows] = NEW if given is None else given[0]
+        self._priorities[self.pushed % self._rows] = NEW if priorities is None else priorities[0]
         self.pushed += 1
 
-    def extend(self, columns: list[Array], given: Values | None) -> None:
+    def extend(self, columns: list[Array], priorities: Values | None) -> None:
         """Add rows, for which there is room."""
         n, at = len(columns[0]), self.pushed % self._rows
         self._window.write(self.pushed, columns)
         if at + n <= self._rows:
-            self._given[at : at + n] = NEW if given is None else given
+            self._priorities[at : at + n] = NEW if priorities is None else priorities
         else:
             places = np.arange(at, at + n) % self._rows
-            self._given[places] = NEW if given is None else given
+            self._priorities[places] = NEW if priorities is None else priorities
         self.pushed += n
 
     def update(self, write_ids: Ints, priorities: Values) -> None:
@@ -109,9 +109,9 @@ class PendingChanges:
             for _, columns in self._window.chunks(sent, self.pushed, size):
                 yield columns
 
-    def given(self, sent: int) -> Values:
+    def priorities_after(self, sent: int) -> Values:
         """Return the priorities of the rows after the first `sent`; NEW where none was given."""
-        return self._given[np.arange(sent, self.pushed) % max(1, self._rows)]
+        return self._priorities[np.arange(sent, self.pushed) % max(1, self._rows)]
 
     def latest(self) -> Update:
         """Return all updates as one: each write id once, with its last priority."""

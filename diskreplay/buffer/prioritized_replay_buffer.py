@@ -130,10 +130,10 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         write_ids = whole_numbers("indices", indices)
         with self._guard.reading():
             writer = self._guard.writer()
-            given = checked_priorities(priorities, write_ids.size)
+            checked = checked_priorities(priorities, write_ids.size)
             self._guard.make_room(0)
             self._guard.begin_change()
-            applied = writer.update(write_ids, given)
+            applied = writer.update(write_ids, checked)
             self._guard.end_change()
             return applied
 

@@ -171,7 +171,7 @@ class SharedWriter(Replica):
             state = self.read_state(txn)
             run = self._run.of(txn, state)
             sent = max(pending.sent, run.sent)
-            priorities = pending.given(sent)
+            priorities = pending.priorities_after(sent)
             parts = list(pending.rows(sent, rows.chunk_rows)) if priorities.size else []
             if columns is not None and new_values is not None:
                 parts.append(columns)
@@ -190,7 +190,7 @@ class SharedWriter(Replica):
             given = np.append(priorities, highest)
             for table in self.tables:
                 blocks_of = partial(txn.blocks, database=table.database)
-                largest, blocks = table.merged(largest, blocks_of, before, ids, values, given)
+                largest, blocks = table.after_update(largest, blocks_of, before, ids, values, given)
                 txn.put_blocks(blocks, table.database)
             late = pending.stale - run.stale + int(np.count_nonzero(~live))
             new = replace(

@@ -115,7 +115,7 @@ class Writer(Replica):
         """Remove all transitions; write ids go on counting."""
         self.prefetch_queues.drop()
         for table in self.tables:
-            table.distrust()
+            table.mark_broken()
         self.start = self.count
         for table in self.tables:
             table.clear(self.count)

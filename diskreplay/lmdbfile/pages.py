@@ -32,7 +32,7 @@ HEADER = 16
 NO_PAGE = 2**64 - 1
 INTEGER_KEYS = 0x08
 BRANCH, LEAF, OVERFLOW, META = 1, 2, 4, 8
-BIG, TREE = 1, 2
+IN_OVERFLOW, IS_TREE = 1, 2
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _META_BYTES = 152
 _FREE_TREE_AT, _MAIN_TREE_AT, _LAST_PAGE_AT, _TRANSACTION_AT = 40, 88, 136, 144
@@ -242,7 +242,7 @@ def tree_at(raw: bytes, at: int = 0) -> Tree:
     return Tree(*TREE_RECORD.unpack_from(raw, at))
 
 
-def order_of(key: bytes, flags: int) -> int | bytes:
+def sort_key(key: bytes, flags: int) -> int | bytes:
     """Return a key in the form by which a tree with these flags is sorted."""
     return int.from_bytes(key, sys.byteorder) if flags & INTEGER_KEYS else key
 
@@ -266,7 +266,7 @@ def nodes_of(page: bytes, *, leaf: bool) -> tuple[list[Node], list[str]]:
         low, high, flags, key_bytes = _NODE.unpack_from(page, at)
         end = at + 8 + key_bytes
         if leaf:
-            end += 8 if flags & BIG else low | high << 16
+            end += 8 if flags & IN_OVERFLOW else low | high << 16
         if end > size or key_bytes > _MAX_KEY:
             faults.append(f"node {index} goes beyond its end")
             continue

@@ -9,16 +9,16 @@ import numpy as np
 
 from diskreplay.errors import printable
 from diskreplay.lmdbfile.pages import (
-    BIG,
     BRANCH,
     HEADER,
+    IN_OVERFLOW,
     INTEGER_KEYS,
+    IS_TREE,
     LEAF,
     NO_PAGE,
     NUMBER,
     OVERFLOW,
     PAGE_HEADER,
-    TREE,
     TREE_RECORD,
     DataFile,
     Meta,
@@ -26,7 +26,7 @@ from diskreplay.lmdbfile.pages import (
     Tree,
     Value,
     nodes_of,
-    order_of,
+    sort_key,
     tree_at,
 )
 from diskreplay.wording import count_of
@@ -139,7 +139,7 @@ class Walk:
             self.faults.add(f"{tree_name}: it is empty, but {tree.depth} pages deep")
         while stack:
             number, depth, low, high = stack.pop()
-            taken = self._take(tree_name, number, depth, tree.depth)
+            taken = self._read_page(tree_name, number, depth, tree.depth)
             if taken is None:
                 continue
             page, is_leaf = taken
@@ -154,28 +154,28 @@ class Walk:
             if not nodes:
                 self.faults.add(f"{tree_name}: page {number} is damaged: it is empty")
             for node in nodes:
-                key = order_of(node.key, tree.flags)
+                key = sort_key(node.key, tree.flags)
                 wrong_key = self._wrong_key(node.key, key, tree.flags, low, last, high)
                 if wrong_key:
                     self.faults.add(f"{tree_name}: page {number} at {node.at}: {wrong_key}")
                     continue
                 last = key
                 counted["entries"] += 1
-                if node.flags & ~BIG != (TREE if name == MAIN else 0):
+                if node.flags & ~IN_OVERFLOW != (IS_TREE if name == MAIN else 0):
                     self.faults.add(
                         f"{tree_name}: page {number} at {node.at}: a value with the flags "
                         f"{node.flags:#x}"
                     )
                     continue
                 size = node.low | node.high << 16
-                if not node.flags & BIG:
+                if not node.flags & IN_OVERFLOW:
                     at = node.value_at
                     yield Value(key, number * len(page) + at, page[at : at + size])
                     continue
                 (big,) = NUMBER.unpack_from(page, node.value_at)
                 pages = (HEADER - 1 + size) // len(page) + 1
                 counted["overflow pages"] += pages
-                content = self._take_big(
+                content = self._read_overflow(
                     f"{tree_name}: page {number} at {node.at}", big, pages, size
                 )
                 if content is not None:
@@ -193,11 +193,11 @@ class Walk:
                 f"neither in use nor free: {count_of(unused.size, 'page')} (the first: {unused[0]})"
             )
 
-    def _take(
+    def _read_page(
         self, tree_name: str, number: int, depth: int, deepest: int
     ) -> tuple[bytes, bool] | None:
         """Return a page and whether it is a leaf; None, with a fault, for a wrong page."""
-        page = self._claim(tree_name, number, 1) and self.file.page(number)
+        page = self._mark_reached(tree_name, number, 1) and self.file.page(number)
         if not page:
             if page == b"":
                 self.faults.add(f"{tree_name}: page {number} is missing: the file ends before it")
@@ -217,9 +217,9 @@ class Walk:
         self.reached[number] = False
         return None
 
-    def _take_big(self, where: str, number: int, pages: int, size: int) -> bytes | None:
+    def _read_overflow(self, where: str, number: int, pages: int, size: int) -> bytes | None:
         """Return the content of overflow pages; None, with a fault, for wrong pages."""
-        if not self._claim(where, number, pages):
+        if not self._mark_reached(where, number, pages):
             return None
         at = number * self.file.page_bytes
         raw = self.file.read(at, HEADER + size)
@@ -251,7 +251,7 @@ class Walk:
             return f"the key {_key_text(key)} is not in its place"
         return ""
 
-    def _claim(self, tree_name: str, number: int, pages: int) -> bool:
+    def _mark_reached(self, tree_name: str, number: int, pages: int) -> bool:
         end = number + pages
         if number < 2 or end > self.pages:
             self.faults.add(f"{tree_name}: it refers to page {number} of {self.pages}")
@@ -280,7 +280,7 @@ class Walk:
         if len(nodes) < least:
             self.faults.add(f"{tree_name}: page {number} is damaged: it has {len(nodes)} branches")
         found: list[tuple[int, int, _Key, _Key]] = []
-        ends = [low, *(order_of(node.key, flags) for node in nodes[1:]), high]
+        ends = [low, *(sort_key(node.key, flags) for node in nodes[1:]), high]
         for index, node in enumerate(nodes):
             child = node.low | node.high << 16 | node.flags << 32
             here, after = ends[index], ends[index + 1]

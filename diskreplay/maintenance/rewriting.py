@@ -177,7 +177,7 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
     """Write the data file of a store anew, for a changed identity and state."""
     store = Store(path, access=ALONE)
     try:
-        _sweep(path)
+        _remove_leftovers(path)
         before = store.disk_bytes()
         with store.snapshot() as snapshot:
             source = SoundStore(store, snapshot)
@@ -187,7 +187,7 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
             state = replace(state, start=max(live.first, source.live.first))
             live = state.live(identity.capacity)
             _check_owner(path)
-            with _failing_as(path), work_directory(path, _NEW) as hidden:
+            with _reporting_unchanged(path), work_directory(path, _NEW) as hidden:
                 with StoreBuilder(
                     hidden / "store", identity, state, source.schema, progress
                 ) as builder:
@@ -197,7 +197,7 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
                     builder.finish(snapshot.runs(), source.facts, others=snapshot)
                 if store.format < FORMAT:
                     raise_format(path)
-                _swap(hidden / "store", path)
+                _replace_data_file(hidden / "store", path)
         return Rewritten(live.size, source.live.size - live.size, before, store.disk_bytes())
     finally:
         store.close()
@@ -213,7 +213,7 @@ def _priorities(source: SoundStore, identity: Identity, write_ids: Ints) -> Valu
 
 
 @contextlib.contextmanager
-def _failing_as(path: Path) -> Iterator[None]:
+def _reporting_unchanged(path: Path) -> Iterator[None]:
     """Turn an error of the disk into one that says that the store is unchanged."""
     try:
         yield
@@ -236,7 +236,7 @@ def _check_owner(path: Path) -> None:
         )
 
 
-def _sweep(path: Path) -> None:
+def _remove_leftovers(path: Path) -> None:
     """Remove the directories that killed rewritings have left, but no link of such a name."""
     with contextlib.suppress(OSError), StoreDirectory(path) as directory:
         for name in directory.names():
@@ -244,7 +244,7 @@ def _sweep(path: Path) -> None:
                 directory.remove_tree(name)
 
 
-def _swap(place: Path, path: Path) -> None:
+def _replace_data_file(place: Path, path: Path) -> None:
     """Replace the data file of the store at `path` by that of the store at `place`."""
     with StoreDirectory(path) as old, StoreDirectory(place) as new:
         for name in (DATA, LOCK):

@@ -113,7 +113,7 @@ class Salvage:
         marks = {name: msgpack.packb(name) for name in _FACTS if not reached[name]}
         for offset, page in self._file.pages(free=True):
             for name, mark in marks.items():
-                for at in _places_of(mark, page):
+                for at in _offsets_in_page(mark, page):
                     with contextlib.suppress(DamageError):
                         found[name].append(self._sealed_at(offset + at - 10, name))
         return found
@@ -181,7 +181,7 @@ class Salvage:
         for offset, page in self._file.pages(free=False):
             # A record in a shared value may begin anywhere, also with its head on two pages.
             page += self._file.read(offset + len(page), len(head) - 1)
-            for at in _places_of(head, page):
+            for at in _offsets_in_page(head, page):
                 record = page[at : at + size]
                 if len(record) < size:
                     record = self._file.read_in_use(offset + at, size)
@@ -248,7 +248,7 @@ def _undamaged(parse: Callable[[Any], T], contents: list[Any]) -> list[T]:
     return found
 
 
-def _places_of(mark: bytes, page: bytes) -> Iterator[int]:
+def _offsets_in_page(mark: bytes, page: bytes) -> Iterator[int]:
     """Yield the offsets of some bytes in a page."""
     at = page.find(mark)
     while at >= 0:

@@ -129,7 +129,7 @@ class Priorities(SlotTable):
         elif not self._tree_is_whole:
             self._follow_all(live)
 
-    def merged(
+    def after_update(
         self,
         largest: float | None,
         read: Callable[[list[int]], Mapping[int, bytes]],
@@ -164,7 +164,7 @@ class Priorities(SlotTable):
         self._left_out.clear()
         self._tree_is_whole = True
 
-    def distrust(self) -> None:
+    def mark_broken(self) -> None:
         """Mark the tree as broken, so that it is built again before its next use."""
         self._tree_is_whole = False
 

@@ -67,7 +67,7 @@ def test_the_memory_of_each_part_is_that_of_its_arrays(tmp_path: Path) -> None:
         assert 0 <= window.nbytes - 500 * (8 + buffer.schema.payload_bytes) < 500 * 16
     with ReplayBuffer(500, path=tmp_path / "b", schema=SMALL, access="shared") as shared:
         outbox = replica_of(shared)._pending
-        assert outbox.nbytes == outbox._window._memory.nbytes + outbox._given.nbytes
+        assert outbox.nbytes == outbox._window._memory.nbytes + outbox._priorities.nbytes
     with PrioritizedReplayBuffer(500) as prioritized:
         table = prioritized._table
         arrays = [table.values, table._dirty, table._staged]

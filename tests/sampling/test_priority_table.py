@@ -100,7 +100,7 @@ def test_priorities_are_merged_into_those_of_a_store(
     def read(numbers: list[int]) -> Mapping[int, bytes]:
         return {number: blocks[number] for number in numbers}
 
-    found, changed = target.merged(
+    found, changed = target.after_update(
         stored, read, live, write_ids, priorities, np.append(priorities, np.float32(highest))
     )
     known = [p for p in [*new, highest, stored] if p is not None and p == p]

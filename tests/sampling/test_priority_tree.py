@@ -72,7 +72,7 @@ def test_a_slot_that_was_left_out_has_no_mass_until_it_is_written_over() -> None
             assert masses(each, live, [0, 4, 5, 63]) == [0.0, mass(1.0), 0.0, 0.0]
             each.update(np.array([5, 4]), np.array([3.0, 3.0], np.float32), live)
             assert masses(each, live, [0, 4, 5]) == [0.0, mass(3.0), 0.0]
-            each.distrust()
+            each.mark_broken()
             each.check(live)
             assert masses(each, live, [0, 4, 5]) == [0.0, mass(3.0), 0.0]
         writer.stage(64, others, np.ones(others, np.float32))
@@ -109,10 +109,10 @@ def test_a_tree_that_is_not_trusted_is_built_again_once() -> None:
         target.tree._levels[2][50:] = 7.0
         with pytest.raises(DamageError, match="is not left"):
             target.check(live)
-        target.distrust()
+        target.mark_broken()
         way()
         target.check(live)
-    target.distrust()
+    target.mark_broken()
     target.check(LiveRange(9000, 10, 8000))  # the others have no mass left
     target.clear(9000)
     target.tree._levels[-1][:] = 7.0

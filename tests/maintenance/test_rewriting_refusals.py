@@ -104,26 +104,6 @@ def test_a_disk_with_too_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert diskreplay.resize(path, 10**9).size == 20_000  # what is there counts, not the capacity
 
 
-def test_a_refusal_of_the_disk_leaves_the_store(tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    with ReplayBuffer(20_000, path=path) as buffer:
-        buffer.extend(**columns(0, 30_000))
-    code = """
-        import resource, signal, sys
-        import diskreplay
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
-        try:
-            diskreplay.compact(sys.argv[1])
-        except diskreplay.StorageError as error:
-            print(error)
-    """
-    before = contents(path)
-    said = run_python(code, path).stdout
-    assert f"cannot write a new data file for {path}, which is as it was" in said
-    assert contents(path) == before
-
-
 def test_owners_and_modes_stay(tmp_path: Path) -> None:
     path = stores.uniform(tmp_path / "s")
     (path / "data.mdb").chmod(0o640)

@@ -138,8 +138,17 @@ def test_kills_at_random_moments(name: str, tmp_path: Path, long: bool) -> None:
     assert not list(path.glob(".diskreplay-rewritten-*"))
 
 
-@pytest.mark.parametrize("copy", [diskreplay.compact, repair, diskreplay.merge])
-def test_an_interrupt_or_a_full_disk_leaves_nothing_behind(copy: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("copy", "says"),
+    [
+        (diskreplay.compact, "s, which is as it was: .*"),
+        (repair, "out: "),
+        (diskreplay.merge, "out: "),
+    ],
+)
+def test_an_interrupt_or_a_full_disk_leaves_nothing_behind(
+    copy: Any, says: str, tmp_path: Path
+) -> None:
     path = stores.uniform(tmp_path / "s")
     before = contents(tmp_path)
     call = partial(copy, [path], tmp_path / "out")
@@ -151,7 +160,8 @@ def test_an_interrupt_or_a_full_disk_leaves_nothing_behind(copy: Any, tmp_path: 
 
     with pytest.raises(KeyboardInterrupt):
         call(progress=interrupt)
-    with writes_refused(), pytest.raises(diskreplay.StorageError, match="File too large"):
+    refusal = f"{says}the disk refused: File too large .* and call again"
+    with writes_refused(), pytest.raises(diskreplay.StorageError, match=refusal):
         call()
     assert contents(tmp_path) == before
     assert [place.name for place in tmp_path.iterdir()] == ["s"]

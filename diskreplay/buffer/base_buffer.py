@@ -159,6 +159,13 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         """Remove all transitions. The schema stays, and so does the annealing; write ids count on.
 
         The largest priority starts anew. Later transitions use the disk space again.
+
+        >>> buffer = ReplayBuffer(capacity=10)
+        >>> buffer.push([0.0], 0, 1.0, [1.0], False)
+        0
+        >>> buffer.clear()
+        >>> len(buffer), buffer.push([0.0], 0, 1.0, [1.0], False)
+        (0, 1)
         """
         guard = self._guard
         guard.refuse_nesting()
@@ -171,7 +178,15 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             guard.end_change()
 
     def flush(self) -> None:
-        """Commit everything now. Raises StorageError when the disk refuses; the rows are kept."""
+        """Commit everything now. Raises StorageError when the disk refuses; the rows are kept.
+
+        >>> buffer = ReplayBuffer(capacity=10)
+        >>> buffer.push([0.0], 0, 1.0, [1.0], False)
+        0
+        >>> buffer.flush()
+        >>> buffer.stats()["commits"]
+        1
+        """
         self._guard.refuse_nesting()
         with self._guard.lock:
             self._guard.check_open()
@@ -232,6 +247,8 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         """Raise DamageError with the faults found in memory and on disk. Cost: reads all records.
 
         The message names the first hundred. `verify(path)` checks more, and needs no buffer.
+
+        >>> ReplayBuffer(capacity=10).check()
         """
         with self._guard.reading() as view:
             with self._snapshot_for(view) as snapshot:
@@ -247,6 +264,13 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
 
         The new store opens like any other, and goes on like this one. Raises StorageError or
         NotAStoreError, and leaves nothing behind, when `path` is in use or the disk refuses.
+
+        >>> buffer = ReplayBuffer(capacity=10)
+        >>> buffer.push([0.0], 0, 1.0, [1.0], False)
+        0
+        >>> buffer.save("runs/copy")
+        >>> len(open("runs/copy"))
+        1
         """
         self._guard.refuse_nesting()
         with self._guard.lock:
@@ -262,6 +286,13 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         saved store, in one commit; of a larger store the newest transitions are taken. Write ids
         are the saved ones, moved up by a multiple of the capacity if this buffer has used them
         before. Raises MismatchError and changes nothing when schema or kind differ.
+
+        >>> with ReplayBuffer(capacity=10, path="runs/saved") as saved:
+        ...     write_id = saved.push([0.0], 0, 1.0, [1.0], False)
+        >>> buffer = ReplayBuffer(capacity=20)
+        >>> buffer.load("runs/saved")
+        >>> len(buffer)
+        1
         """
         guard = self._guard
         guard.refuse_nesting()

@@ -97,6 +97,13 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         ids for `update_priorities`. Advances the annealing of beta by one. Raises SampleError when
         the buffer holds fewer than `batch_size`, and DamageError for a damaged record.
 
+        >>> buffer = PrioritizedReplayBuffer(capacity=10, seed=1)
+        >>> buffer.push([0.0], 0, 1.0, [1.0], False, priority=2.0)
+        0
+        >>> batch = buffer.sample(1)
+        >>> batch.weights.tolist(), batch.indices.tolist(), buffer.frame
+        ([1.0], [0], 1)
+
         beta:  the exponent of the weights of this batch, in [0, 1], instead of the annealed one
         """
         if beta is not None:
@@ -123,6 +130,12 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         Write ids that are no longer live are ignored and counted (`stale_updates` in `stats`); the
         last of duplicates wins. Cost: O(n log capacity), vectorised. Raises PriorityError, and
         changes nothing, when any priority is negative, NaN or infinite.
+
+        >>> buffer = PrioritizedReplayBuffer(capacity=10)
+        >>> buffer.push([0.0], 0, 1.0, [1.0], False)
+        0
+        >>> buffer.update_priorities([0, 7], [2.5, 1.0])  # 7 is not live
+        1
 
         indices:     int64 (n,), write ids as `sample` returned them
         priorities:  float (n,), the absolute TD errors, before the exponent alpha

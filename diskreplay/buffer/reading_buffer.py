@@ -151,7 +151,11 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
             return self._live.size
 
     def is_ready(self, n: int) -> bool:
-        """Return whether the buffer holds at least n transitions."""
+        """Return whether the buffer holds at least n transitions.
+
+        >>> ReplayBuffer(capacity=10).is_ready(1)
+        False
+        """
         return len(self) >= whole_number("n", n, at_least=0)
 
     @property

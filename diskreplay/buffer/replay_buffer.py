@@ -86,6 +86,12 @@ class ReplayBuffer(BaseBuffer[Batch]):
         Returns a Batch of fresh arrays whose first dimension is `batch_size`: states, actions,
         rewards, next_states and dones (float32, 0.0 or 1.0) by default. Raises SampleError when the
         buffer holds fewer, and DamageError, naming write id and slot, for a damaged record.
+
+        >>> buffer = ReplayBuffer(capacity=10, seed=1)
+        >>> ids = buffer.extend([[0.0]] * 8, [0] * 8, range(8), [[0.0]] * 8, [False] * 8)
+        >>> batch = buffer.sample(3)
+        >>> batch.states.shape, sorted(batch.rewards) == sorted(batch.indices)
+        ((3, 1), True)
         """
         return super().sample(batch_size)
 

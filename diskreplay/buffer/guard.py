@@ -264,9 +264,9 @@ class Guard:
         """Open the store again, for reading, in place of the one inherited from the parent."""
         if self._is_abandoned:
             raise StorageError(
-                f"{self.path} cannot be used in this process: calls could not be kept from it when "
-                "this process was forked: fork when no call is under way, or start processes with "
-                "spawn"
+                f"{self.path} cannot be used in this process, since calls could not be kept from "
+                "it when this process was forked: fork when no call is under way, or start "
+                "processes with spawn"
             )
         self._is_child = self._is_child or self._writer is not None
         self.is_temporary = False

@@ -149,7 +149,10 @@ class Replica:
         for table in self.tables:
             seals = snapshot.seals(table.database)
             if missing := set(self.live.blocks()) - set(seals):
-                raise DamageError(f"priority block {min(missing)} of {self.store.path} is missing")
+                raise DamageError(
+                    f"priority block {min(missing)} of {self.store.path} is missing: "
+                    "diskreplay.repair() copies the transitions"
+                )
             known = self._seals.get(table.database, {})
             changed = [number for number, seal in seals.items() if known.get(number) != seal]
             table.load(snapshot.blocks(changed, table.database), self.live)

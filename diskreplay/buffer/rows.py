@@ -18,6 +18,7 @@ from diskreplay.store import Snapshot, Store, Transaction
 # The most that pushes let wait. The push that commits them takes about 5 ms longer.
 COMMIT_BYTES = 2 << 20
 _CHUNK_BYTES = 1 << 20
+_REPAIR = "diskreplay.repair() copies the readable transitions"
 
 
 class ExpectedFields:
@@ -110,13 +111,15 @@ class Rows:
         """Raise DamageError if the store has fewer records than live transitions."""
         if self.schema is None:
             if live.count:
-                raise DamageError(f"the schema of {self.store.path} is missing")
+                raise DamageError(f"the schema of {self.store.path} is missing: {_REPAIR}")
             return
         needed = self._grouping.live_groups(live.first, live.count, live.capacity)
         found = snapshot.entries("transitions")
         if needed > found:
             values = "records" if self._grouping.per_value == 1 else "groups of records"
-            raise DamageError(f"{self.store.path} has {found} {values} (expected {needed} or more)")
+            raise DamageError(
+                f"{self.store.path} has {found} {values} (expected {needed} or more): {_REPAIR}"
+            )
 
     # Writing
 

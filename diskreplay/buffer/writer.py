@@ -176,7 +176,8 @@ class Writer(Replica):
             return []
         if set(own.fields) != set(source.schema.fields):
             raise MismatchError(
-                f"the fields are {source.schema} in {source.store.path} (expected {own})"
+                f"the fields are {source.schema} in {source.store.path} (expected {own}): load it "
+                "into a buffer of its own fields"
             )
         return [source.schema.names.index(name) for name in own.names]
 

@@ -84,7 +84,8 @@ class SoundStore:
             )
         elif self.state.count:
             raise DamageError(
-                f"the schema of {self.path} is missing: diskreplay.repair() copies what can be read"
+                f"the schema of {self.path} is missing: diskreplay.repair() copies the readable "
+                "transitions"
             )
 
     def records(self, write_ids: Ints) -> list[bytes]:

@@ -387,25 +387,21 @@ def test_check_finds_a_planted_fault_in_every_node_of_every_level(
 
 
 @pytest.mark.parametrize(
-    ("slot", "value", "message"),
+    ("slots", "value", "message"),
     [
-        (3, -1.0, "a mass is negative, NaN or infinite"),
-        (10, np.nan, "a mass is negative, NaN or infinite"),
-        (11, 1.0, "a leaf beyond the capacity has a mass"),
-        (3, 2.0, "node 1 of level 1 is not left [+] right"),
+        ([3], -1.0, "a mass is negative, NaN or infinite"),
+        ([10], np.nan, "a mass is negative, NaN or infinite"),
+        ([11], 1.0, "a leaf beyond the capacity has a mass"),
+        ([3], 2.0, "node 1 of level 1 is not left [+] right"),
+        ([3, 8], 2.0, "node 1 of level 1 .*; node 4 of level 1 "),  # all faults together
     ],
 )
-def test_check_finds_a_planted_fault_in_the_leaves(slot: int, value: float, message: str) -> None:
+def test_check_finds_planted_faults_in_the_leaves(
+    slots: list[int], value: float, message: str
+) -> None:
     tree = filled([float(i + 1) for i in range(11)])
-    tree._levels[0][slot] = value
+    tree._levels[0][slots] = value
     with pytest.raises(DamageError, match=message):
-        tree.check()
-
-
-def test_check_reports_all_faults_together() -> None:
-    tree = filled([1.0] * 8)
-    tree._levels[1][0] = tree._levels[2][1] = 9.0
-    with pytest.raises(DamageError, match=r"node 0 of level 1 .*; node 1 of level 2 "):
         tree.check()
 
 

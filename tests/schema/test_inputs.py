@@ -61,6 +61,15 @@ def test_a_reward_in_a_list_of_one_is_told_to_be_a_number() -> None:
     assert buffer.sample(1).rewards.shape == (1,)
 
 
+def test_a_reward_whose_shape_is_given_may_have_one() -> None:
+    schema = {"reward": ("float32", (2,)), "done": ("float32", (1,))}
+    buffer = ReplayBuffer(capacity=10, schema=schema)
+    buffer.push(**{**row(0), "reward": [1.0, 2.0], "done": [True]})
+    several = {"rewards": np.ones((4, 2)), "dones": np.zeros((4, 1))}
+    buffer.extend(**{**columns(1, 4), **several})
+    assert buffer.get([0, 1]).rewards.tolist() == [[1.0, 2.0], [1.0, 1.0]]
+
+
 def test_one_transition_is_not_taken_as_several() -> None:
     buffer = ReplayBuffer(capacity=10)
     one = {f"{name}s": value for name, value in row(0).items()}

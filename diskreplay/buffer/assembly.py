@@ -152,8 +152,13 @@ def open_stored(path: PathLike, seed: int | None, overrides: Mapping[str, Any]) 
     guard = Guard(place, is_temporary=False, open_replica=open_replica, reopen=reopen)
     options, priorities = found[0]
     if seed is not None and isinstance(guard.replica, Writer):
-        guard.begin_change()
-        guard.replica.reseed(new_seed(seed))
+        try:
+            guard.begin_change()
+            guard.replica.reseed(new_seed(seed))
+            guard.end_change()
+        except BaseException:
+            guard.close_at_last()
+            raise
     return OpenedStore(guard, options, priorities)
 
 

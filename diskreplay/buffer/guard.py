@@ -49,6 +49,7 @@ class Guard:
         self.closed = True  # until the buffer is complete
         self.is_temporary = is_temporary  # the directory is removed at the end
         self.commit_failed = False
+        self._must_close_store = False
         self._reopen = reopen
         self._changed_at: float | None = None
         self._is_inherited = False  # in a forked child that has not opened the store again yet
@@ -101,6 +102,7 @@ class Guard:
         if self.closed or self._is_inherited:
             self.check_open()
         if self._writer is not None:
+            self._writer.finish()
             return self._writer
         if self._is_child:
             raise ReadOnlyError(
@@ -152,6 +154,13 @@ class Guard:
         else:
             self.replica.count_draw()
 
+    def skip_draw(self) -> None:
+        """Count a draw whose batch cannot be given."""
+        if self.replica.draws_are_kept:
+            self.begin_change()
+        self.replica.draws += 1
+        self.end_change()
+
     def commit(self, *, anywhere: bool = False) -> None:
         """Commit the changes, if there are any.
 
@@ -202,6 +211,8 @@ class Guard:
         self.refuse_nesting()
         with self.lock:
             if self.closed:
+                if self._must_close_store:  # an interrupt has left it open
+                    self._close_store(sync=False)
                 return
             if self._is_inherited:
                 self.closed = True  # the store is the parent's
@@ -219,7 +230,7 @@ class Guard:
                 self._close_store(sync=False)
 
     def _close_store(self, *, sync: bool) -> None:
-        self.closed = True
+        self._must_close_store = self.closed = True
         open_guards.discard(self)
         try:
             self.replica.prefetch_queues.stop()
@@ -231,6 +242,7 @@ class Guard:
                 forget(self)
                 if self.is_temporary:
                     remove_tree(self.path)
+        self._must_close_store = False
 
     # Forks, see forks.py
 

@@ -242,9 +242,7 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
         try:
             batch = draw(replica.draws, snapshot)
         except DamageError:
-            if replica.draws_are_kept:
-                self._guard.begin_change()
-            replica.draws += 1
+            self._guard.skip_draw()
             raise
         self._guard.count_draw()
         return batch

@@ -116,8 +116,12 @@ class Replica:
         self.count = self.committed = state.count
         self.start, self.commits, self.runs = state.start, state.commits, state.runs
         if is_new:
+            self.prefetch_queues.drop()
             self._clear_tables()
         self._load_state(state, snapshot)
+        if is_new and self.damaged:
+            damaged = np.array(sorted(self.damaged))
+            self.sampler.leave_out(damaged[self.live.holds(damaged)], self.live)
         self._loaded_state = raw
 
     def read_state(self, snapshot: Snapshot) -> State:

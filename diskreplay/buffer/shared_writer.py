@@ -74,6 +74,9 @@ class SharedWriter(Replica):
 
     # Writing
 
+    def finish(self) -> None:
+        """Do nothing: no step of a shared writer needs to be finished by the next call."""
+
     def schema_for(self, values: dict[str, Any], *, lead: int) -> Schema:
         """Return the schema, or else one inferred from the first transitions."""
         if self.rows.schema is None:
@@ -145,8 +148,9 @@ class SharedWriter(Replica):
         """Undo the uncommitted changes."""
         with self.store.snapshot() as snapshot:
             run = self._run.committed(snapshot)
-        self.draws, self._pending.stale = (run.draws, run.stale) if run else (0, 0)
-        self._draws_committed = self.draws
+        if self.draws_are_kept:  # else the store knows nothing of them
+            self.draws = self._draws_committed = run.draws if run else 0
+        self._pending.stale = run.stale if run else 0
         self._pending.forget_all()
         self._loaded_state = None
 

@@ -31,21 +31,33 @@ class Writer(Replica):
         self._run = OwnRun()
         self._run_rows = 0
         self._described_run: Run | None = None  # this run, as its last commit describes it
+        # A step that an interrupt or an error may have left half done; each call begins with it.
+        self.unfinished: Callable[[], None] | None = None
         super().__init__(*arguments)
+
+    def finish(self) -> None:
+        """Finish the step that an earlier call has left half done."""
+        if self.unfinished is not None:
+            self.unfinished()
 
     def restore(self) -> None:
         """Go back to the last commit, and to its number of the next draw."""
+        self.unfinished = self.restore
         self.prefetch_queues.drop()
         self._stream = None
         super().restore()
+        self.unfinished = None
 
     def view(self) -> contextlib.AbstractContextManager[Snapshot | None]:
         """Return a context without a snapshot: no other process changes the store."""
+        self.finish()
         return _NO_SNAPSHOT
 
     def _load_state(self, state: State, snapshot: Snapshot) -> None:
         super()._load_state(state, snapshot)
         self.set_draws(state.draws, state.frame)
+        self._described_run = run = self._run.committed(snapshot)
+        self._run_rows = 0 if run is None else run.rows
 
     def set_draws(self, draws: int, frame: int) -> None:
         """Set the number of the next draw, and the frame."""
@@ -113,12 +125,14 @@ class Writer(Replica):
 
     def clear(self) -> None:
         """Remove all transitions; write ids go on counting."""
+        self.unfinished = self.clear
         self.prefetch_queues.drop()
         for table in self.tables:
             table.mark_broken()
         self.start = self.count
         for table in self.tables:
             table.clear(self.count)
+        self.unfinished = None
 
     def commit(self) -> None:
         """Commit everything."""
@@ -250,11 +264,13 @@ class Writer(Replica):
     @contextlib.contextmanager
     def _restored_on_error(self) -> Iterator[None]:
         """Go back to the last commit if the block raises; all must be committed before it."""
+        self.unfinished = self.restore
         try:
             yield
         except BaseException:
             self.restore()
             raise
+        self.unfinished = None
 
 
 def _priorities_of(

@@ -41,7 +41,7 @@ class Priorities(SlotTable):
 
     def __init__(self, capacity: int, *, alpha: float, epsilon: float) -> None:
         self.alpha, self.epsilon = alpha, epsilon
-        self.largest = None
+        self.largest: float | None = None  # so far; None before there was any
         self._left_out: set[int] = set()  # slots of damaged records, with mass 0
         self._tree_is_whole = True
         try:
@@ -59,21 +59,16 @@ class Priorities(SlotTable):
         return super().nbytes + 16 * self.capacity
 
     @property
-    def largest(self) -> float | None:
-        """The largest priority so far, given to new transitions; None before the first."""
-        return self._largest
-
-    @largest.setter
-    def largest(self, priority: float | None) -> None:
-        self._largest = priority
-        self.default = DEFAULT_PRIORITY if priority is None else priority
+    def default(self) -> float:
+        """The largest priority so far, which new transitions get."""
+        return DEFAULT_PRIORITY if self.largest is None else self.largest
 
     def stage(self, first: int, n: int, values: Values | None) -> None:
         """Stage the priorities of n new write ids; None means the largest so far."""
         super().stage(first, n, values)
         if values is not None:
             self.raise_largest(float(np.maximum.reduce(values)))
-        elif self._largest is None:
+        elif self.largest is None:
             self.largest = DEFAULT_PRIORITY
 
     def update(self, write_ids: Ints, priorities: Values, live: LiveRange) -> int:
@@ -92,7 +87,7 @@ class Priorities(SlotTable):
 
     def raise_largest(self, priority: float) -> None:
         """Raise the largest priority so far to a given one."""
-        if self._largest is None or priority > self._largest:
+        if self.largest is None or priority > self.largest:
             self.largest = priority
 
     def of(self, write_ids: Ints, live: LiveRange) -> Values:

@@ -41,7 +41,6 @@ class SlotTable:
     """A float32 for each slot, stored in blocks in the database of that name."""
 
     database: str
-    default = 0.0  # the value of a write id without a given one
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -54,6 +53,11 @@ class SlotTable:
     def nbytes(self) -> int:
         """The memory of the table, in bytes."""
         return slot_table_nbytes(self.capacity) + 4 * (self._staged.size - _STAGED_KEPT)
+
+    @property
+    def default(self) -> float:
+        """The value of a write id without a given one."""
+        return 0.0
 
     def stage(self, first: int, n: int, values: Values | None) -> None:
         """Stage the values of n write ids from `first` on, before they become live.

@@ -75,11 +75,9 @@ class StoreLocks:
             raise
 
     def release(self) -> None:
-        """Release the locks. Twice is once."""
+        """Release the locks. Twice is once, and an interrupted call may be done again."""
         if not self._is_held:
             return
-        self._is_held = False
-        _held_here.pop(self._key, None)
         if self._entry:
             with (
                 contextlib.suppress(OSError),
@@ -87,10 +85,12 @@ class StoreLocks:
                 directory.inside(OPENERS) as entries,
             ):
                 entries.unlink(self._entry)
-        for descriptor in self._descriptors:
+        while self._descriptors:
             with contextlib.suppress(OSError):  # a child that was forked meanwhile may have it, too
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+                fcntl.flock(self._descriptors[-1], fcntl.LOCK_UN)
+            os.close(self._descriptors.pop())
+        _held_here.pop(self._key, None)
+        self._is_held = False
 
     def drop(self) -> None:
         """Close the descriptors in a forked child: the locks stay with the parent."""

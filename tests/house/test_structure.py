@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -253,3 +255,14 @@ def test_no_other_file_lists_the_databases() -> None:
             listed = ast.unparse(node) if isinstance(node, ast.Tuple | ast.List | ast.Set) else ""
             found = {name for name in names if f"'{name}'" in listed}
             assert len(found) < 2 or file.name == "tables.py", f"{file}: {listed}"
+
+
+def test_the_tests_that_a_check_names_are_there() -> None:
+    words = re.findall(r"tests/[^\s\\]+", (PACKAGE.parent / ".ci" / "run").read_text())
+    assert len(words) > 10
+    for word in words:
+        names = subprocess.run(
+            ["bash", "-O", "failglob", "-c", f"ls -d {word}"],
+            cwd=PACKAGE.parent, capture_output=True, text=True,
+        )  # fmt: skip
+        assert names.returncode == 0, names.stderr

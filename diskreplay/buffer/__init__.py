@@ -7,7 +7,7 @@ from diskreplay.buffer.batches import Batches
 from diskreplay.buffer.open import open
 from diskreplay.buffer.prioritized_replay_buffer import PrioritizedReplayBuffer
 from diskreplay.buffer.replay_buffer import ReplayBuffer
-from diskreplay.buffer.scan import Scan
+from diskreplay.buffer.scan import Scan, live_write_ids
 from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate, warn_of_disk
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ReplayBuffer",
     "Scan",
     "estimate",
+    "live_write_ids",
     "open",
     "warn_of_disk",
 ]

@@ -51,7 +51,7 @@ class Scan:
     ) -> None:
         self._buffer: Any = buffer
         # A range, since the write ids of all rows may take more memory than there is.
-        self._write_ids = range(buffer.first, buffer.count) if write_ids is None else write_ids
+        self._write_ids = live_write_ids(buffer) if write_ids is None else write_ids
         schema = buffer.schema
         names = () if schema is None else schema.names if fields is None else fields
         self._fields, self._priorities = list(names), priorities
@@ -100,3 +100,11 @@ class Scan:
         if self._priorities:
             columns["priority"] = self._buffer.priorities(ids)
         return columns
+
+
+def live_write_ids(buffer: Replay[Any]) -> range:
+    """Return the live write ids as of one commit, also beside a writer that evicts."""
+    while True:
+        first, count = buffer.first, buffer.count
+        if buffer.first == first:  # so that none was evicted between the two
+            return range(first, count)

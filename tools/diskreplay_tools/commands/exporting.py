@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import diskreplay
-from diskreplay.buffer import Scan
+from diskreplay.buffer import Scan, live_write_ids
 from diskreplay.wording import count_of, human
 from diskreplay_tools.commands.arguments import force_option, out_argument, store_argument
 from diskreplay_tools.extras import pyarrow
@@ -69,7 +69,8 @@ def export(
                 "exported"
             )
         checked = conditions_of(conditions, columns)
-        first, count = buffer.first, buffer.count
+        live = live_write_ids(buffer)
+        first, count = live.start, live.stop
         begin, end = span_of(span, first, count)
         is_prioritized = isinstance(buffer, diskreplay.PrioritizedReplayBuffer)
         rows = Scan(buffer, range(begin, end), priorities=is_prioritized)

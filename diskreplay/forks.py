@@ -52,7 +52,7 @@ class Forkable(Protocol):
         """Keep calls from beginning; return False if a call is still under way after a while."""
 
     def _release_after_fork(self) -> None:
-        """Let calls begin again."""
+        """Allow new calls of the buffer again."""
 
     def _after_fork_in_child(self, *, was_held: bool) -> None:
         """Drop the parent's locks and environment; safe to interrupt and to repeat."""

@@ -68,7 +68,7 @@ def work_directory(parent: Path, prefix: str = _NEW) -> contextlib.AbstractConte
 
 @contextlib.contextmanager
 def beside(target: Path) -> Iterator[Path]:
-    """Give a hidden path to make a store at; at the end of the block it is named `target`."""
+    """Yield a hidden path for a new store; rename the store to `target` after the block."""
     with system_errors(f"cannot make a store at {target}", target):
         check_outside(target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def beside(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a hidden path to make a store at; at the end of the block it replaces that at `path`.
+    """Yield a hidden path for a new store; replace the store at `path` by it after the block.
 
     The old store stays whole until then, also when the block raises or is killed, and is removed
     afterwards. Raises LockedError while anyone has it open, and NotAStoreError for a directory that
@@ -163,7 +163,7 @@ def remove_tree(path: Path) -> None:
 
 @contextlib.contextmanager
 def _hidden_store(parent: Path, shown: Path) -> Iterator[Path]:
-    """Give a path for a store in a hidden directory, in whose place errors name `shown`."""
+    """Yield a path for a store in a hidden directory; name `shown` in errors instead of it."""
     with work_directory(parent) as hidden:
         place = hidden / "store"
         try:

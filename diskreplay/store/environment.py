@@ -164,7 +164,7 @@ class Environment:
         return readers_of(self._live)
 
     def reader_check(self) -> None:
-        """Give back the slots of killed readers."""
+        """Free the reader slots of killed processes."""
         self._files.check_sizes()
         self._live.reader_check()
 

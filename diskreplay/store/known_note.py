@@ -69,7 +69,7 @@ class KnownNote:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Let nobody else check the file during the block, where there can be a note."""
+        """Keep other processes from checking the data file during the block, if a note is possible."""
         descriptor = self._writable()
         try:
             if descriptor is not None:

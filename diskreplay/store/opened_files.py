@@ -135,9 +135,9 @@ class OpenedFiles:
             raise _changed(self._path / name, f"was cut: it has {size} bytes, and had {least}")
 
     def mend_lock_file(self) -> None:
-        """Give LMDB's lock file the size that it had, when it was cut.
+        """Extend LMDB's lock file to its old size, if the file was cut.
 
-        LMDB touches it at its end, and nobody can go on with what was in it.
+        LMDB writes to the mapped file when it closes. The old content of the cut part is of no use.
         """
         found = self._own_lock_status()
         if found is not None and found.st_size < self._lock_bytes:

@@ -123,7 +123,7 @@ class ReadAhead:
         self.helpers = []
 
     def _share_out(self, database: Any, numbers: Ints) -> None:
-        """Let helpers read the values of numbers, and wait for them."""
+        """Read the values of some numbers on helper threads, and wait for the threads."""
         keys = integer_keys(numbers)
         size = -(-len(keys) // HELPERS)
         self.settle()  # an interrupted call may have left some

@@ -69,7 +69,7 @@ class KnownNote:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Keep other processes from checking the data file during the block, if a note is possible."""
+        """Keep others from checking the data file during the block, if a note is possible."""
         descriptor = self._writable()
         try:
             if descriptor is not None:

@@ -22,7 +22,9 @@ class UniformSampler:
         Raises SampleError if fewer can be drawn.
         """
         first = live.first
-        out = self._left_out[self._left_out >= first]
+        out = self._left_out
+        if out.size:
+            out = out[out >= first]
         left = live.count - first - out.size
         if n > left:
             raise SampleError(
@@ -30,10 +32,12 @@ class UniformSampler:
                 f"{out.size}; draw fewer, or copy the others with diskreplay.repair()"
             )
         chosen = generator.choice(left, n, replace=False)
-        passed = np.searchsorted(out - first - np.arange(out.size), chosen, side="right")
+        write_ids: Ints = chosen + first
+        if out.size:
+            write_ids += np.searchsorted(out - first - np.arange(out.size), chosen, side="right")
         probabilities = np.empty(n)
         probabilities.fill(1.0 / left)
-        return first + chosen + passed, probabilities
+        return write_ids, probabilities
 
     def total_mass(self, live: LiveRange) -> float:
         """Return the number of write ids that can be drawn: each has a mass of 1.0."""

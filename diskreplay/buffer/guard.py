@@ -102,7 +102,8 @@ class Guard:
         if self.closed or self._is_inherited:
             self.check_open()
         if self._writer is not None:
-            self._writer.finish()
+            if self._writer.unfinished is not None:
+                self._writer.unfinished()
             return self._writer
         if self._is_child:
             raise ReadOnlyError(

@@ -27,6 +27,8 @@ class SharedWriter(Replica):
     changes alone. Afterwards the replica loads the commit like one of another process.
     """
 
+    unfinished: None = None  # no step needs to be finished by the next call, see Writer
+
     def __init__(self, *arguments: Any) -> None:
         self._run = OwnRun()
         self._pending = PendingChanges()
@@ -73,9 +75,6 @@ class SharedWriter(Replica):
         return applied
 
     # Writing
-
-    def finish(self) -> None:
-        """Do nothing: no step of a shared writer needs to be finished by the next call."""
 
     def schema_for(self, values: dict[str, Any], *, lead: int) -> Schema:
         """Return the schema, or else one inferred from the first transitions."""

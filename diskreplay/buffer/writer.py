@@ -35,11 +35,6 @@ class Writer(Replica):
         self.unfinished: Callable[[], None] | None = None
         super().__init__(*arguments)
 
-    def finish(self) -> None:
-        """Finish the step that an earlier call has left half done."""
-        if self.unfinished is not None:
-            self.unfinished()
-
     def restore(self) -> None:
         """Go back to the last commit, and to its number of the next draw."""
         self.unfinished = self.restore
@@ -50,7 +45,8 @@ class Writer(Replica):
 
     def view(self) -> contextlib.AbstractContextManager[Snapshot | None]:
         """Return a context without a snapshot: no other process changes the store."""
-        self.finish()
+        if self.unfinished is not None:
+            self.unfinished()
         return _NO_SNAPSHOT
 
     def _load_state(self, state: State, snapshot: Snapshot) -> None:

@@ -63,13 +63,16 @@ class Priorities(SlotTable):
         """The largest priority so far, which new transitions get."""
         return DEFAULT_PRIORITY if self.largest is None else self.largest
 
-    def stage(self, first: int, n: int, values: Values | None) -> None:
+    def stage(self, first: int, n: int, values: Values | float | None) -> None:
         """Stage the priorities of n new write ids; None means the largest so far."""
-        super().stage(first, n, values)
-        if values is not None:
-            self.raise_largest(float(np.maximum.reduce(values)))
-        elif self.largest is None:
-            self.largest = DEFAULT_PRIORITY
+        if values is None:
+            if self.largest is None:
+                self.largest = DEFAULT_PRIORITY
+            super().stage(first, n, self.largest)
+        else:
+            super().stage(first, n, values)
+            largest = values if isinstance(values, float) else float(np.maximum.reduce(values))
+            self.raise_largest(largest)
 
     def update(self, write_ids: Ints, priorities: Values, live: LiveRange) -> int:
         """Set the priorities of live write ids, ignore other ids, return how many were live."""

@@ -54,25 +54,17 @@ class SlotTable:
         """The memory of the table, in bytes."""
         return slot_table_nbytes(self.capacity) + 4 * (self._staged.size - _STAGED_KEPT)
 
-    @property
-    def default(self) -> float:
-        """The value of a write id without a given one."""
-        return 0.0
-
-    def stage(self, first: int, n: int, values: Values | None) -> None:
-        """Stage the values of n write ids from `first` on, before they become live.
-
-        None stages the default.
-        """
+    def stage(self, first: int, n: int, values: Values | float) -> None:
+        """Stage the values of n write ids from `first` on, before they become live."""
         at = first - self._settled_to
         if at + n > self._staged.size:
             more = np.zeros(max(at + n, 2 * self._staged.size), np.float32)
             more[:at] = self._staged[:at]
             self._staged = more
         if n == 1:  # a push: the assignment of one number is several times faster
-            self._staged[at] = self.default if values is None else values[0]
+            self._staged[at] = values if isinstance(values, float) else values[0]
         else:
-            self._staged[at : at + n] = self.default if values is None else values
+            self._staged[at : at + n] = values
 
     def settle(self, live: LiveRange) -> None:
         """Write the staged values into their slots; safe to interrupt and to repeat."""

@@ -28,15 +28,15 @@ def numbered(capacity: int, count: int) -> tuple[SlotTable, LiveRange]:
 # Staging
 
 
-def test_values_are_those_that_were_staged_or_the_default() -> None:
+def test_values_are_those_that_were_staged_each_or_one_for_all() -> None:
     target = SlotTable(10)
     assert target.live_values(LiveRange(10, 0, 0)).tolist() == []
     target.stage(0, 2, floats(3, 4))
-    target.stage(2, 3, None)
+    target.stage(2, 3, 0.5)
     target.stage(5, 1, floats(5))
-    target.stage(6, 1, None)
+    target.stage(6, 1, 0.0)
     found = target.live_values(LiveRange(10, 0, 7))
-    assert (found.dtype, found.tolist()) == (np.float32, [3, 4, 0, 0, 0, 5, 0])
+    assert (found.dtype, found.tolist()) == (np.float32, [3, 4, 0.5, 0.5, 0.5, 5, 0])
     assert target.live_values(LiveRange(10, 5, 7)).tolist() == [5, 0]
 
 
@@ -61,7 +61,7 @@ def test_clear_forgets_all_below_a_count() -> None:
     assert target.values.tolist() == [0] * 10
     target.stage(8, 3, floats(1, 2, 3))
     assert target.live_values(LiveRange(10, 8, 11)).tolist() == [1, 2, 3]
-    target.stage(11, 3 * _STAGED_KEPT, None)
+    target.stage(11, 3 * _STAGED_KEPT, 0.0)
     target.clear(10**6)
     target.stage(10**6, 1, floats(4))
     assert target.nbytes == SlotTable(10).nbytes
@@ -84,14 +84,14 @@ def test_only_changed_blocks_are_dirty_until_they_are_committed() -> None:
     target.set(np.array([999]), floats(3))
     assert sorted(target.dirty_blocks(live)) == [0]
     target.mark_committed([0])
-    target.stage(1700, 900, None)  # around the end, into block 0
+    target.stage(1700, 900, 0.0)  # around the end, into block 0
     blocks = dict(target.dirty_blocks(live.until(2600)))
     assert {number: len(block) for number, block in blocks.items()} == {0: 4000, 1: 4000, 2: 2000}
     target.mark_committed([0, 2])
     assert sorted(target.dirty_blocks(live.until(2600))) == [1]
     target.mark_committed([1])
     for first, n, dirty in ((2600, 900, [0]), (3500, 1, [0, 1])):  # to the end of block 0, beyond
-        target.stage(first, n, None)
+        target.stage(first, n, 0.0)
         assert sorted(target.dirty_blocks(live.until(first + n))) == dirty
 
 

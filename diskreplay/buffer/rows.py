@@ -160,38 +160,38 @@ class Rows:
         committed: int,
         snapshot: Snapshot | None,
         fields: Sequence[int] | None = None,
+        out: Columns | None = None,
     ) -> Columns:
         """Return the rows of live write ids as columns, of all fields or of some.
 
         Rows read from the store stay in the window only if all their fields were read.
 
         committed:  the write ids from this one on are in the window alone
+        out:        columns to write into and to return, C-contiguous and of the fields' types
         """
-        columns, held = self.window.take(write_ids, fields)
+        columns = self._codec.schema.empty_columns(write_ids.size, fields) if out is None else out
+        held = self.window.take(columns, write_ids, fields)
         if not held.all():
-            missing = np.flatnonzero(~held)
-            wanted = write_ids[missing]
+            missing = None if not held.any() else np.flatnonzero(~held)
+            wanted = write_ids if missing is None else write_ids[missing]
             slots = wanted % self._capacity
             with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
                 try:
                     records = view.records(slots, self._grouping)
-                    found = self._codec.decode(records, wanted, slots, fields)
+                    self._codec.decode_into(columns, missing, records, wanted, slots, fields)
                 except DamageError as error:
                     raise DamageError(
                         f"{error}, in {self.store.path}: on_damage='skip' draws batches without "
                         "it, and diskreplay.repair() copies the others"
                     ) from None
-            if fields is None:
+            if fields is None and self.window.keeps_read_rows:
+                found = columns if missing is None else [column[missing] for column in columns]
                 self.window.write_below(wanted, found, committed)
-            if not columns:
-                return found
-            for column, values in zip(columns, found, strict=True):
-                column[missing] = values
         return columns
 
     def damaged(self, write_ids: Ints, snapshot: Snapshot | None) -> Ints:
         """Return the live write ids whose record in the store is damaged."""
-        _, held = self.window.take(write_ids)
+        held = self.window.holds(write_ids)
         wanted = np.unique(write_ids[~held])
         slots = wanted % self._capacity
         with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.aliases import Array, Bools, Columns, Ints
 from diskreplay.errors import ArgumentError, DamageError
+from diskreplay.records import RowCopier
 from diskreplay.schema import Schema
 
 DEFAULT_WINDOW_BYTES = 256 << 20
 MIN_ROWS = 64
-_SMALL_ROW = 4096  # bytes; smaller rows are copied whole and then cut, which is faster (measured)
 _OWNER = "owner"  # the write id + 1; 0 in a row without content
 _CODES = {  # format characters of the module struct, by numpy dtype
     "b1": "?", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
@@ -70,6 +70,10 @@ class Window:
         self._rows = memory.view(dtype)
         self._owners = self._rows[_OWNER]
         self._columns = [self._rows[_name(i)] for i in range(len(schema.fields))]
+        self._copier = RowCopier(dtype, [_name(i) for i in range(len(schema.fields))], ())
+        # A large row that is read again comes from the page cache almost as fast as from here, and
+        # would be copied once more to get here. So it pays only where all rows stay.
+        self.keeps_read_rows = not self._copier.is_worth_it or self.rows >= capacity
         self._arrays = [i for i, field in enumerate(schema.fields) if field.shape]
         self._pack = _packer(schema)
 
@@ -123,28 +127,55 @@ class Window:
             found[_name(index)] = values
         self._rows[places] = found
 
+    def holds(self, write_ids: Ints) -> Bools:
+        """Return which of the write ids are held."""
+        held: Bools = self._owners[write_ids % self.rows] == write_ids + 1
+        return held
+
     def drop_from(self, write_id: int) -> None:
         """Remove the rows from a write id on: a refused call may have left some."""
         self._owners[self._owners > write_id] = 0
 
-    def take(self, write_ids: Ints, fields: Sequence[int] | None = None) -> tuple[Columns, Bools]:
-        """Return fresh columns of some or all fields, and which of the write ids are held.
+    def take(self, columns: Columns, write_ids: Ints, fields: Sequence[int] | None = None) -> Bools:
+        """Copy the rows that are held into columns, and return which of the write ids are held.
 
-        The values of the other write ids are arbitrary; the caller fills them in. There are no
-        columns if no row is held.
+        columns:  C-contiguous arrays of the types of all fields or of some; the rows of the write
+                  ids that are not held have arbitrary values afterwards
         """
         places = write_ids % self.rows
         chosen = range(len(self._columns)) if fields is None else fields
-        rows = None
+        if self._copier.is_worth_it:
+            return self._take_large(columns, write_ids, places, chosen)
         # A window that is smaller than the batch holds little of it, if anything.
-        if fields is None and self._row_bytes <= _SMALL_ROW and self.rows >= write_ids.size:
+        if fields is None and self.rows >= write_ids.size:
+            # Rows copied whole and then cut: faster than a gathering of each field (measured).
             rows = self._rows.view(f"V{self._row_bytes}").take(places).view(self._rows.dtype)
-        held = (self._owners[places] if rows is None else rows[_OWNER]) == write_ids + 1
-        if held.size and not held.any():
-            return [], held
-        if rows is None:
-            return [self._columns[index][places] for index in chosen], held
-        return [rows[_name(index)].copy() for index in chosen], held
+            held: Bools = rows[_OWNER] == write_ids + 1
+            if held.any():
+                for index, column in enumerate(columns):
+                    column[...] = rows[_name(index)]
+            return held
+        held = self.holds(write_ids)
+        if held.any():
+            for index, column in zip(chosen, columns, strict=True):
+                column[...] = self._columns[index][places]
+        return held
+
+    def _take_large(
+        self, columns: Columns, write_ids: Ints, places: Ints, chosen: Sequence[int]
+    ) -> Bools:
+        held = self.holds(write_ids)
+        at = np.flatnonzero(held)
+        wanted: list[Array | None] = [None] * len(self._columns)
+        for index, column in zip(chosen, columns, strict=True):
+            wanted[index] = column
+        begins = (places[at] * self._row_bytes).tolist()
+        rows = [self._memory[begin : begin + self._row_bytes] for begin in begins]
+        rest = self._copier.copy(rows, at.tolist(), wanted)
+        for index in self._copier.small:
+            if (small := wanted[index]) is not None:
+                small[at] = rest[_name(index)]
+        return held
 
     def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, Columns]]:
         """Yield (write id of the first row, columns) over held rows [first, end), without copying.

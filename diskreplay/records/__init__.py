@@ -18,6 +18,7 @@ from diskreplay.records.layout import (
     schema_facts,
     stored_grouping,
 )
+from diskreplay.records.row_copier import RowCopier
 from diskreplay.records.seals import fingerprint, seal, unseal
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "PAGE_BYTES",
     "Codec",
     "Grouping",
+    "RowCopier",
     "check_features",
     "checksum_in",
     "fingerprint",

@@ -17,7 +17,7 @@ array in which the msgpack headers are padding. docs/format.md lists the header 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -27,6 +27,7 @@ from xxhash import xxh3_64_intdigest
 
 from diskreplay.aliases import Array, Bools, Columns, Ints
 from diskreplay.errors import DamageError
+from diskreplay.records.row_copier import RowCopier
 from diskreplay.schema import Field, Schema
 from diskreplay.wording import count_of
 
@@ -42,6 +43,7 @@ _SCALAR_MARKERS = {
 }  # fmt: skip
 _FALSE = 0xC2
 _CHECKSUM_BYTES = 8
+_CHECKED = ("head", "checksum", "write_id")  # of a record's layout
 
 
 class Codec:
@@ -83,6 +85,9 @@ class Codec:
                 "itemsize": self.record_bytes,
             }
         )
+        self._body_at = body_at
+        columns = [_column(index) for index in range(len(schema.fields))]
+        self._copier = RowCopier(self._layout, columns, _CHECKED)
 
     @cached_property
     def _template(self) -> Rows:
@@ -123,18 +128,63 @@ class Codec:
         slots:      int64 (n,), for the message
         fields:     the places of the fields to return, by default of all
         """
-        view, sound = self._verify(records, write_ids)
+        columns = self.schema.empty_columns(len(write_ids), fields)
+        self.decode_into(columns, None, records, write_ids, slots, fields)
+        return columns
+
+    def decode_into(
+        self,
+        columns: Columns,
+        rows: Ints | None,
+        records: Raw,
+        write_ids: Ints,
+        slots: Ints,
+        fields: Sequence[int] | None = None,
+    ) -> None:
+        """Write records into columns as of `decode`; after an error their contents are arbitrary.
+
+        columns:  C-contiguous arrays of the fields' types
+        rows:     int64 (n,), the row of each record in the columns; None means all, in order
+        """
+        chosen = range(len(self.schema.fields)) if fields is None else fields
+        is_large = self._copier.is_worth_it and set(map(len, records)) == {self.record_bytes}
+        if is_large:
+            places = range(len(records)) if rows is None else rows.tolist()
+            view, sound = self._copy_large(columns, places, records, write_ids, chosen)
+        else:
+            view, sound = self._verify(records, write_ids)
         if not sound.all():
             first = int(np.argmin(sound))
             raise DamageError(self._fault(records[first], write_ids[first], slots[first]))
-        columns = []
-        for index in range(len(self.schema.fields)) if fields is None else fields:
-            field, column = self.schema.fields[index], view[_column(index)]
-            if _is_bool_scalar(field):
-                columns.append(column != _FALSE)
-            else:
-                columns.append(np.array(column, field.dtype, order="C"))
-        return columns
+        where = slice(None) if rows is None else rows
+        for index, column in zip(chosen, columns, strict=True):
+            if is_large and index not in self._copier.small:
+                continue  # it is copied
+            values = view[_column(index)]
+            is_bool = _is_bool_scalar(self.schema.fields[index])
+            column[where] = values != _FALSE if is_bool else values
+
+    def _copy_large(
+        self,
+        columns: Columns,
+        places: Sequence[int],
+        records: Raw,
+        write_ids: Ints,
+        chosen: Sequence[int],
+    ) -> tuple[View, Bools]:
+        """Copy the large fields of records; return a view of the others, and which are sound."""
+        wanted: list[Array | None] = [None] * len(self.schema.fields)
+        for index, column in zip(chosen, columns, strict=True):
+            wanted[index] = column
+        digests: list[int] = []
+
+        def hashed() -> Iterator[Any]:
+            for record in records:
+                digests.append(xxh3_64_intdigest(record[self._body_at :]))
+                yield record  # to be copied while it is in the processor's cache
+
+        view = self._copier.copy(hashed(), places, wanted)
+        return view, self._is_sound(view, write_ids, np.array(digests, np.uint64))
 
     def sound(self, records: Raw, write_ids: Ints) -> Bools:
         """Return which records are, byte for byte, those written under their write ids."""
@@ -155,21 +205,21 @@ class Codec:
         """Return the records of the right size as a view, and which of all records are sound."""
         if isinstance(records, np.ndarray) and records.shape[1] == self.record_bytes:
             view = records.view(self._layout)[:, 0]
-            return view, self._is_sound(view, write_ids)
+            return view, self._is_sound(view, write_ids, _digests(view))
         if set(map(len, records)) == {self.record_bytes}:
             view = np.frombuffer(b"".join(records), self._layout)
-            return view, self._is_sound(view, write_ids)
+            return view, self._is_sound(view, write_ids, _digests(view))
         sound = np.fromiter(map(len, records), np.int64, len(records)) == self.record_bytes
         whole = [records[i] for i in np.flatnonzero(sound).tolist()]
         view = np.frombuffer(b"".join(whole), self._layout)
-        sound[sound] = self._is_sound(view, np.asarray(write_ids)[sound])
+        sound[sound] = self._is_sound(view, np.asarray(write_ids)[sound], _digests(view))
         return view, sound
 
-    def _is_sound(self, view: View, write_ids: Ints) -> Bools:
+    def _is_sound(self, view: View, write_ids: Ints, digests: NDArray[np.uint64]) -> Bools:
         sound: Bools = (
             (view["write_id"] == write_ids)
             & (view["head"] == np.void(self._head))
-            & (view["checksum"] == _digests(view))
+            & (view["checksum"] == digests)
         )
         return sound
 

@@ -6,9 +6,11 @@ The first five fields are always state, action, reward, next_state and done; ext
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from diskreplay.aliases import Columns
 from diskreplay.errors import DamageError, SchemaError
@@ -60,6 +62,11 @@ class Schema:
     def payload_bytes(self) -> int:
         """The bytes of one transition's values, without framing."""
         return sum(field.payload_bytes for field in self.fields)
+
+    def empty_columns(self, n: int, fields: Sequence[int] | None = None) -> Columns:
+        """Return arrays of n arbitrary values, of all fields or of those at some places."""
+        chosen = self.fields if fields is None else [self.fields[index] for index in fields]
+        return [np.empty((n, *field.shape), field.dtype) for field in chosen]
 
     def accept_row(self, standard: Iterable[Any], extra: Mapping[str, Any]) -> list[Any]:
         """Return one transition's values in the order of the fields, ready to be stored.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from collections import namedtuple
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from diskreplay.aliases import Array, Floats, Ints
@@ -143,10 +142,3 @@ class Draw(NamedTuple):
 
     indices: Ints
     probabilities: Floats
-
-
-def batch_of(columns: Iterable[Array], names: tuple[str, ...], indices: Array) -> Batch:
-    """Return a batch of columns, the standard fields and then `names`, with its write ids."""
-    batch = tuple.__new__(with_extra(Batch, names), columns)
-    batch.__dict__["indices"] = indices
-    return batch

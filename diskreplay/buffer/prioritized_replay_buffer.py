@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diskreplay.aliases import PathLike
+from diskreplay.aliases import Floats, PathLike
 from diskreplay.buffer.assembly import Options, open_or_create
 from diskreplay.buffer.base_buffer import BaseBuffer
-from diskreplay.buffer.batch import PrioritizedBatch, with_extra
+from diskreplay.buffer.batch import PrioritizedBatch
+from diskreplay.buffer.batch_arrays import Weights
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.sampling import (
@@ -22,7 +23,6 @@ from diskreplay.sampling import (
     weights_of,
 )
 from diskreplay.schema import SchemaLike
-from diskreplay.store import Snapshot
 from diskreplay.validation import real_number, whole_numbers
 
 
@@ -89,7 +89,13 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         self._use(guard, options)
         self._settings = priorities
 
-    def sample(self, batch_size: int, beta: float | None = None) -> PrioritizedBatch:
+    def sample(
+        self,
+        batch_size: int,
+        beta: float | None = None,
+        *,
+        out: PrioritizedBatch | None = None,
+    ) -> PrioritizedBatch:
         """Draw transitions in proportion to their masses, one from each of n equal shares.
 
         Returns a PrioritizedBatch: as ReplayBuffer.sample, then `weights`, float32 (n,), the
@@ -105,21 +111,20 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         ([1.0], [0], 1)
 
         beta:  the exponent of the weights of this batch, in [0, 1], instead of the annealed one
+        out:   an earlier batch of the same size to write into, see ReplayBuffer.sample
         """
         if beta is not None:
             beta = real_number("beta", beta, low=0.0, high=1.0)
         with self._guard.reading() as snapshot:
-            return self._counted(partial(self._new_batch, batch_size, beta=beta), snapshot)
+            return self._counted(partial(self._new_batch, batch_size, beta=beta, out=out), snapshot)
 
-    def _new_batch(
-        self, batch_size: int, number: int, snapshot: Snapshot | None, beta: float | None = None
-    ) -> PrioritizedBatch:
-        write_ids, probabilities, columns = self._draw(batch_size, number, snapshot)
+    _is_weighted = True
+
+    def _weights(self, probabilities: Floats, number: int, beta: float | None) -> Weights:
+        """Return the importance weights of a draw."""
         if beta is None:
             beta = self._settings.beta(self._guard.replica.frame_of(number))
-        weights = weights_of(probabilities, self._live.size, beta)
-        kind = with_extra(PrioritizedBatch, self._extra_names)
-        return kind._make((*columns[:5], weights, write_ids, *columns[5:]))
+        return weights_of(probabilities, self._live.size, beta)
 
     def _checked_priorities(self, priorities: ArrayLike, n: int) -> Values:
         return checked_priorities(priorities, n)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Generic, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diskreplay.aliases import Array, Columns, Floats, Ints
+from diskreplay.aliases import Array, Floats, Ints
 from diskreplay.buffer.assembly import Options
-from diskreplay.buffer.batch import Batch, Draw, Experience, batch_of, with_extra
+from diskreplay.buffer.batch import Batch, Draw, Experience, with_extra
+from diskreplay.buffer.batch_arrays import Weights, batch_of, reused_arrays
 from diskreplay.buffer.batches import Batches, BatchT
 from diskreplay.buffer.guard import Guard
 from diskreplay.errors import ArgumentError, DamageError, NotLiveError, SampleError, SchemaError
@@ -26,16 +26,16 @@ from diskreplay.wording import count_of
 _ROWS_READ = 256  # in one step of an iteration
 
 
-class ReadingBuffer(abc.ABC, Generic[BatchT]):
+class ReadingBuffer(Generic[BatchT]):
     """An open buffer: the methods that draw and read."""
 
     _guard: Guard
     _options: Options
 
-    def sample(self, batch_size: int) -> BatchT:
+    def sample(self, batch_size: int, *, out: BatchT | None = None) -> BatchT:
         """Draw a batch."""
         with self._guard.reading() as snapshot:
-            return self._counted(partial(self._new_batch, batch_size), snapshot)
+            return self._counted(partial(self._new_batch, batch_size, out=out), snapshot)
 
     def batches(self, batch_size: int, prefetch: int = 0) -> Batches[BatchT]:
         """Return an endless iterator over batches as of `sample`; use it in a `with` block.
@@ -125,7 +125,8 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
             columns = [column.reshape(ids.shape + column.shape[1:]) for column in columns]
         if names is not None:
             return dict(zip(names, columns, strict=True))
-        return batch_of(columns, schema.extra_names, ids)
+        batch: Batch = batch_of(columns, schema.extra_names, ids)
+        return batch
 
     def __iter__(self) -> Iterator[Experience]:
         """Yield the live transitions, oldest first; those evicted meanwhile are left out."""
@@ -223,13 +224,37 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
             )
         return n
 
-    def _draw(
-        self, batch_size: int, number: int, snapshot: Snapshot | None
-    ) -> tuple[Ints, Floats, Columns]:
-        """Return the write ids of a draw, the probability of each, and their columns."""
+    def _new_batch(
+        self,
+        batch_size: int,
+        number: int,
+        snapshot: Snapshot | None,
+        *,
+        beta: float | None = None,
+        out: BatchT | None = None,
+    ) -> BatchT:
+        """Return the batch of a draw, in the arrays of `out` if it is given.
+
+        beta:  the exponent of the weights, if the batch has some; None takes the annealed one
+        """
         n = self._checked_size("batch_size", batch_size)
-        skips = self._options.on_damage == "skip"
-        return self._guard.replica.draw(n, number, snapshot, skip_damaged=skips)
+        replica = self._guard.replica
+        arrays = None
+        if out is not None and replica.rows.schema is not None:
+            arrays = reused_arrays(out, replica.rows.schema, n, are_weighted=self._is_weighted)
+        write_ids, probabilities, columns = replica.draw(
+            n,
+            number,
+            snapshot,
+            skip_damaged=self._options.on_damage == "skip",
+            out=None if arrays is None else arrays.columns,
+        )
+        weights = self._weights(probabilities, number, beta)
+        if arrays is None or out is None:
+            batch: BatchT = batch_of(columns, self._extra_names, write_ids, weights)
+            return batch
+        arrays.fill(write_ids, weights)
+        return out
 
     def _counted(
         self, draw: Callable[[int, Snapshot | None], BatchT], snapshot: Snapshot | None
@@ -247,9 +272,11 @@ class ReadingBuffer(abc.ABC, Generic[BatchT]):
         self._guard.count_draw()
         return batch
 
-    @abc.abstractmethod
-    def _new_batch(self, batch_size: int, number: int, snapshot: Snapshot | None) -> BatchT:
-        """Return the batch of a draw."""
+    _is_weighted = False  # True where batches have importance weights
+
+    def _weights(self, probabilities: Floats, number: int, beta: float | None) -> Weights | None:
+        """Return the importance weights of a draw; None where batches have none."""
+        return None
 
     def _names_of(self, schema: Schema, fields: Iterable[str]) -> list[str]:
         """Return the names of fields that a user gave, each once."""

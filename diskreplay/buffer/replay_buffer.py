@@ -7,12 +7,11 @@ from numpy.typing import ArrayLike
 from diskreplay.aliases import PathLike
 from diskreplay.buffer.assembly import Options, open_or_create
 from diskreplay.buffer.base_buffer import BaseBuffer
-from diskreplay.buffer.batch import Batch, batch_of
+from diskreplay.buffer.batch import Batch
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.errors import PriorityError
 from diskreplay.sampling import Values
 from diskreplay.schema import SchemaLike
-from diskreplay.store import Snapshot
 
 
 class ReplayBuffer(BaseBuffer[Batch]):
@@ -80,7 +79,7 @@ class ReplayBuffer(BaseBuffer[Batch]):
         )
         self._use(open_or_create(options, None), options)
 
-    def sample(self, batch_size: int) -> Batch:
+    def sample(self, batch_size: int, *, out: Batch | None = None) -> Batch:
         """Draw transitions with equal probability, without duplicates in the batch.
 
         Returns a Batch of fresh arrays whose first dimension is `batch_size`: states, actions,
@@ -92,12 +91,15 @@ class ReplayBuffer(BaseBuffer[Batch]):
         >>> batch = buffer.sample(3)
         >>> batch.states.shape, sorted(batch.rewards) == sorted(batch.indices)
         ((3, 1), True)
-        """
-        return super().sample(batch_size)
+        >>> buffer.sample(3, out=batch) is batch
+        True
 
-    def _new_batch(self, batch_size: int, number: int, snapshot: Snapshot | None) -> Batch:
-        write_ids, _, columns = self._draw(batch_size, number, snapshot)
-        return batch_of(columns, self._extra_names, write_ids)
+        out:  an earlier batch of the same size, whose arrays the new batch is written into, and
+              which is returned: large batches spare the time for fresh memory. Raises
+              ArgumentError, naming the array, if one is not as `sample` has made it; after another
+              error their contents are arbitrary
+        """
+        return super().sample(batch_size, out=out)
 
     def _checked_priorities(self, priorities: ArrayLike, n: int) -> Values:
         raise PriorityError(

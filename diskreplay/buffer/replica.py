@@ -179,17 +179,25 @@ class Replica:
         return self.sampler.draw(n, self.live, self.stream.of_draw(number))
 
     def draw(
-        self, n: int, number: int, snapshot: Snapshot | None, *, skip_damaged: bool
+        self,
+        n: int,
+        number: int,
+        snapshot: Snapshot | None,
+        *,
+        skip_damaged: bool,
+        out: Columns | None = None,
     ) -> tuple[Ints, Floats, Columns]:
         """Return the write ids of a draw, the probability of each, and their rows.
 
         skip_damaged:  draw again, on the same stream, without the damaged records
+        out:           columns to write the rows into, and to return
         """
         live, generator = self.live, self.stream.of_draw(number)
         while True:
             write_ids, probabilities = self.sampler.draw(n, live, generator)
             try:
-                return write_ids, probabilities, self.fetch(write_ids, snapshot)
+                rows = self.rows.fetch(write_ids, self.committed, snapshot, out=out)
+                return write_ids, probabilities, rows
             except DamageError:
                 damaged = self.rows.damaged(write_ids, snapshot)
                 if not (skip_damaged and damaged.size):

@@ -165,20 +165,22 @@ def test_sides_run_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         driver.Side, "round", lambda side: order.append(side._leg.task.seed) or real(side)
     )
     legs = {
-        f"{seed}": Leg("arrays", "copy", replace(SMALL, seed=seed), rounds=most, warms_up=warms_up)
+        f"{seed}": Leg(
+            "arrays", "gather", replace(SMALL, seed=seed), rounds=most, warms_up=warms_up
+        )
         for seed, most, warms_up in ((1, None, True), (2, None, True), (3, 1, False))
     }
     measured = measure(legs, Pythons(tmp_path), 3, 1, lambda _: None)
     assert not [one.missing for one in measured.values() if one.missing]
     assert order == [1, 2, 1, 2, 3, 1, 2, 1, 2]
-    assert [len(one.rounds["sample"]) for one in measured.values()] == [3, 3, 1]
+    assert [len(one.rounds["fresh 32"]) for one in measured.values()] == [3, 3, 1]
 
 
 def test_a_leg_that_fails_has_a_reason_and_the_others_go_on(tmp_path: Path) -> None:
     told: list[str] = []
     legs = {
         "missing": Leg("diskreplay", "read", replace(SMALL, path=str(tmp_path / "nothing"))),
-        "copy": Leg("arrays", "copy", SMALL),
+        "arrays": Leg("arrays", "gather", SMALL),
         "cpprb": Leg("cpprb", "step", SMALL),
     }
     measured = measure(legs, Pythons(tmp_path), 2, 0, told.append)
@@ -188,7 +190,7 @@ def test_a_leg_that_fails_has_a_reason_and_the_others_go_on(tmp_path: Path) -> N
     assert any("NotAStoreError" in line for line in told)
     assert measured["cpprb"].missing == "not installed"
     assert [one.has_failed for one in measured.values()] == [True, False, False]
-    assert not measured["copy"].missing
+    assert not measured["arrays"].missing
 
 
 def test_a_peer_that_does_not_run_is_left_out(tmp_path: Path) -> None:
@@ -262,7 +264,7 @@ def test_workers_die_with_the_driver(tmp_path: Path) -> None:
         from bench.driver import Pythons, Leg
         from bench.rows import Task
         with Pythons(Path({str(tmp_path)!r})).worker("arrays") as worker:
-            worker.start(Leg("arrays", "copy", Task(rows=1000, width=1, seconds=600)))
+            worker.start(Leg("arrays", "gather", Task(rows=1000, width=1, seconds=600)))
             print(worker._process.pid, flush=True)
             worker.round()
     """
@@ -332,7 +334,7 @@ def test_without_control_groups_a_limit_has_a_reason(
         limits.memory_group(1 << 30),
     ):
         pass
-    legs = {"held": Leg("arrays", "copy", SMALL, limit_bytes=1 << 30)}
+    legs = {"held": Leg("arrays", "gather", SMALL, limit_bytes=1 << 30)}
     measured = measure(legs, Pythons(tmp_path), 1, 0, lambda _: None)
     assert measured["held"].missing.startswith("no control group could be made")
     assert not measured["held"].has_failed

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 from bench.driver import Leg
 from bench.rows import Task
-from bench.timing import FEW
+from bench.timing import FEW, GATHERED
 
 MIB = 1 << 20
 WINDOW = "diskreplay, all in the window"
 OFF = "diskreplay, window off"
 SYSTEM = 'diskreplay, "system"'
 PROCESS = 'diskreplay, "process"'
-COPY = "copy in memory"
+ARRAYS = "numpy arrays in RAM"
 MAPPED = "np.memmap by column"
 ADVISED = "np.memmap by column and MADV_RANDOM"
 LAPS = 5
@@ -33,7 +33,7 @@ class Size:
     rows: int = 1_000_000
     many_rows: int = 10_000_000
     reverb_rows: int = 100_000
-    frames: int = 4000
+    frames: int = 10_000
     seconds: float = 0.4  # of a round of batches
     own_seconds: float = 1.2  # the same where a commit a second has to be in it
     pushes: int = 20_000  # of a round
@@ -48,7 +48,7 @@ class Size:
 
 
 TINY = Size(
-    rows=3000, many_rows=6000, reverb_rows=1000, frames=200, seconds=0.02, own_seconds=0.02,
+    rows=3000, many_rows=6000, reverb_rows=1000, frames=300, seconds=0.02, own_seconds=0.02,
     pushes=300, slow_pushes=100, extended=2000, few=1000, paced_seconds=1, beyond_rows=3000,
     disk_bytes=1 * MIB,
 )  # fmt: skip
@@ -232,17 +232,26 @@ def beyond(size: Size, place: Path) -> Group:
 
 
 def pixels(size: Size, place: Path) -> Group:
-    """A batch of large transitions, against the copy of as many bytes."""
-    task = Task(
-        rows=size.frames, width=0, batch=32, seconds=size.seconds, prioritized=False,
-        window_bytes=512 * MIB,
-    )  # fmt: skip
-    legs = {
-        WINDOW: Leg("diskreplay", "sample", at(task, place, "pixels")),
-        COPY: Leg("arrays", "copy", task),
-    }
-    what = f"pixels, 84x84x4 uint8, batch of 32, {size.frames:,} rows"
-    return Group(legs, [Row(what, *pair(WINDOW, COPY, "sample"), "us", "<=", 1.5)])
+    """Batches of large transitions, against as many rows out of arrays in memory."""
+    task = Task(rows=size.frames, width=0, seconds=size.seconds / 4)
+    legs, rows = {ARRAYS: Leg("arrays", "gather", task)}, []
+    for where, window_bytes, most, most_same in (
+        ("page cache", 0, 2.5, 2.0),
+        ("window", 2 * task.rows * task.row_bytes, 1.3, 1.3),
+    ):
+        for kind in ("uniform", "prioritized"):
+            leg = f"{kind}, {where}"
+            stored = replace(task, prioritized=kind == "prioritized", window_bytes=window_bytes)
+            legs[leg] = Leg("diskreplay", "gather", at(stored, place, where.replace(" ", "-")))
+            for n in GATHERED:
+                what = f"sample({n}) of pixels, {kind}, {where}"
+                fresh, same = f"fresh {n}", f"same {n}"
+                rows += [
+                    Row(what, *pair(leg, ARRAYS, fresh), "ms", "<=", most),
+                    Row(f"{what}, out=", *pair(leg, ARRAYS, same, fresh), "ms", "<=", most_same),
+                    Row(f"{what}, out= in both", *pair(leg, ARRAYS, same), "ms"),
+                ]
+    return Group(legs, rows)
 
 
 def disk(size: Size, place: Path) -> Group:

@@ -35,6 +35,10 @@ class System:
         """Draw a batch, and return what `update` takes to know it by."""
         raise NotImplementedError
 
+    def gatherer(self, n: int, *, reuse: bool) -> Callable[[], Any]:
+        """Return a function that draws n rows, into fresh arrays or into the same at each call."""
+        raise NotImplementedError
+
     def update(self, drawn: Any, priorities: Floats) -> object:
         """Update the priorities of what was drawn."""
         raise NotImplementedError

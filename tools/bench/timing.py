@@ -22,6 +22,7 @@ Bench = Callable[[Task], Rounds]
 Loop = Callable[[Task, Any], Rounds]
 
 FEW = (1, 4, 16)  # environments that step together
+GATHERED = (32, 256)  # rows of a batch
 
 clock = time.perf_counter_ns
 
@@ -87,6 +88,32 @@ def sample(task: Task, system: System) -> Rounds:
             draw()
             calls += 1
         yield {"sample": (clock() - start) / calls}
+
+
+def gather(task: Task, system: System) -> Rounds:
+    """Time batches of two sizes, into fresh arrays and into the same, `task.seconds` each a round.
+
+    As in a program that learns, a fresh batch is kept until the next one is there.
+    """
+    draws = {
+        f"{into} {n}": system.gatherer(n, reuse=into == "same")
+        for n in GATHERED
+        for into in ("fresh", "same")
+    }
+    yield {}
+    while True:
+        figures = {}
+        for name, draw in draws.items():
+            batch = draw()
+            calls = 0
+            start = clock()
+            end = start + task.seconds * 1e9
+            while clock() < end:
+                batch = draw()
+                calls += 1
+            figures[name] = (clock() - start) / calls
+            del batch
+        yield figures
 
 
 def push(task: Task, system: System) -> Rounds:

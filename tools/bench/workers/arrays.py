@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import mmap
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.kernel import forget_pages
-from bench.rows import Task, blocks
+from bench.rows import Array, Task, blocks
 from bench.serving import serve
 from bench.system import System
-from bench.timing import Bench, Rounds, sample, timed
+from bench.timing import Bench, Rounds, gather, sample, timed
 
 
 class Memory(System):
@@ -23,12 +24,28 @@ class Memory(System):
         super().__init__(task)
         parts = list(blocks(task))
         self.columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        self.rng = np.random.default_rng(task.seed)
 
-    def sample(self) -> Any:
-        """Copy random transitions out of the columns."""
-        rows = self.rng.integers(0, self.task.rows, self.task.batch)
-        return [column.take(rows, axis=0) for column in self.columns]
+    def gatherer(self, n: int, *, reuse: bool) -> Any:
+        """Return a function that copies n random rows; their numbers are drawn beforehand."""
+        rng = np.random.default_rng(self.task.seed)
+        drawn = cycle(rng.integers(0, self.task.rows, (64, n)))
+        if not reuse:
+            return lambda: gathered(self.columns, next(drawn))
+        out = gathered(self.columns, next(drawn))
+
+        def again() -> list[Array]:
+            rows = next(drawn)
+            for column, into in zip(self.columns, out, strict=True):
+                # Any other mode makes fresh arrays first.
+                np.take(column, rows, axis=0, out=into, mode="clip")
+            return out
+
+        return again
+
+
+def gathered(columns: list[Array], rows: Array) -> list[Array]:
+    """Return rows of columns in fresh arrays."""
+    return [column[rows] for column in columns]
 
 
 class Mapped(System):
@@ -69,7 +86,7 @@ def fill(task: Task) -> Rounds:
 
 if __name__ == "__main__":
     BENCHES: dict[str, Bench] = {
-        "copy": timed(Memory, sample)["sample"],
+        **timed(Memory, gather),
         "fill": fill,
         "cold_sample": timed(Mapped, sample)["sample"],
         "random_sample": timed(partial(Mapped, is_random=True), sample)["sample"],

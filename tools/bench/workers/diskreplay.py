@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import diskreplay
@@ -9,7 +10,7 @@ from bench.kernel import forget_pages
 from bench.rows import Task
 from bench.serving import serve
 from bench.system import Floats, System
-from bench.timing import Rounds, extend, few, push, sample, step, timed
+from bench.timing import Rounds, extend, few, gather, push, sample, step, timed
 from bench.workers.alone import ALONE, opened
 
 
@@ -28,6 +29,12 @@ class DiskReplay(System):
     def draw(self) -> Any:
         """Draw a batch, and return its write ids."""
         return self.buffer.sample(self.task.batch).indices
+
+    def gatherer(self, n: int, *, reuse: bool) -> Any:
+        """Return a function that samples n rows."""
+        if not reuse:
+            return partial(self.buffer.sample, n)
+        return partial(self.buffer.sample, n, out=self.buffer.sample(n))
 
     def update(self, drawn: Any, priorities: Floats) -> object:
         """Update the priorities of write ids."""
@@ -62,6 +69,6 @@ def fill(task: Task) -> Rounds:
 
 
 if __name__ == "__main__":
-    loops = timed(DiskReplay, step, sample, push, extend, few)
+    loops = timed(DiskReplay, step, sample, gather, push, extend, few)
     cold = timed(Cold, sample)["sample"]
     serve({**loops, "cold_sample": cold, "fill": fill, **ALONE}, ("diskreplay", "lmdb"))

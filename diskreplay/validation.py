@@ -53,22 +53,58 @@ def check_word(name: str, value: Any, words: Sequence[str]) -> None:
 def as_array(values: Any, error: type[DiskReplayError], expected: str) -> Array:
     """Return `values` as an array, or raise `error` in a sentence that begins with `expected`.
 
-    All arrays of users come through here. The conversion of an object may raise any exception, as
-    that of a tensor that requires grad does, and a masked array would lose its mask.
+    All arrays of users come through here. Tensors of PyTorch may require grad, be on a device, and
+    stand in lists. The conversion of an object may raise any exception, and a masked array would
+    lose its mask.
     """
     if type(values) is np.ndarray:
         return values
     try:
         if not _is_masked(values):
-            return np.asarray(values)
+            return _converted(values)
     except Exception as problem:
-        reason = str(problem).rstrip(".") or type(problem).__name__
-        way_out = ": give tensor.detach().cpu()" if "tensor" in reason.lower() else ""
-        raise error(f"{expected}: {reason}{way_out}") from None
+        raise error(f"{expected}: {_reason(problem)}") from None
     raise error(
         f"{expected}: a masked array would lose its mask, and its hidden values would count: "
         "give array.filled(value), or array.compressed()"
     )
+
+
+def _converted(values: Any) -> Array:
+    if _is_tensor(values):
+        return np.asarray(_without_tensors(values))
+    try:
+        return np.asarray(values)
+    except Exception:  # a list may contain tensors; a search before would take longer than numpy
+        return np.asarray(_without_tensors(values))
+
+
+def _without_tensors(values: Any) -> Any:
+    """Return tensors as arrays, also in lists and tuples, and all else as it is."""
+    if isinstance(values, list | tuple):
+        return [*map(_without_tensors, values)]
+    if not _is_tensor(values):
+        return values
+    try:
+        if str(values.dtype) == "torch.bfloat16":
+            # numpy has no bfloat16, and float32 has each of its numbers.
+            values = values.detach().cpu().float()
+        return values.numpy(force=True)  # with grad, of any device, also a conjugated view
+    except Exception as problem:
+        raise TypeError(
+            f"{_reason(problem)}: give a tensor that has numbers of a type of numpy; "
+            "tensor.to_dense(), tensor.dequantize() or tensor.float() may return one"
+        ) from None
+
+
+def _is_tensor(value: Any) -> bool:
+    """Return whether a value is a tensor of PyTorch, which is not imported for that."""
+    # Tensors of other libraries have `detach` and `cpu` too, and convert themselves for numpy.
+    return hasattr(value, "detach") and hasattr(value, "resolve_conj")
+
+
+def _reason(problem: Exception) -> str:
+    return str(problem).rstrip(".!") or type(problem).__name__
 
 
 def _is_masked(value: Any) -> bool:
@@ -135,7 +171,7 @@ def real_number(
     number = float("nan")
     if not isinstance(value, bool | str | bytes) and not _is_masked(value):
         with contextlib.suppress(Exception):  # an object may raise anything when it is converted
-            number = float(value)
+            number = float(value.detach() if _is_tensor(value) else value)
     if not low <= number <= high or (above and number == low):
         interval = f"{'(' if above else '['}{low:g}, {high:g}{']' if high < float('inf') else ')'}"
         raise ArgumentError(f"{name} must be a number in {interval} (found {value!r}){why}")

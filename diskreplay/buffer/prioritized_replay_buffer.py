@@ -146,9 +146,10 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         priorities:  float (n,), the absolute TD errors, before the exponent alpha
         """
         write_ids = whole_numbers("indices", indices)
+        # Before the lock is taken: a tensor on a device is waited for here, and others draw.
+        checked = checked_priorities(priorities, write_ids.size)
         with self._guard.reading():
             writer = self._guard.writer()
-            checked = checked_priorities(priorities, write_ids.size)
             self._guard.make_room(0)
             self._guard.begin_change()
             applied = writer.update(write_ids, checked)

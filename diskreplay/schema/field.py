@@ -70,7 +70,7 @@ class Field:
         if name in _RESERVED_NAMES:
             raise SchemaError(f"{name!r} cannot name a field, it is a word of the buffer's methods")
         try:
-            found = np.dtype(dtype).newbyteorder("=")
+            found = np.dtype(_without_torch(dtype)).newbyteorder("=")
             lengths = tuple(map(_length, shape))
             if found.subdtype is not None:
                 found, inner = found.subdtype
@@ -257,6 +257,13 @@ def _dtype_and_shape(name: str, dtype: Any, shape: Any) -> tuple[Any, Any]:
             f"none (found {given})"
         )
     return own, found
+
+
+def _without_torch(dtype: Any) -> Any:
+    """Return a dtype of PyTorch as the name of the dtype that its tensors are stored with."""
+    if type(dtype).__module__ != "torch":
+        return dtype
+    return str(dtype).removeprefix("torch.").replace("bfloat16", "float32")
 
 
 def _length(value: Any) -> int:

@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"lmdbfile", "records", "sampling", "schema"},
     "buffer": {"records", "sampling", "schema", "store"},
     "maintenance": {"lmdbfile", "records", "sampling", "schema", "store"},
+    "adapters": set(),
 }
 GROUND_MAY_IMPORT = {
     "errors": set(),
@@ -53,6 +54,7 @@ EXTERNAL = {
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "msgpack": {"records/seals", "maintenance/salvage"},
     "xxhash": {"records/codec", "records/seals", "store/known_note"},
+    "torch": {"adapters/torch"},
 }
 # What the tools take from a room; all else is the public names.
 TOOLS_TAKE = {
@@ -123,6 +125,16 @@ def test_a_file_imports_only_what_its_room_may(name: str) -> None:
     roots = {module.split(".")[0] for module in imports(PACKAGE / f"{name}.py")}
     for root in roots - STANDARD - {"diskreplay", "__future__", "numpy", "typing_extensions"}:
         assert name in EXTERNAL[root]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if room_of(name) == "adapters"])
+def test_an_adapter_takes_public_names_only(name: str) -> None:
+    file = PACKAGE / f"{name}.py"
+    assert not own_imports(file), "use `import diskreplay`"
+    for node in ast.walk(ast.parse(file.read_text())):
+        assert not isinstance(node, ast.ImportFrom) or node.module != "diskreplay"
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "diskreplay":
+            assert node.attr in diskreplay.__all__
 
 
 @pytest.mark.parametrize(

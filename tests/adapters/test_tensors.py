@@ -104,13 +104,26 @@ def every_call(buffer: PrioritizedReplayBuffer, made: Callable[[Any], Any]) -> l
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_tensors_are_stored_as_arrays_would_be(kind: str) -> None:
+def assert_taken_as_arrays_are(made: Callable[[Any], Any]) -> None:
     expected = every_call(PrioritizedReplayBuffer(capacity=20, seed=0), np.asarray)
-    found = every_call(PrioritizedReplayBuffer(capacity=20, seed=0), MAKERS[kind])
+    found = every_call(PrioritizedReplayBuffer(capacity=20, seed=0), made)
     assert len(expected) == len(found) > 20
     for one, other in zip(expected, found, strict=True):
-        np.testing.assert_array_equal(one, other, strict=isinstance(one, np.ndarray))
+        np.testing.assert_array_equal(one, other)
+        assert getattr(one, "dtype", None) == getattr(other, "dtype", None)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_tensors_are_stored_as_arrays_would_be(kind: str) -> None:
+    assert_taken_as_arrays_are(MAKERS[kind])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_tensors_on_a_gpu_are_stored_as_arrays_would_be() -> None:
+    assert_taken_as_arrays_are(lambda array: with_grad(array).cuda())
+    assert_taken_as_arrays_are(
+        lambda array: list(with_grad(array).cuda()) if np.ndim(array) else array
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.uint8, np.uint16, np.bool_, np.complex64])

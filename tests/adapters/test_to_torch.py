@@ -80,6 +80,16 @@ def test_a_device_gets_tensors_of_the_same_shapes() -> None:
         assert tensor.shape == array.shape
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_gets_the_numbers(kind: Any) -> None:
+    batch = filled(kind).sample(4)
+    found = to_torch(batch, "cuda")
+    for tensor, array in zip((*found, found.indices), (*batch, batch.indices), strict=True):
+        assert tensor.device.type == "cuda"
+        np.testing.assert_array_equal(tensor.cpu().numpy(), array)
+
+
 def test_only_a_batch_is_taken() -> None:
     buffer = filled(ReplayBuffer)
     for bad in (buffer.get([0], fields=["state"]), buffer.draw(2), next(iter(buffer)), None):

@@ -23,8 +23,9 @@ def to_torch(batch: diskreplay.Batch | diskreplay.PrioritizedBatch, device: Any 
     """Return a batch with tensors in place of its arrays: a named tuple of the same type.
 
     The `indices` of a uniform batch become a tensor, too. On the CPU tensors and arrays share their
-    memory. To another device each array is copied, which may go on after the call has returned:
-    what the device does next sees the whole copy. Raises ArgumentError for anything but a batch.
+    memory. To another device the arrays are copied, and what runs there next sees whole tensors;
+    only of arrays in pinned memory may the copy go on after the call, so do not change them before.
+    Raises ArgumentError for anything but a batch.
 
     >>> buffer = diskreplay.ReplayBuffer(capacity=10)
     >>> buffer.push([0.0, 0.5], 1, 1.0, [1.0, 0.5], False)

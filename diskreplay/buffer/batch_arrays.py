@@ -48,6 +48,14 @@ def batch_of(
     return batch
 
 
+def copied(batch: Any) -> Any:
+    """Return a batch of fresh arrays with the same contents."""
+    fresh = batch._replace(**{name: np.array(getattr(batch, name)) for name in batch._fields})
+    if "indices" not in batch._fields:
+        fresh.__dict__["indices"] = batch.indices.copy()
+    return fresh
+
+
 def reused_arrays(out: Any, schema: Schema, n: int, *, are_weighted: bool) -> BatchArrays:
     """Return the arrays of an earlier batch; raise ArgumentError if they cannot be used again.
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from diskreplay.aliases import Ints
+from diskreplay.buffer.batch_arrays import BatchArrays, copied
 from diskreplay.buffer.guard import Guard
-from diskreplay.buffer.prefetch import PrefetchQueue
+from diskreplay.buffer.prefetch import PrefetchQueue, Ready
+from diskreplay.buffer.reader_queue import Ahead, ReaderQueue
 from diskreplay.errors import ArgumentError, ClosedError
 from diskreplay.forks import process
 from diskreplay.store import Snapshot, start_thread
@@ -25,11 +29,16 @@ class Source(Protocol):
     """The buffer that batches are drawn from."""
 
     _guard: Guard
+    _is_weighted: bool
 
-    def sample(self, batch_size: int) -> Any:
+    def sample(self, batch_size: int, *, out: Any = None) -> Any:
         """Draw a batch."""
 
-    def _new_batch(self, batch_size: int, number: int, snapshot: Snapshot | None) -> Any: ...
+    def _new_batch(
+        self, batch_size: int, number: int, snapshot: Snapshot | None, *, out: Any = None
+    ) -> Any: ...
+
+    def _draw_into(self, arrays: BatchArrays, batch_size: int, number: int) -> Ints: ...
 
 
 class Batches(Generic[BatchT]):
@@ -45,50 +54,68 @@ class Batches(Generic[BatchT]):
     (32, 2)
     """
 
-    def __init__(self, buffer: Source, batch_size: int, prefetch: int) -> None:
-        self._queue: PrefetchQueue | None = None
+    def __init__(
+        self,
+        buffer: Source,
+        batch_size: int,
+        prefetch: int,
+        readers: int,
+        reuse: bool,
+        prepare: Callable[[Any], Any] | None,
+    ) -> None:
+        self._drawn_ahead: PrefetchQueue | None = None
+        self._read_ahead: ReaderQueue | None = None
         self._closed = False
         self._buffer = buffer
         self._batch_size = batch_size
+        self._prefetch = prefetch
+        self._readers = readers
+        self._reuse = reuse
+        self._prepare = prepare
+        self._last: BatchT | None = None  # the batch of prefetch=0 whose arrays are used again
         self._process = process()
-        if prefetch:
-            self._queue = buffer._guard.replica.prefetch_queues.open(prefetch)
+        if prefetch and not readers:
+            self._drawn_ahead = PrefetchQueue(prefetch, reuse=reuse)
+            buffer._guard.replica.prefetch_queues.add(self._drawn_ahead)
 
     def __iter__(self) -> Self:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return the arguments of a copy; raise ArgumentError where a thread draws ahead."""
-        if self._queue is not None:
+        """Return the arguments of a copy; raise ArgumentError where batches are drawn ahead."""
+        if self._prefetch:
             raise ArgumentError(
                 "batches that are drawn ahead can be neither pickled nor copied: pickle the "
                 "buffer, and call batches() on it in the other process"
             )
-        return type(self), (self._buffer, self._batch_size, 0)
+        return type(self), (self._buffer, self._batch_size, 0, 0, self._reuse, self._prepare)
 
     def __next__(self) -> BatchT:
         """Return the next batch. Raises the errors of `sample`, and ClosedError after `close`."""
         if self._closed:
             raise ClosedError(f"these batches are closed: {_AGAIN}")
-        queue, guard = self._queue, self._buffer._guard
-        if queue is None:
+        queue = self._drawn_ahead
+        if not self._prefetch:
             return self._sample()
         if self._process is not process():
             raise ClosedError(
                 "these batches are drawn ahead in the process that this one was forked from: "
                 f"{_AGAIN} in the child"
             )
-        guard.refuse_nesting()
+        self._buffer._guard.refuse_nesting()
+        return self._next_read() if queue is None else self._next_drawn(queue)
+
+    def _next_drawn(self, queue: PrefetchQueue) -> BatchT:
+        """Return the next batch of the thread."""
+        guard = self._buffer._guard
         self._start(queue)
         while True:
             queue.wait_for_batch()
             with guard.lock:
                 guard.check_open()
-                batch: BatchT | None = queue.find(guard.replica.draws)
-                if batch is not None:
-                    guard.count_draw()
-                    queue.drop_first()
-                    return batch
+                ready = queue.find(guard.replica.draws)
+                if ready is not None:
+                    return self._given(ready, queue)
                 if queue.is_stopped:
                     raise ClosedError(f"these batches are closed: {_AGAIN}")
                 if not queue.is_stuck:  # another call took the batch, or dropped it
@@ -98,6 +125,42 @@ class Batches(Generic[BatchT]):
             finally:
                 queue.set_stuck(False)
 
+    def _next_read(self) -> BatchT:
+        """Return the next batch of the readers."""
+        guard = self._buffer._guard
+        with guard.lock:
+            guard.check_open()
+            with guard.replica.view():
+                queue = self._reader_queue()
+                if queue is not None:
+                    queue.fill(guard.replica.draws, self._draw_into)
+            ahead = queue.wait_for_first() if queue is not None else None
+            if ahead is not None and queue is not None:
+                return self._given(ahead, queue)
+        return self._sample()
+
+    def _given(self, ready: Ready | Ahead, queue: PrefetchQueue | ReaderQueue) -> BatchT:
+        """Count a batch that is ready, and return it; prepare the next ones."""
+        given = self._prepared(ready)
+        self._buffer._guard.count_draw()
+        queue.give()
+        if self._prepare is not None:
+            for other in queue.ready:
+                self._prepared(other)
+        return given
+
+    def _prepared(self, ready: Ready | Ahead) -> BatchT:
+        """Return the batch of a draw, prepared once, or a copy of it where nothing is reused."""
+        if ready.prepared is None:
+            batch = ready.batch
+            if self._readers and not self._reuse:
+                batch = copied(batch)
+            if self._prepare is not None:
+                batch = self._prepare(batch)
+            ready.prepared = (batch,)
+        prepared: BatchT = ready.prepared[0]
+        return prepared
+
     def close(self) -> None:
         """End the thread and drop its batches; the buffer stays open.
 
@@ -106,9 +169,10 @@ class Batches(Generic[BatchT]):
         """
         if not self._closed:
             self._buffer._guard.refuse_nesting()
-            if self._queue is not None and self._process is process():
-                self._queue.stop()
-                self._queue.join()
+            queue = self._read_ahead or self._drawn_ahead
+            if queue is not None and self._process is process():
+                queue.stop()
+                queue.join()
             self._closed = True
 
     def __enter__(self) -> Self:
@@ -120,12 +184,36 @@ class Batches(Generic[BatchT]):
     def __del__(self) -> None:
         # The collector may call this on any thread, at any line, also on a thread that the drawing
         # thread waits for. So this does not wait.
-        if not getattr(self, "_closed", True) and self._queue and self._process is process():
-            self._queue.stop()
+        if not getattr(self, "_closed", True) and self._process is process():
+            queue = self._read_ahead or self._drawn_ahead
+            if queue is not None:
+                queue.stop()
 
     def _sample(self) -> BatchT:
-        batch: BatchT = self._buffer.sample(self._batch_size)
-        return batch
+        """Return the batch of the next draw, drawn now."""
+        batch = self._buffer.sample(self._batch_size, out=self._last)
+        if self._reuse and not self._prefetch:
+            self._last = batch
+        given: BatchT = batch if self._prepare is None else self._prepare(batch)
+        return given
+
+    def _reader_queue(self) -> ReaderQueue | None:
+        """Return the queue of the readers; None as long as there is no schema."""
+        guard = self._buffer._guard
+        if self._read_ahead is None and (schema := guard.replica.rows.schema) is not None:
+            self._read_ahead = ReaderQueue(
+                guard.path,
+                schema,
+                self._batch_size,
+                self._prefetch,
+                self._readers,
+                are_weighted=self._buffer._is_weighted,
+            )
+            guard.replica.prefetch_queues.add(self._read_ahead)
+        return self._read_ahead
+
+    def _draw_into(self, arrays: BatchArrays, number: int) -> Ints:
+        return self._buffer._draw_into(arrays, self._batch_size, number)
 
     def _start(self, queue: PrefetchQueue) -> None:
         if queue.thread is None:
@@ -160,7 +248,11 @@ def _draw_one(queue: PrefetchQueue, buffer: Source, batch_size: int) -> None:
     with contextlib.suppress(Exception):
         with replica.view() as snapshot:
             number = queue.next_number(replica.draws)
-            queue.add(number, buffer._new_batch(batch_size, number, snapshot))
+            schema = replica.rows.schema
+            out = None
+            if schema is not None:
+                out = queue.arrays_for_next(schema, batch_size, are_weighted=buffer._is_weighted)
+            queue.add(number, buffer._new_batch(batch_size, number, snapshot, out=out))
         return
     # The user's own draw raises the error, if it still occurs then.
     queue.set_stuck(True)

@@ -265,6 +265,7 @@ class Guard:
         self.lock = threading.RLock()
         if self.closed or (self._is_inherited and not self._is_abandoned):
             return
+        self.replica.prefetch_queues.abandon()
         self._is_abandoned = True  # until it is closed
         self._is_inherited = True
         if was_held:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Generic, overload
+from typing import Any, Generic, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from diskreplay.aliases import Array, Floats, Ints
 from diskreplay.buffer.assembly import Options
 from diskreplay.buffer.batch import Batch, Draw, Experience, with_extra
-from diskreplay.buffer.batch_arrays import Weights, batch_of, reused_arrays
+from diskreplay.buffer.batch_arrays import BatchArrays, Weights, batch_of, reused_arrays
 from diskreplay.buffer.batches import Batches, BatchT
 from diskreplay.buffer.guard import Guard
 from diskreplay.errors import ArgumentError, DamageError, NotLiveError, SampleError, SchemaError
@@ -37,7 +37,15 @@ class ReadingBuffer(Generic[BatchT]):
         with self._guard.reading() as snapshot:
             return self._counted(partial(self._new_batch, batch_size, out=out), snapshot)
 
-    def batches(self, batch_size: int, prefetch: int = 0) -> Batches[BatchT]:
+    def batches(
+        self,
+        batch_size: int,
+        prefetch: int = 0,
+        readers: int = 0,
+        *,
+        reuse: bool = False,
+        prepare: Callable[[Any], Any] | None = None,
+    ) -> Batches[BatchT]:
         """Return an endless iterator over batches as of `sample`; use it in a `with` block.
 
         With prefetch=0 each batch is drawn when it is requested. With prefetch=n a thread keeps up
@@ -55,13 +63,29 @@ class ReadingBuffer(Generic[BatchT]):
         ...         applied = buffer.update_priorities(batch.indices, [0.5] * 4)
         >>> buffer.frame
         10
+
+        readers:  the number of processes that read the rows, instead of the thread: for large rows
+                  and several cores, since no thread then competes with the learner for the
+                  interpreter. With readers a batch is drawn exactly `prefetch` batches before it is
+                  returned, in the call that returns a batch. They need prefetch of at least 1
+        reuse:    whether the arrays of a batch are used again once the next batch is requested:
+                  spares the time for fresh memory, and with readers a copy
+        prepare:  a function that is called with each batch as soon as it is ready, on the thread
+                  that requests batches; its result is returned instead of the batch. It may begin a
+                  copy to a device while an earlier batch is in use
         """
         n = whole_number("batch_size", batch_size, at_least=1)
         ready = whole_number("prefetch", prefetch, at_least=0)
+        n_readers = whole_number("readers", readers, at_least=0)
+        if n_readers and not ready:
+            raise ArgumentError(
+                f"readers={n_readers} needs prefetch of at least 1 (found prefetch=0): the readers "
+                "read the batches that are drawn ahead"
+            )
         self._guard.refuse_nesting()
         with self._guard.lock:
             self._guard.check_open()
-            return Batches(self, n, ready)
+            return Batches(self, n, ready, n_readers, bool(reuse), prepare)
 
     def draw(self, n: int) -> Draw:
         """Draw transitions as `sample` does, and return their write ids instead of the transitions.
@@ -271,6 +295,14 @@ class ReadingBuffer(Generic[BatchT]):
             raise
         self._guard.count_draw()
         return batch
+
+    def _draw_into(self, arrays: BatchArrays, batch_size: int, number: int) -> Ints:
+        """Write a draw into arrays, but for the rows that are committed; return their places."""
+        n = self._checked_size("batch_size", batch_size)
+        replica = self._guard.replica
+        write_ids, probabilities = replica.draw_ids(n, number)
+        arrays.fill(write_ids, self._weights(probabilities, number, None))
+        return replica.rows.take_uncommitted(arrays.columns, write_ids, replica.committed)
 
     _is_weighted = False  # True where batches have importance weights
 

@@ -83,7 +83,8 @@ class Replica:
     @property
     def nbytes(self) -> int:
         """The memory of all parts in a full buffer, in bytes."""
-        return self.rows.nbytes + sum(table.nbytes for table in self.tables)
+        tables = sum(table.nbytes for table in self.tables)
+        return self.rows.nbytes + tables + self.prefetch_queues.nbytes
 
     # Following the store
 

@@ -174,20 +174,42 @@ class Rows:
         if not held.all():
             missing = None if not held.any() else np.flatnonzero(~held)
             wanted = write_ids if missing is None else write_ids[missing]
-            slots = wanted % self._capacity
-            with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
-                try:
-                    records = view.records(slots, self._grouping)
-                    self._codec.decode_into(columns, missing, records, wanted, slots, fields)
-                except DamageError as error:
-                    raise DamageError(
-                        f"{error}, in {self.store.path}: on_damage='skip' draws batches without "
-                        "it, and diskreplay.repair() copies the others"
-                    ) from None
+            self.read_into(columns, missing, wanted, snapshot, fields)
             if fields is None and self.window.keeps_read_rows:
                 found = columns if missing is None else [column[missing] for column in columns]
                 self.window.write_below(wanted, found, committed)
         return columns
+
+    def read_into(
+        self,
+        columns: Columns,
+        places: Ints | None,
+        write_ids: Ints,
+        snapshot: Snapshot | None = None,
+        fields: Sequence[int] | None = None,
+    ) -> None:
+        """Read committed rows from the store into columns, see `Codec.decode_into`."""
+        slots = write_ids % self._capacity
+        with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
+            try:
+                records = view.records(slots, self._grouping)
+                self._codec.decode_into(columns, places, records, write_ids, slots, fields)
+            except DamageError as error:
+                raise DamageError(
+                    f"{error}, in {self.store.path}: on_damage='skip' draws batches without "
+                    "it, and diskreplay.repair() copies the others"
+                ) from None
+
+    def take_uncommitted(self, columns: Columns, write_ids: Ints, committed: int) -> Ints:
+        """Copy the rows from `committed` on, which are in the window; return the others' places."""
+        is_new = write_ids >= committed
+        places = np.flatnonzero(is_new)
+        if places.size:
+            new = self._codec.schema.empty_columns(places.size)
+            self.window.take(new, write_ids[places])
+            for column, values in zip(columns, new, strict=True):
+                column[places] = values
+        return np.flatnonzero(~is_new)
 
     def damaged(self, write_ids: Ints, snapshot: Snapshot | None) -> Ints:
         """Return the live write ids whose record in the store is damaged."""

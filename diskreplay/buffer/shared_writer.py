@@ -169,6 +169,7 @@ class SharedWriter(Replica):
     ) -> None:
         """Commit the pending changes, then rows of `columns`, then clear, in one transaction."""
         rows, pending, capacity = self.rows, self._pending, self.identity.capacity
+        self.prefetch_queues.finish_reads(self.count)  # others' commits decide what is evicted
 
         def put(txn: Transaction) -> tuple[list[Columns], int, tuple[bytes, State]]:
             state = self.read_state(txn)

@@ -218,6 +218,7 @@ class Writer(Replica):
         origin: State | None = None,
     ) -> None:
         """Commit n rows, the changed priorities of the live range, and the state."""
+        self.prefetch_queues.finish_reads(live.first)
         blocks = [(table, table.dirty_blocks(live)) for table in self.tables]
 
         def put(txn: Transaction) -> tuple[bytes, State, Run]:

@@ -68,7 +68,7 @@ def test_dropped_batches_count_for_nothing_and_the_thread_ends() -> None:
     batches = buffer.batches(SIZE, prefetch=3)
     next(batches)
     fill(batches)
-    thread = batches._queue.thread
+    thread = batches._drawn_ahead.thread
     del batches
     thread.join(30)
     assert not thread.is_alive()
@@ -233,7 +233,7 @@ def test_a_closed_buffer_has_no_batches() -> None:
     batches, direct = buffer.batches(SIZE, prefetch=2), buffer.batches(SIZE)
     next(batches)
     fill(batches)
-    thread = batches._queue.thread
+    thread = batches._drawn_ahead.thread
     buffer.close()
     assert not thread.is_alive()
     for closed in (batches, direct):

@@ -43,7 +43,7 @@ def test_an_iterator_can_be_dropped_by_a_thread_that_its_own_waits_for() -> None
     box = [buffer.batches(SIZE, prefetch=3)]
     threading.settrace(hold_up)
     try:
-        box[0]._start(box[0]._queue)
+        box[0]._start(box[0]._drawn_ahead)
     finally:
         threading.settrace(None)  # type: ignore[arg-type]
     assert drawing.wait(30)
@@ -78,7 +78,7 @@ def test_closing_waits_for_the_end_of_the_thread_that_draws(what: str) -> None:
     for _ in range(10):  # one that nobody waits for may be gone by chance
         with filled(PrioritizedReplayBuffer) as buffer:
             batches = buffer.batches(SIZE, prefetch=3)
-            queue = batches._queue
+            queue = batches._drawn_ahead
             if what != "batches that never began":
                 next(batches)
             (buffer if what == "buffer" else batches).close()

@@ -37,5 +37,5 @@ def expected(kind: Any, n: int) -> list[bytes]:
 
 def fill(batches: Any) -> None:
     """Wait until the thread has drawn all that it may."""
-    queue = batches._queue
+    queue = batches._drawn_ahead
     queue._for_user.wait_until(lambda: not queue.has_room)

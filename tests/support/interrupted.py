@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import linecache
 import sys
 import threading
@@ -45,6 +46,7 @@ def interrupted_at(
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # it would run the ends of other tests' buffers within the call
     sys.settrace(trace)
     try:
         call()
@@ -52,4 +54,5 @@ def interrupted_at(
         return True
     finally:
         sys.settrace(before)
+        gc.enable()
     return False

@@ -1,0 +1,238 @@
+"""ReaderQueue: batches that are drawn ahead here, and read by reader processes.
+
+A batch is drawn, by its number, into a slot of shared memory, where a reader writes its rows. Rows
+that are not committed yet are in the memory of this process alone: it writes them itself::
+
+    this process    draw 7, ask a reader for its rows, draw 8, ask another     wait for 7, give it
+    readers                                        read 7, read 8
+
+All methods are called with the lock of the buffer held. A call that an interrupt ends leaves
+nothing half done but a request that may have been sent or not: the reader in question is replaced.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diskreplay.aliases import Ints
+from diskreplay.buffer.batch_slots import BatchSlots
+from diskreplay.buffer.reader_process import ReaderProcess, wait_for_reply
+from diskreplay.errors import DiskReplayError, StorageError
+from diskreplay.schema import Schema
+
+_PATIENCE = 0.1  # seconds, until it is looked again; a reply ends the wait
+_MOST_DEATHS = 5  # of readers in a row that never replied
+
+
+@dataclass
+class Ahead:
+    """A batch that is drawn ahead.
+
+    number:    of the draw
+    slot:      the place of its arrays
+    request:   the number of the request to read its rows
+    places:    the places in the batch of the rows to read
+    oldest:    the oldest write id among them
+    reader:    the reader that was asked for them
+    batch:     of the arrays of the slot
+    """
+
+    number: int
+    slot: int
+    request: int
+    places: Ints
+    oldest: int
+    batch: Any
+    reader: ReaderProcess | None = None
+    is_sent: bool = False
+    prepared: tuple[Any] | None = None
+
+
+class ReaderQueue:
+    """At most `room` batches that are drawn ahead, and one that the user has."""
+
+    def __init__(
+        self, path: Path, schema: Schema, batch_size: int, room: int, n: int, *, are_weighted: bool
+    ) -> None:
+        self.is_stopped = False
+        self._path = path
+        self._names = schema.extra_names
+        self._room = room
+        self._n_readers = n
+        self._slots = BatchSlots(
+            schema, batch_size, room + 1, are_weighted=are_weighted, shared=True
+        )
+        self._ahead: deque[Ahead] = deque()
+        self._under_way: dict[int, Ahead] = {}  # by slot: a reader may be writing there
+        self._lent: int | None = None  # the slot of the batch that the user has
+        self._readers: list[ReaderProcess] = []
+        self._requests = itertools.count(1)
+        self._deaths = 0
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the slots, in bytes."""
+        return self._slots.nbytes
+
+    def fill(self, draws: int, draw: Callable[[Any, int], Ints]) -> None:
+        """Draw batches ahead and ask for their rows, as long as there is room.
+
+        draws:  the number of the next batch to give; batches before it were given by other calls
+        draw:   writes the batch of a draw into the arrays of a slot, but for the rows that are
+                committed, and returns the places of these
+        """
+        self._lent = None
+        while self._ahead and self._ahead[0].number != draws:
+            self._ahead.popleft()
+        self._collect()
+        while len(self._ahead) <= self._room and (slot := self._free_slot()) is not None:
+            number = self._ahead[-1].number + 1 if self._ahead else draws
+            arrays = self._slots.slots[slot].arrays
+            try:
+                places = draw(arrays, number)
+            except DiskReplayError:
+                if self._ahead:
+                    break  # the user meets the error when the batches before are given
+                raise
+            oldest = int(arrays.indices[places].min()) if places.size else np.iinfo(np.int64).max
+            batch = arrays.to_batch(self._names)
+            request = next(self._requests)
+            self._ahead.append(Ahead(number, slot, request, places, int(oldest), batch))
+        self._send()
+
+    def wait_for_first(self) -> Ahead | None:
+        """Wait for the rows of the first batch; return None if the user must draw it."""
+        if not self._ahead:
+            return None
+        first = self._ahead[0]
+        self._wait_for(first)
+        if first.places.size and self._slots.slots[first.slot].has_failed:
+            self._ahead.popleft()
+            return None
+        return first
+
+    def give(self) -> None:
+        """Mark the first batch as given to the user, until the next call of `fill`."""
+        self._lent = self._ahead.popleft().slot
+
+    @property
+    def ready(self) -> list[Ahead]:
+        """The batches ahead whose rows are read, without waiting."""
+        self._collect()
+        return [
+            ahead
+            for ahead in self._ahead
+            if ahead.slot not in self._under_way
+            and (ahead.is_sent or not ahead.places.size)
+            and not self._has_failed(ahead)
+        ]
+
+    def finish_reads(self, first: int) -> None:
+        """Wait for the reads of write ids below `first`, which a commit is about to evict."""
+        for ahead in list(self._ahead):
+            if ahead.oldest < first:
+                self._wait_for(ahead)
+
+    def drop(self) -> None:
+        """Drop all batches."""
+        self._ahead.clear()
+
+    # The end
+
+    def stop(self) -> None:
+        """Let the readers end."""
+        self.is_stopped = True
+        self._ahead.clear()
+        for reader in self._readers:
+            reader.stop()
+
+    def join(self) -> None:
+        """Wait for the end of the readers."""
+        while self._readers:
+            self._readers[-1].join()
+            self._readers.pop()
+        self._slots.close()
+
+    def abandon(self) -> None:
+        """Leave the readers to the parent, in a forked child."""
+        self.is_stopped = True
+        for reader in self._readers:
+            reader.abandon()
+        self._slots.close()
+
+    # Inside
+
+    def _free_slot(self) -> int | None:
+        taken = {self._lent, *self._under_way, *(ahead.slot for ahead in self._ahead)}
+        return next((slot for slot in range(len(self._slots.slots)) if slot not in taken), None)
+
+    def _has_failed(self, ahead: Ahead) -> bool:
+        return bool(ahead.places.size) and self._slots.slots[ahead.slot].has_failed
+
+    def _collect(self) -> None:
+        """Forget the requests that are done."""
+        for slot, ahead in list(self._under_way.items()):
+            if self._slots.slots[slot].is_done(ahead.request):
+                self._under_way.pop(slot, None)
+
+    def _wait_for(self, ahead: Ahead) -> None:
+        """Return when the rows of a batch are read, or could not be read."""
+        while not self.is_stopped:
+            self._send()
+            self._collect()
+            if ahead.slot not in self._under_way:
+                return
+            for dead in wait_for_reply(self._readers, _PATIENCE):
+                self._replace(dead)
+
+    def _send(self) -> None:
+        """Ask for the rows of the batches that nobody was asked for yet."""
+        for ahead in list(self._under_way.values()):
+            if not ahead.is_sent:  # an interrupt came in between: it may have been sent
+                self._replace(ahead.reader)
+        for ahead in self._ahead:
+            while ahead.places.size and not ahead.is_sent:
+                self._send_one(ahead)
+
+    def _send_one(self, ahead: Ahead) -> None:
+        reader = self._least_busy()
+        self._slots.slots[ahead.slot].ask(ahead.request, ahead.places)
+        ahead.reader = reader
+        self._under_way[ahead.slot] = ahead
+        ahead.is_sent = reader.send(ahead.slot, ahead.request)
+        if not ahead.is_sent:
+            self._replace(reader)
+
+    def _least_busy(self) -> ReaderProcess:
+        """Return the reader with the fewest requests; start the readers if need be."""
+        while len(self._readers) < self._n_readers:
+            self._readers.append(ReaderProcess(self._path, self._slots))
+        loads = {id(reader): 0 for reader in self._readers}
+        for ahead in self._under_way.values():
+            loads[id(ahead.reader)] += 1
+        return min(self._readers, key=lambda reader: loads[id(reader)])
+
+    def _replace(self, reader: ReaderProcess | None) -> None:
+        """End a reader, so that it writes nothing any more, and take its requests back."""
+        if reader is None or reader not in self._readers:
+            return
+        reader.kill()
+        for slot, ahead in list(self._under_way.items()):
+            if ahead.reader is reader:
+                ahead.is_sent = self._slots.slots[slot].is_done(ahead.request)
+                self._under_way.pop(slot, None)
+        self._readers.remove(reader)
+        self._deaths = 0 if reader.has_replied else self._deaths + 1
+        if self._deaths >= _MOST_DEATHS:
+            self._deaths = 0
+            raise StorageError(
+                f"the reader processes of {self._path} end at once: see their errors above, or use "
+                "readers=0"
+            )

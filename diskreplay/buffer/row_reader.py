@@ -1,0 +1,64 @@
+"""RowReader: the program of a reader process, which reads the rows of batches for another process.
+
+It draws nothing: the process that draws writes write ids into a slot of shared memory, and the
+reader writes their rows beside them. It ends when the pipe of the requests does.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import sys
+from pathlib import Path
+
+from diskreplay.buffer.batch_slots import BatchSlot, BatchSlots
+from diskreplay.buffer.rows import ExpectedFields, Rows
+from diskreplay.store import Store
+
+MESSAGE = struct.Struct("=qq")  # number of the slot, number of the request
+REPLY = b"."
+_PATIENCE = 5000  # milliseconds
+
+
+def main() -> None:
+    """Read rows until there are no more requests."""
+    path, *numbers = sys.argv[1:]
+    batch_size, n_slots, memory, requests, replies, parent = map(int, numbers)
+    store = Store(Path(path))
+    try:
+        rows = Rows(store, store.identity.capacity, 0, ExpectedFields({}, all_given=False))
+        with store.snapshot() as snapshot:
+            rows.adopt_stored(snapshot)
+        if rows.schema is None:
+            raise SystemExit(f"{path} has no schema yet")
+        slots = BatchSlots(rows.schema, batch_size, n_slots, descriptor=memory).slots
+        while message := _next(requests, parent):
+            number, request = MESSAGE.unpack(message)
+            slot = slots[number]
+            if slot.request == request:
+                slot.finish(request, failed=not _read(rows, slot))
+                os.write(replies, REPLY)
+    finally:
+        store.close()
+
+
+def _next(requests: int, parent: int) -> bytes:
+    """Return the next message, b"" when none will come."""
+    poll = select.poll()
+    poll.register(requests, select.POLLIN)
+    # A process that was forked from the parent may keep the pipe open for ever.
+    while not poll.poll(_PATIENCE):
+        if os.getppid() != parent:
+            return b""
+    return os.read(requests, MESSAGE.size)
+
+
+def _read(rows: Rows, slot: BatchSlot) -> bool:
+    """Read the wanted rows of a slot; return False if that fails, for any reason."""
+    columns, places = slot.arrays.columns, slot.wanted
+    try:
+        rows.read_into(columns, places, slot.arrays.indices[places])
+    except Exception:  # the process that draws will meet the error, if it occurs again
+        return False
+    return True

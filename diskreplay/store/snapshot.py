@@ -204,7 +204,7 @@ class Transaction(Snapshot):
         with self._cursor("transitions") as cursor:
             if grouping.per_value == 1:
                 rows = _rows_of(records) if isinstance(records, np.ndarray) else records
-                _put_in_order(cursor, slot, rows, capacity)
+                _put_in_order(cursor, slot, len(rows), rows, capacity)
                 return
             if not isinstance(records, np.ndarray):
                 joined = np.frombuffer(b"".join(records), np.uint8)
@@ -213,8 +213,18 @@ class Transaction(Snapshot):
                 part, records = records[: capacity - slot], records[capacity - slot :]
                 values = _values_of(cursor, slot, part, capacity, grouping)
                 key = slot // grouping.per_value
-                _put_in_order(cursor, key, values, grouping.groups(capacity))
+                _put_in_order(cursor, key, len(values), values, grouping.groups(capacity))
                 slot = 0
+
+    def put_one_by_one(
+        self, capacity: int, first: int, n: int, records: Iterable[memoryview]
+    ) -> None:
+        """Put n records of the write ids from `first` on into their slots, each in its own value.
+
+        records:  may yield the same memory again: each is copied before the next is asked for
+        """
+        with self._cursor("transitions") as cursor:
+            _put_in_order(cursor, first % capacity, n, records, capacity)
 
     def put_blocks(self, blocks: Mapping[int, bytes], database: str) -> None:
         """Put blocks of a slot table, by number."""
@@ -273,24 +283,25 @@ def _rows_of(array: NDArray[np.uint8]) -> list[bytes]:
     return rows
 
 
-def _put_in_order(cursor: Any, first: int, values: Sequence[bytes], n_keys: int) -> None:
-    """Put values under the keys from `first` on, around the end of the ring of keys.
+def _put_in_order(cursor: Any, first: int, n: int, values: Iterable[Any], n_keys: int) -> None:
+    """Put n values under the keys from `first` on, around the end of the ring of keys.
 
     Keys beyond the last one in use are appended: that fills the pages, where inserting would
     leave them half empty.
     """
     last = number_of(cursor.key()) if cursor.last() else -1
-    at, key = 0, first
-    while at < len(values):
+    left, key, rest = n, first, iter(values)
+    while left:
         append = key > last
-        room = (n_keys if append else last + 1) - key
-        part = values[at : at + room]
-        keys = integer_keys(np.arange(key, key + len(part)))
+        part = min(left, (n_keys if append else last + 1) - key)
+        keys = integer_keys(np.arange(key, key + part))
         # Out of order, `append` drops values and says so in these counts alone.
-        consumed, added = cursor.putmulti(zip(keys, part, strict=True), append=append)
-        if (consumed, added) != (len(part), len(part)):
-            raise StorageError(f"the engine took {added} of {len(part)} records at slot {key}")
-        at += len(part)
+        # When the keys end, no value has been taken in vain: the values come second.
+        pairs = zip(keys, rest, strict=False)
+        consumed, added = cursor.putmulti(pairs, append=append)
+        if (consumed, added) != (part, part):
+            raise StorageError(f"the engine took {added} of {part} records at slot {key}")
+        left -= part
         if append:
-            last = key + len(part) - 1
-        key = (key + len(part)) % n_keys
+            last = key + part - 1
+        key = (key + part) % n_keys

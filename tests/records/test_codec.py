@@ -71,6 +71,7 @@ def test_every_dtype_and_shape_comes_back_bit_for_bit(dtype: str) -> None:
             assert_same(decoded(codec, records, first=5), columns)
             assert_same(decoded(codec, list(map(memoryview, records)), first=5), columns)
             assert_same(decoded(codec, codec.encode(columns, 5), first=5), columns)
+            assert [bytes(record) for record in codec.encode_one_by_one(columns, 5)] == records
             if n:
                 some = codec.decode(records, np.arange(5, 5 + n), np.arange(n), fields=[4, 1])
                 assert_same(some, [columns[4], columns[1]])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from diskreplay.aliases import Columns, Ints
-from diskreplay.buffer.window import Window
+from diskreplay.buffer.window import LARGE_WRITE, Window
 from diskreplay.errors import DamageError, MismatchError
 from diskreplay.live_range import LiveRange
 from diskreplay.records import ALONE, Codec, Grouping, new_grouping, schema_facts, stored_grouping
@@ -18,7 +18,6 @@ from diskreplay.store import Snapshot, Store, Transaction
 # The most that pushes let wait. The push that commits them takes about 5 ms longer.
 COMMIT_BYTES = 2 << 20
 _CHUNK_BYTES = 1 << 20
-_LARGE_RECORD = 8 << 10  # bytes; larger records are put one by one, which is faster (measured)
 _REPAIR = "diskreplay.repair() copies the readable transitions"
 
 
@@ -148,7 +147,7 @@ class Rows:
     def put(self, txn: Transaction, rows: Iterable[tuple[int, Columns]]) -> None:
         """Write rows in a transaction, and the schema if the store has none."""
         for first, columns in rows:
-            if self._grouping.per_value == 1 and self._codec.record_bytes >= _LARGE_RECORD:
+            if self._grouping.per_value == 1 and self._codec.record_bytes > LARGE_WRITE:
                 one_by_one = self._codec.encode_one_by_one(columns, first)
                 txn.put_one_by_one(self._capacity, first, len(columns[0]), one_by_one)
             else:

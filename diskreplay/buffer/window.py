@@ -24,7 +24,7 @@ from diskreplay.schema import Schema
 
 DEFAULT_WINDOW_BYTES = 256 << 20
 MIN_ROWS = 64
-_PACKED_ROW = 16 << 10  # bytes; larger rows are written field by field, which is faster (measured)
+LARGE_WRITE = 16 << 10  # bytes; larger rows are written one by one, field by field: it is faster
 _OWNER = "owner"  # the write id + 1; 0 in a row without content
 _CODES = {  # format characters of the module struct, by numpy dtype
     "b1": "?", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
@@ -80,7 +80,7 @@ class Window:
 
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
         """Write one row, as a schema accepted it, in place of an older one."""
-        if self._row_bytes > _PACKED_ROW:
+        if self._row_bytes > LARGE_WRITE:
             row = write_id % self.rows
             self._owners[row] = 0  # as in `write`
             for column, value in zip(self._columns, values, strict=True):

@@ -23,6 +23,7 @@ from diskreplay.store.tables import ITEMS, TABLES, integer_key, integer_keys, nu
 RecordBuffers: TypeAlias = Sequence[Any] | NDArray[np.uint8]
 NewRecords: TypeAlias = Sequence[bytes] | NDArray[np.uint8]
 
+_LARGE_ROW = 4096  # bytes
 _JOINED_BYTES = 1024  # values of at most this size are copied whole, and cut all at once
 
 
@@ -255,7 +256,7 @@ class Transaction(Snapshot):
 
 def _values_of(
     cursor: Any, slot: int, part: NDArray[np.uint8], capacity: int, grouping: Grouping
-) -> list[bytes]:
+) -> list[Any]:
     """Return the values of the records of contiguous slots, with the records beside them.
 
     A value has its full length from the first record on: one that grew would split its page.
@@ -278,8 +279,11 @@ def _values_of(
     return values
 
 
-def _rows_of(array: NDArray[np.uint8]) -> list[bytes]:
-    rows: list[bytes] = array.view(f"V{array.shape[1]}")[:, 0].tolist()
+def _rows_of(array: NDArray[np.uint8]) -> list[Any]:
+    """Return the rows as buffers: large ones where they lie, small ones faster, as bytes."""
+    if array.shape[1] > _LARGE_ROW:
+        return list(map(memoryview, array))  # type: ignore[arg-type]
+    rows: list[Any] = array.view(f"V{array.shape[1]}")[:, 0].tolist()
     return rows
 
 

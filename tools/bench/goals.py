@@ -20,6 +20,8 @@ OFF = "diskreplay, window off"
 SYSTEM = 'diskreplay, "system"'
 PROCESS = 'diskreplay, "process"'
 ARRAYS = "numpy arrays in RAM"
+SYNCED = "a plain file, synced as often"
+UNSYNCED = "a plain file"
 MAPPED = "np.memmap by column"
 ADVISED = "np.memmap by column and MADV_RANDOM"
 LAPS = 5
@@ -254,6 +256,28 @@ def pixels(size: Size, place: Path) -> Group:
     return Group(legs, rows)
 
 
+def push_pixels(size: Size, place: Path) -> Group:
+    """One push of a large transition, against a plain file of the same bytes."""
+    task = Task(rows=size.frames // 5, width=0, count=size.pushes // 50)
+    paced = replace(task, per_second=100, count=100 * size.paced_seconds)
+    process = replace(task, durability="process")
+    stalled = "at 100 a second"
+    legs = {
+        SYSTEM: Leg("diskreplay", "push", at(task, place, "a")),
+        SYNCED: Leg("arrays", "push", at(task, place, "synced")),
+        PROCESS: Leg("diskreplay", "push", at(process, place, "b")),
+        UNSYNCED: Leg("arrays", "push", at(process, place, "file")),
+        stalled: Leg("diskreplay", "stall", at(paced, place, "c"), rounds=1, warms_up=False),
+    }
+    what = "one push of pixels, commits included"
+    rows = [
+        Row(f'{what}, "system"', *pair(SYSTEM, SYNCED, "push"), "us", "<=", 1.3),
+        Row(f'{what}, "process"', *pair(PROCESS, UNSYNCED, "push"), "us"),
+        Row(f"a push of pixels {stalled}: p99.9", Figure(stalled, "p99.9"), None, "ms", "<=", 10.0),
+    ]
+    return Group(legs, rows)
+
+
 def disk(size: Size, place: Path) -> Group:
     """The data file against the transitions in it, at its largest in some laps of the ring."""
     legs: dict[str, Leg] = {}
@@ -299,5 +323,6 @@ def at(task: Task, place: Path, name: str = "", **changes: Any) -> Task:
 
 GROUPS: dict[str, Callable[[Size, Path], Group]] = {
     "step": step, "sample": sample, "push": push, "stall": stall, "extend": extend, "few": few,
-    "open": open_, "beyond": beyond, "pixels": pixels, "disk": disk, "memory": memory,
+    "open": open_, "beyond": beyond, "pixels": pixels, "push_pixels": push_pixels, "disk": disk,
+    "memory": memory,
 }  # fmt: skip

@@ -1,8 +1,10 @@
-"""Plain arrays of numpy: columns in memory, and columns in files that are mapped into it."""
+"""Plain arrays of numpy: columns in memory, columns in files that are mapped, rows in a file."""
 
 from __future__ import annotations
 
 import mmap
+import os
+import struct
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -14,7 +16,9 @@ from bench.kernel import forget_pages
 from bench.rows import Array, Task, blocks
 from bench.serving import serve
 from bench.system import System
-from bench.timing import Bench, Rounds, gather, sample, timed
+from bench.timing import Bench, Rounds, gather, push, sample, timed
+
+COMMIT_BYTES = 2 << 20  # of diskreplay
 
 
 class Memory(System):
@@ -66,6 +70,39 @@ class Mapped(System):
         return [np.asarray(file[rows]) for file in self.files]
 
 
+class Appended(System):
+    """Transitions one after the other in a file, a ring; with "system" synced now and then."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        Path(task.path).mkdir(parents=True, exist_ok=True)
+        self.file = os.open(f"{task.path}/rows", os.O_RDWR | os.O_CREAT)
+        self.is_synced = task.durability == "system"
+        self.together = max(1, COMMIT_BYTES // task.row_bytes)
+        self.pushed = 0
+        for part in blocks(task):
+            self.push_all(list(zip(*part, strict=True)))
+
+    def push(self, *row: Any) -> None:
+        """Write one transition, and sync the file where a buffer would commit."""
+        state, action, reward, next_state, done = row
+        if self.pushed % self.together == 0:
+            self.finish()
+        if self.pushed % self.task.rows == 0:
+            os.lseek(self.file, 0, os.SEEK_SET)
+        os.writev(self.file, [struct.pack("<qff", action, reward, done), state, next_state])
+        self.pushed += 1
+
+    def finish(self) -> None:
+        """Sync the file."""
+        if self.is_synced:
+            os.fdatasync(self.file)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.file)
+
+
 def fill(task: Task) -> Rounds:
     """Write columns into files, one a column."""
     Path(task.path).mkdir(parents=True, exist_ok=True)
@@ -87,6 +124,7 @@ def fill(task: Task) -> Rounds:
 if __name__ == "__main__":
     BENCHES: dict[str, Bench] = {
         **timed(Memory, gather),
+        **timed(Appended, push),
         "fill": fill,
         "cold_sample": timed(Mapped, sample)["sample"],
         "random_sample": timed(partial(Mapped, is_random=True), sample)["sample"],

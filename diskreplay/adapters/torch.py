@@ -1,9 +1,12 @@
-"""to_torch: the arrays of a batch as tensors of PyTorch."""
+"""Tensors of PyTorch: to_torch for one batch, and TensorBatches, an iterator that feeds a GPU."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 import diskreplay
 
@@ -17,6 +20,9 @@ except ModuleNotFoundError as error:
         'pip install "diskreplay[torch]"',
         name="torch",
     ) from None
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def to_torch(batch: diskreplay.Batch | diskreplay.PrioritizedBatch, device: Any = None) -> Any:
@@ -54,3 +60,215 @@ def with_each(batch: Any, convert: Callable[[Any], Any]) -> Any:
     made = batch._make(map(convert, batch))
     vars(made).update({name: convert(value) for name, value in vars(batch).items()})
     return made
+
+
+class TensorBatches:
+    """An endless iterator over batches of tensors; use it in a `with` block.
+
+    The batches are those of `buffer.batches(batch_size, prefetch, readers)`, in its order, as named
+    tuples of the same type. `indices` are on the CPU, for `update_priorities`. To a GPU the arrays
+    go from pinned memory, on a stream of their own, while the batches before are in use; the stream
+    that is current in `next` waits for its own batch alone.
+
+    >>> buffer = diskreplay.PrioritizedReplayBuffer(capacity=100)
+    >>> for i in range(50):
+    ...     write_id = buffer.push([float(i)], 0, 1.0, [i + 1.0], False)
+    >>> with TensorBatches(buffer, batch_size=32, prefetch=2) as batches:
+    ...     for step, batch in zip(range(3), batches):
+    ...         td_errors = batch.rewards - batch.states.mean()
+    ...         batches.update_priorities(batch.indices, td_errors.abs())
+    >>> batch.states.shape, batch.indices.dtype
+    (torch.Size([32, 1]), torch.int64)
+
+    buffer:      a ReplayBuffer or a PrioritizedReplayBuffer
+    batch_size:  number of transitions in a batch
+    device:      of the tensors, as of `torch.device`; None is the CPU
+    prefetch:    number of batches that are drawn ahead, see `buffer.batches`
+    readers:     number of processes that read their rows; 0 is a thread
+    reuse:       whether the tensors of a batch on the CPU are used again once the next batch is
+                 requested; those on a device are always fresh
+    """
+
+    def __init__(
+        self,
+        buffer: diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer,
+        batch_size: int,
+        device: Any = None,
+        prefetch: int = 2,
+        readers: int = 0,
+        *,
+        reuse: bool = False,
+    ) -> None:
+        self._pending: _Update | None = None
+        self._upload: _Upload | None = None
+        self._given: _Copied | None = None
+        self._buffer: Any = buffer
+        self._device = torch.device("cpu" if device is None else device)
+        prepare: Callable[[Any], Any] = to_torch
+        if self._device.type == "cuda":
+            if not torch.cuda.is_available():
+                raise diskreplay.ArgumentError(
+                    f"device={str(self._device)!r} needs a GPU, and PyTorch finds none here: "
+                    "leave device= away, or see torch.cuda.is_available()"
+                )
+            prepare = self._upload = _Upload(self._device)
+        elif self._device.type != "cpu":
+            prepare = self._moved
+        self._batches = buffer.batches(
+            batch_size,
+            prefetch,
+            readers,
+            reuse=reuse or self._device.type != "cpu",
+            prepare=prepare,
+        )
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        """Return the next batch. Raises the errors of `buffer.sample`, and ClosedError at last."""
+        self._apply_old()
+        if self._given is not None:
+            self._given.event.synchronize()  # its memory is used again from here on
+        found = next(self._batches)
+        if self._upload is None:
+            return found
+        self._given = found
+        return found.for_current_stream()
+
+    def update_priorities(self, indices: Any, priorities: Any) -> None:
+        """Set priorities by write id, as `buffer.update_priorities`, without waiting for a GPU.
+
+        Priorities on a GPU are copied when the work that computes them is done. They take effect in
+        the next call of this method, or else in the request of the batch after the next one: one
+        batch later than those from the CPU. So a run is the same whenever the GPU is done. Their
+        errors, as of a NaN, are raised there, too.
+
+        indices:     int64 (n,), write ids of a batch
+        priorities:  float (n,), the absolute TD errors, on any device
+        """
+        self.flush()
+        if self._upload is None or getattr(priorities, "is_cuda", False) is not True:
+            self._buffer.update_priorities(indices, priorities)
+        else:
+            self._pending = _Update(*map(_copy_back, (indices, priorities)), _event(priorities))
+
+    def flush(self) -> None:
+        """Apply the update whose priorities are still on their way; then `buffer` has them all."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.event.synchronize()
+            self._buffer.update_priorities(pending.indices, pending.priorities)
+
+    def close(self) -> None:
+        """Apply the last update and stop drawing ahead; the buffer stays open."""
+        try:
+            self.flush()
+        finally:
+            self._batches.close()
+            self._given = None
+            if self._upload is not None:
+                self._upload.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _moved(self, batch: Any) -> Any:
+        """Return a batch on a device that is no GPU of CUDA; its arrays may be used again then."""
+        return _with_names(batch, lambda array: torch.from_numpy(array).to(self._device))
+
+    def _apply_old(self) -> None:
+        """Apply an update that no later one has applied since the last batch but one."""
+        if self._pending is not None:
+            if self._pending.is_old:
+                self.flush()
+            else:
+                self._pending = self._pending._replace(is_old=True)
+
+
+class _Update(NamedTuple):
+    """Priorities that are copied to the CPU, complete at an event."""
+
+    indices: Any
+    priorities: Any
+    event: Any
+    is_old: bool = False
+
+
+class _Copied(NamedTuple):
+    """A batch that is copied to a GPU, complete at an event."""
+
+    batch: Any
+    event: Any
+    device: torch.device
+
+    def for_current_stream(self) -> Any:
+        """Return the batch, for use on the current stream, which waits for it."""
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_event(self.event)
+        for tensor in self.batch:
+            if tensor.is_cuda:
+                tensor.record_stream(stream)  # or its memory could be given away too early
+        return self.batch
+
+
+class _Upload:
+    """Copies batches to a GPU, on a stream of its own, from memory that is pinned when first seen.
+
+    Pinned memory is memory that the GPU can read by itself, while the CPU goes on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        self._pinned: dict[int, Any] = {}  # arrays by address
+
+    def __call__(self, batch: Any) -> _Copied:
+        """Begin to copy a batch."""
+        with torch.cuda.stream(self._stream):
+            copied = _with_names(batch, self._copy)
+            event = torch.cuda.Event()
+            event.record(self._stream)
+        return _Copied(copied, event, self._device)
+
+    def close(self) -> None:
+        """Wait for the copies, and give the memory back."""
+        self._stream.synchronize()
+        while self._pinned:
+            address, _ = self._pinned.popitem()
+            torch.cuda.cudart().cudaHostUnregister(address)
+
+    def _copy(self, array: Any) -> torch.Tensor:
+        address = array.ctypes.data
+        # Of a batch that was not drawn ahead the arrays are no pages of their own.
+        if address not in self._pinned and type(array.base) is mmap.mmap and array.nbytes:
+            if int(torch.cuda.cudart().cudaHostRegister(address, array.nbytes, 0)) == 0:
+                self._pinned[address] = array
+        return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+
+def _with_names(batch: Any, convert: Callable[[Any], Any]) -> Any:
+    """Return a batch with each array converted but `indices`, which stay on the CPU, as a copy."""
+    indices = batch.indices
+
+    def converted(array: Any) -> Any:
+        return torch.from_numpy(np.array(array)) if array is indices else convert(array)
+
+    return with_each(batch, converted)
+
+
+def _copy_back(tensor: Any) -> Any:
+    """Begin to copy a tensor to pinned memory, if it is on a GPU."""
+    if getattr(tensor, "is_cuda", False) is not True:
+        return tensor
+    target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return target.copy_(tensor.detach(), non_blocking=True)
+
+
+def _event(tensor: Any) -> Any:
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(tensor.device))
+    return event

@@ -6,6 +6,7 @@ reader writes their rows beside them. It ends when the pipe of the requests does
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import struct
@@ -38,7 +39,8 @@ def main() -> None:
             slot = slots[number]
             if slot.request == request:
                 slot.finish(request, failed=not _read(rows, slot))
-                os.write(replies, REPLY)
+                with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+                    os.write(replies, REPLY)
     finally:
         store.close()
 

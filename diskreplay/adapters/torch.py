@@ -114,7 +114,7 @@ class TensorBatches:
             prepare = self._upload = _Upload(self._device)
         elif self._device.type != "cpu":
             prepare = self._moved
-        self._batches = buffer.batches(
+        self._batches: Any = buffer.batches(
             batch_size,
             prefetch,
             readers,
@@ -151,7 +151,8 @@ class TensorBatches:
         if self._upload is None or getattr(priorities, "is_cuda", False) is not True:
             self._buffer.update_priorities(indices, priorities)
         else:
-            self._pending = _Update(*map(_copy_back, (indices, priorities)), _event(priorities))
+            copies = _copy_back(indices), _copy_back(priorities)
+            self._pending = _Update(*copies, _event(priorities))
 
     def flush(self) -> None:
         """Apply the update whose priorities are still on their way; then `buffer` has them all."""
@@ -244,9 +245,9 @@ class _Upload:
     def _copy(self, array: Any) -> torch.Tensor:
         address = array.ctypes.data
         # Of a batch that was not drawn ahead the arrays are no pages of their own.
-        if address not in self._pinned and type(array.base) is mmap.mmap and array.nbytes:
-            if int(torch.cuda.cudart().cudaHostRegister(address, array.nbytes, 0)) == 0:
-                self._pinned[address] = array
+        is_new = address not in self._pinned and type(array.base) is mmap.mmap and array.nbytes
+        if is_new and int(torch.cuda.cudart().cudaHostRegister(address, array.nbytes, 0)) == 0:
+            self._pinned[address] = array
         return torch.from_numpy(array).to(self._device, non_blocking=True)
 
 

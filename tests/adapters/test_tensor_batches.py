@@ -1,0 +1,146 @@
+"""TensorBatches: the batches of `batches`, as tensors; the order in which updates take effect."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+from common import columns
+from drawn import KINDS, SIZE, N, as_bytes, filled
+
+from diskreplay import ArgumentError, ClosedError, PrioritizedReplayBuffer, PriorityError
+
+torch = pytest.importorskip("torch")
+TensorBatches = importlib.import_module("diskreplay.adapters.torch").TensorBatches
+
+WAYS = [(0, 0, False), (0, 0, True), (2, 0, False), (2, 0, True), (2, 1, False), (2, 1, True)]
+HAS_GPU = torch.cuda.is_available()
+needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="needs a GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
+
+
+def tensors_as_bytes(batch: Any) -> bytes:
+    return as_bytes([tensor.cpu().numpy() for tensor in batch])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("prefetch", "readers", "reuse"), WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_are_those_of_sample(
+    kind: Any, prefetch: int, readers: int, reuse: bool, device: str
+) -> None:
+    with (
+        filled(kind) as buffer,
+        filled(kind) as twin,
+        TensorBatches(buffer, SIZE, device, prefetch, readers, reuse=reuse) as batches,
+    ):
+        buffer.flush()  # readers read what is committed
+        for _, batch in zip(range(12), batches, strict=False):
+            wanted = twin.sample(SIZE)
+            assert type(batch) is type(wanted)
+            assert tensors_as_bytes(batch) == as_bytes(wanted)
+            assert batch.states.device.type == device
+            assert batch.indices.device.type == "cpu"
+            assert batch.indices.numpy().tolist() == wanted.indices.tolist()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("prefetch", "readers", "reuse"), [*WAYS[2:5:2], WAYS[0]])
+def test_batches_stay_as_they_are(prefetch: int, readers: int, reuse: bool, device: str) -> None:
+    """Tensors that are kept do not change, unless it was said that they may be used again."""
+    with (
+        filled(PrioritizedReplayBuffer) as buffer,
+        filled(PrioritizedReplayBuffer) as twin,
+        TensorBatches(buffer, SIZE, device, prefetch, readers, reuse=reuse) as batches,
+    ):
+        buffer.flush()
+        kept = [next(batches) for _ in range(10)]
+        assert list(map(tensors_as_bytes, kept)) == [as_bytes(twin.sample(SIZE)) for _ in kept]
+
+
+@pytest.mark.parametrize("readers", [0, 1])
+def test_tensors_that_are_used_again_are_those_of_few_batches(readers: int) -> None:
+    with (
+        filled(PrioritizedReplayBuffer) as buffer,
+        TensorBatches(buffer, SIZE, None, 2, readers, reuse=True) as batches,
+    ):
+        buffer.flush()
+        addresses = {next(batches).states.data_ptr() for _ in range(30)}
+        assert len(addresses) <= 3
+
+
+def test_a_batch_takes_the_tensor_that_the_network_makes_of_it() -> None:
+    with (
+        filled(PrioritizedReplayBuffer) as buffer,
+        TensorBatches(buffer, SIZE) as batches,
+    ):
+        batch = next(batches)
+        errors = (batch.states.sum(-1) * torch.ones(1, requires_grad=True)).abs()
+        batches.update_priorities(batch.indices, errors)
+        found = buffer.priorities(batch.indices)
+        np.testing.assert_array_equal(found, errors.detach().numpy())
+
+
+def test_updates_from_the_cpu_take_effect_at_once() -> None:
+    with (
+        filled(PrioritizedReplayBuffer) as buffer,
+        TensorBatches(buffer, SIZE, prefetch=0) as batches,
+    ):
+        assert batches.update_priorities([3], [70.0]) is None
+        assert buffer.priorities([3]).tolist() == [70.0]
+        with pytest.raises(PriorityError, match=r"NaN|nan"):
+            batches.update_priorities([3], torch.tensor([torch.nan]))
+
+
+@needs_gpu
+def test_updates_from_a_gpu_take_effect_one_batch_later() -> None:
+    def on_gpu(value: float) -> Any:
+        return torch.tensor([value], device="cuda")
+
+    with filled(PrioritizedReplayBuffer) as buffer:
+        batches = TensorBatches(buffer, SIZE, "cuda")
+        batches.update_priorities([3], on_gpu(70.0))
+        assert buffer.priorities([3]).tolist() != [70.0]
+        next(batches)
+        assert buffer.priorities([3]).tolist() != [70.0]
+        next(batches)
+        assert buffer.priorities([3]).tolist() == [70.0]
+        batches.update_priorities([3], on_gpu(80.0))
+        batches.update_priorities([3], on_gpu(90.0))
+        assert buffer.priorities([3]).tolist() == [80.0]
+        batches.flush()
+        assert buffer.priorities([3]).tolist() == [90.0]
+        batches.update_priorities([3], on_gpu(100.0))
+        batches.close()
+        assert buffer.priorities([3]).tolist() == [100.0]
+
+
+def test_closed_batches_are_refused_and_the_buffer_stays_open() -> None:
+    with filled(PrioritizedReplayBuffer) as buffer:
+        with TensorBatches(buffer, SIZE, readers=1) as batches:
+            next(batches)
+        with pytest.raises(ClosedError, match="these batches are closed"):
+            next(batches)
+        batches.close()
+        assert len(buffer) == N
+        buffer.extend(**columns(N, 5))
+
+
+@pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    with (
+        filled(PrioritizedReplayBuffer) as buffer,
+        pytest.raises(ArgumentError, match=r"device='cuda' needs a GPU"),
+    ):
+        TensorBatches(buffer, SIZE, "cuda")
+
+
+def test_batches_go_to_other_devices_without_their_write_ids() -> None:
+    with (
+        filled(PrioritizedReplayBuffer) as buffer,
+        TensorBatches(buffer, SIZE, "meta") as batches,
+    ):
+        batch = next(batches)
+        assert [tensor.device.type for tensor in batch] == [*["meta"] * 6, "cpu"]

@@ -93,7 +93,7 @@ def test_the_python_of_a_page_runs_and_prints_what_the_page_says(page: str, tmp_
 @needs_torch
 def test_the_torch_examples_run(tmp_path: Path) -> None:
     blocks = python_blocks("docs/guide.md", "python torch")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     run_blocks("docs/guide.md", blocks, tmp_path)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -177,12 +178,12 @@ class Window:
         wanted: list[Array | None] = [None] * len(self._columns)
         for index, column in zip(chosen, columns, strict=True):
             wanted[index] = column
-        begins = (places[at] * self._row_bytes).tolist()
-        rows = [self._memory[begin : begin + self._row_bytes] for begin in begins]
-        rest = self._copier.copy(rows, at.tolist(), wanted)
+        places = places[at]
+        begins = (places * self._row_bytes).tolist()
+        self._copier.copy(zip(repeat(self._memory), begins), at.tolist(), wanted)
         for index in self._copier.small:
             if (small := wanted[index]) is not None:
-                small[at] = rest[_name(index)]
+                small[at] = self._columns[index][places]
         return held
 
     def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, Columns]]:

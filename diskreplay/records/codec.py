@@ -197,13 +197,16 @@ class Codec:
         for index, column in zip(chosen, columns, strict=True):
             wanted[index] = column
         digests: list[int] = []
+        pieces: list[bytes] = []
 
-        def hashed() -> Iterator[Any]:
+        def hashed() -> Iterator[tuple[Any, int]]:
             for record in records:
                 digests.append(xxh3_64_intdigest(record[self._body_at :]))
-                yield record  # to be copied while it is in the processor's cache
+                pieces.extend(self._copier.cut(record))
+                yield record, 0  # to be copied while it is in the processor's cache
 
-        view = self._copier.copy(hashed(), places, wanted)
+        self._copier.copy(hashed(), places, wanted)
+        view = self._copier.joined(pieces)
         return view, self._is_sound(view, write_ids, np.array(digests, np.uint64))
 
     def sound(self, records: Raw, write_ids: Ints) -> Bools:

@@ -39,11 +39,11 @@ class RowCopier:
             form += f"{begin - at}s{end - begin}x"
             removed.append((begin, end - begin))
             at = end
-        self._cut = struct.Struct(f"{form}{layout.itemsize - at}s")
+        self.cut = struct.Struct(f"{form}{layout.itemsize - at}s").unpack_from
         columns = {index for index, _, _ in self._large}
         small = [*others, *(name for i, name in enumerate(names) if i not in columns)]
         self.small = tuple(i for i in range(len(names)) if i not in columns)
-        self._rest = np.dtype(
+        self._small_layout = np.dtype(
             {
                 "names": small,
                 "formats": [places[name][0] for name in small],
@@ -58,14 +58,13 @@ class RowCopier:
 
     def copy(
         self,
-        rows: Iterable[memoryview],
+        rows: Iterable[tuple[memoryview, int]],
         places: Sequence[int],
         columns: Sequence[Array | None],
-    ) -> NDArray[np.void]:
-        """Copy the large fields of each row to its place in the columns; return all else.
+    ) -> None:
+        """Copy the large fields of each row to its place in the columns.
 
-        Returns a structured array with the small fields of each row, in the order of the rows.
-
+        rows:     a buffer that holds the row, and where the row begins in it
         columns:  C-contiguous, of the types of the fields; None for a field that is not wanted
         """
         targets = [
@@ -73,10 +72,13 @@ class RowCopier:
             for index, begin, end in self._large
             if (column := columns[index]) is not None
         ]
-        cut = self._cut.unpack_from
-        rests: list[bytes] = []
-        for place, row in zip(places, rows, strict=True):
+        for place, (row, at) in zip(places, rows, strict=True):
             for target, begin, end, size in targets:
-                target[place * size : place * size + size] = row[begin:end]
-            rests.extend(cut(row))
-        return np.frombuffer(b"".join(rests), self._rest)
+                target[place * size : place * size + size] = row[at + begin : at + end]
+
+    def joined(self, pieces: list[bytes]) -> NDArray[np.void]:
+        """Return the small fields of rows as a structured array.
+
+        pieces:  `cut(row)` of one row after the other: the bytes between its large fields
+        """
+        return np.frombuffer(b"".join(pieces), self._small_layout)

@@ -68,9 +68,9 @@ class Priorities(SlotTable):
         if values is None:
             if self.largest is None:
                 self.largest = DEFAULT_PRIORITY
-            super().stage(first, n, self.largest)
+            SlotTable.stage(self, first, n, self.largest)  # super() takes 40 ns of each push
         else:
-            super().stage(first, n, values)
+            SlotTable.stage(self, first, n, values)
             largest = values if isinstance(values, float) else float(np.maximum.reduce(values))
             self.raise_largest(largest)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from random_rows import Columns, assert_same, random_columns
 from xxhash import xxh3_64_intdigest
 
 from diskreplay import DamageError, Schema
@@ -16,21 +17,6 @@ from diskreplay.records.codec import Codec, checksum_in, record_head, write_id_i
 
 DTYPES = ["?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16"]
 SMALL = {"state": ("f4", (2,)), "action": "i8", "reward": "f4", "next_state": "?", "done": "?"}
-
-Columns = list[np.ndarray[Any, Any]]
-
-
-def random_columns(schema: Schema, n: int, seed: int = 0) -> Columns:
-    """Columns of any bits that their types can have."""
-    generator = np.random.default_rng(seed)
-    columns = []
-    for field in schema.fields:
-        if field.dtype.kind == "b":
-            columns.append(generator.random((n, *field.shape)) < 0.5)
-        else:
-            content = generator.bytes(n * field.payload_bytes)
-            columns.append(np.frombuffer(content, field.dtype).reshape((n, *field.shape)))
-    return columns
 
 
 def decoded(codec: Codec, records: Any, first: int = 0) -> Columns:
@@ -41,13 +27,6 @@ def decoded(codec: Codec, records: Any, first: int = 0) -> Columns:
 
 def encoded(codec: Codec, columns: Columns, first: int) -> list[bytes]:
     return [record.tobytes() for record in codec.encode(columns, first)]
-
-
-def assert_same(found: Columns, expected: Columns) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        assert one.tobytes() == other.tobytes()
 
 
 def small(n: int = 3, first: int = 0) -> tuple[Codec, Columns, list[bytes]]:

@@ -66,8 +66,8 @@ class Replay(Protocol[BatchT_co]):
 
     # Reading
 
-    def sample(self, batch_size: int) -> BatchT_co:
-        """Draw a batch."""
+    def sample(self, batch_size: int, *, out: Any = None) -> BatchT_co:
+        """Draw a batch, into the arrays of an earlier one if `out` gives it."""
 
     def batches(self, batch_size: int, prefetch: int = 0) -> BatchIterator[BatchT_co]:
         """Return an endless iterator over batches, as `sample` returns them."""

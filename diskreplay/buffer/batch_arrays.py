@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +18,8 @@ from diskreplay.schema import STANDARD_FIELDS, Schema
 Weights = NDArray[np.float32]
 
 _STANDARD = len(STANDARD_FIELDS)
+_INT64, _FLOAT32 = np.dtype(np.int64), np.dtype(np.float32)
+_WAY_OUT = "give an earlier batch of the same size, or leave out= away"
 
 
 class BatchArrays(NamedTuple):
@@ -66,43 +70,71 @@ def reused_arrays(out: Any, schema: Schema, n: int, *, are_weighted: bool) -> Ba
     kind: Any = with_extra(plain, schema.extra_names)
     if type(out) is not kind:
         raise ArgumentError(
-            f"out must be an earlier batch of this buffer, a {kind.__name__} with the elements "
-            f"{', '.join(kind._fields)} (found {_described(out)})"
+            f"out must be an earlier batch of this buffer, {_described_kind(kind)} (found "
+            f"{_described(out)}): leave out= away for a fresh one"
         )
-    found = dict(zip(kind._fields, out, strict=True))
-    if not are_weighted:
-        found["indices"] = getattr(out, "indices", None)
-    expected = zip(_column_names(kind), schema.fields, strict=True)
-    types = {name: (field.dtype, field.shape) for name, field in expected}
-    types["indices"] = (np.dtype(np.int64), ())
+    columns: list[Any] = list(out)
+    names: list[str] = list(kind._fields)
+    weights = None
     if are_weighted:
-        types["weights"] = (np.dtype(np.float32), ())
-    for name, (dtype, shape) in types.items():
-        _check(name, found[name], dtype, (n, *shape))
-    columns = [found[name] for name in _column_names(kind)]
-    return BatchArrays(columns, found["indices"], found.get("weights"))
+        weights, indices = columns[_STANDARD : _STANDARD + 2]
+        del columns[_STANDARD : _STANDARD + 2], names[_STANDARD : _STANDARD + 2]
+    else:
+        indices = getattr(out, "indices", None)
+    are_apart = True
+    for name, array, field in zip(names, columns, schema.fields, strict=True):
+        are_apart &= _checked(name, array, field.dtype, (n, *field.shape))
+    are_apart &= _checked("indices", indices, _INT64, (n,))
+    if are_weighted:
+        are_apart &= _checked("weights", weights, _FLOAT32, (n,))
+    arrays = [*columns, indices, weights] if are_weighted else [*columns, indices]
+    if not are_apart or len(set(map(id, arrays))) < len(arrays):
+        _check_overlap([*names, "indices", "weights"], arrays)
+    return BatchArrays(columns, indices, weights)
 
 
-def _column_names(kind: Any) -> Iterable[str]:
-    return [name for name in kind._fields if name not in ("weights", "indices")]
-
-
-def _check(name: str, found: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+def _checked(name: str, found: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:
+    """Return whether an array has memory of its own; raise ArgumentError if it is unusable."""
     if type(found) is not np.ndarray:
         problem = f"it is {_described(found)}"
-    elif (found.dtype, found.shape) != (dtype, shape):
+    elif found.dtype != dtype or found.shape != shape:
         problem = f"it is {found.dtype} {found.shape}"
-    elif not found.flags.c_contiguous:
+    elif (flags := found.flags).carray:
+        return flags.owndata
+    elif not flags.c_contiguous:
         problem = "it is not contiguous"
-    elif not found.flags.writeable:
+    elif not flags.writeable:
         problem = "it is read-only"
     else:
-        return
+        problem = "it is not aligned"
     raise ArgumentError(
-        f"out.{name} must be a writeable, C-contiguous array, {dtype} {shape} ({problem}): give an "
-        "earlier batch of the same size, or leave out= away"
+        f"out.{name} must be a writeable, aligned, C-contiguous array, {dtype} {shape} "
+        f"({problem}): {_WAY_OUT}"
     )
 
 
+def _check_overlap(names: Sequence[str], arrays: Sequence[Array]) -> None:
+    """Raise ArgumentError if two contiguous arrays have bytes in common."""
+    places = [
+        (array.__array_interface__["data"][0], array.nbytes, name)
+        for name, array in zip(names, arrays, strict=False)
+        if array.nbytes
+    ]
+    places.sort(key=itemgetter(0))  # of two at one place the first in the batch stays first
+    for (begin, size, name), (next_begin, _, next_name) in itertools.pairwise(places):
+        if next_begin < begin + size:
+            raise ArgumentError(
+                f"out.{next_name} must have memory of its own (it has bytes in common with "
+                f"out.{name}): {_WAY_OUT}"
+            )
+
+
+def _described_kind(kind: Any) -> str:
+    return f"a {kind.__name__} with the elements {', '.join(kind._fields)}"
+
+
 def _described(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+    if value is None:
+        return "None"
+    kind = type(value)
+    return _described_kind(kind) if hasattr(kind, "_fields") else f"a {kind.__name__}"

@@ -29,5 +29,9 @@ def test_a_buffer_takes_what_the_protocol_says(name: str, kind: Any) -> None:
     assert isinstance(found, property) == isinstance(wanted, property)
     assert inspect.getdoc(found)
     if not isinstance(wanted, property):
-        names = [n for n in inspect.signature(wanted).parameters if n != "extra"]
-        assert list(inspect.signature(found).parameters)[: len(names)] == names
+        asked = inspect.signature(wanted).parameters
+        given = inspect.signature(found).parameters
+        by_name = {n for n, parameter in asked.items() if parameter.kind is parameter.KEYWORD_ONLY}
+        names = [n for n in asked if n not in {"extra", *by_name}]
+        assert list(given)[: len(names)] == names
+        assert by_name <= given.keys()

@@ -93,6 +93,26 @@ def test_a_draw_is_that_of_sample_without_the_rows(replay: Exclusive, tmp_path: 
         np.testing.assert_allclose(probabilities, shares, rtol=1e-12)
 
 
+def test_a_batch_is_written_into_an_earlier_one(replay: Exclusive, tmp_path: Path) -> None:
+    with replay.filled(tmp_path / "b") as buffer, replay.filled(tmp_path / "twin") as twin:
+        out = buffer.sample(8)
+        assert as_bytes(out) == as_bytes(twin.sample(8))
+        read_only = out.x.copy()
+        read_only.flags.writeable = False
+        for _ in range(4):
+            kept = as_bytes(out)
+            assert buffer.sample(8, out=out) is out
+            assert as_bytes(out) == as_bytes(twin.sample(8)) != kept
+            with pytest.raises(
+                ArgumentError, match=r"out\.states must be .*\(7, 3\) \(it is .*8, 3"
+            ):
+                buffer.sample(7, out=out)
+            with pytest.raises(ArgumentError, match=r"out\.x must be .* \(it is read-only\)"):
+                buffer.sample(8, out=out._replace(x=read_only))
+            with pytest.raises(ArgumentError, match="out must be an earlier batch of this buffer"):
+                buffer.sample(8, out=tuple(out))
+
+
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_batches_are_those_of_sample(replay: Exclusive, prefetch: int, tmp_path: Path) -> None:
     with replay.filled(tmp_path / "twin") as twin:

@@ -17,7 +17,7 @@ from diskreplay.records.row_copier import LARGE_ROW, RowCopier
 
 TYPES = ["b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16"]
 FEW: list[tuple[int, ...]] = [(), (1,), (3,), (0,), (2, 0), (2, 2)]
-SIZES = [256, 480, 496, 512, 528, 3840, 4096, 6000]  # bytes, around those that make a field large
+SIZES = [256, 480, 496, 512, 528, 3840, 8192, 9000]  # bytes, around those that make a field large
 NAMES = ("state", "action", "reward", "next_state", "done", "more", "most")
 N = 5  # rows
 
@@ -31,7 +31,7 @@ def kinds(draw: st.DrawFn) -> tuple[str, tuple[int, ...]]:
 
 @st.composite
 def large_schemas(draw: st.DrawFn) -> Schema:
-    """Fields of all types and sizes in any order, one of them larger than a page."""
+    """Fields of all types and sizes in any order, one of them as long as a large row."""
     fields = {name: draw(kinds()) for name in NAMES}
     name = draw(st.sampled_from(NAMES))
     return Schema({**fields, name: (fields[name][0], (LARGE_ROW,))})
@@ -118,8 +118,10 @@ def test_columns_and_rest_are_those_of_a_structured_view(data: st.DataObject) ->
         columns.append(np.zeros((N, *layout[name].shape), layout[name].base))
     unwanted = data.draw(st.sets(st.sampled_from(range(len(columns) + 1))))
     wanted = [None if i in unwanted else column for i, column in enumerate(columns)]
-    rows = [memoryview(content)[n * size : (n + 1) * size] for n in range(N)]
-    rest = copier.copy(iter(rows), [4, 2, 0, 1, 3], wanted)
+    rows = [(memoryview(content), n * size) for n in range(N)]  # a buffer, and the place in it
+    copier.copy(iter(rows), [4, 2, 0, 1, 3], wanted)
+    pieces = [piece for buffer, at in rows for piece in copier.cut(buffer, at)]
+    rest = copier.joined(pieces)
     small = [copied[index] for index in copier.small]
     assert list(rest.dtype.names or ()) == [others, *small]
     for name in (others, *small):
@@ -135,7 +137,7 @@ def test_columns_and_rest_are_those_of_a_structured_view(data: st.DataObject) ->
 # Damage
 
 PIXELS: dict[str, Any] = {
-    "state": ("u1", (4096,)), "action": "i8", "reward": "f4", "next_state": ("f4", (200,)),
+    "state": ("u1", (8192,)), "action": "i8", "reward": "f4", "next_state": ("f4", (200,)),
     "done": "?",
 }  # fmt: skip
 

@@ -11,8 +11,8 @@ from diskreplay import PrioritizedReplayBuffer
 from diskreplay.records import Codec, new_grouping
 
 CAPACITY, COUNT = 150, 200
-# Bytes of a state: rows that are joined; large rows, five in a value; large rows, each a value.
-SMALL, GROUPED, ALONE = 3, 1500, 2700
+# Bytes of a state: rows that are joined; large rows, three in a value; large rows, each a value.
+SMALL, GROUPED, ALONE = 3, 3000, 4050
 WIDTHS = [SMALL, GROUPED, ALONE]
 
 

@@ -236,7 +236,8 @@ def test_no_module_waits_for_what_an_interrupt_can_leave_locked(name: str) -> No
     # Written in Python, these have moments in which an interrupt leaves their lock taken: use Bell.
     breakable = {"Event", "Condition", "Semaphore", "BoundedSemaphore", "Barrier", "Queue"}
     for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
-        assert not isinstance(node, ast.Attribute) or node.attr not in breakable
+        if isinstance(node, ast.Attribute) and ast.unparse(node) != "torch.cuda.Event":  # no lock
+            assert node.attr not in breakable
         assert not isinstance(node, ast.Name) or node.id not in breakable
 
 

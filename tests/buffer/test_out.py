@@ -15,9 +15,11 @@ import pytest
 from drawn import KINDS, as_bytes
 from inside import replica_of
 from interrupted import interrupted_at
+from pixels import ALONE, GROUPED, SMALL, WIDTHS
 
 import diskreplay
 from diskreplay import ArgumentError, PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.records.row_copier import LARGE_ROW
 
 PLACES = [  # access, opened again, window_bytes
     ("exclusive", False, 1 << 30),  # all in the window
@@ -55,7 +57,7 @@ def with_array(batch: Any, name: str, array: Any) -> Any:
     return changed
 
 
-@pytest.mark.parametrize("width", pixels.WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("access", "again", "window_bytes"), PLACES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_batches_are_those_without_out_bit_for_bit(
@@ -73,9 +75,8 @@ def test_the_batches_are_those_without_out_bit_for_bit(
             buffer = diskreplay.open(tmp_path / name, **settings_again)
         buffers.append(buffer)
     buffer, twin = buffers
-    assert (
-        pixels.records_per_value(buffer) == dict(zip(pixels.WIDTHS, (5, 3, 1), strict=True))[width]
-    )
+    assert pixels.records_per_value(buffer) == {SMALL: 5, GROUPED: 3, ALONE: 1}[width]
+    assert (pixels.record_bytes(buffer) > LARGE_ROW) == (width != SMALL)
     for n in (16, 100):  # fewer, and more, than the smallest window has rows
         out = buffer.sample(n)
         assert whole(out) == whole(twin.sample(n))
@@ -101,8 +102,8 @@ def test_the_batches_are_those_without_out_bit_for_bit(
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_arrays_like_those_of_sample_are_taken(kind: Any, tmp_path: Path) -> None:
     with (
-        pixels.filled(kind, tmp_path / "b", pixels.GROUPED) as buffer,
-        pixels.filled(kind, tmp_path / "twin", pixels.GROUPED) as twin,
+        pixels.filled(kind, tmp_path / "b", GROUPED) as buffer,
+        pixels.filled(kind, tmp_path / "twin", GROUPED) as twin,
     ):
         out = buffer.sample(8)
         twin.sample(8)
@@ -302,7 +303,7 @@ def test_arrays_with_bytes_in_common_are_refused(kind: Any) -> None:
 # Interrupts
 
 
-@pytest.mark.parametrize("width", [pixels.SMALL, pixels.GROUPED])
+@pytest.mark.parametrize("width", [SMALL, GROUPED])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_interrupt_at_any_line_leaves_the_buffer_sound(
     kind: Any, width: int, tmp_path: Path

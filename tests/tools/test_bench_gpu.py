@@ -35,8 +35,6 @@ def gpu(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @needs_torch
 def test_a_learner_is_fed_in_each_way(tmp_path: Path) -> None:
-    if not hasattr(pytest.importorskip("diskreplay.adapters.torch"), "TensorBatches"):
-        pytest.skip("TensorBatches is not built yet")
     from bench.gpu_feeds import FEEDS
 
     (stores := tmp_path / "stores").mkdir()

@@ -7,7 +7,6 @@ batch with its TD errors. With a prioritized buffer these become its priorities.
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 
 import diskreplay
 from bench.rows import Array
+from diskreplay.adapters.torch import TensorBatches
 
 ALONE = "the network alone, one fixed batch"
 READERS = (0, 1, 2, 4)
@@ -119,12 +119,9 @@ def fed_by(setting: Setting, buffer: Any, draw: Callable[[], Any]) -> Feed:
 @contextlib.contextmanager
 def tensors(setting: Setting, prefetch: int, readers: int) -> Iterator[Feed]:
     """Iterate over `TensorBatches`, which readers draw ahead."""
-    made = importlib.import_module("diskreplay.adapters.torch").TensorBatches
     with (
         diskreplay.open(setting.path) as buffer,
-        made(
-            buffer, setting.batch, device=setting.device, prefetch=prefetch, readers=readers
-        ) as batches,
+        TensorBatches(buffer, setting.batch, setting.device, prefetch, readers) as batches,
     ):
         yield Feed(
             batches.__next__,

@@ -121,7 +121,9 @@ def tensors(setting: Setting, prefetch: int, readers: int) -> Iterator[Feed]:
     """Iterate over `TensorBatches`, which readers draw ahead."""
     with (
         diskreplay.open(setting.path) as buffer,
-        TensorBatches(buffer, setting.batch, setting.device, prefetch, readers) as batches,
+        TensorBatches(
+            buffer, setting.batch, setting.device, prefetch, readers, reuse=True
+        ) as batches,
     ):
         yield Feed(
             batches.__next__,

@@ -10,6 +10,7 @@ A slot holds the arrays of a batch, each on pages of its own, and the request to
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -90,6 +91,7 @@ class BatchSlots:
         shared: bool = False,
         descriptor: int | None = None,
     ) -> None:
+        self.descriptor = descriptor
         self.batch_size = batch_size
         shapes: list[tuple[np.dtype[Any], tuple[int, ...]]] = [
             (np.dtype(np.int64), (_HEADER,)),
@@ -100,13 +102,13 @@ class BatchSlots:
         ]
         sizes = [_whole_pages(dtype.itemsize * int(np.prod(shape))) for dtype, shape in shapes]
         self.nbytes = number * sum(sizes)
-        self.descriptor = descriptor
-        if shared:
-            self.descriptor = _shared_memory(self.nbytes)
-        if self.descriptor is None:
-            memory = mmap.mmap(-1, self.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        else:
-            memory = mmap.mmap(self.descriptor, self.nbytes)
+        with _errors_of_memory(self.nbytes):
+            if shared:
+                self.descriptor = _shared_memory(self.nbytes)
+            if self.descriptor is None:
+                memory = mmap.mmap(-1, self.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            else:
+                memory = mmap.mmap(self.descriptor, self.nbytes)
 
         def arrays(at: int) -> Iterator[Array]:
             for (dtype, shape), size in zip(shapes, sizes, strict=True):
@@ -119,6 +121,9 @@ class BatchSlots:
             batch = BatchArrays(columns, indices, weights if are_weighted else None)
             self.slots.append(BatchSlot(header, batch, wanted))
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the descriptor; the memory is there as long as an array refers to it."""
         if self.descriptor is not None:
@@ -130,25 +135,31 @@ def _whole_pages(n: int) -> int:
     return -(-max(n, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
+@contextlib.contextmanager
+def _errors_of_memory(nbytes: int) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, OverflowError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise StorageError(
+            f"there is no memory for batches that are drawn ahead: {nbytes >> 20} MiB ({cause}): "
+            "choose a smaller prefetch, or readers=0 without reuse=True"
+        ) from None
+
+
 def _shared_memory(nbytes: int) -> int:
     """Return a descriptor of memory without a name: nothing is left when its users are gone."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("diskreplay")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
     try:
-        if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("diskreplay")
+        if hasattr(os, "posix_fallocate"):  # or the lack of memory would end the process later
+            os.posix_fallocate(descriptor, 0, nbytes)
         else:
-            with tempfile.TemporaryFile() as file:
-                descriptor = os.dup(file.fileno())
-        try:
-            if hasattr(os, "posix_fallocate"):  # or the lack of memory would end the process later
-                os.posix_fallocate(descriptor, 0, nbytes)
-            else:
-                os.ftruncate(descriptor, nbytes)
-        except BaseException:
-            os.close(descriptor)
-            raise
-    except OSError as error:
-        raise StorageError(
-            f"there is no shared memory for batches that are read ahead: {nbytes >> 20} MiB "
-            f"({error.strerror}): choose a smaller prefetch, or readers=0"
-        ) from None
+            os.ftruncate(descriptor, nbytes)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BatchT = TypeVar("BatchT")
 _PATIENCE = 0.05  # seconds
 _AGAIN = "call batches() again"
+_CLOSED = f"these batches are closed: {_AGAIN}"
 
 
 class Source(Protocol):
@@ -93,7 +94,7 @@ class Batches(Generic[BatchT]):
     def __next__(self) -> BatchT:
         """Return the next batch. Raises the errors of `sample`, and ClosedError after `close`."""
         if self._closed:
-            raise ClosedError(f"these batches are closed: {_AGAIN}")
+            raise ClosedError(_CLOSED)
         queue = self._drawn_ahead
         if not self._prefetch:
             return self._sample()
@@ -117,7 +118,7 @@ class Batches(Generic[BatchT]):
                 if ready is not None:
                     return self._given(ready, queue)
                 if queue.is_stopped:
-                    raise ClosedError(f"these batches are closed: {_AGAIN}")
+                    raise ClosedError(_CLOSED)
                 if not queue.is_stuck:  # another call took the batch, or dropped it
                     continue
             try:
@@ -130,6 +131,8 @@ class Batches(Generic[BatchT]):
         guard = self._buffer._guard
         with guard.lock:
             guard.check_open()
+            if self._closed:  # by another thread, while this one waited for the lock
+                raise ClosedError(_CLOSED)
             with guard.replica.view():
                 queue = self._reader_queue()
                 if queue is not None:
@@ -146,7 +149,9 @@ class Batches(Generic[BatchT]):
         queue.give()
         if self._prepare is not None:
             for other in queue.ready:
-                self._prepared(other)
+                # An error belongs to the other batch: it is raised when that is requested.
+                with contextlib.suppress(Exception):
+                    self._prepared(other)
         return given
 
     def _prepared(self, ready: Ready | Ahead) -> BatchT:
@@ -162,17 +167,24 @@ class Batches(Generic[BatchT]):
         return prepared
 
     def close(self) -> None:
-        """End the thread and drop its batches; the buffer stays open.
+        """End the thread or the readers, and drop their batches; the buffer stays open.
 
         The next draw of the buffer gives the batch that would have come next here. A second call
         does nothing.
         """
         if not self._closed:
-            self._buffer._guard.refuse_nesting()
-            queue = self._read_ahead or self._drawn_ahead
-            if queue is not None and self._process is process():
-                queue.stop()
-                queue.join()
+            guard = self._buffer._guard
+            guard.refuse_nesting()
+            if self._process is process():
+                if self._drawn_ahead is not None:
+                    self._drawn_ahead.stop()
+                    self._drawn_ahead.join()
+                if self._readers:
+                    with guard.lock:  # another thread may be in `next`
+                        if self._read_ahead is not None:
+                            self._read_ahead.stop()
+                            self._read_ahead.join()
+                        self._closed = True
             self._closed = True
 
     def __enter__(self) -> Self:
@@ -185,9 +197,10 @@ class Batches(Generic[BatchT]):
         # The collector may call this on any thread, at any line, also on a thread that the drawing
         # thread waits for. So this does not wait.
         if not getattr(self, "_closed", True) and self._process is process():
-            queue = self._read_ahead or self._drawn_ahead
-            if queue is not None:
-                queue.stop()
+            if self._drawn_ahead is not None:
+                self._drawn_ahead.stop()
+            if self._read_ahead is not None:
+                self._read_ahead.stop_anywhere()
 
     def _sample(self) -> BatchT:
         """Return the batch of the next draw, drawn now."""
@@ -209,7 +222,8 @@ class Batches(Generic[BatchT]):
                 self._readers,
                 are_weighted=self._buffer._is_weighted,
             )
-            guard.replica.prefetch_queues.add(self._read_ahead)
+        if self._read_ahead is not None:
+            guard.replica.prefetch_queues.add(self._read_ahead)  # an interrupt may have come before
         return self._read_ahead
 
     def _draw_into(self, arrays: BatchArrays, number: int) -> Ints:

@@ -142,11 +142,10 @@ class PrefetchQueues:
         return sum(queue.nbytes for queue in self._queues if not queue.is_stopped)
 
     def add(self, queue: PrefetchQueue | ReaderQueue) -> None:
-        """Add a queue, and forget those that are stopped."""
-        for other in self._queues:
-            if other.is_stopped:
-                other.join()
-        self._queues = [queue, *(other for other in self._queues if not other.is_stopped)]
+        """Add a queue, if it is not there yet, and forget those that are stopped."""
+        if queue not in self._queues:
+            self._forget_stopped()
+            self._queues = [queue, *self._queues]
 
     def drop(self) -> None:
         """Drop all batches that are ready."""
@@ -155,8 +154,16 @@ class PrefetchQueues:
 
     def finish_reads(self, first: int) -> None:
         """Wait for the reads of write ids below `first`, which a commit is about to evict."""
+        self._forget_stopped()
         for queue in self._queues:
             queue.finish_reads(first)
+
+    def _forget_stopped(self) -> None:
+        """Wait for the end of threads and readers whose iterator is gone, and free their memory."""
+        for queue in self._queues:
+            if queue.is_stopped:
+                queue.join()
+        self._queues = [queue for queue in self._queues if not queue.is_stopped]
 
     def abandon(self) -> None:
         """Leave threads and readers to the parent, in a forked child."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from diskreplay.buffer.batch_slots import BatchSlots
 from diskreplay.buffer.row_reader import MESSAGE
 from diskreplay.errors import StorageError
+from diskreplay.forks import call_in_child
 
 _PATIENCE = 5.0  # seconds, for a process to end by itself
 # The first line makes the modules of this process importable, wherever they come from.
@@ -25,6 +26,19 @@ _PROGRAM = (
 _ending: list[subprocess.Popen[bytes]] = []  # processes that may not have ended yet
 
 
+def _forget_ended() -> None:
+    for process in list(_ending):
+        if process.poll() is not None:
+            with contextlib.suppress(ValueError):  # another thread was faster
+                _ending.remove(process)
+
+
+@call_in_child
+def _forget_those_of_the_parent() -> None:
+    for process in list(_ending):
+        process.returncode = 0  # it is no child of this process
+
+
 class ReaderProcess:
     """A process that runs row_reader.py, and the pipes to it.
 
@@ -33,46 +47,40 @@ class ReaderProcess:
     """
 
     def __init__(self, path: Path, slots: BatchSlots) -> None:
+        self.has_replied = False
+        self._requests = self._replies = -1
+        self._descriptors: list[int] = []  # to be closed
+        self._process: subprocess.Popen[bytes] | None = None
         memory = slots.descriptor
         if memory is None or not sys.executable:
             raise StorageError(
                 "reader processes need the Python interpreter, whose path is unknown here "
                 "(sys.executable is empty): use readers=0"
             )
-        self._requests = self._replies = -1
-        _ending[:] = [process for process in _ending if process.poll() is None]
-        theirs: list[int] = []
-        mine: list[int] = []
+        _forget_ended()
         try:
-            for pair in (os.pipe(), os.pipe()[::-1]):
-                theirs.append(pair[0])
-                mine.append(pair[1])
+            self._descriptors += os.pipe()
+            self._descriptors += os.pipe()
+            theirs = self._descriptors[0], self._descriptors[3]
             numbers = (slots.batch_size, len(slots.slots), memory, *theirs, os.getpid())
+            modules = "\n".join(place for place in sys.path if isinstance(place, str))
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, "\n".join(sys.path), os.fspath(path)]
-                + list(map(str, numbers)),
+                [sys.executable, "-c", _PROGRAM, modules, os.fspath(path), *map(str, numbers)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(memory, *theirs),
                 start_new_session=True,
             )
-        except BaseException as error:
-            for descriptor in mine:
+            for descriptor in theirs:
+                self._descriptors.remove(descriptor)
                 os.close(descriptor)
+        except BaseException as error:
+            self.stop()
             if isinstance(error, OSError):
                 raise StorageError(
                     f"a reader process cannot be started ({error.strerror}): use readers=0"
                 ) from None
             raise
-        finally:
-            for descriptor in theirs:
-                os.close(descriptor)
-        self._requests, self._replies = mine
-        self.has_replied = False
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
+        self._requests, self._replies = self._descriptors
 
     def send(self, slot: int, request: int) -> bool:
         """Send a request; return False if the process is dead."""
@@ -81,36 +89,45 @@ class ReaderProcess:
         except OSError:
             return False
 
+    def signal_end(self) -> None:
+        """End the process at once, and neither wait nor close the pipes."""
+        if self._process is not None:
+            self._process.kill()
+
     def kill(self) -> None:
         """End the process at once: it writes nothing any more."""
-        self._process.kill()
-        self._process.wait()
+        self.signal_end()
+        if self._process is not None:
+            self._process.wait()
         self._close_pipes()
 
     def stop(self) -> None:
-        """Let the process end, when it has done its requests."""
+        """Let the process end, when it has done the request that it is at."""
         self._close_pipes()
-        _ending.append(self._process)
+        if self._process is not None and self._process.returncode is None:
+            _ending.append(self._process)
 
     __del__ = stop  # the collector may call it anywhere, so it does not wait
 
     def join(self) -> None:
-        """Wait for the end of the process."""
+        """Let the process end, and wait for its end."""
+        self.stop()
         try:
-            self._process.wait(_PATIENCE)
+            if self._process is not None:
+                self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
 
     def abandon(self) -> None:
         """Close the pipes in a forked child, which must not keep the process alive."""
         self._close_pipes()
-        self._process.returncode = 0  # it is no child of this process, and nobody waits for it
+        if self._process is not None:
+            self._process.returncode = 0  # it is no child of this process
 
     def _close_pipes(self) -> None:
-        for name in ("_requests", "_replies"):
-            descriptor, self.__dict__[name] = self.__dict__[name], -1
-            if descriptor >= 0:
-                os.close(descriptor)
+        self._requests = self._replies = -1
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable with a reply, and at the end."""
@@ -128,11 +145,9 @@ def wait_for_reply(readers: Iterable[ReaderProcess], seconds: float) -> list[Rea
     for descriptor in by_descriptor:
         poll.register(descriptor, select.POLLIN)
     for descriptor, _ in poll.poll(1000 * seconds):
-        reader, reply = by_descriptor[descriptor], b""
+        reply = b""
         with contextlib.suppress(OSError):
             reply = os.read(descriptor, 4096)
-        if reply:
-            reader.has_replied = True
-        else:
-            dead.append(reader)
+        if not reply:
+            dead.append(by_descriptor[descriptor])
     return dead

@@ -31,26 +31,28 @@ _PATIENCE = 0.1  # seconds, until it is looked again; a reply ends the wait
 _MOST_DEATHS = 5  # of readers in a row that never replied
 
 
-@dataclass
+@dataclass(eq=False)
 class Ahead:
     """A batch that is drawn ahead.
 
     number:    of the draw
     slot:      the place of its arrays
-    request:   the number of the request to read its rows
     places:    the places in the batch of the rows to read
     oldest:    the oldest write id among them
-    reader:    the reader that was asked for them
     batch:     of the arrays of the slot
+    reader:    the reader that was asked for them
+    request:   the number of the request, a new one each time that a reader is asked
+    is_sent:   whether the request was sent for sure
+    prepared:  the result of preparing the batch, in a tuple, once it is prepared
     """
 
     number: int
     slot: int
-    request: int
     places: Ints
     oldest: int
     batch: Any
     reader: ReaderProcess | None = None
+    request: int = 0
     is_sent: bool = False
     prepared: tuple[Any] | None = None
 
@@ -71,7 +73,6 @@ class ReaderQueue:
         )
         self._ahead: deque[Ahead] = deque()
         self._under_way: dict[int, Ahead] = {}  # by slot: a reader may be writing there
-        self._lent: int | None = None  # the slot of the batch that the user has
         self._readers: list[ReaderProcess] = []
         self._requests = itertools.count(1)
         self._deaths = 0
@@ -84,15 +85,16 @@ class ReaderQueue:
     def fill(self, draws: int, draw: Callable[[Any, int], Ints]) -> None:
         """Draw batches ahead and ask for their rows, as long as there is room.
 
+        The user is done with the batch that was given before: its slot may be drawn into.
+
         draws:  the number of the next batch to give; batches before it were given by other calls
         draw:   writes the batch of a draw into the arrays of a slot, but for the rows that are
                 committed, and returns the places of these
         """
-        self._lent = None
         while self._ahead and self._ahead[0].number != draws:
             self._ahead.popleft()
-        self._collect()
-        while len(self._ahead) <= self._room and (slot := self._free_slot()) is not None:
+        while len(self._ahead) <= self._room:
+            slot = self._free_slot()
             number = self._ahead[-1].number + 1 if self._ahead else draws
             arrays = self._slots.slots[slot].arrays
             try:
@@ -103,8 +105,7 @@ class ReaderQueue:
                 raise
             oldest = int(arrays.indices[places].min()) if places.size else np.iinfo(np.int64).max
             batch = arrays.to_batch(self._names)
-            request = next(self._requests)
-            self._ahead.append(Ahead(number, slot, request, places, int(oldest), batch))
+            self._ahead.append(Ahead(number, slot, places, int(oldest), batch))
         self._send()
 
     def wait_for_first(self) -> Ahead | None:
@@ -119,8 +120,8 @@ class ReaderQueue:
         return first
 
     def give(self) -> None:
-        """Mark the first batch as given to the user, until the next call of `fill`."""
-        self._lent = self._ahead.popleft().slot
+        """Remove the first batch, which the user has until the next call of `fill`."""
+        self._ahead.popleft()
 
     @property
     def ready(self) -> list[Ahead]:
@@ -136,9 +137,12 @@ class ReaderQueue:
 
     def finish_reads(self, first: int) -> None:
         """Wait for the reads of write ids below `first`, which a commit is about to evict."""
-        for ahead in list(self._ahead):
-            if ahead.oldest < first:
-                self._wait_for(ahead)
+        try:
+            for ahead in list(self._ahead):
+                if ahead.oldest < first:
+                    self._wait_for(ahead)
+        except StorageError:  # no reader lives: the commit goes on, and `fill` meets the error
+            self.drop()
 
     def drop(self) -> None:
         """Drop all batches."""
@@ -152,6 +156,15 @@ class ReaderQueue:
         self._ahead.clear()
         for reader in self._readers:
             reader.stop()
+
+    def stop_anywhere(self) -> None:
+        """Let the readers end; safe at any line of any thread, also without the lock.
+
+        A thread with the lock may be using the pipes, so they are not closed.
+        """
+        self.is_stopped = True
+        for reader in list(self._readers):
+            reader.signal_end()
 
     def join(self) -> None:
         """Wait for the end of the readers."""
@@ -169,9 +182,15 @@ class ReaderQueue:
 
     # Inside
 
-    def _free_slot(self) -> int | None:
-        taken = {self._lent, *self._under_way, *(ahead.slot for ahead in self._ahead)}
-        return next((slot for slot in range(len(self._slots.slots)) if slot not in taken), None)
+    def _free_slot(self) -> int:
+        """Return a slot that is free; wait for the read of a batch that was dropped if need be."""
+        self._collect()
+        taken = {ahead.slot for ahead in self._ahead}
+        free = [slot for slot in range(len(self._slots.slots)) if slot not in taken]
+        slot = min(free, key=self._under_way.__contains__)
+        if slot in self._under_way:
+            self._wait_for(self._under_way[slot])
+        return slot
 
     def _has_failed(self, ahead: Ahead) -> bool:
         return bool(ahead.places.size) and self._slots.slots[ahead.slot].has_failed
@@ -180,6 +199,9 @@ class ReaderQueue:
         """Forget the requests that are done."""
         for slot, ahead in list(self._under_way.items()):
             if self._slots.slots[slot].is_done(ahead.request):
+                ahead.is_sent = True  # as an interrupt after the sending has left it
+                if ahead.reader is not None:
+                    ahead.reader.has_replied = True
                 self._under_way.pop(slot, None)
 
     def _wait_for(self, ahead: Ahead) -> None:
@@ -190,25 +212,26 @@ class ReaderQueue:
             if ahead.slot not in self._under_way:
                 return
             for dead in wait_for_reply(self._readers, _PATIENCE):
-                self._replace(dead)
+                self._count_death(dead)
 
     def _send(self) -> None:
         """Ask for the rows of the batches that nobody was asked for yet."""
         for ahead in list(self._under_way.values()):
             if not ahead.is_sent:  # an interrupt came in between: it may have been sent
-                self._replace(ahead.reader)
-        for ahead in self._ahead:
+                self._end(ahead.reader)
+        for ahead in list(self._ahead):
             while ahead.places.size and not ahead.is_sent:
                 self._send_one(ahead)
 
     def _send_one(self, ahead: Ahead) -> None:
         reader = self._least_busy()
+        ahead.request = next(self._requests)  # an earlier reader may have answered in part
         self._slots.slots[ahead.slot].ask(ahead.request, ahead.places)
         ahead.reader = reader
         self._under_way[ahead.slot] = ahead
         ahead.is_sent = reader.send(ahead.slot, ahead.request)
         if not ahead.is_sent:
-            self._replace(reader)
+            self._count_death(reader)
 
     def _least_busy(self) -> ReaderProcess:
         """Return the reader with the fewest requests; start the readers if need be."""
@@ -219,16 +242,21 @@ class ReaderQueue:
             loads[id(ahead.reader)] += 1
         return min(self._readers, key=lambda reader: loads[id(reader)])
 
-    def _replace(self, reader: ReaderProcess | None) -> None:
+    def _end(self, reader: ReaderProcess | None) -> None:
         """End a reader, so that it writes nothing any more, and take its requests back."""
         if reader is None or reader not in self._readers:
             return
         reader.kill()
+        self._collect()
         for slot, ahead in list(self._under_way.items()):
             if ahead.reader is reader:
-                ahead.is_sent = self._slots.slots[slot].is_done(ahead.request)
+                ahead.is_sent = False
                 self._under_way.pop(slot, None)
         self._readers.remove(reader)
+
+    def _count_death(self, reader: ReaderProcess) -> None:
+        """Count a reader as dead, and take its requests back; raise StorageError for too many."""
+        self._end(reader)
         self._deaths = 0 if reader.has_replied else self._deaths + 1
         if self._deaths >= _MOST_DEATHS:
             self._deaths = 0

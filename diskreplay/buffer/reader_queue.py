@@ -114,10 +114,10 @@ class ReaderQueue:
             return None
         first = self._ahead[0]
         self._wait_for(first)
-        if first.places.size and self._slots.slots[first.slot].has_failed:
-            self._ahead.popleft()
-            return None
-        return first
+        if self._is_ready(first):
+            return first
+        self._ahead.popleft()
+        return None
 
     def give(self) -> None:
         """Remove the first batch, which the user has until the next call of `fill`."""
@@ -125,15 +125,9 @@ class ReaderQueue:
 
     @property
     def ready(self) -> list[Ahead]:
-        """The batches ahead whose rows are read, without waiting."""
+        """The batches ahead whose rows are read, up to the first whose rows are not."""
         self._collect()
-        return [
-            ahead
-            for ahead in self._ahead
-            if ahead.slot not in self._under_way
-            and (ahead.is_sent or not ahead.places.size)
-            and not self._has_failed(ahead)
-        ]
+        return list(itertools.takewhile(self._is_ready, self._ahead))
 
     def finish_reads(self, first: int) -> None:
         """Wait for the reads of write ids below `first`, which a commit is about to evict."""
@@ -192,8 +186,11 @@ class ReaderQueue:
             self._wait_for(self._under_way[slot])
         return slot
 
-    def _has_failed(self, ahead: Ahead) -> bool:
-        return bool(ahead.places.size) and self._slots.slots[ahead.slot].has_failed
+    def _is_ready(self, ahead: Ahead) -> bool:
+        if not ahead.places.size:
+            return True
+        is_read = ahead.is_sent and ahead.slot not in self._under_way
+        return is_read and not self._slots.slots[ahead.slot].has_failed
 
     def _collect(self) -> None:
         """Forget the requests that are done."""

@@ -174,6 +174,8 @@ class Window:
         self, columns: Columns, write_ids: Ints, places: Ints, chosen: Sequence[int]
     ) -> Bools:
         held = self.holds(write_ids)
+        if not held.any():
+            return held
         at = np.flatnonzero(held)
         wanted: list[Array | None] = [None] * len(self._columns)
         for index, column in zip(chosen, columns, strict=True):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diskreplay import PrioritizedReplayBuffer
+from diskreplay import DamageError, PrioritizedReplayBuffer
 from diskreplay.records import Codec, new_grouping
 
 CAPACITY, COUNT = 150, 200
@@ -18,7 +19,11 @@ WIDTHS = [SMALL, GROUPED, ALONE]
 
 def columns(width: int, first: int, n: int) -> dict[str, Any]:
     """The transitions of the numbers first, first + 1, ..., as the arguments of `extend`."""
-    numbers = np.arange(first, first + n)
+    return columns_of(width, np.arange(first, first + n))
+
+
+def columns_of(width: int, numbers: Any) -> dict[str, Any]:
+    """The transitions of some numbers."""
     states = ((numbers[:, None] * 7 + np.arange(width)) % 251).astype(np.uint8)
     return {
         "states": states, "actions": numbers, "rewards": numbers / 8, "next_states": states + 1,
@@ -28,9 +33,8 @@ def columns(width: int, first: int, n: int) -> dict[str, Any]:
 
 def check(batch: Any) -> None:
     """Compare a batch with the transitions of its write ids."""
-    for place, write_id in enumerate(batch.indices.tolist()):
-        for name, column in columns(batch.states.shape[1], write_id, 1).items():
-            np.testing.assert_array_equal(getattr(batch, name)[place], column[0])
+    for name, column in columns_of(batch.states.shape[1], batch.indices).items():
+        np.testing.assert_array_equal(getattr(batch, name), column)
 
 
 def filled(kind: Any, path: Path, width: int, **settings: Any) -> Any:
@@ -52,3 +56,10 @@ def record_bytes(buffer: Any) -> int:
 def records_per_value(buffer: Any) -> int:
     """Return how many records of a new store of a buffer's schema share a value."""
     return new_grouping(buffer.schema).per_value
+
+
+def first_sound(buffer: Any, n: int) -> Any:
+    """Return the first batch without a damaged record."""
+    while True:
+        with contextlib.suppress(DamageError):
+            return buffer.sample(n)

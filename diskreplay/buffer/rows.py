@@ -168,7 +168,8 @@ class Rows:
     ) -> Columns:
         """Return the rows of live write ids as columns, of all fields or of some.
 
-        Rows read from the store stay in the window only if all their fields were read.
+        Rows read from the store stay in the window if it keeps such rows, and if all their fields
+        were read.
 
         committed:  the write ids from this one on are in the window alone
         out:        columns to write into and to return, C-contiguous and of the fields' types

@@ -9,6 +9,9 @@ A complete binary tree of float64 sums, kept as one array a level::
 A value in [0, total) falls on the leaf that covers it when the leaves are laid end to end. Parents
 are always recomputed from their children, never changed by a difference, so a sum does not depend
 on the order of the updates that led to it.
+
+From its first search on, a tree uses the compiled functions of compiled_tree.py, where there are
+any: the same sums and leaves, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ from numpy.typing import ArrayLike
 
 from diskreplay.aliases import Floats, Ints
 from diskreplay.errors import ArgumentError, DamageError, PriorityError, SampleError
+from diskreplay.sampling.compiled_tree import CompiledTree, compiled_tree
 from diskreplay.validation import as_array, checked_capacity, real_numbers
 
 _MAX_MASS = 1e295  # the sum of as many as the largest capacity is finite
 _WIDE = 1024  # up to so many nodes a level is searched as a whole, which is faster
 _DENSE = 8  # if at least one node in 8 changes, the whole level is computed anew
+_FEW = 1 << 14  # numpy adds up more than these at once faster than the compiled functions
 _PART = 1 << 20  # the most leaves or nodes in one step of a check, since each takes memory
 
 
@@ -47,6 +52,7 @@ class SumTree:
 
     _data: list[Any]
     _next: int
+    _compiled: CompiledTree | None = None
 
     def __init__(self, capacity: int) -> None:
         self.capacity = checked_capacity(capacity)
@@ -119,6 +125,10 @@ class SumTree:
 
     def assign(self, slots: Ints, masses: Floats) -> None:
         """Set masses as `set` does, without its checks; n must be above 0."""
+        if self._compiled and slots.size <= _FEW:
+            # The copies are contiguous, aligned and writable, as it takes them.
+            self._compiled.assign(self._sums, self._starts, slots.flatten(), masses.flatten())
+            return
         self._levels[0][slots] = masses
         nodes = slots
         for below, above in itertools.pairwise(self._levels):
@@ -134,6 +144,9 @@ class SumTree:
     def fill(self, begin: int, masses: Floats) -> None:
         """Set the masses of the slots from `begin` on, as `assign` does. Cost: O(n)."""
         end = begin + masses.size
+        if self._compiled and masses.size <= _FEW:
+            self.assign(np.arange(begin, end), masses)
+            return
         self._levels[0][begin:end] = masses
         for below, above in itertools.pairwise(self._levels):
             begin, end = begin >> 1, (end + 1) >> 1
@@ -159,6 +172,9 @@ class SumTree:
             raise ArgumentError("cannot find NaN: expected values in [0, total_priority)")
         targets = np.maximum(targets, 0.0)
         np.minimum(targets, np.nextafter(total, 0.0), out=targets)
+        self._compiled = compiled_tree()
+        if self._compiled:
+            return self._compiled.find(self._sums, self._starts, self._wide, self.capacity, targets)
         wide = self._levels[self._wide]
         sums = wide.cumsum()
         slots = sums.searchsorted(targets, side="right")
@@ -206,14 +222,17 @@ class SumTree:
         sizes = [self.capacity]
         while sizes[-1] > 1:
             sizes.append((sizes[-1] + 1) // 2)
+        # Every level but the root has an even length, so that each node has a sibling.
+        lengths = [size + size % 2 for size in sizes[:-1]] + [1]
+        self._starts = np.array([0, *itertools.accumulate(lengths)])
         try:
-            # Every level but the root has an even length, so that each node has a sibling.
-            self._levels = [np.zeros(size + size % 2) for size in sizes[:-1]] + [np.zeros(1)]
+            self._sums = np.zeros(self._starts[-1])
         except MemoryError:
             raise ArgumentError(
                 f"capacity {self.capacity} needs {16 * self.capacity >> 30} GiB of memory: "
                 "choose a smaller one"
             ) from None
+        self._levels = self._cut()
         # The lowest level of which all nodes are searched at once.
         self._wide = next(h for h, level in enumerate(self._levels) if level.size <= _WIDE)
         self._data = []
@@ -239,6 +258,17 @@ class SumTree:
                 faults += [f"node {i} of level {height} is not left + right" for i in wrong[:10]]
         if faults:
             raise DamageError("; ".join(faults))
+
+    def _cut(self) -> list[Floats]:
+        """Return the levels, views of one array."""
+        return [self._sums[begin:end] for begin, end in itertools.pairwise(self._starts.tolist())]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_levels": None, "_compiled": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._levels = self._cut()  # copied on their own, they would be arrays of their own
 
     def _parts(self) -> Iterator[Floats]:
         leaves = self._levels[0]

@@ -52,6 +52,7 @@ GROUND_MAY_IMPORT = {
 # Who beside numpy is imported from which files.
 EXTERNAL = {
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
+    "numba": {"sampling/compiled_tree"},
     "msgpack": {"records/seals", "maintenance/salvage"},
     "xxhash": {"records/codec", "records/seals", "store/known_note"},
     "torch": {"adapters/torch"},
@@ -246,7 +247,7 @@ def test_what_is_tested_as_the_lowest_is_what_is_declared() -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     # The oldest matplotlib warns beside the newest of what it needs itself.
-    names = [name for extra in ("demo", "parquet", "test") for name in extras[extra]]
+    names = [name for extra in ("demo", "fast", "parquet", "test") for name in extras[extra]]
     declared = {name.partition(";")[0] for name in [*project["dependencies"], *names]}
     lines = (root / ".ci" / "lowest.txt").read_text().splitlines()
     tested = {line.replace("==", ">=") for line in lines if not line.startswith("#")}

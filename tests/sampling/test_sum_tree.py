@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
+from sampling import STEPS, use_steps
 
 from diskreplay import ArgumentError, DamageError, PriorityError, SampleError, SumTree
 from diskreplay.sampling import sum_tree
@@ -27,6 +28,14 @@ def _wide(request: pytest.FixtureRequest) -> Iterator[None]:
     """Search small trees as large ones, level by level, and as they are, all nodes at once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sum_tree, "_WIDE", request.param)
+        yield
+
+
+@pytest.fixture(scope="module", params=STEPS, autouse=True)
+def _steps(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run every test with numpy, and where numba is with the compiled functions."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_steps(patch, STEPS[request.param])
         yield
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling import Priorities, SumTree, checked_priorities
+from diskreplay.sampling import Priorities, SumTree, checked_priorities, sum_tree
+from diskreplay.sampling.compiled_tree import CompiledTree, compiled_tree
 
 EPSILON = 1e-6
+# The steps of a tree that can be had here.
+STEPS = {"numpy": None} | ({"compiled": compiled_tree()} if compiled_tree() else {})
+
+
+def use_steps(patch: pytest.MonkeyPatch, steps: CompiledTree | None) -> None:
+    """Let all trees use the compiled functions from their first call on, or numpy for None."""
+    patch.setattr(SumTree, "_compiled", steps)
+    patch.setattr(sum_tree, "compiled_tree", lambda: steps)
 
 
 def new_priorities(capacity: int, *, alpha: float = 0.6) -> Priorities:

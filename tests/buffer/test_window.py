@@ -71,7 +71,21 @@ def test_what_is_written_is_taken_bit_for_bit(
         assert (column.dtype, column.shape[1:]) == (field.dtype, field.shape)
 
 
-@pytest.mark.parametrize("size", [2, 5000])
+@given(schemas(), st.data())
+def test_some_fields_of_any_write_ids_are_taken(schema: Schema, data: st.DataObject) -> None:
+    window = Window(schema, 100, 0)
+    everything = values_of(schema, 100, 4)
+    window.write(20, [column[20:80] for column in everything])
+    asked = np.array(data.draw(st.lists(st.integers(0, 99), min_size=1, max_size=90)))
+    fields = data.draw(st.lists(st.sampled_from(range(len(schema.fields))), unique=True))
+    columns = schema.empty_columns(asked.size, fields)
+    held = window.take(columns, asked, fields)
+    assert held.tolist() == ((asked >= 20) & (asked < 80)).tolist()
+    for column, index in zip(columns, fields, strict=True):
+        assert column[held].tobytes() == everything[index][asked[held]].tobytes()
+
+
+@pytest.mark.parametrize("size", [2, 9000])
 def test_what_is_taken_is_a_copy(size: int) -> None:
     window = Window(schema_of(size), 100, 0)
     window.write(0, values_of(schema_of(size), 3, 1))

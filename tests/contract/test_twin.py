@@ -39,6 +39,7 @@ class ReplayAgainstTwin(RuleBasedStateMachine):
         self.rows: list[list[Any]] = []
         self.next_id = self.next_number = self.saves = self.frame = 0
         self.largest: float | None = None
+        self.batches: dict[int, Any] = {}  # by size, to be used again
 
     @initialize(capacity=st.integers(1, 40), window_bytes=st.sampled_from([0, 1 << 20]))
     def start(self, capacity: int, window_bytes: int) -> None:
@@ -89,7 +90,10 @@ class ReplayAgainstTwin(RuleBasedStateMachine):
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
     def sample(self, data: st.DataObject) -> None:
-        batch = self.replay.sample(data.draw(st.integers(1, len(self.rows))))
+        n = data.draw(st.integers(1, len(self.rows)))
+        batch = self.replay.sample(n, out=self.batches.pop(n, None))
+        if data.draw(st.booleans()):
+            self.batches[n] = batch
         self.frame += 1
         self.is_right(batch.indices.tolist(), batch)
 
@@ -278,7 +282,7 @@ def test_a_prioritized_replay_against_its_twin(prioritized_writer: Exclusive, lo
     run(PrioritizedReplayAgainstTwin, prioritized_writer, common, long)
 
 
-@pytest.mark.parametrize("payload", [130, 980, 2030, 3056])
+@pytest.mark.parametrize("payload", [130, 980, 2030, 3056, 9032])
 def test_records_that_share_a_value_against_the_twin(payload: int, long: bool) -> None:
     assert grouping_for(payload + 28).per_value > 1
     run(PrioritizedReplayAgainstTwin, PRIORITIZED_WRITERS[0], wide(payload), long)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diskreplay.aliases import Array, Ints
-from diskreplay.buffer.window import Window, window_nbytes, window_rows
+from diskreplay.buffer.window import new_window, window_nbytes, window_rows
 from diskreplay.sampling import Values
 from diskreplay.schema import Schema
 
@@ -63,7 +63,7 @@ class PendingChanges:
     def adopt(self, schema: Schema, capacity: int, window_bytes: int) -> None:
         """Make room for the rows of a schema, the first time."""
         if not self._rows:
-            self._window = Window(schema, capacity, window_bytes)
+            self._window = new_window(schema, capacity, window_bytes)
             self._priorities = np.full(self._window.rows, NEW)
             self._rows_nbytes = pending_nbytes(schema, capacity, window_bytes)
             self._rows = self._window.rows

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from diskreplay.aliases import Columns, Ints
-from diskreplay.buffer.window import LARGE_WRITE, Window
+from diskreplay.buffer.window import new_window
 from diskreplay.errors import DamageError, MismatchError
 from diskreplay.live_range import LiveRange
 from diskreplay.records import ALONE, Codec, Grouping, new_grouping, schema_facts, stored_grouping
@@ -18,6 +18,7 @@ from diskreplay.store import Snapshot, Store, Transaction
 # The most that pushes let wait. The push that commits them takes about 5 ms longer.
 COMMIT_BYTES = 2 << 20
 _CHUNK_BYTES = 1 << 20
+_WRITTEN_ALONE = 16 << 10  # bytes; larger records are written one by one, which is faster
 _REPAIR = "diskreplay.repair() copies the readable transitions"
 
 
@@ -91,7 +92,7 @@ class Rows:
     def _use(self, codec: Codec, grouping: Grouping) -> None:
         self._codec = codec
         self._grouping = grouping
-        self.window = Window(codec.schema, self._capacity, self._window_bytes)
+        self.window = new_window(codec.schema, self._capacity, self._window_bytes)
         self.chunk_rows = max(1, _CHUNK_BYTES // codec.record_bytes)
         self.most_pending = min(self.window.rows, max(1, COMMIT_BYTES // codec.record_bytes))
         self.schema = codec.schema
@@ -147,7 +148,7 @@ class Rows:
     def put(self, txn: Transaction, rows: Iterable[tuple[int, Columns]]) -> None:
         """Write rows in a transaction, and the schema if the store has none."""
         for first, columns in rows:
-            if self._grouping.per_value == 1 and self._codec.record_bytes > LARGE_WRITE:
+            if self._grouping.per_value == 1 and self._codec.record_bytes > _WRITTEN_ALONE:
                 one_by_one = self._codec.encode_one_by_one(columns, first)
                 txn.put_one_by_one(self._capacity, first, len(columns[0]), one_by_one)
             else:

@@ -5,7 +5,8 @@ changes, so a row in the window never becomes wrong and is never invalidated::
 
     rows = 4, owners = [8, 5, 6, 7]     write ids 5..8 are held; 9 will take the place of 5
 
-A row is contiguous in memory with its owner in front, so that one copy writes or reads the row.
+A small row is contiguous in memory with its owner in front, so that one copy writes or reads the
+row. Of large rows each field has an array of its own, as in a buffer in memory.
 """
 
 from __future__ import annotations
@@ -13,19 +14,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 
-from diskreplay.aliases import Array, Bools, Columns, Ints
+from diskreplay.aliases import Bools, Columns, Ints
 from diskreplay.errors import ArgumentError, DamageError
-from diskreplay.records import RowCopier
+from diskreplay.records import LARGE_ROW
 from diskreplay.schema import Schema
 
 DEFAULT_WINDOW_BYTES = 256 << 20
 MIN_ROWS = 64
-LARGE_WRITE = 16 << 10  # bytes; larger rows are written one by one, field by field: it is faster
 _OWNER = "owner"  # the write id + 1; 0 in a row without content
 _CODES = {  # format characters of the module struct, by numpy dtype
     "b1": "?", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
@@ -50,57 +49,49 @@ def window_nbytes(schema: Schema, capacity: int, window_bytes: int) -> int:
     return window_rows(schema, capacity, window_bytes) * _row_dtype(schema).itemsize
 
 
+def new_window(schema: Schema, capacity: int, window_bytes: int) -> Window:
+    """Return a window of at most `window_bytes`, but of at least 64 rows.
+
+    Raises ArgumentError if there is not so much memory.
+    """
+    kind = Window if _row_dtype(schema).itemsize > LARGE_ROW else PackedWindow
+    try:
+        return kind(schema, capacity, window_bytes)
+    except (MemoryError, ValueError):
+        rows = window_rows(schema, capacity, window_bytes)
+        raise ArgumentError(
+            f"window_bytes is more memory than there is: {rows} rows of {schema.payload_bytes} "
+            f"bytes (found {window_bytes}): choose a smaller one"
+        ) from None
+
+
 class Window:
-    """A cache of rows by write id, of at most `window_bytes`, but of at least 64 rows.
+    """A cache of rows by write id, with an array for each field: for large rows.
 
     Memory is taken from the operating system as the rows fill.
     """
 
     def __init__(self, schema: Schema, capacity: int, window_bytes: int) -> None:
         self.rows = window_rows(schema, capacity, window_bytes)
-        dtype = _row_dtype(schema)
-        self._row_bytes = dtype.itemsize
-        self.nbytes = self.rows * self._row_bytes  # when full
-        try:
-            memory = np.zeros(self.rows * self._row_bytes, np.uint8)
-        except (MemoryError, ValueError):
-            raise ArgumentError(
-                f"window_bytes is more memory than there is: {self.rows} rows of "
-                f"{schema.payload_bytes} bytes (found {window_bytes}): choose a smaller one"
-            ) from None
-        self._memory = memory.data
-        self._rows = memory.view(dtype)
-        self._owners = self._rows[_OWNER]
-        self._columns = [self._rows[_name(i)] for i in range(len(schema.fields))]
-        self._copier = RowCopier(dtype, [_name(i) for i in range(len(schema.fields))], ())
+        self.nbytes = window_nbytes(schema, capacity, window_bytes)  # when full
         # A large row that is read again comes from the page cache almost as fast as from here, and
         # would be copied once more to get here. So it pays only where all rows stay.
-        self.keeps_read_rows = not self._copier.is_worth_it or self.rows >= capacity
-        self._arrays = [i for i, field in enumerate(schema.fields) if field.shape]
-        self._pack = _packer(schema)
+        self.keeps_read_rows = self.rows >= capacity
+        self._make_arrays(schema)
+
+    def _make_arrays(self, schema: Schema) -> None:
+        self._owners: Ints = np.zeros(self.rows, np.int64)
+        self._columns: Columns = [
+            np.zeros((self.rows, *field.shape), field.dtype) for field in schema.fields
+        ]
 
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
         """Write one row, as a schema accepted it, in place of an older one."""
-        if self._row_bytes > LARGE_WRITE:
-            row = write_id % self.rows
-            self._owners[row] = 0  # as in `write`
-            for column, value in zip(self._columns, values, strict=True):
-                column[row] = value
-            self._owners[row] = write_id + 1
-            return
-        plain = list(values)
-        for index in self._arrays:
-            plain[index] = plain[index].tobytes()
-        if np.ndarray not in map(type, plain):
-            try:  # one call, which no interrupt cuts in two
-                at = write_id % self.rows * self._row_bytes
-                self._pack(self._memory, at, write_id + 1, *plain)
-            except (struct.error, TypeError):
-                pass  # a number of a type that struct does not know: numpy converts it below
-            else:
-                return
-        columns = zip(values, self._columns, strict=True)
-        self.write(write_id, [np.asarray(value, column.dtype)[None] for value, column in columns])
+        row = write_id % self.rows
+        self._owners[row] = 0  # as in `write`
+        for column, value in zip(self._columns, values, strict=True):
+            column[row] = value
+        self._owners[row] = write_id + 1
 
     def write(self, first: int, columns: Columns) -> None:
         """Write rows of consecutive write ids, at most as many as the window has places."""
@@ -130,11 +121,13 @@ class Window:
         if not free.all():
             write_ids, places = write_ids[free], places[free]
             columns = [values[free] for values in columns]
-        found = np.empty(write_ids.size, self._rows.dtype)
-        found[_OWNER] = write_ids + 1
-        for index, values in enumerate(columns):
-            found[_name(index)] = values
-        self._rows[places] = found
+        self._write_at(places, write_ids, columns)
+
+    def _write_at(self, places: Ints, write_ids: Ints, columns: Columns) -> None:
+        self._owners[places] = 0
+        for column, values in zip(self._columns, columns, strict=True):
+            column[places] = values
+        self._owners[places] = write_ids + 1
 
     def holds(self, write_ids: Ints) -> Bools:
         """Return which of the write ids are held."""
@@ -151,41 +144,17 @@ class Window:
         columns:  C-contiguous arrays of the types of all fields or of some; the rows of the write
                   ids that are not held have arbitrary values afterwards
         """
-        places = write_ids % self.rows
-        chosen = range(len(self._columns)) if fields is None else fields
-        if self._copier.is_worth_it:
-            return self._take_large(columns, write_ids, places, chosen)
-        # A window that is smaller than the batch holds little of it, if anything.
-        if fields is None and self.rows >= write_ids.size:
-            # Rows copied whole and then cut: faster than a gathering of each field (measured).
-            rows = self._rows.view(f"V{self._row_bytes}").take(places).view(self._rows.dtype)
-            held: Bools = rows[_OWNER] == write_ids + 1
-            if held.any():
-                for index, column in enumerate(columns):
-                    column[...] = rows[_name(index)]
-            return held
-        held = self.holds(write_ids)
-        if held.any():
-            for index, column in zip(chosen, columns, strict=True):
-                column[...] = self._columns[index][places]
-        return held
-
-    def _take_large(
-        self, columns: Columns, write_ids: Ints, places: Ints, chosen: Sequence[int]
-    ) -> Bools:
         held = self.holds(write_ids)
         if not held.any():
             return held
-        at = np.flatnonzero(held)
-        wanted: list[Array | None] = [None] * len(self._columns)
+        places = write_ids % self.rows
+        at = None if held.all() else np.flatnonzero(held)
+        chosen = range(len(columns)) if fields is None else fields
         for index, column in zip(chosen, columns, strict=True):
-            wanted[index] = column
-        places = places[at]
-        begins = (places * self._row_bytes).tolist()
-        self._copier.copy(zip(repeat(self._memory), begins), at.tolist(), wanted)
-        for index in self._copier.small:
-            if (small := wanted[index]) is not None:
-                small[at] = self._columns[index][places]
+            if at is None:  # the mode spares numpy a copy: all places are in range
+                np.take(self._columns[index], places, axis=0, out=column, mode="clip")
+            else:
+                column[at] = self._columns[index][places[at]]
         return held
 
     def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, Columns]]:
@@ -203,6 +172,64 @@ class Window:
                 )
             yield first, [column[row : row + n] for column in self._columns]
             first += n
+
+
+class PackedWindow(Window):
+    """A window in whose memory each row is contiguous, with its owner in front: for small rows."""
+
+    def _make_arrays(self, schema: Schema) -> None:
+        dtype = _row_dtype(schema)
+        memory = np.zeros(self.rows * dtype.itemsize, np.uint8)
+        self.keeps_read_rows = True
+        self._row_bytes = dtype.itemsize
+        self._memory = memory.data
+        self._rows = memory.view(dtype)
+        self._owners = self._rows[_OWNER]
+        self._columns = [self._rows[_name(i)] for i in range(len(schema.fields))]
+        self._arrays = [i for i, field in enumerate(schema.fields) if field.shape]
+        self._pack = _packer(schema)
+
+    def write_row(self, write_id: int, values: Sequence[Any]) -> None:
+        """Write one row, as a schema accepted it, in place of an older one."""
+        plain = list(values)
+        for index in self._arrays:
+            plain[index] = plain[index].tobytes()
+        if np.ndarray not in map(type, plain):
+            try:  # one call, which no interrupt cuts in two
+                at = write_id % self.rows * self._row_bytes
+                self._pack(self._memory, at, write_id + 1, *plain)
+            except (struct.error, TypeError):
+                pass  # a number of a type that struct does not know: numpy converts it below
+            else:
+                return
+        columns = zip(values, self._columns, strict=True)
+        self.write(write_id, [np.asarray(value, column.dtype)[None] for value, column in columns])
+
+    def _write_at(self, places: Ints, write_ids: Ints, columns: Columns) -> None:
+        found = np.empty(write_ids.size, self._rows.dtype)
+        found[_OWNER] = write_ids + 1
+        for index, values in enumerate(columns):
+            found[_name(index)] = values
+        self._rows[places] = found
+
+    def take(self, columns: Columns, write_ids: Ints, fields: Sequence[int] | None = None) -> Bools:
+        """Copy the rows that are held into columns, see Window."""
+        places = write_ids % self.rows
+        # A window that is smaller than the batch holds little of it, if anything.
+        if fields is None and self.rows >= write_ids.size:
+            # Rows copied whole and then cut: faster than a gathering of each field (measured).
+            rows = self._rows.view(f"V{self._row_bytes}").take(places).view(self._rows.dtype)
+            held: Bools = rows[_OWNER] == write_ids + 1
+            if held.any():
+                for index, column in enumerate(columns):
+                    column[...] = rows[_name(index)]
+            return held
+        held = self.holds(write_ids)
+        if held.any():
+            chosen = range(len(columns)) if fields is None else fields
+            for index, column in zip(chosen, columns, strict=True):
+                column[...] = self._columns[index][places]
+        return held
 
 
 def _name(index: int) -> str:

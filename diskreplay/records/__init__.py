@@ -18,17 +18,17 @@ from diskreplay.records.layout import (
     schema_facts,
     stored_grouping,
 )
-from diskreplay.records.row_copier import RowCopier
+from diskreplay.records.row_copier import LARGE_ROW
 from diskreplay.records.seals import fingerprint, seal, unseal
 
 __all__ = [
     "ALONE",
     "BLOCK_BYTES",
     "KNOWN_FEATURES",
+    "LARGE_ROW",
     "PAGE_BYTES",
     "Codec",
     "Grouping",
-    "RowCopier",
     "check_features",
     "checksum_in",
     "fingerprint",

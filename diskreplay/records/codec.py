@@ -199,11 +199,11 @@ class Codec:
         digests: list[int] = []
         pieces: list[bytes] = []
 
-        def hashed() -> Iterator[tuple[Any, int]]:
+        def hashed() -> Iterator[Any]:
             for record in records:
                 digests.append(xxh3_64_intdigest(record[self._body_at :]))
                 pieces.extend(self._copier.cut(record))
-                yield record, 0  # to be copied while it is in the processor's cache
+                yield record  # to be copied while it is in the processor's cache
 
         self._copier.copy(hashed(), places, wanted)
         view = self._copier.joined(pieces)

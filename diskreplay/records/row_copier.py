@@ -58,13 +58,12 @@ class RowCopier:
 
     def copy(
         self,
-        rows: Iterable[tuple[memoryview, int]],
+        rows: Iterable[memoryview],
         places: Sequence[int],
         columns: Sequence[Array | None],
     ) -> None:
         """Copy the large fields of each row to its place in the columns.
 
-        rows:     a buffer that holds the row, and where the row begins in it
         columns:  C-contiguous, of the types of the fields; None for a field that is not wanted
         """
         targets = [
@@ -72,9 +71,9 @@ class RowCopier:
             for index, begin, end in self._large
             if (column := columns[index]) is not None
         ]
-        for place, (row, at) in zip(places, rows, strict=True):
+        for place, row in zip(places, rows, strict=True):
             for target, begin, end, size in targets:
-                target[place * size : place * size + size] = row[at + begin : at + end]
+                target[place * size : place * size + size] = row[begin:end]
 
     def joined(self, pieces: list[bytes]) -> NDArray[np.void]:
         """Return the small fields of rows as a structured array.

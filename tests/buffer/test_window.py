@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diskreplay import DamageError, Field, ReplayBuffer, Schema
 from diskreplay.aliases import Bools, Columns, Ints
-from diskreplay.buffer.window import MIN_ROWS, Window, window_rows
+from diskreplay.buffer.window import MIN_ROWS, Window, new_window, window_rows
 
 TYPES = ["b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16"]
 SHAPES: list[tuple[int, ...]] = [(), (3,), (2, 2), (0,), (1500,)]
@@ -48,7 +48,7 @@ def the_bytes(columns: list[Any]) -> list[bytes]:
 def test_what_is_written_is_taken_bit_for_bit(
     schema: Schema, seed: int, sizes: list[int], one_by_one: bool
 ) -> None:
-    window = Window(schema, 100, 0)
+    window = new_window(schema, 100, 0)
     count = 0
     everything = values_of(schema, sum(sizes), seed)
     for n in sizes:
@@ -73,7 +73,7 @@ def test_what_is_written_is_taken_bit_for_bit(
 
 @given(schemas(), st.data())
 def test_some_fields_of_any_write_ids_are_taken(schema: Schema, data: st.DataObject) -> None:
-    window = Window(schema, 100, 0)
+    window = new_window(schema, 100, 0)
     everything = values_of(schema, 100, 4)
     window.write(20, [column[20:80] for column in everything])
     asked = np.array(data.draw(st.lists(st.integers(0, 99), min_size=1, max_size=90)))
@@ -87,7 +87,7 @@ def test_some_fields_of_any_write_ids_are_taken(schema: Schema, data: st.DataObj
 
 @pytest.mark.parametrize("size", [2, 9000])
 def test_what_is_taken_is_a_copy(size: int) -> None:
-    window = Window(schema_of(size), 100, 0)
+    window = new_window(schema_of(size), 100, 0)
     window.write(0, values_of(schema_of(size), 3, 1))
     before, _ = taken(window, schema_of(size), np.arange(3))
     kept = the_bytes(before)
@@ -115,7 +115,7 @@ def schema_of(size: int) -> Schema:
 @example(list(range(65)), 400)
 def test_read_rows_take_no_place_from_newer_ones(wanted: list[int], limit: int) -> None:
     schema, wanted = schema_of(2), [write_id % limit for write_id in wanted]
-    window = Window(schema, 100, 0)
+    window = new_window(schema, 100, 0)
     everything = values_of(schema, 500, 3)
     window.write(limit, [column[limit : limit + 20] for column in everything])
     ids = np.array(wanted)
@@ -134,14 +134,14 @@ def test_its_size_is_what_was_allowed() -> None:
     assert window_rows(schema, 10, 0) == 10
     assert window_rows(schema, 10**6, 0) == MIN_ROWS
     for allowed in (200_000, 1 << 20):
-        window = Window(schema, 10**6, allowed)
+        window = new_window(schema, 10**6, allowed)
         assert 0.99 * allowed < window.nbytes <= allowed
         assert window.rows == window_rows(schema, 10**6, allowed)
 
 
 def test_chunks_are_the_rows_in_order() -> None:
     schema = schema_of(2)
-    window = Window(schema, 100, 0)
+    window = new_window(schema, 100, 0)
     everything = values_of(schema, 100, 5)
     window.write(36, [column[36:100] for column in everything])
     found = list(window.chunks(40, 100, 25))
@@ -153,7 +153,7 @@ def test_chunks_are_the_rows_in_order() -> None:
 
 def test_dropped_rows_are_held_no_more() -> None:
     schema = schema_of(2)
-    window = Window(schema, 100, 0)
+    window = new_window(schema, 100, 0)
     window.write(0, values_of(schema, 10, 1))
     window.drop_from(7)
     assert window.holds(np.arange(10)).tolist() == [True] * 7 + [False] * 3
@@ -180,7 +180,7 @@ def test_rows_that_wait_for_a_commit_keep_their_places() -> None:
 
 
 def test_a_row_of_another_write_id_is_not_given_for_a_commit() -> None:
-    window = Window(schema_of(2), 100, 0)
+    window = new_window(schema_of(2), 100, 0)
     window.write(0, values_of(schema_of(2), 10, 1))
     window.write(67, values_of(schema_of(2), 1, 2))  # in the place of 3
     with pytest.raises(DamageError, match=r"does not hold the rows of the write ids \[0, 10\)"):

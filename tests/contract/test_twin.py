@@ -90,10 +90,9 @@ class ReplayAgainstTwin(RuleBasedStateMachine):
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
     def sample(self, data: st.DataObject) -> None:
-        n = data.draw(st.integers(1, len(self.rows)))
-        batch = self.replay.sample(n, out=self.batches.pop(n, None))
-        if data.draw(st.booleans()):
-            self.batches[n] = batch
+        sizes = [n for n in self.batches if n <= len(self.rows)] or [1]
+        n = data.draw(st.integers(1, len(self.rows)) | st.sampled_from(sizes))
+        batch = self.batches[n] = self.replay.sample(n, out=self.batches.get(n))
         self.frame += 1
         self.is_right(batch.indices.tolist(), batch)
 

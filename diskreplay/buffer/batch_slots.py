@@ -14,7 +14,7 @@ import contextlib
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -76,9 +76,10 @@ class BatchSlot:
 
 
 class BatchSlots:
-    """Some slots in one piece of memory.
+    """Some slots in one piece of memory, of this process alone or shared with others.
 
-    descriptor:  of the memory; None allocates memory, of this process alone or `shared`
+    shared:      whether to make memory that can be shared
+    descriptor:  of memory that another process has made
     """
 
     def __init__(
@@ -91,8 +92,9 @@ class BatchSlots:
         shared: bool = False,
         descriptor: int | None = None,
     ) -> None:
-        self.descriptor = descriptor
         self.batch_size = batch_size
+        self.slots: list[BatchSlot] = []
+        self._descriptors = [] if descriptor is None else [descriptor]
         shapes: list[tuple[np.dtype[Any], tuple[int, ...]]] = [
             (np.dtype(np.int64), (_HEADER,)),
             *((field.dtype, (batch_size, *field.shape)) for field in schema.fields),
@@ -102,33 +104,44 @@ class BatchSlots:
         ]
         sizes = [_whole_pages(dtype.itemsize * int(np.prod(shape))) for dtype, shape in shapes]
         self.nbytes = number * sum(sizes)
-        with _errors_of_memory(self.nbytes):
-            if shared:
-                self.descriptor = _shared_memory(self.nbytes)
-            if self.descriptor is None:
-                memory = mmap.mmap(-1, self.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            else:
-                memory = mmap.mmap(self.descriptor, self.nbytes)
+        try:
+            with _errors_of_memory(self.nbytes):
+                if shared:
+                    self._descriptors.append(_file_without_name())
+                    _allocate(self._descriptors[0], self.nbytes)
+                memory = self._mapped()
+            for index in range(number):
+                header, *columns, indices, weights, wanted = _arrays_in(
+                    memory, index * sum(sizes), shapes, sizes
+                )
+                batch = BatchArrays(columns, indices, weights if are_weighted else None)
+                self.slots.append(BatchSlot(header, batch, wanted))
+        except BaseException:
+            self.close()
+            raise
 
-        def arrays(at: int) -> Iterator[Array]:
-            for (dtype, shape), size in zip(shapes, sizes, strict=True):
-                yield np.ndarray(shape, dtype, memory, at)
-                at += size
-
-        self.slots: list[BatchSlot] = []
-        for index in range(number):
-            header, *columns, indices, weights, wanted = arrays(index * sum(sizes))
-            batch = BatchArrays(columns, indices, weights if are_weighted else None)
-            self.slots.append(BatchSlot(header, batch, wanted))
-
-    def __del__(self) -> None:
-        self.close()
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the memory, if it is shared."""
+        return self._descriptors[0]
 
     def close(self) -> None:
-        """Close the descriptor; the memory is there as long as an array refers to it."""
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
+        """Close the descriptor, and forget the slots; memory stays where an array refers to it."""
+        self.slots = []
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def _mapped(self) -> mmap.mmap:
+        if self._descriptors:
+            return mmap.mmap(self.descriptor, self.nbytes)
+        return mmap.mmap(-1, self.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _arrays_in(memory: mmap.mmap, at: int, shapes: Any, sizes: Iterable[int]) -> Iterator[Array]:
+    """Yield arrays one behind the other."""
+    for (dtype, shape), size in zip(shapes, sizes, strict=True):
+        yield np.ndarray(shape, dtype, memory, at)
+        at += size
 
 
 def _whole_pages(n: int) -> int:
@@ -147,19 +160,16 @@ def _errors_of_memory(nbytes: int) -> Iterator[None]:
         ) from None
 
 
-def _shared_memory(nbytes: int) -> int:
-    """Return a descriptor of memory without a name: nothing is left when its users are gone."""
+def _file_without_name() -> int:
+    """Return a descriptor of memory, of which nothing is left when its users are gone."""
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("diskreplay")
+        return os.memfd_create("diskreplay")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _allocate(descriptor: int, nbytes: int) -> None:
+    if hasattr(os, "posix_fallocate"):  # or a lack of memory would end the process later
+        os.posix_fallocate(descriptor, 0, nbytes)
     else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    try:
-        if hasattr(os, "posix_fallocate"):  # or the lack of memory would end the process later
-            os.posix_fallocate(descriptor, 0, nbytes)
-        else:
-            os.ftruncate(descriptor, nbytes)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+        os.ftruncate(descriptor, nbytes)

@@ -47,12 +47,11 @@ class ReaderProcess:
     """
 
     def __init__(self, path: Path, slots: BatchSlots) -> None:
-        self.has_replied = False
         self._requests = self._replies = -1
         self._descriptors: list[int] = []  # to be closed
         self._process: subprocess.Popen[bytes] | None = None
         memory = slots.descriptor
-        if memory is None or not sys.executable:
+        if not sys.executable:
             raise StorageError(
                 "reader processes need the Python interpreter, whose path is unknown here "
                 "(sys.executable is empty): use readers=0"
@@ -70,9 +69,9 @@ class ReaderProcess:
                 pass_fds=(memory, *theirs),
                 start_new_session=True,
             )
-            for descriptor in theirs:
-                self._descriptors.remove(descriptor)
-                os.close(descriptor)
+            os.close(self._descriptors.pop())
+            os.close(self._descriptors.pop(0))
+            self._requests, self._replies = self._descriptors
         except BaseException as error:
             self.stop()
             if isinstance(error, OSError):
@@ -80,7 +79,6 @@ class ReaderProcess:
                     f"a reader process cannot be started ({error.strerror}): use readers=0"
                 ) from None
             raise
-        self._requests, self._replies = self._descriptors
 
     def send(self, slot: int, request: int) -> bool:
         """Send a request; return False if the process is dead."""
@@ -106,8 +104,6 @@ class ReaderProcess:
         self._close_pipes()
         if self._process is not None and self._process.returncode is None:
             _ending.append(self._process)
-
-    __del__ = stop  # the collector may call it anywhere, so it does not wait
 
     def join(self) -> None:
         """Let the process end, and wait for its end."""

@@ -28,7 +28,7 @@ from diskreplay.errors import DiskReplayError, StorageError
 from diskreplay.schema import Schema
 
 _PATIENCE = 0.1  # seconds, until it is looked again; a reply ends the wait
-_MOST_DEATHS = 5  # of readers in a row that never replied
+_MOST_DEATHS = 5  # of readers in a row, without a reply of any
 
 
 @dataclass(eq=False)
@@ -68,14 +68,14 @@ class ReaderQueue:
         self._names = schema.extra_names
         self._room = room
         self._n_readers = n
-        self._slots = BatchSlots(
-            schema, batch_size, room + 1, are_weighted=are_weighted, shared=True
-        )
         self._ahead: deque[Ahead] = deque()
         self._under_way: dict[int, Ahead] = {}  # by slot: a reader may be writing there
         self._readers: list[ReaderProcess] = []
         self._requests = itertools.count(1)
         self._deaths = 0
+        self._slots = BatchSlots(
+            schema, batch_size, room + 1, are_weighted=are_weighted, shared=True
+        )
 
     @property
     def nbytes(self) -> int:
@@ -126,7 +126,6 @@ class ReaderQueue:
     @property
     def ready(self) -> list[Ahead]:
         """The batches ahead whose rows are read, up to the first whose rows are not."""
-        self._collect()
         return list(itertools.takewhile(self._is_ready, self._ahead))
 
     def finish_reads(self, first: int) -> None:
@@ -147,7 +146,6 @@ class ReaderQueue:
     def stop(self) -> None:
         """Let the readers end."""
         self.is_stopped = True
-        self._ahead.clear()
         for reader in self._readers:
             reader.stop()
 
@@ -165,6 +163,8 @@ class ReaderQueue:
         while self._readers:
             self._readers[-1].join()
             self._readers.pop()
+        self._ahead.clear()
+        self._under_way.clear()
         self._slots.close()
 
     def abandon(self) -> None:
@@ -182,43 +182,49 @@ class ReaderQueue:
         taken = {ahead.slot for ahead in self._ahead}
         free = [slot for slot in range(len(self._slots.slots)) if slot not in taken]
         slot = min(free, key=self._under_way.__contains__)
-        if slot in self._under_way:
-            self._wait_for(self._under_way[slot])
+        while slot in self._under_way and not self.is_stopped:
+            self._wait_for_reply()
+            self._collect()
         return slot
 
     def _is_ready(self, ahead: Ahead) -> bool:
-        if not ahead.places.size:
-            return True
-        is_read = ahead.is_sent and ahead.slot not in self._under_way
-        return is_read and not self._slots.slots[ahead.slot].has_failed
+        has_failed = ahead.places.size and self._slots.slots[ahead.slot].has_failed
+        return self._is_over(ahead) and not has_failed
+
+    def _is_over(self, ahead: Ahead) -> bool:
+        """Return whether the rows of a batch are read, or could not be read."""
+        self._collect()
+        return not ahead.places.size or (ahead.is_sent and ahead.slot not in self._under_way)
 
     def _collect(self) -> None:
         """Forget the requests that are done."""
         for slot, ahead in list(self._under_way.items()):
             if self._slots.slots[slot].is_done(ahead.request):
                 ahead.is_sent = True  # as an interrupt after the sending has left it
-                if ahead.reader is not None:
-                    ahead.reader.has_replied = True
+                self._deaths = 0
                 self._under_way.pop(slot, None)
 
     def _wait_for(self, ahead: Ahead) -> None:
         """Return when the rows of a batch are read, or could not be read."""
-        while not self.is_stopped:
-            self._send()
-            self._collect()
-            if ahead.slot not in self._under_way:
-                return
-            for dead in wait_for_reply(self._readers, _PATIENCE):
-                self._count_death(dead)
+        self._send()
+        while not (self._is_over(ahead) or self.is_stopped):
+            self._wait_for_reply()
+
+    def _wait_for_reply(self) -> None:
+        for dead in wait_for_reply(self._readers, _PATIENCE):
+            self._count_death(dead)
+        self._send()
 
     def _send(self) -> None:
         """Ask for the rows of the batches that nobody was asked for yet."""
         for ahead in list(self._under_way.values()):
             if not ahead.is_sent:  # an interrupt came in between: it may have been sent
                 self._end(ahead.reader)
-        for ahead in list(self._ahead):
-            while ahead.places.size and not ahead.is_sent:
-                self._send_one(ahead)
+        # Not one after the other: a reader that turns out to be dead gives its requests back.
+        while waiting := [
+            ahead for ahead in self._ahead if ahead.places.size and not ahead.is_sent
+        ]:
+            self._send_one(waiting[0])
 
     def _send_one(self, ahead: Ahead) -> None:
         reader = self._least_busy()
@@ -254,7 +260,7 @@ class ReaderQueue:
     def _count_death(self, reader: ReaderProcess) -> None:
         """Count a reader as dead, and take its requests back; raise StorageError for too many."""
         self._end(reader)
-        self._deaths = 0 if reader.has_replied else self._deaths + 1
+        self._deaths += 1
         if self._deaths >= _MOST_DEATHS:
             self._deaths = 0
             raise StorageError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from reading import (
     Twin,
     content,
     drawn,
+    functions_of,
     pids_of,
     rows,
     stored,
@@ -157,15 +157,6 @@ def test_a_commit_waits_for_the_reads_of_rows_that_it_evicts(tmp_path: Path) -> 
         writer.join()
         assert [*found, content(next(batches))] == wanted
         assert next(batches).indices.min() >= CAPACITY
-
-
-def functions_of(thread: threading.Thread) -> list[str]:
-    """Return the names of the functions that a thread is in."""
-    frame, names = sys._current_frames().get(thread.ident or 0), []
-    while frame is not None:
-        names.append(frame.f_code.co_name)
-        frame = frame.f_back
-    return names
 
 
 def test_rows_that_are_not_committed_are_in_the_batches(tmp_path: Path) -> None:

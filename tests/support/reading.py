@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -90,13 +93,26 @@ def wait_until(condition: Callable[[], object]) -> None:
 def wait_for_reads(batches: Any) -> None:
     """Return when the rows of all batches that are drawn ahead are read."""
     queue = batches._read_ahead
+    with batches._buffer._guard.lock:
+        for ahead in list(queue._ahead):
+            queue._wait_for(ahead)
 
-    def are_read() -> bool:
-        with batches._buffer._guard.lock:
-            queue._collect()
-            return not queue._under_way
 
-    wait_until(are_read)
+def assert_sound(batch: Any, width: int) -> None:
+    """Fail unless each transition is whole, and the one of its write id."""
+    wanted = [rows(int(number), 1, width) for number in batch.indices]
+    for name in ("states", "actions", "rewards", "next_states", "dones", "x"):
+        column = np.concatenate([one[name] for one in wanted])
+        np.testing.assert_array_equal(getattr(batch, name), column.astype(column.dtype), name)
+
+
+def functions_of(thread: threading.Thread) -> list[str]:
+    """Return the names of the functions that a thread is in."""
+    frame, names = sys._current_frames().get(thread.ident or 0), []
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return names
 
 
 def state_of(pid: int) -> str:
@@ -124,6 +140,7 @@ def maps_of_slots() -> int:
 def nothing_left() -> Iterator[None]:
     """Fail if a reader, its zombie, or its memory is left at the end of the block."""
     yield
+    gc.collect()  # the traceback of an interrupt may refer to itself
     assert shared_memory_here() == []
     assert maps_of_slots() == 0
     children = Path(f"/proc/self/task/{os.getpid()}/children")

@@ -139,9 +139,9 @@ class OpenedFiles:
 
         LMDB writes to the mapped file when it closes. The old content of the cut part is of no use.
         """
-        found = self._own_lock_status()
-        if found is not None and found.st_size < self._lock_bytes:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the environment is closed also where this fails
+            found = self._own_lock_status()
+            if found is not None and found.st_size < self._lock_bytes:
                 os.truncate(self._lock_file, self._lock_bytes)
 
     def _lock_status(self) -> os.stat_result | None:

@@ -124,11 +124,20 @@ def state_of(pid: int) -> str:
 
 def shared_memory_here() -> list[str]:
     """Return the descriptors of this process that are shared memory of batches."""
+    return [link for link in _descriptors_here() if "memfd:diskreplay" in link]
+
+
+def pipes_here() -> list[str]:
+    """Return the ends of pipes that this process has open."""
+    return sorted(link for link in _descriptors_here() if link.startswith("pipe:"))
+
+
+def _descriptors_here() -> list[str]:
     found = []
     for entry in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             found.append(os.readlink(f"/proc/self/fd/{entry}"))
-    return [link for link in found if "memfd:diskreplay" in link]
+    return found
 
 
 def maps_of_slots() -> int:
@@ -149,3 +158,9 @@ def nothing_left() -> Iterator[None]:
             pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()
         }
         assert not [pid for pid, line in named.items() if not line or b"row_reader" in line]
+
+
+def draw_in_child(buffer: Any, queue: Any) -> None:
+    """Draw three batches with a reader in a child process, and close nothing."""
+    batches = buffer.batches(SIZE, 2, 1)
+    queue.put(len([next(batches) for _ in range(3)]))

@@ -109,15 +109,17 @@ def _reason(problem: Exception) -> str:
 
 def _is_masked(value: Any) -> bool:
     """Return whether a value is a masked array, or a list or tuple that contains one."""
-    masked = sys.modules.get("numpy.ma")  # not every program has loaded it
-    if masked is None:
+    # Not every program has loaded it; while another thread does, it is there without its class, and
+    # nobody has a masked array yet.
+    masked_array = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked_array is None:
         return False
     if isinstance(value, list | tuple):
         kinds = set(map(type, value))
-        if any(issubclass(kind, masked.MaskedArray) for kind in kinds):
+        if any(issubclass(kind, masked_array) for kind in kinds):
             return True
         return any(issubclass(kind, list | tuple) for kind in kinds) and any(map(_is_masked, value))
-    return isinstance(value, masked.MaskedArray)
+    return isinstance(value, masked_array)
 
 
 def real_numbers(name: str, values: Any, error: type[DiskReplayError] = ArgumentError) -> Floats:

@@ -59,11 +59,15 @@ def explained(error: BaseException, path: Path) -> str:
     if code is None:
         said = str(error) or type(error).__name__
         return said if isinstance(error, OSError) else f"the storage engine refused: {said}"
-    if code == errno.EACCES and (path / DATA).exists():
-        return (
-            f"user {os.geteuid()} may not {_forbidden(path)}: {os.strerror(code)}: change "
-            "the permissions of its files"
-        )
+    if code == errno.EACCES:
+        user = f"user {os.geteuid()} may not"
+        if closed := _forbidden_directory(path):
+            return f"{user} {closed}: {os.strerror(code)}: {_WAYS_OUT[code]}"
+        if os.path.exists(path / DATA):
+            return (
+                f"{user} {_forbidden(path)}: {os.strerror(code)}: change the permissions of its "
+                "files"
+            )
     way_out = f": {_WAYS_OUT[code]}" if code in _WAYS_OUT else ""
     if code not in _OF_THE_DISK:
         return f"{os.strerror(code)}{way_out}"
@@ -124,15 +128,29 @@ def start_thread(thread: threading.Thread) -> threading.Thread:
     return thread
 
 
+# The functions below look for the cause of an error of the system. So they take those of `os.path`
+# and `os.access`, which return False where a path cannot be followed: `Path.exists` would raise.
+
+
+def _forbidden_directory(path: Path) -> str:
+    """Return the use of a directory on the way to `path` that is forbidden, or an empty text."""
+    for place in (*reversed(path.parents), path):
+        if os.path.isdir(place) and not _may(place, os.X_OK):
+            return f"enter {place}"
+    if os.path.isdir(path) and not _may(path, os.R_OK):
+        return f"list {path}"
+    return ""
+
+
 def _forbidden(path: Path) -> str:
     """Return the operation on a store that this user has no permission for."""
-    effective = os.access in os.supports_effective_ids
-
-    def may(name: str, mode: int) -> bool:
-        return os.access(path / name, mode, effective_ids=effective)
-
-    if not (path / LOCK).exists():
+    if not os.path.exists(path / LOCK):
         return "make lock.mdb, which readers, too, need"
-    if not may(LOCK, os.R_OK | os.W_OK):
+    if not _may(path / LOCK, os.R_OK | os.W_OK):
         return "write to lock.mdb, which readers, too, have to"
-    return f"{'write to' if may(DATA, os.R_OK) else 'read'} data.mdb"
+    return f"{'write to' if _may(path / DATA, os.R_OK) else 'read'} data.mdb"
+
+
+def _may(path: Path, mode: int) -> bool:
+    """Return whether this user has permissions for a file or directory."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from common import columns, run_python
 from diskreplay_tools.cli import main
 from refused import calls_with
+from users import let_others_in
 
 import diskreplay
 from diskreplay import ArgumentError, DiskReplayError, ReplayBuffer, StorageError
@@ -130,6 +131,53 @@ def test_a_path_that_leads_nowhere_is_refused_with_a_way_out(
         with pytest.raises(DiskReplayError, match=expected):
             buffer.load(tmp_path / name)
         assert len(buffer) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "closed", "mode", "forbidden"),
+    [
+        ("private/b", "private", 0o700, "enter"),
+        ("private/new", "private", 0o744, "enter"),
+        ("private/deep/er/new", "private", 0o700, "enter"),
+        ("private/b", "private/b", 0o700, "enter"),
+        ("private/b", "private/b", 0o711, "list"),
+    ],
+)
+def test_a_directory_that_a_user_may_not_look_into_is_named(
+    name: str, closed: str, mode: int, forbidden: str, tmp_path: Path
+) -> None:
+    ReplayBuffer(10, path=tmp_path / "private" / "b").close()
+    let_others_in(tmp_path)
+    code = """
+        import os, sys, diskreplay
+        from pathlib import Path
+        from click.testing import CliRunner
+        from diskreplay_tools.cli import main
+        from refused import calls_with
+        from users import NOBODY
+        place, closed, forbidden = sys.argv[1:]
+        calls = calls_with(place)  # and imports all that may not be found later
+        calls.append(lambda: diskreplay.open(place, access="read"))
+        if os.geteuid() == 0:
+            os.setgid(NOBODY), os.setuid(NOBODY)
+        said = f"user {os.geteuid()} may not {forbidden} {closed}: Permission denied: change the "
+        with diskreplay.ReplayBuffer(10) as buffer:
+            for call in (*calls, lambda: buffer.save(place), lambda: buffer.load(place)):
+                try:
+                    call()
+                except diskreplay.StorageError as error:
+                    assert said in str(error), error
+                else:
+                    raise AssertionError(call)
+        for words in ("inspect", place), ("export", place, "out.npz"):
+            done = CliRunner().invoke(main, words)
+            assert isinstance(done.exception, SystemExit), done.exception
+    """
+    (tmp_path / closed).chmod(mode if os.geteuid() == 0 else mode & 0o077)
+    try:
+        run_python(code, tmp_path / name, tmp_path / closed, forbidden)
+    finally:
+        (tmp_path / closed).chmod(0o700)
 
 
 def test_without_descriptors_a_sound_store_is_not_said_to_be_none(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from common import columns, row
+from common import columns, row, run_python
 from stores import FIELDS
 
 import diskreplay
@@ -216,6 +216,48 @@ def test_hidden_values_are_not_stored() -> None:
         buffer.push(**{**row(0), "reward": hidden[1]})
     buffer.push(**{**row(0), "state": hidden.filled(0.0)})
     assert buffer.sample(1).states.tolist() == [[1.0, 0.0, 2.0]]
+
+
+def test_lists_are_taken_while_another_thread_loads_the_masked_arrays() -> None:
+    """numpy loads them by itself, in numpy.unique; until that is done the module has no names."""
+    code = """
+        import sys, threading
+        import diskreplay
+        from common import columns, row
+
+        buffer = diskreplay.PrioritizedReplayBuffer(capacity=10)
+        buffer.extend(**columns(0, 5))
+        assert "numpy.ma" not in sys.modules
+        has_begun, may_go_on = threading.Event(), threading.Event()
+
+        class Slow:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                if name == "numpy.ma.core":
+                    has_begun.set()
+                    may_go_on.wait()
+
+        sys.meta_path.insert(0, Slow)
+        thread = threading.Thread(target=__import__, args=("numpy.ma",))
+        thread.start()
+        has_begun.wait()
+        try:
+            assert not hasattr(sys.modules["numpy.ma"], "MaskedArray")
+            assert buffer.update_priorities([1, 2], [3.0, 4.0]) == 2
+            assert buffer.get([[1], [2]]).rewards.tolist() == [[0.125], [0.25]]
+            assert buffer.push(**{**row(5), "state": [1.0, 2.0, 3.0]}) == 5
+        finally:
+            may_go_on.set()
+            thread.join()
+        masked = sys.modules["numpy.ma"].masked_array([1], [True])
+        try:
+            buffer.get([masked])
+        except diskreplay.ArgumentError as error:
+            assert "a masked array would lose its mask" in str(error)
+        else:
+            raise AssertionError("it was taken")
+    """
+    run_python(code)
 
 
 # Fields given as what has a dtype and a shape

@@ -200,7 +200,6 @@ class ReaderQueue:
         """Forget the requests that are done."""
         for slot, ahead in list(self._under_way.items()):
             if self._slots.slots[slot].is_done(ahead.request):
-                ahead.is_sent = True  # as an interrupt after the sending has left it
                 self._deaths = 0
                 self._under_way.pop(slot, None)
 

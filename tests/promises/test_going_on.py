@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, numbers_of, row, run_python
-from drawn import KINDS
+from drawn import KINDS, SIZE
 from kills import at_each_step, child_of, was_killed
 from others import Other
+from reading import content, drawn
 from refused import writes_refused
 
 import diskreplay
@@ -65,6 +66,36 @@ def test_the_next_100_batches_are_those_of_a_run_that_never_stopped(
         second = train(how, 400, 500, "end")
         assert len(second) == 100
         assert [*first, *second] == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("interval", [0, 1e9])
+def test_a_killed_run_with_readers_goes_on_with_the_batch_that_was_not_given(
+    kind: type, interval: float, tmp_path: Path
+) -> None:
+    code = """
+        import os, signal, sys
+        import diskreplay
+        import reading as t
+        kind = getattr(diskreplay, sys.argv[1])
+        buffer = t.stored(kind, sys.argv[2], commit_interval=float(sys.argv[3]))
+        batches = buffer.batches(t.SIZE, 3, 2)
+        for _ in range(5):
+            next(batches)
+        if buffer._options.commit_interval:
+            buffer.flush()
+            next(batches)  # after the last commit: it is given again
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    killed = run_python(code, kind.__name__, tmp_path / "b", interval, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with (
+        diskreplay.open(tmp_path / "b", commit_interval=1e9, window_bytes=0) as buffer,
+        buffer.batches(SIZE, 3, 2, reuse=True) as batches,
+    ):
+        assert [content(next(batches)) for _ in range(6)] == drawn(kind, 11)[5:]
+        if isinstance(buffer, PrioritizedReplayBuffer):
+            assert buffer.frame == 11
 
 
 def test_a_commit_happens_while_the_program_makes_no_call(tmp_path: Path, other: Other) -> None:

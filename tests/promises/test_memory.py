@@ -43,9 +43,10 @@ with diskreplay.PrioritizedReplayBuffer(**arguments, durability="process") as bu
 with diskreplay.PrioritizedReplayBuffer(**arguments) as buffer:
     for _ in range(steps // 2):
         peak = max(peak, step(buffer, buffer.sample(256)))
-    with buffer.batches(256, prefetch=2) as batches:
-        for _, batch in zip(range(steps // 2), batches):
-            peak = max(peak, step(buffer, batch))
+    for readers in (0, 1):
+        with buffer.batches(256, 2, readers, reuse=readers > 0) as batches:
+            for _, batch in zip(range(steps // 4), batches):
+                peak = max(peak, step(buffer, batch))
     for first in range(buffer.count, buffer.count + 2000):
         buffer.push(*(column[0] for column in rows(np.array([first]))))
     stats = buffer.stats()

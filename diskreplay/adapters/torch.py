@@ -65,7 +65,7 @@ def with_each(batch: Any, convert: Callable[[Any], Any]) -> Any:
 class TensorBatches:
     """An endless iterator over batches of tensors; use it in a `with` block.
 
-    The batches are those of `buffer.batches(batch_size, prefetch, readers)`, in its order, as named
+    The batches are those of `buffer.batches(batch_size, prefetch, readers)`, in their order, as named
     tuples of the same type. `indices` are on the CPU, for `update_priorities`. To a GPU the arrays
     go from pinned memory, on a stream of their own, while the batches before are in use; the stream
     that is current in `next` waits for its own batch alone.
@@ -85,8 +85,8 @@ class TensorBatches:
     device:      of the tensors, as of `torch.device`; None is the CPU
     prefetch:    number of batches that are drawn ahead, see `buffer.batches`
     readers:     number of processes that read their rows; 0 is a thread
-    reuse:       whether the tensors of a batch on the CPU are used again once the next batch is
-                 requested; those on a device are always fresh
+    reuse:       whether the tensors of a batch on the CPU, `indices` too, are used again once the
+                 next batch is requested; those on a device are always fresh
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Batches: an endless iterator over batches; a thread may draw them ahead of their use."""
+"""Batches: an endless iterator over batches, which may be drawn ahead of their use."""
 
 from __future__ import annotations
 

@@ -68,11 +68,12 @@ class ReadingBuffer(Generic[BatchT]):
                   and several cores, since no thread then competes with the learner for the
                   interpreter. With readers a batch is drawn exactly `prefetch` batches before it is
                   returned, in the call that returns a batch. They need prefetch of at least 1
-        reuse:    whether the arrays of a batch are used again once the next batch is requested:
-                  spares the time for fresh memory, and with readers a copy
-        prepare:  a function that is called with each batch as soon as it is ready, on the thread
-                  that requests batches; its result is returned instead of the batch. It may begin a
-                  copy to a device while an earlier batch is in use
+        reuse:    whether the arrays of a batch, `indices` too, are used again once the next batch
+                  is requested: spares the time for fresh memory, and with readers a copy
+        prepare:  a function whose result is returned instead of the batch. It is called in the
+                  request of a batch, with that batch and all others that are ready, each once, so
+                  it may begin a copy to a device while an earlier batch is in use. It must not call
+                  the buffer
         """
         n = whole_number("batch_size", batch_size, at_least=1)
         ready = whole_number("prefetch", prefetch, at_least=0)

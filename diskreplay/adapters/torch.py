@@ -65,7 +65,7 @@ def with_each(batch: Any, convert: Callable[[Any], Any]) -> Any:
 class TensorBatches:
     """An endless iterator over batches of tensors; use it in a `with` block.
 
-    The batches are those of `buffer.batches(batch_size, prefetch, readers)`, in their order, as named
+    The batches are those of `buffer.batches(batch_size, prefetch, readers)`, in order, as named
     tuples of the same type. `indices` are on the CPU, for `update_priorities`. To a GPU the arrays
     go from pinned memory, on a stream of their own, while the batches before are in use; the stream
     that is current in `next` waits for its own batch alone.

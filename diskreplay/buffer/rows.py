@@ -198,8 +198,12 @@ class Rows:
         slots = write_ids % self._capacity
         with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
             try:
-                records = view.records(slots, self._grouping)
-                self._codec.decode_into(columns, places, records, write_ids, slots, fields)
+                try:
+                    records = view.remembered_records(slots, self._grouping)
+                    self._codec.decode_into(columns, places, records, write_ids, slots, fields)
+                except DamageError:  # look each value up again: the place may be what is wrong
+                    records = view.records(slots, self._grouping)
+                    self._codec.decode_into(columns, places, records, write_ids, slots, fields)
             except DamageError as error:
                 raise DamageError(
                     f"{error}, in {self.store.path}: on_damage='skip' draws batches without "

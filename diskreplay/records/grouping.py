@@ -24,11 +24,11 @@ from diskreplay.live_range import slot_spans
 
 PAGE_BYTES = 4096
 BLOCK_BYTES = 4032  # of 1000 priorities, sealed: a little more than they take
-_PAGE_HEADER = 16
+PAGE_HEADER = 16
 _NODE_BYTES = 8 + 8  # header and key
 _POINTER_BYTES = 2
 _LARGEST_IN_LEAF = 2022
-_BRANCHES = (PAGE_BYTES - _PAGE_HEADER) // (_NODE_BYTES + _POINTER_BYTES)
+_BRANCHES = (PAGE_BYTES - PAGE_HEADER) // (_NODE_BYTES + _POINTER_BYTES)
 _GOAL = 1.1  # of the bytes of the records; what is left up to 1.2 is for freed pages
 _MOST_RECORDS = 64
 _MOST_BYTES = 12 * PAGE_BYTES  # of a value: a read from a cold disk meets each of its pages
@@ -44,6 +44,11 @@ class Grouping(NamedTuple):
     def value_bytes(self) -> int:
         """The length of a value, but for the last one, which may have fewer records."""
         return self.per_value * self.record_bytes
+
+    @property
+    def has_own_pages(self) -> bool:
+        """True where a value has pages of its own; False where it is in a leaf with others."""
+        return self.value_bytes > _LARGEST_IN_LEAF
 
     @property
     def parts(self) -> tuple[slice, ...]:
@@ -128,5 +133,5 @@ def _own_and_in_leaf(value_bytes: int) -> tuple[int, int]:
     """Return how many pages a value has to itself, and how many values a leaf page refers to."""
     is_large = value_bytes > _LARGEST_IN_LEAF
     node = _NODE_BYTES + (8 if is_large else value_bytes)
-    in_leaf = (PAGE_BYTES - _PAGE_HEADER) // (node + node % 2 + _POINTER_BYTES)
-    return -(-(_PAGE_HEADER + value_bytes) // PAGE_BYTES) if is_large else 0, in_leaf
+    in_leaf = (PAGE_BYTES - PAGE_HEADER) // (node + node % 2 + _POINTER_BYTES)
+    return -(-(PAGE_HEADER + value_bytes) // PAGE_BYTES) if is_large else 0, in_leaf

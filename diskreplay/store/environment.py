@@ -32,6 +32,7 @@ from diskreplay.store.engine import (
 from diskreplay.store.opened_files import OpenedFiles
 from diskreplay.store.os_errors import explained
 from diskreplay.store.read_ahead import ReadAhead
+from diskreplay.store.value_places import ValuePlaces
 
 _DAMAGE = (
     lmdb.CorruptedError,
@@ -90,6 +91,7 @@ class Environment:
                 env = open_env(self._path, self._writing, self._flags)
             try:
                 self.read_ahead = ReadAhead(env, self._files.data)
+                self.places = ValuePlaces(self._files.data)  # of the transitions
                 self.databases = open_databases(env, create=False)
                 self._map_bytes: int = env.info()["map_size"]
                 self._page_bytes: int = env.stat()["psize"]

@@ -102,6 +102,20 @@ class ReadAhead:
             yield begin, end
             read, begin, n = read + end - begin, end, 8 * n
 
+    @property
+    def was_cold(self) -> bool:
+        """True if the values of the last call were on disk only."""
+        return self._was_cold
+
+    def note_pages(self, waited_for: int) -> None:
+        """Take account of pages that a caller had to wait for when it read remembered places."""
+        if waited_for >= _WORTH_IT:
+            self._was_cold = True
+
+    def offset_of(self, address: int) -> int | None:
+        """Return where in the data file an address in its map is, None if it is in no map."""
+        return self._file.offset_of(address)
+
     def forget_map(self) -> None:
         """Forget where in memory the file is: the map was moved."""
         self._file.mapped = range(0)
@@ -224,6 +238,10 @@ class _MappedFile:
             return False
         begin = min(first, last) - self.mapped.start
         return self._read(begin, begin + abs(last - first) + length)
+
+    def offset_of(self, address: int) -> int | None:
+        """Return where in the file an address is, None if it is in no map of it."""
+        return address - self.mapped.start if self._find(address) else None
 
     def _find(self, address: int) -> bool:
         """Return whether it is known where in memory the file begins."""

@@ -14,16 +14,18 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.aliases import Ints
+from diskreplay.aliases import Bools, Ints
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.records import ALONE, Grouping, seal, unseal
 from diskreplay.store.environment import Environment
+from diskreplay.store.read_ahead import pages_waited_for
 from diskreplay.store.tables import ITEMS, TABLES, integer_key, integer_keys, number_of
 
 RecordBuffers: TypeAlias = Sequence[Any] | NDArray[np.uint8]
 NewRecords: TypeAlias = Sequence[bytes] | NDArray[np.uint8]
 
 _LARGE_ROW = 4096  # bytes
+_GATHERED_BYTES = 8192  # records of at most this size are copied into one array
 _JOINED_BYTES = 1024  # values of at most this size are copied whole, and cut all at once
 
 
@@ -77,18 +79,56 @@ class Snapshot:
 
         A record that is missing is empty; in a value with others it is zero bytes.
         """
-        database = self._databases["transitions"]
-        if grouping.per_value == 1:
-            return self._read_ahead.values(self._txn, database, slots)
-        groups, within = grouping.places(slots)
-        values = self._read_ahead.values(self._txn, database, groups)
-        size = grouping.value_bytes
-        if size <= _JOINED_BYTES and set(map(len, values)) == {size}:
-            joined = np.frombuffer(b"".join(values), f"V{grouping.record_bytes}")
-            found = joined.take(np.arange(slots.size) * grouping.per_value + within)
-            return found.view(np.uint8).reshape(slots.size, grouping.record_bytes)
-        parts = grouping.parts
-        return [*map(getitem, values, map(parts.__getitem__, within.tolist()))]
+        keys, within = grouping.places(slots)
+        return _records_of(self._values(keys), within, grouping)
+
+    def remembered_records(self, slots: Ints, grouping: Grouping) -> RecordBuffers:
+        """Return the records as `records`, but read values at the places that are remembered.
+
+        The caller checks them, and calls `records` if one is not sound.
+        """
+        keys, within = grouping.places(slots)
+        if not grouping.has_own_pages:
+            return _records_of(self._values(keys), within, grouping)
+        found = None
+        if not self._read_ahead.was_cold:  # or it would read ahead what is on disk only
+            found = self._env.places.starts(keys, grouping.value_bytes, self._txn.id())
+        if found is None:
+            return _records_of(self._learned(keys, grouping), within, grouping)
+        starts, known = found
+        new = np.flatnonzero(~known)
+        others = _records_of(self._learned(keys[new], grouping), within[new], grouping)
+        starts = (starts + within * grouping.record_bytes)[known]
+        if grouping.record_bytes <= _GATHERED_BYTES:
+            return self._gathered(starts, known, others, grouping.record_bytes)
+        return _in_order(known, self._env.places.views(starts, grouping.record_bytes), others)
+
+    def _gathered(
+        self, starts: Ints, known: Bools, others: RecordBuffers, nbytes: int
+    ) -> RecordBuffers:
+        """Return records as rows: those at remembered places, and others that were looked up."""
+        before = pages_waited_for()
+        rows = self._env.places.rows(starts, nbytes)
+        self._read_ahead.note_pages(pages_waited_for() - before)
+        if not len(others):
+            return rows
+        if set(map(len, others)) != {nbytes}:  # one is missing or damaged
+            return _in_order(known, rows, others)
+        mixed = np.empty((known.size, nbytes), np.uint8)
+        mixed[known] = rows
+        mixed[~known] = np.frombuffer(b"".join(others), np.uint8).reshape(-1, nbytes)
+        return mixed
+
+    def _learned(self, keys: Ints, grouping: Grouping) -> list[Any]:
+        """Look values up, and remember their places."""
+        values = self._values(keys)
+        if not self._read_ahead.was_cold:
+            places, offset_of = self._env.places, self._read_ahead.offset_of
+            places.learn(keys, values, grouping.value_bytes, self._txn.id(), offset_of)
+        return values
+
+    def _values(self, keys: Ints) -> list[Any]:
+        return self._read_ahead.values(self._txn, self._databases["transitions"], keys)
 
     def some_values(self, n: int = 64) -> list[tuple[int, bytes]]:
         """Return up to n values of records by their keys, the first and the last among them."""
@@ -202,6 +242,7 @@ class Transaction(Snapshot):
     ) -> None:
         """Put the records of the write ids from `first` on into their slots."""
         slot = first % capacity
+        self._forget_places(capacity, slot, len(records), grouping)
         with self._cursor("transitions") as cursor:
             if grouping.per_value == 1:
                 rows = _rows_of(records) if isinstance(records, np.ndarray) else records
@@ -224,8 +265,16 @@ class Transaction(Snapshot):
 
         records:  may yield the same memory again: each is copied before the next is asked for
         """
+        self._forget_places(capacity, first % capacity, n, ALONE)
         with self._cursor("transitions") as cursor:
             _put_in_order(cursor, first % capacity, n, records, capacity)
+
+    def _forget_places(self, capacity: int, slot: int, n: int, grouping: Grouping) -> None:
+        """Forget the places of the values of n slots, around the end of the ring."""
+        end, per_value = slot + n, grouping.per_value
+        for first, last in ((slot, min(end, capacity)), (0, min(end - capacity, capacity))):
+            if first < last:
+                self._env.places.forget(first // per_value, grouping.groups(last))
 
     def put_blocks(self, blocks: Mapping[int, bytes], database: str) -> None:
         """Put blocks of a slot table, by number."""
@@ -252,6 +301,25 @@ class Transaction(Snapshot):
 
     def _put(self, database: str, key: bytes, value: bytes) -> None:
         self._txn.put(key, value, db=self._databases[database])
+
+
+def _records_of(values: Sequence[Any], within: Ints, grouping: Grouping) -> RecordBuffers:
+    """Return a record of each value: the one in a place within it."""
+    if grouping.per_value == 1:
+        return values
+    size = grouping.value_bytes
+    if size <= _JOINED_BYTES and set(map(len, values)) == {size}:
+        joined = np.frombuffer(b"".join(values), f"V{grouping.record_bytes}")
+        found = joined.take(np.arange(len(values)) * grouping.per_value + within)
+        return found.view(np.uint8).reshape(len(values), grouping.record_bytes)
+    parts = grouping.parts
+    return [*map(getitem, values, map(parts.__getitem__, within.tolist()))]
+
+
+def _in_order(known: Bools, remembered: Iterable[Any], others: Iterable[Any]) -> list[Any]:
+    """Return the remembered records and the others in the order that `known` tells."""
+    sources = iter(others), iter(remembered)
+    return [next(sources[is_known]) for is_known in known.tolist()]
 
 
 def _values_of(

@@ -172,6 +172,7 @@ class Store:
                         raise self._replaced(LOCK, "Close the store everywhere, then open it again")
                     yield Transaction(self.path, self._env, txn)
                     self._files.check_process()
+                self._env.places.follow(newest + 1)
 
     def check_place(self) -> None:
         """Raise StorageError when a file of the store is not at its path: commits would be lost."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from diskreplay.aliases import Array, Floats, Ints
 from diskreplay.errors import ArgumentError, DiskReplayError, StorageError
+from diskreplay.wording import cut, shown
 
 ACCESS = ("exclusive", "shared", "read")
 MAX_COUNT = 2**62  # the largest write id and other count: int64, with room for sums
@@ -34,7 +35,7 @@ def checked_path(value: Any) -> Path:
     except UnicodeEncodeError as error:
         raise ArgumentError(f"a path cannot have this name ({error}): choose another") from None
     if not isinstance(name, str) or "\0" in name or not name:
-        raise ArgumentError(f"a path must be a string or a pathlib.Path (found {value!r})")
+        raise ArgumentError(f"a path must be a string or a pathlib.Path (found {shown(value)})")
     try:
         return Path(name).absolute()
     except OSError as error:
@@ -47,7 +48,14 @@ def checked_path(value: Any) -> Path:
 def check_word(name: str, value: Any, words: Sequence[str]) -> None:
     """Raise ArgumentError if a value is not one of the words."""
     if not isinstance(value, str) or value not in words:  # an array may have no truth value
-        raise ArgumentError(f"{name} must be one of {', '.join(words)} (found {value!r})")
+        raise ArgumentError(f"{name} must be one of {', '.join(words)} (found {shown(value)})")
+
+
+def true_or_false(name: str, value: Any) -> bool:
+    """Return `value` as a bool, or raise ArgumentError: a word such as "no" would count as true."""
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentError(f"{name} must be True or False (found {shown(value)})")
+    return bool(value)
 
 
 def as_array(values: Any, error: type[DiskReplayError], expected: str) -> Array:
@@ -104,7 +112,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _reason(problem: Exception) -> str:
-    return str(problem).rstrip(".!") or type(problem).__name__
+    return cut(str(problem).rstrip(".!")) or type(problem).__name__
 
 
 def _is_masked(value: Any) -> bool:
@@ -146,10 +154,12 @@ def whole_number(name: str, value: Any, *, at_least: int, at_most: int | None = 
     number = as_whole(value)
     if number is None or number < at_least:
         raise ArgumentError(
-            f"{name} must be a whole number of at least {at_least} (found {value!r})"
+            f"{name} must be a whole number of at least {at_least} (found {shown(value)})"
         )
     if at_most is not None and number > at_most:
-        raise ArgumentError(f"{name} must be a whole number of at most {at_most} (found {number})")
+        raise ArgumentError(
+            f"{name} must be a whole number of at most {at_most} (found {shown(number)})"
+        )
     return number
 
 
@@ -176,5 +186,5 @@ def real_number(
             number = float(value.detach() if _is_tensor(value) else value)
     if not low <= number <= high or (above and number == low):
         interval = f"{'(' if above else '['}{low:g}, {high:g}{']' if high < float('inf') else ')'}"
-        raise ArgumentError(f"{name} must be a number in {interval} (found {value!r}){why}")
+        raise ArgumentError(f"{name} must be a number in {interval} (found {shown(value)}){why}")
     return number

@@ -1,6 +1,8 @@
-"""Wording: numbers of things and of bytes, as words for messages."""
+"""Wording: numbers of things and of bytes, and values, as words for messages."""
 
 from __future__ import annotations
+
+_MOST_SHOWN, _MOST_SAID = 100, 400  # characters of a value, and of a message of others
 
 
 def count_of(n: int, thing: str) -> str:
@@ -10,6 +12,23 @@ def count_of(n: int, thing: str) -> str:
     ('1 byte', '0 runs', '2,000 transitions')
     """
     return f"{n:,} {thing}{'s' * (n != 1)}"
+
+
+def shown(value: object) -> str:
+    """Return the repr of a value that a message shows as found, cut where it is long.
+
+    >>> shown([1, 2]), shown("ab" * 10_000)[-9:]
+    ('[1, 2]', 'ababab...')
+    """
+    try:
+        return cut(repr(value), _MOST_SHOWN)
+    except Exception:  # an object may raise anything, and an int may be too long for decimal digits
+        return f"<{type(value).__name__}>"
+
+
+def cut(text: str, most: int = _MOST_SAID) -> str:
+    """Return a message of others, which may show a value in full, cut where it is long."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def human(n: float) -> str:

@@ -13,6 +13,7 @@ from diskreplay.buffer.batch_arrays import BatchArrays, copied
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.prefetch import PrefetchQueue, Ready
 from diskreplay.buffer.reader_queue import Ahead, ReaderQueue
+from diskreplay.buffer.sizing import check_batches_ahead
 from diskreplay.errors import ArgumentError, ClosedError
 from diskreplay.forks import process
 from diskreplay.store import Snapshot, start_thread
@@ -75,6 +76,8 @@ class Batches(Generic[BatchT]):
         self._prepare = prepare
         self._last: BatchT | None = None  # the batch of prefetch=0 whose arrays are used again
         self._process = process()
+        self._memory_is_checked = not prefetch
+        self._check_memory()
         if prefetch and not readers:
             self._drawn_ahead = PrefetchQueue(prefetch, reuse=reuse)
             buffer._guard.replica.prefetch_queues.add(self._drawn_ahead)
@@ -104,7 +107,16 @@ class Batches(Generic[BatchT]):
                 f"{_AGAIN} in the child"
             )
         self._buffer._guard.refuse_nesting()
+        if not self._memory_is_checked:
+            self._check_memory()
         return self._next_read() if queue is None else self._next_drawn(queue)
+
+    def _check_memory(self) -> None:
+        """Raise ArgumentError for too many batches ahead, as soon as there is a schema."""
+        schema = self._buffer._guard.replica.rows.schema
+        if schema is not None and not self._memory_is_checked:
+            check_batches_ahead(schema, self._batch_size, self._prefetch)
+            self._memory_is_checked = True
 
     def _next_drawn(self, queue: PrefetchQueue) -> BatchT:
         """Return the next batch of the thread."""
@@ -160,11 +172,15 @@ class Batches(Generic[BatchT]):
             batch = ready.batch
             if self._readers and not self._reuse:
                 batch = copied(batch)
-            if self._prepare is not None:
-                batch = self._prepare(batch)
-            ready.prepared = (batch,)
+            ready.prepared = (self._prepared_by_user(batch),)
         prepared: BatchT = ready.prepared[0]
         return prepared
+
+    def _prepared_by_user(self, batch: Any) -> Any:
+        if self._prepare is None:
+            return batch
+        with self._buffer._guard.preparing():
+            return self._prepare(batch)
 
     def close(self) -> None:
         """End the thread or the readers, and drop their batches; the buffer stays open.
@@ -207,8 +223,8 @@ class Batches(Generic[BatchT]):
         batch = self._buffer.sample(self._batch_size, out=self._last)
         if self._reuse and not self._prefetch:
             self._last = batch
-        given: BatchT = batch if self._prepare is None else self._prepare(batch)
-        return given
+        prepared: BatchT = self._prepared_by_user(batch)
+        return prepared
 
     def _reader_queue(self) -> ReaderQueue | None:
         """Return the queue of the readers; None as long as there is no schema."""

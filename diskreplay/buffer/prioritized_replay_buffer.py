@@ -114,7 +114,8 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         out:   an earlier batch of the same size to write into, see ReplayBuffer.sample
         """
         if beta is not None:
-            beta = real_number("beta", beta, low=0.0, high=1.0)
+            why = ": give an earlier batch as out=" if isinstance(beta, tuple) else ""
+            beta = real_number("beta", beta, low=0.0, high=1.0, why=why)
         with self._guard.reading() as snapshot:
             return self._counted(partial(self._new_batch, batch_size, beta=beta, out=out), snapshot)
 

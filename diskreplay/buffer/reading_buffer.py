@@ -20,9 +20,10 @@ from diskreplay.errors import ArgumentError, DamageError, NotLiveError, SampleEr
 from diskreplay.live_range import LiveRange
 from diskreplay.schema import Schema
 from diskreplay.store import Snapshot
-from diskreplay.validation import whole_number, whole_numbers
-from diskreplay.wording import count_of
+from diskreplay.validation import MAX_COUNT, true_or_false, whole_number, whole_numbers
+from diskreplay.wording import count_of, shown
 
+_MAX_READERS = 256  # each is a Python process, of some 20 MB and 60 ms to start
 _ROWS_READ = 256  # in one step of an iteration
 
 
@@ -54,7 +55,8 @@ class ReadingBuffer(Generic[BatchT]):
         beta of the moment of its draw, so a push or an update takes effect at most n batches later.
         A batch counts when it is returned, so that a resumed run gets the batches that the killed
         run would have got. `clear` and `load` drop the batches drawn before. The iterator raises
-        the errors of `sample`, and ClosedError when the buffer is closed.
+        the errors of `sample`, and ClosedError when the buffer is closed. Raises ArgumentError for
+        a prefetch that would take more memory than the machine has.
 
         >>> buffer = PrioritizedReplayBuffer(capacity=100)
         >>> ids = buffer.extend([[0.0]] * 9, [0] * 9, [1.0] * 9, [[0.0]] * 9, [False] * 9)
@@ -67,7 +69,8 @@ class ReadingBuffer(Generic[BatchT]):
         readers:  the number of processes that read the rows, instead of the thread: for large rows
                   and several cores, since no thread then competes with the learner for the
                   interpreter. With readers a batch is drawn exactly `prefetch` batches before it is
-                  returned, in the call that returns a batch. They need prefetch of at least 1
+                  returned, in the call that returns a batch. They need prefetch of at least 1;
+                  at most 256
         reuse:    whether the arrays of a batch, `indices` too, are used again once the next batch
                   is requested: spares the time for fresh memory, and with readers a copy
         prepare:  a function whose result is returned instead of the batch. It is called in the
@@ -75,9 +78,14 @@ class ReadingBuffer(Generic[BatchT]):
                   it may begin a copy to a device while an earlier batch is in use. It must not call
                   the buffer
         """
-        n = whole_number("batch_size", batch_size, at_least=1)
-        ready = whole_number("prefetch", prefetch, at_least=0)
-        n_readers = whole_number("readers", readers, at_least=0)
+        n = whole_number("batch_size", batch_size, at_least=1, at_most=MAX_COUNT)
+        ready = whole_number("prefetch", prefetch, at_least=0, at_most=MAX_COUNT)
+        n_readers = whole_number("readers", readers, at_least=0, at_most=_MAX_READERS)
+        is_reused = true_or_false("reuse", reuse)
+        if prepare is not None and not callable(prepare):
+            raise ArgumentError(
+                f"prepare must be a function that takes a batch, or None (found {shown(prepare)})"
+            )
         if n_readers and not ready:
             raise ArgumentError(
                 f"readers={n_readers} needs prefetch of at least 1 (found prefetch=0): the readers "
@@ -86,7 +94,7 @@ class ReadingBuffer(Generic[BatchT]):
         self._guard.refuse_nesting()
         with self._guard.lock:
             self._guard.check_open()
-            return Batches(self, n, ready, n_readers, bool(reuse), prepare)
+            return Batches(self, n, ready, n_readers, is_reused, prepare)
 
     def draw(self, n: int) -> Draw:
         """Draw transitions as `sample` does, and return their write ids instead of the transitions.
@@ -318,10 +326,10 @@ class ReadingBuffer(Generic[BatchT]):
         except Exception:  # an object may raise anything when it is iterated
             names = []
         if not names:
-            raise ArgumentError(f"fields must be a list of names (found {fields!r})")
+            raise ArgumentError(f"fields must be a list of names (found {shown(fields)})")
         if unknown := [name for name in names if name not in schema.names]:
             raise SchemaError(
-                f"{self.path} has no field {unknown[0]!r}: expected some of "
+                f"{self.path} has no field {shown(unknown[0])}: expected some of "
                 f"{', '.join(schema.names)}"
             )
         return names

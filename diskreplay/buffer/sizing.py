@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 from diskreplay.buffer.pending_changes import pending_nbytes
 from diskreplay.buffer.rows import COMMIT_BYTES
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES, window_nbytes
-from diskreplay.errors import SchemaError, warn_caller
+from diskreplay.errors import ArgumentError, SchemaError, warn_caller
 from diskreplay.live_range import blocks_in
 from diskreplay.records import (
     BLOCK_BYTES,
@@ -21,9 +23,16 @@ from diskreplay.records import (
 )
 from diskreplay.sampling import priorities_nbytes
 from diskreplay.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
-from diskreplay.validation import ACCESS, check_word, checked_capacity, whole_number
+from diskreplay.validation import (
+    ACCESS,
+    check_word,
+    checked_capacity,
+    true_or_false,
+    whole_number,
+)
 from diskreplay.wording import count_of, human
 
+_OTHER_BYTES = 12  # of a transition in a batch: its write id and its weight
 _OTHER_PAGES = 40  # meta pages, schema and state, runs, lists of free pages
 # A commit writes to new pages; the second commit after it uses the replaced pages again. At most
 # 2.1 times the pages of a commit were measured to be free.
@@ -132,7 +141,7 @@ def estimate(
         whole,
         capacity,
         new_grouping(whole),
-        prioritized=prioritized,
+        prioritized=true_or_false("prioritized", prioritized),
         window_bytes=window_bytes,
         access=access,
     )
@@ -171,6 +180,20 @@ def _commit_bytes(grouping: Grouping) -> int:
     # The first and the last value may hold records of other commits, which are written again.
     rows = max(1, COMMIT_BYTES // grouping.record_bytes) + 2 * (grouping.per_value - 1)
     return int(rows * slot_bytes(grouping)) + 6 * PAGE_BYTES
+
+
+def check_batches_ahead(schema: Schema, batch_size: int, prefetch: int) -> None:
+    """Raise ArgumentError where batches drawn ahead take more memory than this machine has."""
+    needed = (prefetch + 1) * batch_size * (schema.payload_bytes + _OTHER_BYTES)
+    there = 0
+    with contextlib.suppress(ValueError, OSError):  # a system that does not tell
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 0 < there < needed:
+        raise ArgumentError(
+            f"prefetch={prefetch} keeps {prefetch + 1} batches of "
+            f"{count_of(batch_size, 'transition')} in {human(needed)} of memory (this machine has "
+            f"{human(there)}): choose a smaller prefetch"
+        )
 
 
 def warn_of_disk(found: Estimate, path: Path, there: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from diskreplay.errors import DamageError, FormatVersionError
+from diskreplay.wording import shown
 
 KNOWN_FEATURES: tuple[str, ...] = ()
 
@@ -12,7 +13,7 @@ KNOWN_FEATURES: tuple[str, ...] = ()
 def check_features(found: Any, where: str) -> None:
     """Raise FormatVersionError when a store uses a feature that this version does not know."""
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise DamageError(f"{where} does not list its features (found {found!r:.80})")
+        raise DamageError(f"{where} does not list its features (found {shown(found)})")
     unknown = [ascii(name)[:60] for name in found if name not in KNOWN_FEATURES]
     if unknown:
         raise FormatVersionError(

@@ -16,6 +16,7 @@ from diskreplay.records.codec import Codec
 from diskreplay.records.features import KNOWN_FEATURES, check_features
 from diskreplay.records.grouping import Grouping, grouping_for
 from diskreplay.schema import Schema
+from diskreplay.wording import shown
 
 _MOST_BYTES = 1 << 22  # of a value with several records: a store may claim any number
 
@@ -85,7 +86,7 @@ def layout_of(plain: Any, where: str) -> Layout:
     check_features(found.get("features"), where)
     slots, records = found.get("slots_per_block"), found.get("records_per_value")
     if type(slots) is not int or type(records) is not int or slots < 1 or records < 1:
-        raise DamageError(f"the layout of {where} is no layout (found {plain!r:.80})")
+        raise DamageError(f"the layout of {where} is no layout (found {shown(plain)})")
     if slots != BLOCK_SLOTS:
         raise FormatVersionError(
             f"{where} has {slots} slots in a priority block (this diskreplay reads "

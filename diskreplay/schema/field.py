@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 from diskreplay.aliases import Array
 from diskreplay.errors import SchemaError
 from diskreplay.validation import as_array, as_whole
+from diskreplay.wording import cut, shown
 
 FieldLike: TypeAlias = "Field | DTypeLike | tuple[DTypeLike, Sequence[int]]"
 
@@ -66,7 +67,7 @@ class Field:
 
     def _set(self, name: str, dtype: DTypeLike, shape: Sequence[int]) -> None:
         if not isinstance(name, str) or not name.isidentifier():
-            raise SchemaError(f"a field's name must be a Python identifier (found {name!r})")
+            raise SchemaError(f"a field's name must be a Python identifier (found {shown(name)})")
         if name in _RESERVED_NAMES:
             raise SchemaError(f"{name!r} cannot name a field, it is a word of the buffer's methods")
         try:
@@ -80,11 +81,12 @@ class Field:
         if found.str[1:] not in TYPES:
             raise _not_numbers(name, found)
         if any(length < 0 for length in lengths):
-            raise SchemaError(f"field {name!r} has a negative length in its shape {lengths}")
+            raise SchemaError(f"field {name!r} has a negative length in its shape {shown(lengths)}")
         if len(lengths) > _MAX_DIMENSIONS or any(length > _MAX_LENGTH for length in lengths):
             raise SchemaError(
-                f"field {name!r} has {len(lengths)} dimensions, the longest of {max(lengths)} "
-                f"(expected at most {_MAX_DIMENSIONS}, each of at most {_MAX_LENGTH})"
+                f"field {name!r} has {len(lengths)} dimensions, the longest of "
+                f"{shown(max(lengths))} (expected at most {_MAX_DIMENSIONS}, each of at most "
+                f"{_MAX_LENGTH})"
             )
         # Where one length is 0, numpy still multiplies the others.
         if found.itemsize * math.prod(filter(None, lengths)) > MAX_TRANSITION_BYTES:
@@ -254,7 +256,7 @@ def _dtype_and_shape(name: str, dtype: Any, shape: Any) -> tuple[Any, Any]:
     if not fits:
         raise SchemaError(
             f"field {name!r}: expected the shape {tuple(found)} of the {type(dtype).__name__}, or "
-            f"none (found {given})"
+            f"none (found {shown(given)})"
         )
     return own, found
 
@@ -269,12 +271,12 @@ def _without_torch(dtype: Any) -> Any:
 def _length(value: Any) -> int:
     length = as_whole(value)
     if length is None:
-        raise TypeError(f"a length must be a whole number (found {value!r})")
+        raise TypeError(f"a length must be a whole number (found {shown(value)})")
     return length
 
 
 def _unusable(name: str, error: Exception) -> SchemaError:
-    return SchemaError(f"field {name!r} has no usable dtype or shape: {error}")
+    return SchemaError(f"field {name!r} has no usable dtype or shape: {cut(str(error))}")
 
 
 def _not_numbers(name: str, found: np.dtype[Any]) -> SchemaError:

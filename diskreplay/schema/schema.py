@@ -16,6 +16,7 @@ from diskreplay.aliases import Columns
 from diskreplay.errors import DamageError, SchemaError
 from diskreplay.schema.field import MAX_TRANSITION_BYTES, TYPES, Field, FieldLike, as_numbers
 from diskreplay.schema.row_check import RowCheck
+from diskreplay.wording import shown
 
 STANDARD_FIELDS = ("state", "action", "reward", "next_state", "done")
 _MAX_FIELDS = 2**16 - 3  # a msgpack array of 16 bits, with the checksum and the write id
@@ -126,7 +127,7 @@ class Schema:
             fields = []
             for name, dtype, shape in plain:
                 if not isinstance(dtype, str) or dtype.lstrip("<|") not in TYPES:
-                    raise SchemaError(f"it has a field of type {str(dtype)[:20]!r}")
+                    raise SchemaError(f"it has a field of type {shown(dtype)}")
                 fields.append(Field.stored(name, dtype, tuple(shape)))
             return cls(fields)
         except (TypeError, ValueError, RecursionError) as error:  # it may be nested deeply
@@ -155,7 +156,7 @@ def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dic
         elif not isinstance(fields, str):
             entries = [(None, field) for field in fields]
     if entries is None:
-        raise SchemaError(f"expected a Schema, or fields by name (found {fields!r})")
+        raise SchemaError(f"expected a Schema, or fields by name (found {shown(fields)})")
     found: dict[str, Field] = {}
     for key, entry in entries:
         name = entry.name if key is None and isinstance(entry, Field) else str(key)
@@ -163,7 +164,8 @@ def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dic
             parts = entry if isinstance(entry, tuple) else (entry, ())
             if key is None or entry is None or len(parts) != 2 or isinstance(parts[1], str | int):
                 raise SchemaError(
-                    f"field {name!r}: expected a dtype, or a dtype and a shape (found {entry!r})"
+                    f"field {name!r}: expected a dtype, or a dtype and a shape "
+                    f"(found {shown(entry)})"
                 )
             entry = Field(name, *parts)
         if entry.name != name or name in found:

@@ -22,6 +22,7 @@ from diskreplay.records import fingerprint
 from diskreplay.store.engine import ENGINE_VERSION
 from diskreplay.validation import MAX_COUNT, check_word, real_number
 from diskreplay.version import __version__
+from diskreplay.wording import shown
 
 KINDS = ("uniform", "prioritized")
 MAX_CAPACITY = 2**40
@@ -58,11 +59,11 @@ class Identity:
         found = _table("identity", plain)
         kind, capacity, uuid = (found.get(name) for name in ("kind", "capacity", "uuid"))
         if kind not in KINDS:
-            raise DamageError(f"the identity holds no kind of buffer (found {kind!r:.40})")
+            raise DamageError(f"the identity holds no kind of buffer (found {shown(kind)})")
         if type(capacity) is not int or not 1 <= capacity <= MAX_CAPACITY:
-            raise DamageError(f"the identity holds no capacity (found {capacity!r:.40})")
+            raise DamageError(f"the identity holds no capacity (found {shown(capacity)})")
         if not isinstance(uuid, str):
-            raise DamageError(f"the identity holds no uuid (found {uuid!r:.40})")
+            raise DamageError(f"the identity holds no uuid (found {shown(uuid)})")
         return cls(str(kind), capacity, uuid, found)
 
     def to_plain(self) -> dict[str, Any]:
@@ -123,7 +124,7 @@ class State:
             if largest is not None and not (
                 type(largest) is float and 0 <= largest <= _MAX_PRIORITY
             ):
-                raise DamageError(f"the largest priority is none (found {largest!r:.40})")
+                raise DamageError(f"the largest priority is none (found {shown(largest)})")
         return cls(
             seed=_seed_of(found),
             settings=_table("table of settings", found.get("settings")),
@@ -303,13 +304,13 @@ def _seed_of(state: Mapping[str, Any]) -> bytes:
     if seed is None and isinstance(state.get("generator"), list | tuple):
         seed = fingerprint(state["generator"])
     if not isinstance(seed, bytes) or len(seed) != SEED_BYTES:
-        raise DamageError(f"the state holds no seed of the random stream (found {seed!r:.40})")
+        raise DamageError(f"the state holds no seed of the random stream (found {shown(seed)})")
     return seed
 
 
 def _count(name: str, fact: str, found: Any) -> int:
     if type(found) is not int or not 0 <= found <= _MOST:
-        raise DamageError(f"the {name} holds no number of {fact} (found {found!r:.40})")
+        raise DamageError(f"the {name} holds no number of {fact} (found {shown(found)})")
     return found
 
 

@@ -45,7 +45,7 @@ GROUND_MAY_IMPORT = {
     "aliases": set(),
     "bell": set(),
     "forks": {"bell"},
-    "validation": {"aliases", "errors"},
+    "validation": {"aliases", "errors", "wording"},
     "live_range": {"aliases"},
     "protocols": {"aliases"},
 }

@@ -260,6 +260,37 @@ def test_lists_are_taken_while_another_thread_loads_the_masked_arrays() -> None:
     run_python(code)
 
 
+def test_a_long_value_is_shown_in_part() -> None:
+    class Silent:
+        def __repr__(self) -> str:
+            raise RuntimeError("it is not shown")
+
+    buffer = some()
+    batch = buffer.sample(8)
+    for value in (batch, [batch] * 99, "x " * 9999, b"y" * 9999, {"z": batch}, Silent(), 10**6000):
+        calls_with_value: list[Callable[[], Any]] = [
+            lambda v=value: buffer.sample(4, v),
+            lambda v=value: buffer.batches(v),
+            lambda v=value: ReplayBuffer(v),
+            lambda v=value: ReplayBuffer(10, path=v if not isinstance(v, str) else v + "\0"),
+            lambda v=value: ReplayBuffer(10, access=v),
+            lambda v=value: ReplayBuffer(10, schema={"x": v}),
+            lambda v=value: ReplayBuffer(10, schema={"x": ("f4", [v, v])}),
+            lambda v=value: diskreplay.Field(v, "f4"),
+            lambda v=value: diskreplay.Field("x", "f4", [-1] * 99999),
+            lambda v=value: buffer.get([0], fields=[v]),
+            lambda v=value: buffer.update_priorities([v], [1.0]),
+            lambda v=value: buffer.batches(v, reuse=v),
+            lambda v=value: buffer.batches(2, prepare=v),
+        ]
+        for call in calls_with_value:
+            with pytest.raises((diskreplay.DiskReplayError, TypeError)) as caught:
+                call()
+            assert len(str(caught.value)) < 700
+    with pytest.raises(ArgumentError, match=r"beta must .* give an earlier batch as out=$"):
+        buffer.sample(8, batch)
+
+
 # Fields given as what has a dtype and a shape
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from numpy.typing import ArrayLike
@@ -69,8 +69,21 @@ class Replay(Protocol[BatchT_co]):
     def sample(self, batch_size: int, *, out: Any = None) -> BatchT_co:
         """Draw a batch, into the arrays of an earlier one if `out` gives it."""
 
-    def batches(self, batch_size: int, prefetch: int = 0) -> BatchIterator[BatchT_co]:
-        """Return an endless iterator over batches, as `sample` returns them."""
+    def batches(
+        self,
+        batch_size: int,
+        prefetch: int = 0,
+        readers: int = 0,
+        *,
+        reuse: bool = False,
+        prepare: Callable[[Any], Any] | None = None,
+    ) -> BatchIterator[BatchT_co]:
+        """Return an endless iterator over batches, as `sample` returns them.
+
+        prefetch:  the number of batches drawn ahead; `readers` processes read their rows
+        reuse:     allow to use the arrays of a batch again once the next one is requested
+        prepare:   a function of a batch, whose result is returned in its place
+        """
 
     def draw(self, n: int) -> tuple[Ints, Floats]:
         """Draw as `sample` does, and return write ids and probabilities."""

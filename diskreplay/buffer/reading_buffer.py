@@ -58,6 +58,14 @@ class ReadingBuffer(Generic[BatchT]):
         the errors of `sample`, and ClosedError when the buffer is closed. Raises ArgumentError for
         a prefetch that would take more memory than the machine has.
 
+        With readers, processes read the rows instead of the thread: for large rows, such as images,
+        and several cores, since no thread then competes with the training loop for the
+        interpreter. Rows of a few kB, or rows in the window, are read as fast without. The call
+        that returns a batch draws the one that comes `prefetch` batches later, so pushes and
+        updates take effect exactly that much later. Batches lie in shared memory, `prefetch + 1` of
+        them; `stats()["memory_bytes"]` counts it. A reader that dies is replaced, and the batches
+        are the same. Raises StorageError where readers cannot run.
+
         >>> buffer = PrioritizedReplayBuffer(capacity=100)
         >>> ids = buffer.extend([[0.0]] * 9, [0] * 9, [1.0] * 9, [[0.0]] * 9, [False] * 9)
         >>> with buffer.batches(4, prefetch=2) as batches:
@@ -66,17 +74,16 @@ class ReadingBuffer(Generic[BatchT]):
         >>> buffer.frame
         10
 
-        readers:  the number of processes that read the rows, instead of the thread: for large rows
-                  and several cores, since no thread then competes with the learner for the
-                  interpreter. With readers a batch is drawn exactly `prefetch` batches before it is
-                  returned, in the call that returns a batch. They need prefetch of at least 1;
-                  at most 256
-        reuse:    whether the arrays of a batch, `indices` too, are used again once the next batch
-                  is requested: spares the time for fresh memory, and with readers a copy
-        prepare:  a function whose result is returned instead of the batch. It is called in the
-                  request of a batch, with that batch and all others that are ready, each once, so
-                  it may begin a copy to a device while an earlier batch is in use. It must not call
-                  the buffer
+        prefetch:  the number of batches that are drawn ahead
+        readers:   the number of processes that read the rows, 0 for the thread; they need a
+                   prefetch of at least 1; at most 256
+        reuse:     whether the arrays of a batch, `indices` too, are used again once the next batch
+                   is requested: spares the time for fresh memory, and with readers a copy
+        prepare:   a function whose result is returned instead of the batch. It is called in the
+                   request of a batch, with that batch and all others that are ready, in order and
+                   each once, so it may begin a copy to a device while an earlier batch is in use.
+                   Its error is raised where its batch would be returned, and the next request tries
+                   again. It must not call the buffer
         """
         n = whole_number("batch_size", batch_size, at_least=1, at_most=MAX_COUNT)
         ready = whole_number("prefetch", prefetch, at_least=0, at_most=MAX_COUNT)

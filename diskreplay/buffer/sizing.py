@@ -76,7 +76,7 @@ class Estimate:
 
     @property
     def memory_bytes(self) -> int:
-        """The memory of the buffer, in bytes: `memory_bytes` of `stats()`."""
+        """The memory of the buffer, in bytes: `memory_bytes` of `stats()`, without batches."""
         return self.window_bytes + self.side_table_bytes + self.outbox_bytes
 
     def __str__(self) -> str:
@@ -111,8 +111,9 @@ def estimate(
     `push` commits before more rows wait. A larger `extend`, or `load`, is one commit, and adds
     twice its own size; so does a reader that stays in one call for long. A store that `load` or
     `repair` began in the middle of its ring can take up to twice as much, if its records are small:
-    records put before the first slot leave pages half full. `memory_bytes` is that of `stats()`;
-    batches, and the pages of the store that the system caches, come on top.
+    records put before the first slot leave pages half full. `memory_bytes` is that of `stats()`
+    before batches are drawn ahead; batches, and the pages of the store that the system caches, come
+    on top.
 
     Raises SchemaError when the schema does not have all standard fields, and ArgumentError for
     arguments that a constructor refuses.

@@ -75,6 +75,10 @@ def test_asking_for_too_much_is_refused(replay: Exclusive, tmp_path: Path) -> No
         for bad in (-1, 1.5):
             with pytest.raises(ArgumentError, match="prefetch must be a whole number"):
                 buffer.batches(4, bad)
+            with pytest.raises(ArgumentError, match="readers must be a whole number"):
+                buffer.batches(4, 1, bad)
+        with pytest.raises(ArgumentError, match="readers=1 needs prefetch of at least 1"):
+            buffer.batches(4, readers=1)
         assert as_bytes(buffer.sample(8.0)) == as_bytes(twin.sample(8))  # no draw was counted
 
 
@@ -113,17 +117,27 @@ def test_a_batch_is_written_into_an_earlier_one(replay: Exclusive, tmp_path: Pat
                 buffer.sample(8, out=tuple(out))
 
 
-@pytest.mark.parametrize("prefetch", [0, 1, 4])
-def test_batches_are_those_of_sample(replay: Exclusive, prefetch: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("prefetch", "readers"), [(0, 0), (1, 0), (4, 0), (2, 1)])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_batches_are_those_of_sample(
+    replay: Exclusive, prefetch: int, readers: int, reuse: bool, tmp_path: Path
+) -> None:
     with replay.filled(tmp_path / "twin") as twin:
         # No weights: beta follows the frame, which may count what is drawn ahead.
         wanted = [as_bytes(twin.sample(8))[:6] for _ in range(22)]
     with replay.filled(tmp_path / "b") as buffer:
         found = []
-        with buffer.batches(8, prefetch=prefetch) as batches:
+        prepared: list[Any] = []
+
+        def prepare(batch: Any) -> Any:
+            prepared.append(as_bytes(batch)[:6])
+            return batch
+
+        with buffer.batches(8, prefetch, readers, reuse=reuse, prepare=prepare) as batches:
             assert iter(batches) is batches
             for _, batch in zip(range(21), batches, strict=False):
                 found.append(as_bytes(batch)[:6])
+        assert found == prepared[:21]
         found.append(as_bytes(buffer.sample(8))[:6])  # what was drawn ahead is given back
         assert found == wanted
         batches.close()

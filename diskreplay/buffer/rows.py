@@ -101,8 +101,10 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """The memory of the window, in bytes."""
-        return 0 if self.schema is None else self.window.nbytes
+        """The memory of the window and of the remembered places of values, in bytes."""
+        if self.schema is None:
+            return 0
+        return self.window.nbytes + self._grouping.places_nbytes(self._capacity)
 
     def record_bytes(self, n: int) -> int:
         """Return the bytes of n records, at most one for each slot."""

@@ -54,7 +54,7 @@ class Estimate:
     spare_disk_bytes:             pages that the last commits have freed, and the few pages beside
                                   records and priorities; see `estimate`
     window_bytes:                 rows in memory, as far as the capacity fills them
-    side_table_bytes:             priorities and the tree over them
+    side_table_bytes:             priorities and the tree over them; places of values in the file
     outbox_bytes:                 with access="shared": rows that wait for a commit
     """
 
@@ -123,7 +123,7 @@ def estimate(
     >>> print(estimate(fields, 1_000_000))
     1,000,000 transitions of 496 bytes (522 as a record, 15 to a value)
     disk    567 MB: records 548 MB, priorities 4.13 MB, spare pages 14.5 MB; 1.14 times the payload
-    memory  289 MB: window 268 MB, side tables 20.1 MB
+    memory  289 MB: window 268 MB, side tables 20.3 MB
 
     schema:       a Schema or fields by name, as the constructors take it, but complete
     prioritized:  True for a PrioritizedReplayBuffer, False for a ReplayBuffer
@@ -171,7 +171,8 @@ def estimate_of(
         priorities_disk_bytes=priorities,
         spare_disk_bytes=(int(spare) // PAGE_BYTES + _OTHER_PAGES) * PAGE_BYTES,
         window_bytes=window_nbytes(schema, capacity, window_bytes),
-        side_table_bytes=priorities_nbytes(capacity) if prioritized else 0,
+        side_table_bytes=(priorities_nbytes(capacity) if prioritized else 0)
+        + grouping.places_nbytes(capacity),
         outbox_bytes=pending_nbytes(schema, capacity, COMMIT_BYTES) if access == "shared" else 0,
     )
 

@@ -25,6 +25,7 @@ from diskreplay.live_range import slot_spans
 PAGE_BYTES = 4096
 BLOCK_BYTES = 4032  # of 1000 priorities, sealed: a little more than they take
 PAGE_HEADER = 16
+_PLACE_BYTES = 4  # the number of a page
 _NODE_BYTES = 8 + 8  # header and key
 _POINTER_BYTES = 2
 _LARGEST_IN_LEAF = 2022
@@ -49,6 +50,10 @@ class Grouping(NamedTuple):
     def has_own_pages(self) -> bool:
         """True where a value has pages of its own; False where it is in a leaf with others."""
         return self.value_bytes > _LARGEST_IN_LEAF
+
+    def places_nbytes(self, capacity: int) -> int:
+        """Return the memory in which the places of all values are remembered, in bytes."""
+        return _PLACE_BYTES * self.groups(capacity) if self.has_own_pages else 0
 
     @property
     def parts(self) -> tuple[slice, ...]:

@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 from diskreplay.aliases import Bools, Ints
 from diskreplay.records import PAGE_BYTES, PAGE_HEADER
 
-PLACE_BYTES = 4  # of memory, for each value
-
 
 class ValuePlaces:
     """The places of the values of one database in the data file of one environment."""

@@ -17,8 +17,8 @@ def count_of(n: int, thing: str) -> str:
 def shown(value: object) -> str:
     """Return the repr of a value that a message shows as found, cut where it is long.
 
-    >>> shown([1, 2]), shown("ab" * 10_000)[-9:]
-    ('[1, 2]', 'ababab...')
+    >>> shown([1, 2]), shown("ab" * 10_000)[-4:]
+    ('[1, 2]', 'a...')
     """
     try:
         return cut(repr(value), _MOST_SHOWN)

@@ -29,9 +29,10 @@ def to_torch(batch: diskreplay.Batch | diskreplay.PrioritizedBatch, device: Any 
     """Return a batch with tensors in place of its arrays: a named tuple of the same type.
 
     The `indices` of a uniform batch become a tensor, too. On the CPU tensors and arrays share their
-    memory. To another device the arrays are copied, and what runs there next sees whole tensors;
-    only of arrays in pinned memory may the copy go on after the call, so do not change them before.
-    Raises ArgumentError for anything but a batch.
+    memory; an array that is read-only is copied, since nothing keeps a tensor from being written
+    to. To another device the arrays are copied, and what runs there next sees whole tensors; only
+    of arrays in pinned memory may the copy go on after the call, so do not change them before.
+    Raises ArgumentError for anything but a batch, and for a device that PyTorch does not have here.
 
     >>> buffer = diskreplay.ReplayBuffer(capacity=10)
     >>> buffer.push([0.0, 0.5], 1, 1.0, [1.0, 0.5], False)
@@ -48,9 +49,11 @@ def to_torch(batch: diskreplay.Batch | diskreplay.PrioritizedBatch, device: Any 
             f"(found {type(batch).__name__})"
         )
 
+    target = None if device is None else _device_of(device)
+
     def tensor_of(array: Any) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor if device is None else tensor.to(device, non_blocking=True)
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        return tensor if target is None else tensor.to(target, non_blocking=True)
 
     return with_each(batch, tensor_of)
 
@@ -102,15 +105,16 @@ class TensorBatches:
         self._pending: _Update | None = None
         self._upload: _Upload | None = None
         self._given: _Copied | None = None
+        if not isinstance(buffer, diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer):
+            raise diskreplay.ArgumentError(
+                "expected a ReplayBuffer or a PrioritizedReplayBuffer (found "
+                f"{type(buffer).__name__})"
+            )
+        self._is_closed = False
         self._buffer: Any = buffer
-        self._device = torch.device("cpu" if device is None else device)
+        self._device = _device_of(device)
         prepare: Callable[[Any], Any] = to_torch
         if self._device.type == "cuda":
-            if not torch.cuda.is_available():
-                raise diskreplay.ArgumentError(
-                    f"device={str(self._device)!r} needs a GPU, and PyTorch finds none here: "
-                    "leave device= away, or see torch.cuda.is_available()"
-                )
             prepare = self._upload = _Upload(self._device)
         elif self._device.type != "cpu":
             prepare = self._moved
@@ -142,11 +146,21 @@ class TensorBatches:
         Priorities on a GPU are copied when the work that computes them is done. They take effect in
         the next call of this method, or else in the request of the batch after the next one: one
         batch later than those from the CPU. So a run is the same whenever the GPU is done. Their
-        errors, as of a NaN, are raised there, too.
+        errors, as of a NaN, are raised there, too. Raises ClosedError after `close`, when nothing
+        would apply such priorities any more, and ArgumentError for a uniform buffer.
 
         indices:     int64 (n,), write ids of a batch
         priorities:  float (n,), the absolute TD errors, on any device
         """
+        if self._is_closed:
+            raise diskreplay.ClosedError(
+                "these batches are closed: call update_priorities of the buffer"
+            )
+        if not isinstance(self._buffer, diskreplay.PrioritizedReplayBuffer):
+            raise diskreplay.ArgumentError(
+                "update_priorities needs a PrioritizedReplayBuffer (found a ReplayBuffer, which "
+                "draws uniformly)"
+            )
         self.flush()
         if self._upload is None or getattr(priorities, "is_cuda", False) is not True:
             self._buffer.update_priorities(indices, priorities)
@@ -163,6 +177,7 @@ class TensorBatches:
 
     def close(self) -> None:
         """Apply the last update and stop drawing ahead; the buffer stays open."""
+        self._is_closed = True
         try:
             self.flush()
         finally:
@@ -249,6 +264,24 @@ class _Upload:
         if is_new and int(torch.cuda.cudart().cudaHostRegister(address, array.nbytes, 0)) == 0:
             self._pinned[address] = array
         return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+
+def _device_of(device: Any) -> torch.device:
+    """Return a device of PyTorch; raise ArgumentError for one that is not there."""
+    reason = "needs a GPU, and PyTorch finds none here"
+    try:
+        found = torch.device("cpu" if device is None else device)
+        if found.type != "cuda" or torch.cuda.is_available():
+            if found.type != "cpu":
+                torch.empty(0, device=found)  # or the first batch would meet the error
+            return found
+    except Exception as error:  # each kind of device raises its own
+        first_line, _, _ = str(error).partition("\n")
+        reason = f"is no device of PyTorch here ({first_line:.300})"
+    raise diskreplay.ArgumentError(
+        f"device={device!r:.100} {reason}: leave device= away for the CPU, or see "
+        "torch.cuda.is_available()"
+    )
 
 
 def _with_names(batch: Any, convert: Callable[[Any], Any]) -> Any:

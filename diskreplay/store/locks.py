@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import multiprocessing
 import os
 import socket
 import time
@@ -176,6 +177,13 @@ def _refusal(path: Path, lock: str, kind: int) -> str:
     writers = [opener for opener in found if opener.access != "read"]
     shared = any(opener.access == "shared" for opener in writers)
     way_out = "write beside it with access='shared'" if shared else "use access='read'"
+    # The mark by which multiprocessing itself refuses to start processes there. It names no parent
+    # yet, and that of a process of a forkserver is another one.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        way_out += (
+            ". This process was started by spawn or forkserver and runs the script again, which "
+            "must open the store under if __name__ == '__main__'"
+        )
     return f"{path} is held by {names_of(writers)}: close it there, or {way_out}"
 
 

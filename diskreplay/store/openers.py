@@ -25,7 +25,7 @@ ALONE = "alone"
 _WORDS = ("exclusive", "shared", "read", ALONE)
 
 _ENTRY = re.compile(r"[0-9]+-[0-9a-f]{8}")  # the names that StoreLocks gives; no other is removed
-_HOSTILE = OSError, ValueError, TypeError, RecursionError, DamageError
+_HOSTILE = OSError, ValueError, TypeError, OverflowError, RecursionError, DamageError
 _LACKING = errno.EMFILE, errno.ENFILE, errno.ENOMEM
 
 
@@ -95,6 +95,7 @@ def _alive(entries: StoreDirectory, name: str) -> list[Opener]:
             types = list(map(type, opener))
             if types != [int, str, float, str] or opener.access not in _WORDS:
                 raise TypeError from None
+            time.localtime(opener.since)  # raises for a time that cannot be shown
             return [opener._replace(host=printable(opener.host))]
         entries.unlink(name)
         return []

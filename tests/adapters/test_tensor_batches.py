@@ -10,7 +10,13 @@ import pytest
 from common import columns
 from drawn import KINDS, SIZE, N, as_bytes, filled
 
-from diskreplay import ArgumentError, ClosedError, PrioritizedReplayBuffer, PriorityError
+from diskreplay import (
+    ArgumentError,
+    ClosedError,
+    PrioritizedReplayBuffer,
+    PriorityError,
+    ReplayBuffer,
+)
 
 torch = pytest.importorskip("torch")
 TensorBatches = importlib.import_module("diskreplay.adapters.torch").TensorBatches
@@ -135,6 +141,40 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
         pytest.raises(ArgumentError, match=r"device='cuda' needs a GPU"),
     ):
         TensorBatches(buffer, SIZE, "cuda")
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:99", -1, [], object()])
+def test_a_device_that_is_none_is_named(device: Any) -> None:
+    with (
+        filled(PrioritizedReplayBuffer) as buffer,
+        pytest.raises(ArgumentError, match=r"device=.*: leave device= away for the CPU"),
+    ):
+        TensorBatches(buffer, SIZE, device)
+
+
+def test_other_things_than_buffers_are_refused() -> None:
+    for other in ([1], None, PrioritizedReplayBuffer):
+        with pytest.raises(ArgumentError, match=r"expected a ReplayBuffer or a Prio.* \(found "):
+            TensorBatches(other, SIZE)
+
+
+def test_priorities_of_a_uniform_buffer_are_refused() -> None:
+    with filled(ReplayBuffer) as buffer, TensorBatches(buffer, SIZE) as batches:
+        batch = next(batches)
+        with pytest.raises(ArgumentError, match=r"needs a PrioritizedReplayBuffer \(found a Repl"):
+            batches.update_priorities(batch.indices, batch.rewards)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_closed_batches_take_no_priorities(device: str) -> None:
+    """On a GPU they would be copied, and never be applied."""
+    with filled(PrioritizedReplayBuffer) as buffer:
+        before = buffer.priorities([3]).tolist()
+        with TensorBatches(buffer, SIZE, device) as batches:
+            next(batches)
+        with pytest.raises(ClosedError, match="closed: call update_priorities of the buffer"):
+            batches.update_priorities([3], torch.tensor([70.0], device=device))
+        assert buffer.priorities([3]).tolist() == before
 
 
 def test_batches_go_to_other_devices_without_their_write_ids() -> None:

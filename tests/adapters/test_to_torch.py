@@ -60,6 +60,24 @@ def test_tensors_on_the_cpu_share_the_memory_of_the_arrays(kind: Any) -> None:
     assert batch.rewards[0] == 7.0
 
 
+def test_arrays_that_are_read_only_are_copied() -> None:
+    batch = filled(PrioritizedReplayBuffer).sample(4)
+    batch.states.flags.writeable = False
+    before = batch.states.copy()
+    found = to_torch(batch)  # without the warning of PyTorch, which would be an error here
+    assert_same(found, batch)
+    found.states[:] = 7.0
+    np.testing.assert_array_equal(batch.states, before)
+    assert found.rewards.data_ptr() == batch.rewards.ctypes.data
+
+
+def test_a_device_that_is_none_is_named() -> None:
+    batch = filled(ReplayBuffer).sample(4)
+    for device in ("gpu", "cuda:99", object()):
+        with pytest.raises(ArgumentError, match=r"device=.*: leave device= away for the CPU"):
+            to_torch(batch, device)
+
+
 def test_every_dtype_of_fields_becomes_a_tensor() -> None:
     dtypes = sorted(diskreplay.schema.field.TYPES)
     buffer = ReplayBuffer(capacity=4, schema={f"of_{dtype}": (dtype, (2,)) for dtype in dtypes})

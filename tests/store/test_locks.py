@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,66 @@ def test_a_store_without_its_list_of_openers_still_opens(tmp_path: Path) -> None
     with ReplayBuffer(10, path=tmp_path / "b") as buffer:
         buffer.extend(**columns(0, 5))
         assert [opener.access for opener in openers(tmp_path / "b")] == ["exclusive"]
+
+
+def test_an_opener_with_a_time_that_no_calendar_has_is_passed_over(tmp_path: Path) -> None:
+    with Other(tmp_path / "b") as other:
+        other.open(10, access="exclusive")
+        for since in ("1e300", "NaN", "1e17"):
+            [entry] = (tmp_path / "b" / "openers").iterdir()
+            entry.write_text(f'{{"pid": 1, "host": "h", "since": {since}, "access": "exclusive"}}')
+            with pytest.raises(diskreplay.LockedError, match="is held by another process"):
+                ReplayBuffer(10, path=tmp_path / "b")
+        other.kill()
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_that_opens_the_store_again_in_its_own_child_is_told(
+    method: str, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(
+        f"""
+import multiprocessing, sys
+import diskreplay
+
+try:
+    buffer = diskreplay.ReplayBuffer(10, path=sys.argv[1])
+except diskreplay.LockedError as error:
+    print(error)
+    sys.exit()
+multiprocessing.set_start_method({method!r})
+process = multiprocessing.Process(target=print)
+process.start()
+process.join()
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py", tmp_path / "b"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "is held by pid" in done.stdout, done
+    assert "use access='read'. This process was started by spawn or forkserver and" in done.stdout
+    assert "must open the store under if __name__ == '__main__'" in done.stdout
+
+
+def open_and_tell(path: str, pipe: Any) -> None:
+    try:
+        diskreplay.open(path)
+    except diskreplay.LockedError as error:
+        pipe.send(str(error))
+
+
+def test_a_function_that_opens_the_store_of_its_parent_is_told_of_the_lock_alone(
+    tmp_path: Path,
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    with ReplayBuffer(10, path=tmp_path / "b"):
+        process = context.Process(target=open_and_tell, args=(str(tmp_path / "b"), there))
+        process.start()
+        there.close()
+        assert here.recv().endswith("use access='read'")
+        process.join()
 
 
 READER = """

@@ -188,8 +188,9 @@ class ReaderQueue:
         return slot
 
     def _is_ready(self, ahead: Ahead) -> bool:
-        has_failed = ahead.places.size and self._slots.slots[ahead.slot].has_failed
-        return self._is_over(ahead) and not has_failed
+        if not self._is_over(ahead):  # asked first: only then it is settled whether it has failed
+            return False
+        return not (ahead.places.size and self._slots.slots[ahead.slot].has_failed)
 
     def _is_over(self, ahead: Ahead) -> bool:
         """Return whether the rows of a batch are read, or could not be read."""

@@ -231,7 +231,7 @@ class Batches(Generic[BatchT]):
         guard = self._buffer._guard
         if self._read_ahead is None and (schema := guard.replica.rows.schema) is not None:
             self._read_ahead = ReaderQueue(
-                guard.path,
+                guard.replica.store,
                 schema,
                 self._batch_size,
                 self._prefetch,

@@ -8,12 +8,12 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 from diskreplay.buffer.batch_slots import BatchSlots
 from diskreplay.buffer.row_reader import MESSAGE
 from diskreplay.errors import StorageError
 from diskreplay.forks import call_in_child
+from diskreplay.store import Store
 
 _PATIENCE = 5.0  # seconds, for a process to end by itself
 # The first line makes the modules of this process importable, wherever they come from.
@@ -44,27 +44,33 @@ class ReaderProcess:
 
     It has a session of its own, so that Ctrl-C at a terminal reaches this process alone. It ends
     when this process does, since the pipe of the requests ends then.
+
+    generation:  the number of deaths that ReaderQueue had counted when it started the process
     """
 
-    def __init__(self, path: Path, slots: BatchSlots) -> None:
+    def __init__(self, store: Store, slots: BatchSlots, generation: int) -> None:
+        self.generation = generation
         self._requests = self._replies = -1
         self._descriptors: list[int] = []  # to be closed
         self._process: subprocess.Popen[bytes] | None = None
         memory = slots.descriptor
-        if not sys.executable:
+        if not sys.executable or getattr(sys, "frozen", False):
             raise StorageError(
                 "reader processes need the Python interpreter, whose path is unknown here "
-                "(sys.executable is empty): use readers=0"
+                "(sys.executable is empty, or this program is frozen): use readers=0"
             )
+        store.check_place()  # the reader opens what is at its path
         _forget_ended()
         try:
             self._descriptors += os.pipe()
             self._descriptors += os.pipe()
             theirs = self._descriptors[0], self._descriptors[3]
-            numbers = (slots.batch_size, len(slots.slots), memory, *theirs, os.getpid())
+            sizes = slots.batch_size, len(slots.slots)
+            numbers = (*sizes, memory, *theirs, os.getpid(), *store.data_file)
             modules = "\n".join(place for place in sys.path if isinstance(place, str))
+            program = [sys.executable, "-c", _PROGRAM, modules, os.fspath(store.path)]
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, modules, os.fspath(path), *map(str, numbers)],
+                [*program, *map(str, numbers)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(memory, *theirs),
                 start_new_session=True,
@@ -74,9 +80,10 @@ class ReaderProcess:
             self._requests, self._replies = self._descriptors
         except BaseException as error:
             self.stop()
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | ValueError):  # or an entry of sys.path is no text
+                cause = getattr(error, "strerror", None) or error
                 raise StorageError(
-                    f"a reader process cannot be started ({error.strerror}): use readers=0"
+                    f"a reader process cannot be started ({cause}): use readers=0"
                 ) from None
             raise
 

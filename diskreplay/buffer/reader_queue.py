@@ -16,7 +16,6 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,10 @@ from diskreplay.buffer.batch_slots import BatchSlots
 from diskreplay.buffer.reader_process import ReaderProcess, wait_for_reply
 from diskreplay.errors import DiskReplayError, StorageError
 from diskreplay.schema import Schema
+from diskreplay.store import Store
 
 _PATIENCE = 0.1  # seconds, until it is looked again; a reply ends the wait
-_MOST_DEATHS = 5  # of readers in a row, without a reply of any
+_MOST_DEATHS = 5  # of generations of readers in a row, without a reply of any
 
 
 @dataclass(eq=False)
@@ -61,10 +61,17 @@ class ReaderQueue:
     """At most `room` batches that are drawn ahead, and one that the user has."""
 
     def __init__(
-        self, path: Path, schema: Schema, batch_size: int, room: int, n: int, *, are_weighted: bool
+        self,
+        store: Store,
+        schema: Schema,
+        batch_size: int,
+        room: int,
+        n: int,
+        *,
+        are_weighted: bool,
     ) -> None:
         self.is_stopped = False
-        self._path = path
+        self._store = store
         self._names = schema.extra_names
         self._room = room
         self._n_readers = n
@@ -73,6 +80,7 @@ class ReaderQueue:
         self._readers: list[ReaderProcess] = []
         self._requests = itertools.count(1)
         self._deaths = 0
+        self._generation = 0  # of the readers that start from now on
         self._slots = BatchSlots(
             schema, batch_size, room + 1, are_weighted=are_weighted, shared=True
         )
@@ -239,7 +247,7 @@ class ReaderQueue:
     def _least_busy(self) -> ReaderProcess:
         """Return the reader with the fewest requests; start the readers if need be."""
         while len(self._readers) < self._n_readers:
-            self._readers.append(ReaderProcess(self._path, self._slots))
+            self._readers.append(ReaderProcess(self._store, self._slots, self._generation))
         loads = {id(reader): 0 for reader in self._readers}
         for ahead in self._under_way.values():
             loads[id(ahead.reader)] += 1
@@ -260,10 +268,13 @@ class ReaderQueue:
     def _count_death(self, reader: ReaderProcess) -> None:
         """Count a reader as dead, and take its requests back; raise StorageError for too many."""
         self._end(reader)
+        if reader.generation < self._generation:
+            return  # older than the last death: readers killed together count once
+        self._generation += 1
         self._deaths += 1
         if self._deaths >= _MOST_DEATHS:
             self._deaths = 0
             raise StorageError(
-                f"the reader processes of {self._path} end at once: see their errors above, or use "
-                "readers=0"
+                f"the reader processes of {self._store.path} end at once: see their errors above, "
+                "or use readers=0"
             )

@@ -25,9 +25,11 @@ _PATIENCE = 5000  # milliseconds
 def main() -> None:
     """Read rows until there are no more requests."""
     path, *numbers = sys.argv[1:]
-    batch_size, n_slots, memory, requests, replies, parent = map(int, numbers)
+    batch_size, n_slots, memory, requests, replies, parent, *data_file = map(int, numbers)
     store = Store(Path(path))
     try:
+        if store.data_file != tuple(data_file):
+            raise SystemExit(f"{path} is another store now: it was replaced while it was open")
         rows = Rows(store, store.identity.capacity, 0, ExpectedFields({}, all_given=False))
         with store.snapshot() as snapshot:
             rows.adopt_stored(snapshot)

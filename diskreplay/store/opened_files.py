@@ -51,6 +51,11 @@ class OpenedFiles:
         self._least_bytes = status.st_size
         self._lock_bytes = 0
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """The device and the inode of the data file, which no other file has while it is open."""
+        return self._expected[DATA]
+
     def close(self) -> None:
         """Close the data file. Twice is once."""
         descriptor, self.data = self.data, -1

@@ -178,6 +178,11 @@ class Store:
         """Raise StorageError when a file of the store is not at its path: commits would be lost."""
         self._files.check()
 
+    @property
+    def data_file(self) -> tuple[int, int]:
+        """The device and the inode of the data file: another store at this path has others."""
+        return self._files.identity
+
     def _replaced(self, name: str, way_out: str) -> StorageError:
         """Return the error of a data file and a lock file that tell of different transactions."""
         return StorageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -23,6 +24,7 @@ from reading import (
     nothing_left,
     pids_of,
     rows,
+    state_of,
     stored,
     wait_for_reads,
     wait_until,
@@ -79,6 +81,67 @@ def test_the_request_of_a_stopped_reader_goes_to_another_when_it_is_killed(tmp_p
         os.kill(reader, signal.SIGKILL)
         user.join()
         assert [*found, content(next(batches))] == wanted
+
+
+def test_readers_that_are_killed_all_at_once_are_replaced(tmp_path: Path) -> None:
+    with (
+        stored(ReplayBuffer, tmp_path / "b") as buffer,
+        stored(ReplayBuffer, None) as other,
+        buffer.batches(SIZE, 8, 8) as batches,
+    ):
+        for _ in range(2):
+            assert content(next(batches)) == content(other.sample(SIZE))
+            wait_for_reads(batches)
+            readers = pids_of(batches)
+            assert len(readers) == 8
+            for reader in readers:
+                os.kill(reader, signal.SIGKILL)
+            wait_until(lambda: not {*map(state_of, readers)} - {"", "Z"})  # noqa: B023
+            for _ in range(12):
+                assert content(next(batches)) == content(other.sample(SIZE))
+
+
+@pytest.mark.parametrize("moment", ["before", "while a reader starts"])
+def test_readers_do_not_read_another_store_that_was_put_in_its_place(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with ReplayBuffer(CAPACITY, path=tmp_path / "other") as other:
+        other.extend(**rows(5000, CAPACITY))
+    with stored(ReplayBuffer, tmp_path / "b") as buffer, buffer.batches(SIZE, 2, 1) as batches:
+        swap = f"mv {tmp_path}/b {tmp_path}/old && mv {tmp_path}/other {tmp_path}/b"
+        if moment == "before":
+            subprocess.run(swap, shell=True, check=True)
+        else:
+            python = tmp_path / "python"
+            python.write_text(
+                f'#!/bin/sh\n[ -e {tmp_path}/old ] || {{ {swap}; }}\nexec {sys.executable} "$@"\n'
+            )
+            python.chmod(0o755)
+            monkeypatch.setattr(sys, "executable", str(python))
+        with pytest.raises(diskreplay.StorageError, match="another file now"):
+            next(batches)
+        told = "is another store now: it was replaced while it was open"
+        assert (told in capfd.readouterr().err) == (moment != "before")
+        monkeypatch.undo()
+        subprocess.run(f"mv {tmp_path}/b {tmp_path}/other", shell=True, check=True)
+        subprocess.run(f"mv {tmp_path}/old {tmp_path}/b", shell=True, check=True)
+        assert content(next(batches)) == drawn(ReplayBuffer, 1)[0]
+
+
+@pytest.mark.parametrize("reason", ["frozen", "no text"])
+def test_readers_that_cannot_be_started_are_an_error(
+    reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen program would start itself, which would start itself, and so on."""
+    with stored(ReplayBuffer, tmp_path / "b") as buffer, buffer.batches(SIZE, 2, 1) as batches:
+        with monkeypatch.context() as patch:
+            if reason == "frozen":
+                patch.setattr(sys, "frozen", True, raising=False)
+            else:
+                patch.setattr(sys, "path", [*sys.path, "a\0b"])
+            with pytest.raises(diskreplay.StorageError, match=r"readers?.*: use readers=0"):
+                next(batches)
+        assert content(next(batches)) == drawn(ReplayBuffer, 1)[0]
 
 
 def test_readers_that_cannot_live_are_an_error_and_hold_up_no_commit(

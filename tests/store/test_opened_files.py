@@ -146,7 +146,7 @@ def test_a_file_that_is_cut_in_place_ends_no_process(
         if access != "read":
             buffer.update_priorities([3], [7.0])
         os.truncate(path + "/" + sys.argv[2], size)
-        calls = [lambda: buffer.sample(64), lambda: buffer.get([5]), lambda: list(buffer)]
+        calls = [lambda: buffer.sample(64), lambda: buffer.get(range(100)), lambda: list(buffer)]
         calls += [buffer.check, lambda: buffer.save(sys.argv[1] + "/saved")]
         if access != "read":
             calls += [buffer.flush, buffer.clear, buffer.close]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import os
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -165,15 +169,25 @@ class TensorBatches:
         if self._upload is None or getattr(priorities, "is_cuda", False) is not True:
             self._buffer.update_priorities(indices, priorities)
         else:
+            if getattr(indices, "is_cuda", False) is True:
+                indices = indices.to(priorities.device)  # or the event would not tell of its copy
             copies = _copy_back(indices), _copy_back(priorities)
             self._pending = _Update(*copies, _event(priorities))
 
     def flush(self) -> None:
         """Apply the update whose priorities are still on their way; then `buffer` has them all."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.event.synchronize()
+        pending = self._pending
+        if pending is None:
+            return
+        pending.event.synchronize()
+        try:
             self._buffer.update_priorities(pending.indices, pending.priorities)
+        except diskreplay.StorageError:
+            raise  # nothing was changed: the next call tries again, as after an interrupt
+        except Exception:
+            self._pending = None
+            raise
+        self._pending = None
 
     def close(self) -> None:
         """Apply the last update and stop drawing ahead; the buffer stays open."""
@@ -241,6 +255,12 @@ class _Upload:
         self._device = device
         self._stream = torch.cuda.Stream(device)
         self._pinned: dict[int, Any] = {}  # arrays by address
+        self._can_pin = True
+        # Pages that are unmapped while they are pinned would be read by the copies of other arrays
+        # that come to lie at the same address.
+        self._unpin = partial(_unpin, self._pinned, self._stream, os.getpid())
+        # The end of the process unpins them, too.
+        weakref.finalize(self, self._unpin).atexit = False
 
     def __call__(self, batch: Any) -> _Copied:
         """Begin to copy a batch."""
@@ -252,18 +272,41 @@ class _Upload:
 
     def close(self) -> None:
         """Wait for the copies, and give the memory back."""
-        self._stream.synchronize()
-        while self._pinned:
-            address, _ = self._pinned.popitem()
-            torch.cuda.cudart().cudaHostUnregister(address)
+        self._unpin()
 
     def _copy(self, array: Any) -> torch.Tensor:
-        address = array.ctypes.data
         # Of a batch that was not drawn ahead the arrays are no pages of their own.
-        is_new = address not in self._pinned and type(array.base) is mmap.mmap and array.nbytes
-        if is_new and int(torch.cuda.cudart().cudaHostRegister(address, array.nbytes, 0)) == 0:
-            self._pinned[address] = array
+        if self._can_pin and type(array.base) is mmap.mmap and array.nbytes:
+            self._pin(array)
         return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+    def _pin(self, array: Any) -> None:
+        """Pin the memory of an array, unless that was refused: then the copies are slower."""
+        address = array.ctypes.data
+        if address not in self._pinned:
+            self._pinned[address] = array  # before it is pinned: an interrupt may come in between
+            if int(torch.cuda.cudart().cudaHostRegister(address, array.nbytes, 0)) != 0:
+                _forget_error(self._device)
+                del self._pinned[address]
+                self._can_pin = False
+
+
+def _unpin(pinned: dict[int, Any], stream: Any, process: int) -> None:
+    """Wait for the copies of a stream, and unpin arrays; safe to repeat."""
+    if os.getpid() != process:
+        return  # in a forked child CUDA cannot be used, and the memory is pinned by the parent
+    with torch.cuda.device(stream.device):
+        stream.synchronize()
+        for address in list(pinned):
+            if int(torch.cuda.cudart().cudaHostUnregister(address)) != 0:
+                _forget_error(stream.device)  # it was unpinned by a call that was interrupted
+            del pinned[address]
+
+
+def _forget_error(device: torch.device) -> None:
+    """Forget the last error of CUDA: the next kernel of the user would be said to have failed."""
+    with contextlib.suppress(RuntimeError):
+        torch.zeros(1, device=device).add_(1)
 
 
 def _device_of(device: Any) -> torch.device:
@@ -272,9 +315,9 @@ def _device_of(device: Any) -> torch.device:
     try:
         found = torch.device("cpu" if device is None else device)
         if found.type != "cuda" or torch.cuda.is_available():
-            if found.type != "cpu":
-                torch.empty(0, device=found)  # or the first batch would meet the error
-            return found
+            # Or the first batch would meet an error. It has a number: "cuda" is the device that is
+            # current now, while another may be in a later call, or on another thread.
+            return torch.empty(0, device=found).device
     except Exception as error:  # each kind of device raises its own
         first_line, _, _ = str(error).partition("\n")
         reason = f"is no device of PyTorch here ({first_line:.300})"
@@ -295,9 +338,11 @@ def _with_names(batch: Any, convert: Callable[[Any], Any]) -> Any:
 
 
 def _copy_back(tensor: Any) -> Any:
-    """Begin to copy a tensor to pinned memory, if it is on a GPU."""
-    if getattr(tensor, "is_cuda", False) is not True:
-        return tensor
+    """Copy an array or a tensor; of a tensor on a GPU begin to, to pinned memory."""
+    if not isinstance(tensor, torch.Tensor):
+        return tensor.copy() if isinstance(tensor, np.ndarray) else tensor
+    if not tensor.is_cuda:
+        return tensor.detach().clone()
     target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return target.copy_(tensor.detach(), non_blocking=True)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from common import columns
 from drawn import KINDS, SIZE, N, as_bytes, filled
+from refused import writes_refused
 
 from diskreplay import (
     ArgumentError,
@@ -16,10 +20,12 @@ from diskreplay import (
     PrioritizedReplayBuffer,
     PriorityError,
     ReplayBuffer,
+    StorageError,
 )
 
 torch = pytest.importorskip("torch")
-TensorBatches = importlib.import_module("diskreplay.adapters.torch").TensorBatches
+adapter = importlib.import_module("diskreplay.adapters.torch")
+TensorBatches = adapter.TensorBatches
 
 WAYS = [(0, 0, False), (0, 0, True), (2, 0, False), (2, 0, True), (2, 1, False), (2, 1, True)]
 HAS_GPU = torch.cuda.is_available()
@@ -184,3 +190,94 @@ def test_batches_go_to_other_devices_without_their_write_ids() -> None:
     ):
         batch = next(batches)
         assert [tensor.device.type for tensor in batch] == [*["meta"] * 6, "cpu"]
+
+
+def test_an_update_that_could_not_be_applied_is_applied_by_the_next_call(tmp_path: Path) -> None:
+    """The event stands for a GPU's: the priorities are on the CPU when it is over."""
+    interrupts = [KeyboardInterrupt]
+
+    def synchronize() -> None:
+        if interrupts:
+            raise interrupts.pop()
+
+    event = SimpleNamespace(synchronize=synchronize)
+    with PrioritizedReplayBuffer(N, path=tmp_path / "b", commit_interval=0) as buffer:
+        buffer.extend(**columns(0, N))
+        batches = TensorBatches(buffer, SIZE, prefetch=0)
+        batches._pending = adapter._Update(np.array([3]), torch.tensor([70.0]), event)
+        with pytest.raises(KeyboardInterrupt):
+            batches.flush()
+        with writes_refused(), pytest.raises(StorageError):
+            batches.flush()
+        assert buffer.priorities([3]).tolist() != [70.0]
+        batches.flush()
+        assert buffer.priorities([3]).tolist() == [70.0]
+        batches._pending = adapter._Update(np.array([3]), torch.tensor([torch.nan]), event)
+        with pytest.raises(PriorityError):
+            batches.flush()
+        batches.close()  # a priority that nobody can apply is raised once
+
+
+@needs_gpu
+def test_write_ids_may_be_changed_after_an_update_from_a_gpu() -> None:
+    with (
+        filled(PrioritizedReplayBuffer) as buffer,
+        TensorBatches(buffer, SIZE, "cuda") as batches,
+    ):
+        for ids in (np.array([3]), torch.tensor([3]), torch.tensor([3], device="cuda")):
+            batches.update_priorities(ids, torch.tensor([70.0], device="cuda"))
+            ids[0] = 5
+            batches.flush()
+            assert buffer.priorities([3]).tolist() == [70.0]
+            assert buffer.priorities([5]).tolist() != [70.0]
+            batches.update_priorities([3], [1.0])
+
+
+@needs_gpu
+@pytest.mark.parametrize("readers", [0, 1])
+def test_batches_that_are_dropped_leave_no_page_pinned(readers: int) -> None:
+    """Or the copies of other arrays at the same address would be those of the old pages."""
+    with filled(PrioritizedReplayBuffer) as buffer, filled(PrioritizedReplayBuffer) as twin:
+        buffer.flush()
+        for _ in range(10):
+            batches = TensorBatches(buffer, SIZE, "cuda", 2, readers)
+            for _ in range(4):
+                assert tensors_as_bytes(next(batches)) == as_bytes(twin.sample(SIZE))
+            pinned = batches._upload._pinned
+            assert pinned
+            del batches
+            gc.collect()
+            assert not pinned
+
+
+@needs_gpu
+def test_memory_that_cannot_be_pinned_is_copied_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = torch.cuda.cudart()
+
+    def register(address: int, size: int, flags: int) -> Any:
+        return real.cudaHostRegister(address, size, 1 << 20)  # flags that there are not
+
+    with (
+        filled(PrioritizedReplayBuffer) as buffer,
+        filled(PrioritizedReplayBuffer) as twin,
+        TensorBatches(buffer, SIZE, "cuda") as batches,
+    ):
+        monkeypatch.setattr(
+            torch.cuda,
+            "cudart",
+            lambda: SimpleNamespace(
+                cudaHostRegister=register, cudaHostUnregister=real.cudaHostUnregister
+            ),
+        )
+        for _ in range(4):
+            assert tensors_as_bytes(next(batches)) == as_bytes(twin.sample(SIZE))
+        assert not batches._upload._pinned
+        assert torch.ones(3, device="cuda").add_(1).tolist() == [2.0] * 3
+
+
+@needs_gpu
+def test_a_device_without_a_number_is_the_current_one() -> None:
+    with filled(PrioritizedReplayBuffer) as buffer, TensorBatches(buffer, SIZE, "cuda") as batches:
+        assert batches._device == torch.device("cuda", torch.cuda.current_device())

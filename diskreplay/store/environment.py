@@ -200,11 +200,14 @@ class Environment:
     def _remap(self, n: int) -> bool:
         """Map n bytes, or as many as there is room for; return whether that is a larger map."""
         map_bytes = map_bytes_for(n)
+        if map_bytes > self._map_bytes and not _is_free(map_bytes - self._map_bytes):
+            self.places.close()  # commits need the address space more
         while map_bytes > self._map_bytes and not _is_free(map_bytes - self._map_bytes):
             map_bytes //= 2
         if map_bytes <= self._map_bytes:
             return False
         self.read_ahead.settle()
+        self.read_ahead.forget_map()  # first: an interrupt may come once it has moved
         if any(pid == os.getpid() and txn for pid, txn in self.reader_transactions()):
             return False  # a reader of this process would lose what it reads
         try:
@@ -213,7 +216,6 @@ class Environment:
             self.close()
             self._open()
             return False
-        self.read_ahead.forget_map()
         self._map_bytes = map_bytes
         return True
 
@@ -236,6 +238,7 @@ class Environment:
     def close(self, *, sync: bool = False) -> None:
         """Close the environment. Twice is once."""
         self.read_ahead.stop()  # to close under a transaction ends the process
+        self.places.close()
         env = self._env
         if env is not None:
             self._files.mend_lock_file()

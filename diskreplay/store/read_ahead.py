@@ -60,6 +60,8 @@ class ReadAhead:
 
     def values(self, txn: Any, database: Any, numbers: Ints) -> list[Any]:
         """Return the value of each number as `txn` has it, empty where there is none."""
+        if not len(numbers):
+            return []  # which tells nothing of where values are
         get, keys = txn.get, integer_keys(numbers)
         if not self._was_cold and len(keys) <= _FEW:
             started = perf_counter()

@@ -35,7 +35,7 @@ class ValuePlaces:
         self._pages = np.zeros(0, np.uint32)  # the first page of each value; 0 is unknown
         self._commit = -1  # the number of the commit as of which the places are known
         self._map: mmap.mmap | None = None
-        self._has_no_map = False  # True where the process is not allowed the address space
+        self._has_no_map = False  # True where there is no address space, or none any more
 
     # What is known
 
@@ -91,6 +91,13 @@ class ValuePlaces:
         if self._commit == commit - 1:
             self._commit = commit
 
+    def close(self) -> None:
+        """Forget all places, give the map back, and remember nothing from now on."""
+        self._has_no_map = True
+        self._commit = -1
+        self._pages = np.zeros(0, np.uint32)
+        self._map = None  # views of it keep it as long as they are there
+
     # What is at the places
 
     def rows(self, starts: Ints, nbytes: int) -> NDArray[np.uint8]:
@@ -110,8 +117,7 @@ class ValuePlaces:
         """Map the data file at least up to a place; return False if that is not possible."""
         if self._map is None or len(self._map) < end:
             try:
-                size = os.fstat(self._data).st_size
-                self._map = mmap.mmap(self._data, size, mmap.MAP_SHARED, mmap.PROT_READ)
+                self._map = _map_of(self._data)
             except (OSError, OverflowError, ValueError):
                 self._has_no_map = True
                 return False
@@ -124,6 +130,19 @@ class ValuePlaces:
             more = np.zeros(max(n, 2 * self._pages.size), np.uint32)
             more[: self._pages.size] = self._pages
             self._pages = more
+
+
+def _map_of(data: int) -> mmap.mmap:
+    """Map an open file.
+
+    A map keeps a duplicate of its descriptor. In a forked child that of the data file itself would
+    keep the lock of the commits after the parent is killed: so the file is opened once more.
+    """
+    own = os.open(f"/proc/self/fd/{data}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return mmap.mmap(own, os.fstat(own).st_size, mmap.MAP_SHARED, mmap.PROT_READ)
+    finally:
+        os.close(own)
 
 
 def _address(value: Any) -> int:

@@ -155,15 +155,15 @@ class Batches(Generic[BatchT]):
         return self._sample()
 
     def _given(self, ready: Ready | Ahead, queue: PrefetchQueue | ReaderQueue) -> BatchT:
-        """Count a batch that is ready, and return it; prepare the next ones."""
+        """Return a batch that is ready, and count it; prepare all that are ready."""
         given = self._prepared(ready)
-        self._buffer._guard.count_draw()
-        queue.give()
         if self._prepare is not None:
             for other in queue.ready:
                 # An error belongs to the other batch: it is raised when that is requested.
                 with contextlib.suppress(Exception):
                     self._prepared(other)
+        self._buffer._guard.count_draw()  # at last: an interrupt of `prepare` loses no batch
+        queue.give()
         return given
 
     def _prepared(self, ready: Ready | Ahead) -> BatchT:

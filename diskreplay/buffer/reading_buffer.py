@@ -83,7 +83,8 @@ class ReadingBuffer(Generic[BatchT]):
                    request of a batch, with that batch and all others that are ready, in order and
                    each once, so it may begin a copy to a device while an earlier batch is in use.
                    Its error is raised where its batch would be returned, and the next request tries
-                   again. It must not call the buffer
+                   again with the same batch, which the failed call must not have changed. It must
+                   not call the buffer
         """
         n = whole_number("batch_size", batch_size, at_least=1, at_most=MAX_COUNT)
         ready = whole_number("prefetch", prefetch, at_least=0, at_most=MAX_COUNT)

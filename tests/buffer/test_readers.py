@@ -101,6 +101,32 @@ def test_the_error_of_preparing_a_batch_comes_where_the_batch_would(tmp_path: Pa
                     assert [*found, content(next(batches))] == [*wanted[:2], wanted[3]]
 
 
+@pytest.mark.parametrize(("readers", "reuse"), [(0, False), (0, True), (1, False), (1, True)])
+def test_an_interrupt_of_preparing_loses_no_batch(
+    readers: int, reuse: bool, tmp_path: Path
+) -> None:
+    calls = itertools.count()
+
+    def prepare(batch: Any) -> bytes:
+        if next(calls) % 3 == 1:  # also those that are prepared in the request of an earlier one
+            raise KeyboardInterrupt
+        return content(batch)
+
+    found = []
+    with (
+        stored(ReplayBuffer, tmp_path / "b") as buffer,
+        buffer.batches(SIZE, 3, readers, reuse=reuse, prepare=prepare) as batches,
+    ):
+        while len(found) < 12:
+            if readers and found:
+                wait_for_reads(batches)
+            try:
+                found.append(next(batches))
+            except KeyboardInterrupt:
+                assert buffer._guard.replica.draws == len(found)
+    assert found == drawn(ReplayBuffer, 12)
+
+
 @pytest.mark.parametrize("interval", [0, 0.001, 1e9])
 @pytest.mark.parametrize("kind", KINDS)
 def test_pushes_and_updates_take_effect_exactly_so_many_batches_later(

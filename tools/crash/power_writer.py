@@ -35,6 +35,7 @@ PLANS = {
     "a ring that wraps": Plan(diskreplay.ReplayBuffer, 150, 30, 40, 60, clears=True),
     "rows that share values": Plan(diskreplay.ReplayBuffer, 90, 252, 30, 20),
     "large rows": Plan(diskreplay.ReplayBuffer, 25, 2000, 25, 6),
+    "remembered places": Plan(diskreplay.PrioritizedReplayBuffer, 300, 252, 25, 40, window_bytes=0),
     "priorities": Plan(diskreplay.PrioritizedReplayBuffer, 3000, 5, 40, 150),
     "larger than the window": Plan(
         diskreplay.PrioritizedReplayBuffer, 300, 40, 25, 100, window_bytes=10_000

@@ -24,7 +24,7 @@ def read(task: Task, tell: Tell) -> None:
     rng = task.generator()
     seen: list[Ints] = []
     count = 0
-    with diskreplay.open(task.path, access="read") as buffer:
+    with diskreplay.open(task.path, access="read", window_bytes=task.window_bytes) as buffer:
         tell("open")
         while not stopping:
             before, count = count, buffer.count

@@ -2,10 +2,11 @@
 
 Writers push, extend, update priorities and sample; readers sample and check each batch. Every few
 seconds one of them is killed and another one takes its place. At the end the store is compared
-with what all writers told over their pipes. Half of the time goes to each of two stores::
+with what all writers told over their pipes. A third of the time goes to each of three stores::
 
     union   larger than all that is pushed: every acknowledged transition has to be there, once
     ring    small, and written over many times: the file must not grow without bound
+    wide    a small ring of rows whose places in the file are remembered, with the least window
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from crash.reader import read
 from crash.rows import columns_of, numbers_from
 from crash.writer import Task, write
 
-WIDTH = 8
-RING = 5000
+WIDTH, WIDE = 8, 252
+RING, WIDE_RING = 5000, 1000
 PACE = 1500.0  # transitions that a writer of the union pushes in a second
 PATIENCE = 60  # seconds
 GROWTH = 10.0  # times what the ring's file had after the second lap is without bound
@@ -90,7 +91,7 @@ class Sharing(Group):
         size, grown = self.second_lap_bytes, stats.get("disk_bytes", 0)
         if size and grown > GROWTH * size:
             self.fail("failed", f"the file grew from {size} to {grown} bytes")
-        row = columns_of(numbers_from(0, 0, 1), WIDTH)
+        row = columns_of(numbers_from(0, 0, 1), self.task.width)
         payload = stats.get("size", 0) * sum(value.nbytes for value in row)
         n = self.counts
         return {
@@ -131,7 +132,7 @@ class Sharing(Group):
 
 
 @click.command()
-@report.duration("--minutes", 5, "For both stores together.")
+@report.duration("--minutes", 5, "For all stores together.")
 @report.number("--writers", 3, "Processes that write at a time.")
 @report.number("--readers", 3, "Processes that read at a time.", least=0)
 @report.seed("Of what is written, and which process is killed.")
@@ -146,19 +147,22 @@ def main(minutes: float, writers: int, readers: int, seed: int) -> None:
     figures: dict[str, dict[str, str]] = {}
     failures = 0
     with report.kept_place("share") as place:
-        for name, capacity, pace in (("union", largest, PACE), ("ring", RING, float("inf"))):
+        for name, capacity, width, others in (
+            ("union", largest, WIDTH, {"pace": PACE}),
+            ("ring", RING, WIDTH, {}),
+            ("wide", WIDE_RING, WIDE, {"window_bytes": 0}),
+        ):
             task = Task(
-                str(place / name), "prioritized", capacity, WIDTH, "shared", seed,
-                pace=pace, commit_interval=0.05,
+                str(place / name), "prioritized", capacity, width, "shared", seed,
+                commit_interval=0.05, **others,
             )  # fmt: skip
             sharing = Sharing(task, writers, readers, rng)
-            sharing.run(seconds / 2)
+            sharing.run(seconds / 3)
             sharing.finish()
             figures[name] = sharing.figures()
             report.keep_or_remove(sharing.path, sharing.failures)
             failures += len(sharing.failures)
-    union, ring = figures.values()
-    rows = [[name, value, ring[name]] for name, value in union.items()]
+    rows = [[name, *(of[name] for of in figures.values())] for name in figures["union"]]
     click.echo(report.table(["store", *figures], rows))
     click.echo(f"{failures} failures")
     sys.exit(failures > 0)

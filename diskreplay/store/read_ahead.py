@@ -66,7 +66,8 @@ class ReadAhead:
         if not self._was_cold and len(keys) <= _FEW:
             started = perf_counter()
             found = [get(key, b"", database) for key in keys]
-            self._was_cold = perf_counter() - started > _SLOW_SECONDS * len(keys)
+            enough = max(len(keys), _FIRST_LOOK)  # the time of one or two values tells little
+            self._was_cold = perf_counter() - started > _SLOW_SECONDS * enough
             return found
         first = 1 if self._was_cold else _FIRST_LOOK
         self._was_cold = self._was_cold and len(keys) <= _FIRST_LOOK

@@ -158,7 +158,11 @@ def test_a_directory_that_a_user_may_not_look_into_is_named(
         place, closed, forbidden = sys.argv[1:]
         calls = calls_with(place)  # and imports all that may not be found later
         calls.append(lambda: diskreplay.open(place, access="read"))
-        os.chdir("/")  # relative paths: this checkout may be below another closed directory
+        # The checkout may be below another closed directory: no path is relative to it, and all
+        # modules that the commands import are imported before.
+        os.chdir("/")
+        for words in ("inspect", "--help"), ("inspect", "/no"), ("export", "/no", "out.npz"):
+            CliRunner().invoke(main, words)
         if os.geteuid() == 0:
             os.setgid(NOBODY), os.setuid(NOBODY)
         said = f"user {os.geteuid()} may not {forbidden} {closed}: Permission denied: change the "

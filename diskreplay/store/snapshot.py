@@ -25,6 +25,7 @@ RecordBuffers: TypeAlias = Sequence[Any] | NDArray[np.uint8]
 NewRecords: TypeAlias = Sequence[bytes] | NDArray[np.uint8]
 
 _LARGE_ROW = 4096  # bytes
+_MOST_LEARNED = 1024  # values of one call: of a scan, a microsecond for each would be too much
 _GATHERED_BYTES = 8192  # records of at most this size are copied into one array
 _JOINED_BYTES = 1024  # values of at most this size are copied whole, and cut all at once
 
@@ -122,7 +123,7 @@ class Snapshot:
     def _learned(self, keys: Ints, grouping: Grouping) -> list[Any]:
         """Look values up, and remember their places."""
         values = self._values(keys)
-        if not self._read_ahead.was_cold:
+        if keys.size <= _MOST_LEARNED and not self._read_ahead.was_cold:
             places, offset_of = self._env.places, self._read_ahead.offset_of
             places.learn(keys, values, grouping.value_bytes, self._txn.id(), offset_of)
         return values

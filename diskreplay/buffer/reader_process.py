@@ -107,13 +107,13 @@ class ReaderProcess:
         self._close_pipes()
 
     def stop(self) -> None:
-        """Let the process end, when it has done the request that it is at."""
+        """Close the pipes: the process ends after its present request."""
         self._close_pipes()
         if self._process is not None and self._process.returncode is None:
             _ending.append(self._process)
 
     def join(self) -> None:
-        """Let the process end, and wait for its end."""
+        """Close the pipes, and wait for the end of the process."""
         self.stop()
         try:
             if self._process is not None:

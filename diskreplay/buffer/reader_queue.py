@@ -152,13 +152,13 @@ class ReaderQueue:
     # The end
 
     def stop(self) -> None:
-        """Let the readers end."""
+        """Close the pipes of the readers, which then end."""
         self.is_stopped = True
         for reader in self._readers:
             reader.stop()
 
     def stop_anywhere(self) -> None:
-        """Let the readers end; safe at any line of any thread, also without the lock.
+        """Kill the readers; safe at any line of any thread, also without the lock.
 
         A thread with the lock may be using the pipes, so they are not closed.
         """

@@ -181,7 +181,7 @@ class _Share:
         return self._taken.setdefault("by", taker) == taker
 
     def end(self) -> None:
-        """Say that the helper is done with it."""
+        """Mark the share as read, and wake the caller."""
         self.is_done = True
         self._done.ring()
 

@@ -41,7 +41,7 @@ class Snapshot:
         self._txn = txn
 
     def end(self) -> None:
-        """Give the transaction back.
+        """End the transaction.
 
         It holds its slot among the readers until the object is gone, and a traceback could keep it:
         so nothing refers to it afterwards.

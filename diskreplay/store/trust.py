@@ -111,7 +111,7 @@ def structural_faults(data: DataFile, meta: Meta) -> list[str]:
 
 @contextlib.contextmanager
 def pinned_commit(path: Path, file: DataFile) -> Iterator[tuple[Meta | None, list[str]]]:
-    """Give the newest meta page, and the faults of both meta pages.
+    """Yield the newest meta page, and the faults of both meta pages.
 
     Where there are none, a read transaction keeps writers off the pages of that commit until the
     end of the block. To open LMDB is safe then: it looks at the meta pages only.

@@ -104,6 +104,18 @@ def test_a_place_that_is_wrong_is_noticed(tmp_path: Path, width: int) -> None:
             assert_rows(buffer.get(ids), ids, width)
 
 
+def test_scans_learn_no_places(tmp_path: Path) -> None:
+    """To learn each place would take longer than to look the values of a scan up."""
+    with ReplayBuffer(CAPACITY, path=tmp_path / "b", window_bytes=0) as buffer:
+        buffer.extend(*rows(range(CAPACITY), 60))
+        buffer.flush()
+        ids = np.tile(np.arange(CAPACITY), 3)
+        assert_rows(buffer.get(ids), ids, 60)
+        assert remembered(buffer) == 0
+        buffer.get(ids[:300])
+        assert remembered(buffer) > 0
+
+
 def test_small_values_have_no_places(tmp_path: Path) -> None:
     with ReplayBuffer(CAPACITY, path=tmp_path / "b", window_bytes=0) as buffer:
         buffer.extend(*rows(range(CAPACITY), 4))

@@ -58,7 +58,7 @@ Open = Callable[[Setting], AbstractContextManager[Feed]]
 
 @contextlib.contextmanager
 def fixed(setting: Setting) -> Iterator[Feed]:
-    """Give the same batch again and again; the TD errors are copied to the CPU."""
+    """Return the same batch again and again; copy the TD errors to the CPU."""
     batch = gathered(setting, np.arange(setting.batch))
     yield Feed(lambda: batch, lambda _, errors: errors.cpu())
 

@@ -15,6 +15,7 @@ Each is a `DiskReplayError` and the builtin that a caller expects::
     ├── StorageError         OSError       the disk refused: it is full, forbidden or gone
     ├── DamageError          RuntimeError  stored bytes are not the bytes that were written
     ├── FormatVersionError   RuntimeError  a store of a format that this version does not know
+    ├── NotInstalledError    ImportError   a codec whose package is not installed
     └── ClosedError          RuntimeError  a call on a closed buffer
 """
 
@@ -91,6 +92,10 @@ class DamageError(DiskReplayError, RuntimeError):
 
 class FormatVersionError(DiskReplayError, RuntimeError):
     """A store has a format that this version of diskreplay does not know."""
+
+
+class NotInstalledError(DiskReplayError, ImportError):
+    """The package of a codec is not installed."""
 
 
 class ClosedError(DiskReplayError, RuntimeError):

@@ -46,12 +46,12 @@ class Replay(Protocol[BatchT_co]):
 
     def extend(
         self,
-        states: ArrayLike,
-        actions: ArrayLike,
+        states: Any,
+        actions: Any,
         rewards: ArrayLike,
-        next_states: ArrayLike,
+        next_states: Any,
         dones: ArrayLike,
-        **extra: ArrayLike,
+        **extra: Any,
     ) -> Ints:
         """Add n transitions, all or none, and return their write ids."""
 

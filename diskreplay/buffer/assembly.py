@@ -28,7 +28,7 @@ from diskreplay.sampling import (
     UniformSampler,
     new_seed,
 )
-from diskreplay.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
+from diskreplay.schema import Schema, SchemaLike, fields_of, missing_in
 from diskreplay.store import (
     Identity,
     RunSettings,
@@ -220,8 +220,8 @@ def _create(
     fields: ExpectedFields,
 ) -> bool:
     """Make the store if there is none, or replace it; return whether the store is new."""
-    whole = all(name in fields.fields for name in STANDARD_FIELDS)
-    facts = schema_facts(Schema(fields.fields.values())) if whole else {}
+    is_whole = not missing_in(fields.fields)
+    facts = schema_facts(Schema(fields.fields.values())) if is_whole else {}
     state = State(new_seed(options.seed), _settings(options, priorities))
     facts["state"] = state.to_plain(Identity(kind, options.capacity, ""))
     plain = {"kind": kind, "capacity": options.capacity}

@@ -99,13 +99,13 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
 
     def extend(
         self,
-        states: ArrayLike,
-        actions: ArrayLike,
+        states: Any,
+        actions: Any,
         rewards: ArrayLike,
-        next_states: ArrayLike,
+        next_states: Any,
         dones: ArrayLike,
         priorities: ArrayLike | None = None,
-        **extra: ArrayLike,
+        **extra: Any,
     ) -> Ints:
         """Add n transitions, all or none, and return their write ids, int64 (n,), or -1 as `push`.
 
@@ -122,8 +122,9 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             raise SchemaError(
                 f"extend takes {name!r} as {name}s, with n values (found {name}=): leave it out"
             )
-        standard: tuple[ArrayLike, ...] = (states, actions, rewards, next_states, dones)
-        if self._adopted_schema is not None and not extra:
+        standard: tuple[Any, ...] = (states, actions, rewards, next_states, dones)
+        known = self._adopted_schema
+        if known is not None and known.is_flat and not extra:
             row = only_row(standard if priorities is None else (*standard, priorities))
             if row:  # checking single values costs less than checking columns
                 try:  # BaseBuffer.push, since the push of a subclass may call extend

@@ -82,6 +82,8 @@ def _no_such(found: Any, name: str) -> AttributeError:
 class Experience(NamedTuple):
     """One transition: state, action, reward, next_state, done, and then its extra fields.
 
+    Where a field is a dictionary or a tuple, so is its element.
+
     >>> state, action, reward, next_state, done = Experience([0.0], 1, 0.5, [1.0], False)
     """
 
@@ -99,17 +101,19 @@ class Experience(NamedTuple):
 class Batch(NamedTuple):
     """n transitions as arrays whose first dimension is n: the five fields, then the extra ones.
 
+    Where a field is a dictionary or a tuple, its element is one of arrays, nested as it was given.
+
     `indices`, the write ids, is an attribute and no element. Copies, pickles and `_replace` keep
     it; a tuple made anew from the elements has none.
     """
 
-    states: Array
-    actions: Array
+    states: Any
+    actions: Any
     rewards: Array
-    next_states: Array
+    next_states: Any
     dones: Array
 
-    def __getattr__(self, name: str) -> Array:
+    def __getattr__(self, name: str) -> Any:
         if name == "indices":
             raise AttributeError(
                 "this batch was made anew from the elements of another (as tree functions and data "
@@ -125,15 +129,15 @@ class PrioritizedBatch(NamedTuple):
     `weights` is float32 (n,), and `indices`, the write ids, int64 (n,).
     """
 
-    states: Array
-    actions: Array
+    states: Any
+    actions: Any
     rewards: Array
-    next_states: Array
+    next_states: Any
     dones: Array
     weights: Array
     indices: Array
 
-    def __getattr__(self, name: str) -> Array:
+    def __getattr__(self, name: str) -> Any:
         raise _no_such(self, name)
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from diskreplay.aliases import Array, Columns, Ints
 from diskreplay.buffer.batch import Batch, PrioritizedBatch, with_extra
-from diskreplay.errors import ArgumentError
-from diskreplay.schema import STANDARD_FIELDS, Schema
+from diskreplay.errors import ArgumentError, SchemaError
+from diskreplay.schema import STANDARD_FIELDS, Schema, mapped, root_of
 
 Weights = NDArray[np.float32]
 
@@ -35,26 +35,27 @@ class BatchArrays(NamedTuple):
         if self.weights is not None:
             self.weights[...] = weights
 
-    def to_batch(self, names: tuple[str, ...]) -> Any:
-        """Return a batch of the arrays, the standard fields and then those with `names`."""
-        return batch_of(self.columns, names, self.indices, self.weights)
+    def to_batch(self, schema: Schema) -> Any:
+        """Return a batch of the arrays, which are the columns of a schema."""
+        return batch_of(schema, self.columns, self.indices, self.weights)
 
 
 def batch_of(
-    columns: Sequence[Array], names: tuple[str, ...], indices: Ints, weights: Weights | None = None
+    schema: Schema, columns: Sequence[Array], indices: Ints, weights: Weights | None = None
 ) -> Any:
-    """Return a batch of columns: a PrioritizedBatch if it has weights, else a Batch."""
+    """Return a batch of the columns of a schema: a PrioritizedBatch if it has weights."""
+    values = columns if schema.is_flat else schema.nested(columns)
     if weights is not None:
-        kind = with_extra(PrioritizedBatch, names)
-        return kind._make((*columns[:_STANDARD], weights, indices, *columns[_STANDARD:]))
-    batch = tuple.__new__(with_extra(Batch, names), columns)
+        kind = with_extra(PrioritizedBatch, schema.extra_names)
+        return kind._make((*values[:_STANDARD], weights, indices, *values[_STANDARD:]))
+    batch = tuple.__new__(with_extra(Batch, schema.extra_names), values)
     batch.__dict__["indices"] = indices
     return batch
 
 
 def copied(batch: Any) -> Any:
     """Return a batch of fresh arrays with the same contents."""
-    fresh = batch._replace(**{name: np.array(getattr(batch, name)) for name in batch._fields})
+    fresh = batch._make(mapped(value, np.array) for value in batch)
     if "indices" not in batch._fields:
         fresh.__dict__["indices"] = batch.indices.copy()
     return fresh
@@ -81,6 +82,8 @@ def reused_arrays(out: Any, schema: Schema, n: int, *, are_weighted: bool) -> Ba
         del columns[_STANDARD : _STANDARD + 2], names[_STANDARD : _STANDARD + 2]
     else:
         indices = getattr(out, "indices", None)
+    if not schema.is_flat:
+        names, columns = _parts(names, columns, schema)
     are_apart = True
     for name, array, field in zip(names, columns, schema.fields, strict=True):
         are_apart &= _checked(name, array, field.dtype, (n, *field.shape))
@@ -91,6 +94,21 @@ def reused_arrays(out: Any, schema: Schema, n: int, *, are_weighted: bool) -> Ba
     if not are_apart or len(set(map(id, arrays))) < len(arrays):
         _check_overlap([*names, "indices", "weights"], arrays)
     return BatchArrays(columns, indices, weights)
+
+
+def _parts(
+    names: Sequence[str], values: Sequence[Any], schema: Schema
+) -> tuple[list[str], list[Any]]:
+    """Return the parts of the elements of a batch, with names such as states.camera."""
+    try:
+        columns = schema.flat(values)
+    except SchemaError as error:
+        raise ArgumentError(
+            f"out must be an earlier batch of this buffer, nested alike: {error}: {_WAY_OUT}"
+        ) from None
+    elements = dict(zip((*STANDARD_FIELDS, *schema.extra_names), names, strict=True))
+    roots = [(root_of(name), name) for name in schema.names]
+    return [elements[root] + name.removeprefix(root) for root, name in roots], columns
 
 
 def _checked(name: str, found: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool:

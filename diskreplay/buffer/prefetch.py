@@ -72,7 +72,7 @@ class PrefetchQueue:
             n = self._room + 1  # one that is drawn, one that the user has, and those ready
             slots = BatchSlots(schema, batch_size, n, are_weighted=are_weighted)
             self.nbytes = slots.nbytes
-            self._reused = [slot.arrays.to_batch(schema.extra_names) for slot in slots.slots]
+            self._reused = [slot.arrays.to_batch(schema) for slot in slots.slots]
         taken = {id(self._lent), *(id(ready.batch) for ready in self._ready)}
         return next(batch for batch in self._reused if id(batch) not in taken)
 

@@ -72,7 +72,7 @@ class ReaderQueue:
     ) -> None:
         self.is_stopped = False
         self._store = store
-        self._names = schema.extra_names
+        self._schema = schema
         self._room = room
         self._n_readers = n
         self._ahead: deque[Ahead] = deque()
@@ -112,7 +112,7 @@ class ReaderQueue:
                     break  # the user meets the error when the batches before are given
                 raise
             oldest = int(arrays.indices[places].min()) if places.size else np.iinfo(np.int64).max
-            batch = arrays.to_batch(self._names)
+            batch = arrays.to_batch(self._schema)
             self._ahead.append(Ahead(number, slot, places, int(oldest), batch))
         self._send()
 

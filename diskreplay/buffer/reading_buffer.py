@@ -10,7 +10,7 @@ from typing import Any, Generic, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diskreplay.aliases import Array, Floats, Ints
+from diskreplay.aliases import Floats, Ints
 from diskreplay.buffer.assembly import Options
 from diskreplay.buffer.batch import Batch, Draw, Experience, with_extra
 from diskreplay.buffer.batch_arrays import BatchArrays, Weights, batch_of, reused_arrays
@@ -18,7 +18,7 @@ from diskreplay.buffer.batches import Batches, BatchT
 from diskreplay.buffer.guard import Guard
 from diskreplay.errors import ArgumentError, DamageError, NotLiveError, SampleError, SchemaError
 from diskreplay.live_range import LiveRange
-from diskreplay.schema import Schema
+from diskreplay.schema import Schema, leaves, mapped
 from diskreplay.store import Snapshot
 from diskreplay.validation import MAX_COUNT, true_or_false, whole_number, whole_numbers
 from diskreplay.wording import count_of, shown
@@ -131,11 +131,11 @@ class ReadingBuffer(Generic[BatchT]):
     def get(self, indices: ArrayLike, fields: None = None) -> Batch: ...
 
     @overload
-    def get(self, indices: ArrayLike, fields: Iterable[str]) -> dict[str, Array]: ...
+    def get(self, indices: ArrayLike, fields: Iterable[str]) -> dict[str, Any]: ...
 
     def get(
         self, indices: ArrayLike, fields: Iterable[str] | None = None
-    ) -> Batch | dict[str, Array]:
+    ) -> Batch | dict[str, Any]:
         """Return transitions by write id, in the order given.
 
         Raises NotLiveError, naming the first, when a write id was evicted, cleared or never given,
@@ -150,7 +150,9 @@ class ReadingBuffer(Generic[BatchT]):
         indices:  int of any shape, write ids as `push`, `extend` or `sample` returned them; each
                   array has this shape before that of its field
         fields:   names of the fields to return, in a dict; other fields are neither read from
-                  memory nor decoded. None returns all fields, in a Batch
+                  memory nor decoded. The name of a nested field returns all of its parts, nested,
+                  and that of a part, as "state.camera", the part. None returns all fields, in a
+                  Batch
         """
         ids = whole_numbers("indices", indices, any_shape=True)
         with self._guard.reading() as snapshot:
@@ -159,14 +161,15 @@ class ReadingBuffer(Generic[BatchT]):
             schema = self._guard.replica.rows.schema
             if schema is None:
                 raise SampleError(f"{self.path} is empty: push transitions first")
-            names = None if fields is None else self._names_of(schema, fields)
-            places = None if names is None else [schema.names.index(name) for name in names]
+            wanted = None if fields is None else self._structures_of(schema, fields)
+            places = None if wanted is None else [*dict.fromkeys(leaves(wanted))]
             columns = self._guard.replica.fetch(write_ids, snapshot, places)
         if ids.ndim != 1:
             columns = [column.reshape(ids.shape + column.shape[1:]) for column in columns]
-        if names is not None:
-            return dict(zip(names, columns, strict=True))
-        batch: Batch = batch_of(columns, schema.extra_names, ids)
+        if wanted is not None and places is not None:
+            found: dict[str, Any] = mapped(wanted, dict(zip(places, columns, strict=True)).get)
+            return found
+        batch: Batch = batch_of(schema, columns, ids)
         return batch
 
     def __iter__(self) -> Iterator[Experience]:
@@ -184,8 +187,10 @@ class ReadingBuffer(Generic[BatchT]):
                     return
                 ids = np.arange(at, min(at + _ROWS_READ, end))
                 rows = self._guard.replica.fetch(ids, snapshot)
-                kind = with_extra(Experience, self._extra_names)
-            yield from map(kind._make, zip(*rows, strict=True))
+                schema: Any = self._guard.replica.rows.schema  # as there are transitions
+            kind = with_extra(Experience, schema.extra_names)
+            values = zip(*rows, strict=True)
+            yield from map(kind._make, values if schema.is_flat else map(schema.nested, values))
             at += len(rows[0])
 
     def __len__(self) -> int:
@@ -240,11 +245,6 @@ class ReadingBuffer(Generic[BatchT]):
     def _live(self) -> LiveRange:
         return self._guard.replica.live
 
-    @property
-    def _extra_names(self) -> tuple[str, ...]:
-        schema = self._guard.replica.rows.schema
-        return schema.extra_names if schema else ()
-
     def _check_live(self, write_ids: Ints) -> None:
         live = self._live
         dead = write_ids[~live.holds(write_ids)]
@@ -280,9 +280,10 @@ class ReadingBuffer(Generic[BatchT]):
         """
         n = self._checked_size("batch_size", batch_size)
         replica = self._guard.replica
+        schema: Any = replica.rows.schema  # as there are transitions
         arrays = None
-        if out is not None and replica.rows.schema is not None:
-            arrays = reused_arrays(out, replica.rows.schema, n, are_weighted=self._is_weighted)
+        if out is not None:
+            arrays = reused_arrays(out, schema, n, are_weighted=self._is_weighted)
         write_ids, probabilities, columns = replica.draw(
             n,
             number,
@@ -292,7 +293,7 @@ class ReadingBuffer(Generic[BatchT]):
         )
         weights = self._weights(probabilities, number, beta)
         if arrays is None or out is None:
-            batch: BatchT = batch_of(columns, self._extra_names, write_ids, weights)
+            batch: BatchT = batch_of(schema, columns, write_ids, weights)
             return batch
         arrays.fill(write_ids, weights)
         return out
@@ -327,17 +328,18 @@ class ReadingBuffer(Generic[BatchT]):
         """Return the importance weights of a draw; None where batches have none."""
         return None
 
-    def _names_of(self, schema: Schema, fields: Iterable[str]) -> list[str]:
-        """Return the names of fields that a user gave, each once."""
+    def _structures_of(self, schema: Schema, fields: Iterable[str]) -> dict[str, Any]:
+        """Return the structures of the fields and parts that a user named, by these names."""
         try:
             names = [] if isinstance(fields, str) else [*dict.fromkeys(fields)]
         except Exception:  # an object may raise anything when it is iterated
             names = []
         if not names:
             raise ArgumentError(f"fields must be a list of names (found {shown(fields)})")
-        if unknown := [name for name in names if name not in schema.names]:
+        found = {name: schema.structure(name) for name in names}
+        if unknown := [name for name in names if found[name] is None]:
             raise SchemaError(
                 f"{self.path} has no field {shown(unknown[0])}: expected some of "
                 f"{', '.join(schema.names)}"
             )
-        return names
+        return found

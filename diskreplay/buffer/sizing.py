@@ -22,7 +22,7 @@ from diskreplay.records import (
     tree_bytes,
 )
 from diskreplay.sampling import priorities_nbytes
-from diskreplay.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
+from diskreplay.schema import Schema, SchemaLike, fields_of, missing_in
 from diskreplay.validation import (
     ACCESS,
     check_word,
@@ -129,7 +129,7 @@ def estimate(
     prioritized:  True for a PrioritizedReplayBuffer, False for a ReplayBuffer
     """
     given = fields_of(schema)
-    if missing := [name for name in STANDARD_FIELDS if name not in given]:
+    if missing := missing_in(given):
         raise SchemaError(
             f"estimate() needs the dtype and shape of every field: {', '.join(missing)} missing in "
             f"the schema (found {', '.join(given) or 'no field'})"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from diskreplay.schema.field import Field
-from diskreplay.schema.inference import infer_schema
+from diskreplay.schema.inference import infer_fields, infer_schema
+from diskreplay.schema.names import root_of
+from diskreplay.schema.nesting import leaves, mapped
 from diskreplay.schema.row_check import only_row
-from diskreplay.schema.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of
+from diskreplay.schema.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of, missing_in
 
 __all__ = [
     "STANDARD_FIELDS",
@@ -13,6 +15,11 @@ __all__ = [
     "Schema",
     "SchemaLike",
     "fields_of",
+    "infer_fields",
     "infer_schema",
+    "leaves",
+    "mapped",
+    "missing_in",
     "only_row",
+    "root_of",
 ]

@@ -15,10 +15,13 @@ from numpy.typing import DTypeLike
 
 from diskreplay.aliases import Array
 from diskreplay.errors import SchemaError
+from diskreplay.schema.names import root_of, steps_of
 from diskreplay.validation import as_array, as_whole
 from diskreplay.wording import cut, shown
 
-FieldLike: TypeAlias = "Field | DTypeLike | tuple[DTypeLike, Sequence[int]]"
+FieldLike: TypeAlias = (
+    "Field | DTypeLike | tuple[DTypeLike, Sequence[int]] | Mapping[str, FieldLike]"
+)
 
 MAX_TRANSITION_BYTES = 2**30
 TYPES = frozenset(
@@ -51,9 +54,10 @@ class Field:
     shape: tuple[int, ...]
 
     def __init__(self, name: str, dtype: DTypeLike = np.float32, shape: Sequence[int] = ()) -> None:
-        if isinstance(name, str) and (name.startswith("_") or keyword.iskeyword(name)):
+        root = root_of(name) if isinstance(name, str) else ""
+        if root.startswith("_") or keyword.iskeyword(root):
             raise SchemaError(
-                f"{name!r} cannot name a field, since batches are named tuples: expected a name "
+                f"{root!r} cannot name a field, since batches are named tuples: expected a name "
                 "that is no Python keyword and does not begin with an underscore"
             )
         self._set(name, *_dtype_and_shape(name, dtype, shape))
@@ -66,10 +70,9 @@ class Field:
         return field
 
     def _set(self, name: str, dtype: DTypeLike, shape: Sequence[int]) -> None:
-        if not isinstance(name, str) or not name.isidentifier():
-            raise SchemaError(f"a field's name must be a Python identifier (found {shown(name)})")
-        if name in _RESERVED_NAMES:
-            raise SchemaError(f"{name!r} cannot name a field, it is a word of the buffer's methods")
+        root, *_ = steps_of(name)
+        if root in _RESERVED_NAMES:
+            raise SchemaError(f"{root!r} cannot name a field, it is a word of the buffer's methods")
         try:
             found = np.dtype(_without_torch(dtype)).newbyteorder("=")
             lengths = tuple(map(_length, shape))
@@ -203,9 +206,13 @@ def as_numbers(name: str, value: Any) -> Array:
     """Return a field's value, or a column of them, as an array of numbers; or raise SchemaError."""
     if value is None:
         way_out = " (at the end of an episode give the last observation, done masks it)"
-        raise SchemaError(f"field {name!r} is None{way_out if name == 'next_state' else ''}")
+        is_after = root_of(name) == "next_state"
+        raise SchemaError(f"field {name!r} is None{way_out if is_after else ''}")
     if isinstance(value, Mapping):
-        raise SchemaError(f"field {name!r} is a dictionary: give each of its entries as a field")
+        raise SchemaError(
+            f"field {name!r} is a dictionary (expected numbers or an array, as the first "
+            "transition or schema= has set it)"
+        )
     array = as_array(value, SchemaError, f"field {name!r} is not an array of numbers")
     if array.dtype.char not in _REAL + _COMPLEX:
         raise _not_numbers(name, array.dtype)

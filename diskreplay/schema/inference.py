@@ -9,7 +9,10 @@ import numpy as np
 
 from diskreplay.errors import SchemaError
 from diskreplay.schema.field import Field, as_numbers, shape_advice
+from diskreplay.schema.names import nested_names, root_of
+from diskreplay.schema.nesting import flattened
 from diskreplay.schema.schema import Schema
+from diskreplay.wording import shown
 
 
 def infer_schema(values: Mapping[str, Any], given: Mapping[str, Field], *, lead: int) -> Schema:
@@ -17,16 +20,31 @@ def infer_schema(values: Mapping[str, Any], given: Mapping[str, Field], *, lead:
 
     Float states, rewards, dones and extras become float32, whole-number actions int64, other whole
     numbers keep their type (Python's are int64). next_state is what state is. `given` wins.
+
+    values:  by root, nested or not
     """
+    known = nested_names(given)
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if not name.isidentifier():  # or it would be taken as the name of a part
+            raise SchemaError(f"a field's name must be a Python identifier (found {shown(name)})")
+        flat |= flattened(name, value, known.get(name))
+    return infer_fields(flat, given, lead=lead)
+
+
+def infer_fields(values: Mapping[str, Any], given: Mapping[str, Field], *, lead: int) -> Schema:
+    """Make a schema as `infer_schema` does, from values by the names of their fields."""
     fields = {}
     for name in dict.fromkeys((*values, *given)):
         if name in given:
             fields[name] = given[name]
-        elif name == "next_state":
-            state = given.get("state") or _infer_field("state", values["state"], lead)
-            fields[name] = Field(name, state.dtype, state.shape)
-        else:
+        elif root_of(name) != "next_state":
             fields[name] = _infer_field(name, values[name], lead)
+    if "next_state" not in given:
+        for name, state in list(fields.items()):
+            if root_of(name) == "state":
+                field = Field(f"next_{name}", state.dtype, state.shape)
+                fields.setdefault(field.name, field)
     return Schema(fields)
 
 
@@ -43,6 +61,6 @@ def _infer_field(name: str, value: Any, lead: int) -> Field:
     dtype = found.dtype
     if dtype.kind == "f" or name in ("reward", "done"):
         dtype = np.dtype(np.float32)
-    elif name == "action" and dtype.kind in "iu":
+    elif root_of(name) == "action" and dtype.kind in "iu":
         dtype = np.dtype(np.int64)
     return Field(name, dtype, found.shape[lead:])

@@ -6,7 +6,7 @@ The first five fields are always state, action, reward, next_state and done; ext
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -15,15 +15,33 @@ import numpy as np
 from diskreplay.aliases import Columns
 from diskreplay.errors import DamageError, SchemaError
 from diskreplay.schema.field import MAX_TRANSITION_BYTES, TYPES, Field, FieldLike, as_numbers
+from diskreplay.schema.names import (
+    MAX_DEPTH,
+    name_of_key,
+    name_of_place,
+    nested_names,
+    root_of,
+    steps_of,
+    too_deep,
+)
+from diskreplay.schema.nesting import entries_of, fill, leaves, mapped, misfit
 from diskreplay.schema.row_check import RowCheck
 from diskreplay.wording import shown
 
 STANDARD_FIELDS = ("state", "action", "reward", "next_state", "done")
+_PARTS = (Mapping, tuple, list)  # of a space
 _MAX_FIELDS = 2**16 - 3  # a msgpack array of 16 bits, with the checksum and the write id
 
 
 class Schema:
     """The ordered fields of a transition.
+
+    A value that is a dictionary or a tuple has a field for each of its parts, whose name says where
+    it is: state.camera, state.robot[1]. The parts of a value stand one after the other.
+
+    names:        of the fields
+    extra_names:  of the values after the five standard ones, nested or not
+    is_flat:      whether each value is one field
 
     >>> schema = Schema({"state": ("float32", (60,)), "action": "int64", "log_prob": "float32"})
     Traceback (most recent call last):
@@ -32,14 +50,26 @@ class Schema:
 
     def __init__(self, fields: Mapping[str, FieldLike] | Iterable[Field]) -> None:
         given = fields_of(fields)
+        structures = nested_names(given)
         for name in STANDARD_FIELDS:
-            if name not in given:
+            if name not in structures:
                 raise SchemaError(f"a schema needs the field {name!r} (found {', '.join(given)})")
+        for name in ("reward", "done"):
+            if name not in given:
+                raise SchemaError(
+                    f"field {name!r} cannot have parts (found {next(leaves(structures[name]))}): "
+                    "it is one number"
+                )
         if len(given) > _MAX_FIELDS:
             raise SchemaError(f"a schema has {len(given)} fields (expected at most {_MAX_FIELDS})")
-        self.extra_names = tuple(name for name in given if name not in STANDARD_FIELDS)
-        self.names = STANDARD_FIELDS + self.extra_names
+        self.extra_names = tuple(name for name in structures if name not in STANDARD_FIELDS)
+        self._roots = {name: structures[name] for name in STANDARD_FIELDS + self.extra_names}
+        self.names = tuple(leaves(self._roots))
         self.fields = tuple(given[name] for name in self.names)
+        self.is_flat = self.names == tuple(self._roots)
+        place = {name: index for index, name in enumerate(self.names)}
+        self._places = mapped(self._roots, place.__getitem__)
+        self._is_standard = self.is_flat and not self.extra_names
         self._check = RowCheck(self.fields)
         if self.payload_bytes > MAX_TRANSITION_BYTES:
             raise SchemaError(
@@ -72,14 +102,14 @@ class Schema:
     def accept_row(self, standard: Iterable[Any], extra: Mapping[str, Any]) -> list[Any]:
         """Return one transition's values in the order of the fields, ready to be stored.
 
-        Raises SchemaError for a missing or unknown extra field and for a value that does not fit.
+        Raises SchemaError for a missing or unknown field or part and for a value that does not fit.
 
         standard:  the values of the standard fields, in their order
         extra:     the others, by name
         """
         row = [*standard]
-        if extra or self.extra_names:
-            row += self._extras(extra)
+        if extra or not self._is_standard:
+            row = self._flat(row, extra)
         return self._check.row(row)
 
     def accept_columns(self, standard: Iterable[Any], extra: Mapping[str, Any]) -> Columns:
@@ -88,8 +118,8 @@ class Schema:
         Raises SchemaError as `accept_row` does, and for columns of different lengths.
         """
         given = [*standard]
-        if extra or self.extra_names:
-            given += self._extras(extra)
+        if extra or not self._is_standard:
+            given = self._flat(given, extra)
         if (converted := self._check.columns(given)) is not None:
             return converted
         columns = list(map(as_numbers, self.names, given))
@@ -105,8 +135,8 @@ class Schema:
         lead = (len(columns[0]),)
         return [f.convert(c, lead) for f, c in zip(self.fields, columns, strict=True)]
 
-    def _extras(self, extra: Mapping[str, Any]) -> list[Any]:
-        """Return the values of the extra fields in their order."""
+    def _flat(self, standard: list[Any], extra: Mapping[str, Any]) -> list[Any]:
+        """Return values in the order of the fields; raise SchemaError for other parts."""
         missing = [name for name in self.extra_names if name not in extra]
         unknown = [name for name in extra if name not in self.extra_names]
         if missing or unknown:
@@ -114,7 +144,42 @@ class Schema:
                 f"expected the fields {', '.join(self.names)} (missing: "
                 f"{', '.join(missing) or 'none'}; new: {', '.join(unknown) or 'none'})"
             )
-        return [extra[name] for name in self.extra_names]
+        values = [*standard, *(extra[name] for name in self.extra_names)]
+        return values if self.is_flat else self.flat(values)
+
+    def flat(self, values: Sequence[Any]) -> list[Any]:
+        """Return nested values, one for each root, in the order of the fields.
+
+        Raises SchemaError, and names the parts, if they have other parts than the schema.
+        """
+        row: list[Any] = []
+        for (name, places), value in zip(self._places.items(), values, strict=True):
+            try:
+                fits = fill(places, value, row)
+            except Exception:  # an object may raise anything when it is asked for an entry
+                fits = False
+            if not fits:
+                raise misfit(name, self._roots[name], value)
+        return row
+
+    def nested(self, columns: Sequence[Any]) -> Sequence[Any]:
+        """Return values in the order of the fields as nested values, one for each root."""
+        if self.is_flat:
+            return columns
+        return [mapped(places, columns.__getitem__) for places in self._places.values()]
+
+    def structure(self, name: Any) -> Any:
+        """Return the places of the fields in a value or in a part of one, nested as it is.
+
+        That is an int for the name of one field, and None for a name that the schema does not have.
+        """
+        found: Any = self._places
+        try:
+            for step in steps_of(name):
+                found = found[step]
+        except (SchemaError, LookupError, TypeError):  # TypeError: a place has no parts
+            return None
+        return found
 
     def to_plain(self) -> list[list[Any]]:
         """Return the schema as lists, strings and numbers; `from_plain` is the way back."""
@@ -158,17 +223,51 @@ def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dic
     if entries is None:
         raise SchemaError(f"expected a Schema, or fields by name (found {shown(fields)})")
     found: dict[str, Field] = {}
-    for key, entry in entries:
-        name = entry.name if key is None and isinstance(entry, Field) else str(key)
-        if not isinstance(entry, Field):
-            parts = entry if isinstance(entry, tuple) else (entry, ())
-            if key is None or entry is None or len(parts) != 2 or isinstance(parts[1], str | int):
-                raise SchemaError(
-                    f"field {name!r}: expected a dtype, or a dtype and a shape "
-                    f"(found {shown(entry)})"
-                )
-            entry = Field(name, *parts)
-        if entry.name != name or name in found:
-            raise SchemaError(f"field {entry.name!r} is given twice or under the name {name!r}")
-        found[name] = entry
+    for key, value in entries:
+        root = value.name if key is None and isinstance(value, Field) else str(key)
+        for name, entry in _entries_in(root, value, MAX_DEPTH):
+            field = _field_of(name, entry, is_named=key is not None)
+            if field.name != name or name in found:
+                raise SchemaError(f"field {field.name!r} is given twice or under the name {name!r}")
+            found[name] = field
+    nested_names(found)
     return found
+
+
+def _entries_in(name: str, entry: Any, levels: int) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a dictionary of fields, or of a space that has parts, by name."""
+    parts: Any = None if isinstance(entry, Field) else entry
+    if parts is not None:
+        with contextlib.suppress(Exception):  # an object may raise anything when it is asked
+            # As Dict and Tuple of Gymnasium have them; its OneOf is one of them at a time.
+            if type(entry).__name__ != "OneOf" and isinstance(entry.spaces, _PARTS):
+                parts = entry.spaces
+    if isinstance(parts, Mapping):
+        named = [(name_of_key(name, key), part) for key, part in entries_of(name, parts).items()]
+    elif parts is not entry and isinstance(parts, tuple | list):
+        named = [(name_of_place(name, place), part) for place, part in enumerate(parts)]
+    else:
+        yield name, entry
+        return
+    if not named or not levels:
+        raise too_deep(name) if named else SchemaError(f"field {name!r} has no parts at all")
+    for inner, part in named:
+        yield from _entries_in(inner, part, levels - 1)
+
+
+def _field_of(name: str, entry: Any, *, is_named: bool) -> Field:
+    """Return a field, also one that is given as a dtype, with or without a shape."""
+    if isinstance(entry, Field):
+        return entry
+    parts = entry if isinstance(entry, tuple) else (entry, ())
+    if not is_named or entry is None or len(parts) != 2 or isinstance(parts[1], str | int):
+        raise SchemaError(
+            f"field {name!r}: expected a dtype, or a dtype and a shape (found {shown(entry)})"
+        )
+    return Field(name, *parts)
+
+
+def missing_in(fields: Iterable[str]) -> list[str]:
+    """Return the standard fields that are not among fields, neither themselves nor in parts."""
+    there = set(map(root_of, fields))
+    return [name for name in STANDARD_FIELDS if name not in there]

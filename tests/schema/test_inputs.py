@@ -207,10 +207,10 @@ def test_hidden_values_are_not_stored() -> None:
     buffer = ReplayBuffer(capacity=20)
     hidden = np.ma.masked_array([1.0, 999.0, 2.0], [False, True, False])
     for state in (hidden, [hidden[0], hidden[1], hidden[2]], tuple(hidden)):
-        with pytest.raises(SchemaError, match=r"'state' .*a masked array would lose its mask"):
+        with pytest.raises(SchemaError, match=r"'state(\[1\])?' .*a masked array would lo"):
             buffer.push(**{**row(0), "state": state})
     for states in (np.ma.stack([hidden] * 2), [hidden] * 2, [[*hidden], [*hidden]]):
-        with pytest.raises(SchemaError, match=r"'state' .*a masked array would lose its mask"):
+        with pytest.raises(SchemaError, match=r"'state(\[1\])?' .*a masked array would lo"):
             buffer.extend(**{**columns(0, 2), "states": states})
     with pytest.raises(SchemaError, match=r"'reward' .*a masked array would lose its mask"):
         buffer.push(**{**row(0), "reward": hidden[1]})
@@ -351,9 +351,11 @@ def test_spaces_of_gymnasium_are_fields() -> None:
         batch = buffer.sample(1)
         assert (batch.states.dtype, batch.states.shape) == (np.uint8, (1, 4, 8, 8))
         assert (batch.actions.dtype, batch.mask.dtype) == (np.int64, np.int8)
-    for space in (spaces.Dict(a=box), spaces.Tuple([box]), spaces.Sequence(box)):
-        with pytest.raises(SchemaError, match=r"'state': a .* has not one dtype and one shape"):
-            ReplayBuffer(4, schema={"state": space})
+    for space in (spaces.OneOf([box]), spaces.Sequence(box), spaces.Text(3)):
+        for given, name in ((space, "state"), (spaces.Dict(a=space), "state.a")):
+            message = f"'{name}': a .* has not one dtype and one shape|'{name}': expected numbers"
+            with pytest.raises(SchemaError, match=message):
+                ReplayBuffer(4, schema={"state": given})
 
 
 # Counts

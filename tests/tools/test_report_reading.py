@@ -353,9 +353,9 @@ def test_what_a_writer_evicts_meanwhile_is_left_out(
 
     with diskreplay.open(tmp_path / "b", access="read", window_bytes=0) as buffer:
         reader = reading.Reader(buffer, write)
-        rewards = reader.spread().rewards[:, 0]
+        rewards = reader.spread(["reward"])["reward"][:, 0]
         assert (rewards * 8).tolist() == [*range(1000), *range(1500, 2000)]
-        assert len(reader.spread().rewards) == 2000
+        assert len(reader.spread(["reward"])["reward"]) == 2000
         assert reader.damaged == set()
 
 

@@ -17,6 +17,7 @@ import click
 import numpy as np
 
 import diskreplay
+from diskreplay.schema import STANDARD_FIELDS, root_of
 from diskreplay_tools.commands.arguments import json_option
 from diskreplay_tools.terminal import progress
 
@@ -120,8 +121,7 @@ def bench(
             capacity = capacity or buffer.capacity
             uniform = uniform or isinstance(buffer, diskreplay.ReplayBuffer)
     else:
-        given = DEFAULTS | dict(fields)
-        schema = diskreplay.Schema({"next_state": given["state"], **given})
+        schema = schema_of(dict(fields))
     capacity = capacity or 1_000_000
     found = diskreplay.estimate(schema, capacity, prioritized=not uniform)
     if not as_json:
@@ -157,10 +157,14 @@ def measured(
 ) -> dict[str, float]:
     """Return rates, each over some seconds, of a buffer that `make` opens."""
     rng = np.random.default_rng(0)
-    columns = {field.name: random_column(field, rng) for field in schema.fields}
-    plural = {"state": "states", "action": "actions", "reward": "rewards",
-              "next_state": "next_states", "done": "dones"}  # fmt: skip
-    rows = [{name: column[i] for name, column in columns.items()} for i in range(ROWS)]
+    names = (*STANDARD_FIELDS, *schema.extra_names)
+    columns = [random_column(field, rng) for field in schema.fields]
+    rows = [
+        dict(zip(names, schema.nested([column[i] for column in columns]), strict=True))
+        for i in range(ROWS)
+    ]
+    plural = [f"{name}s" for name in STANDARD_FIELDS]
+    whole = dict(zip((*plural, *schema.extra_names), schema.nested(columns), strict=True))
     found: dict[str, float] = {}
 
     def repeat(what: Callable[[int], object]) -> float:
@@ -175,7 +179,6 @@ def measured(
 
     with make() as buffer:
         found["pushes_per_second"] = repeat(lambda n: buffer.push(**rows[n % ROWS]))
-        whole = {plural.get(name, name): column for name, column in columns.items()}
         found["extended_rows_per_second"] = ROWS * repeat(lambda n: buffer.extend(**whole))
         batch_size = min(batch_size, len(buffer))
 
@@ -193,6 +196,16 @@ def measured(
         show(4, 5)
     show(5, 5)
     return found
+
+
+def schema_of(given: dict[str, Any]) -> diskreplay.Schema:
+    """Return the schema of given fields, and of the usual ones where none is given."""
+    roots = set(map(root_of, given))
+    fields = given | {name: kind for name, kind in DEFAULTS.items() if name not in roots}
+    if "next_state" not in roots:
+        states = {name: kind for name, kind in fields.items() if root_of(name) == "state"}
+        fields |= {f"next_{name}": kind for name, kind in states.items()}
+    return diskreplay.Schema(fields)
 
 
 def random_column(field: diskreplay.Field, rng: np.random.Generator) -> np.ndarray:

@@ -15,6 +15,7 @@ import diskreplay
 from diskreplay.buffer import warn_of_disk
 from diskreplay.maintenance import StoreBuilder
 from diskreplay.sampling import PrioritySettings, checked_priorities, new_seed
+from diskreplay.schema import STANDARD_FIELDS
 from diskreplay.store import Identity, RunSettings, State, beside, real_path
 from diskreplay.validation import checked_capacity
 from diskreplay.wording import count_of
@@ -22,7 +23,6 @@ from diskreplay_tools.commands.arguments import force_option, out_argument
 from diskreplay_tools.files import (
     NUMBERS,
     PRIORITY,
-    STANDARD,
     Column,
     TableFile,
     map_columns,
@@ -77,9 +77,10 @@ def import_(
     What export wrote gets the transitions, priorities, kind, capacity and settings that it had;
     write ids begin at 0, and annealing and random stream begin anew. Of any other
     file, columns with the names of the fields are these fields, --field names others, a column
-    `priority` is the priorities, and the rest become extra fields. They get the types that push
-    would give them: floats, rewards and dones float32, whole-number actions int64; a DTYPE keeps
-    another one. Of more rows than the capacity the last are kept.
+    `priority` is the priorities, and the rest become extra fields. Parts of a nested field have
+    names such as state.camera or state[0]. Fields get the types that push would give them: floats,
+    rewards and dones float32, whole-number actions int64; a DTYPE keeps another one. Of more rows
+    than the capacity the last are kept.
 
     Example: diskreplay import walks.npz runs/b --field state=observations
     """
@@ -150,7 +151,7 @@ def _fill(
     at = skip = rows - builder.live.size
     for table in file.tables(columns, skip, rows_in_chunk(columns)) if rows else ():
         values = {name: table[column.name] for name, column in fields.items()}
-        n = len(values["state"])
+        n = len(values["reward"])
         for name in NUMBERS:
             if not schema[name].shape:
                 values[name] = values[name].reshape(n)
@@ -158,8 +159,10 @@ def _fill(
         try:
             if builder.identity.has_priorities:
                 priorities = checked_priorities(values.pop(PRIORITY, np.ones(n)), n)
-            standard = [values.pop(name) for name in STANDARD]
-            accepted = schema.accept_columns(standard, values)
+            nested = schema.nested([values[name] for name in schema.names])
+            standard, others = nested[: len(STANDARD_FIELDS)], nested[len(STANDARD_FIELDS) :]
+            extra = dict(zip(schema.extra_names, others, strict=True))
+            accepted = schema.accept_columns(standard, extra)
         except (diskreplay.SchemaError, diskreplay.PriorityError) as error:
             told = str(error).replace("schema= can", "--field FIELD=COLUMN:DTYPE can")
             raise click.ClickException(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diskreplay_tools.files.columns import STANDARD, Column, columns_of, metadata_of, rows_in_chunk
+from diskreplay_tools.files.columns import Column, columns_of, metadata_of, rows_in_chunk
 from diskreplay_tools.files.mapping import NUMBERS, PRIORITY, map_columns, metadata_in, schema_of
 from diskreplay_tools.files.outputs import new_file, new_store, refuse_existing, refuse_same
 from diskreplay_tools.files.readers import TableFile, open_table
@@ -18,7 +18,6 @@ from diskreplay_tools.files.writers import WRITERS
 __all__ = [
     "NUMBERS",
     "PRIORITY",
-    "STANDARD",
     "WRITERS",
     "Column",
     "TableFile",

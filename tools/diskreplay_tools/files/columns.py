@@ -27,7 +27,6 @@ Table = dict[str, Array]
 FORMAT = 1
 MEMBER = "diskreplay.json"
 KEY = b"diskreplay"
-STANDARD = ("state", "action", "reward", "next_state", "done")
 RUN_SETTINGS = ("durability", "commit_interval")
 PRIORITIZED_SETTINGS = ("alpha", "beta_start", "beta_end", "beta_frames", "epsilon")
 CHUNK_BYTES = 4 << 20

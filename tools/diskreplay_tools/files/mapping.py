@@ -12,8 +12,8 @@ import click
 import numpy as np
 
 import diskreplay
-from diskreplay.schema import infer_schema
-from diskreplay_tools.files.columns import FORMAT, STANDARD, Column
+from diskreplay.schema import infer_fields, missing_in
+from diskreplay_tools.files.columns import FORMAT, Column
 from diskreplay_tools.files.readers import TableFile, check_row
 
 PRIORITY, WRITE_ID = "priority", "write_id"
@@ -78,25 +78,23 @@ def map_columns(
                 f"field: leave one out with --drop {name}"
             )
         fields[name] = column
-    standard = {name: fields[name] for name in STANDARD if name in fields}
     is_empty = not any(column.rows for column in there.values())
     if is_empty and file.metadata is not None and fields.keys() <= {PRIORITY}:
         return fields, {}  # of a store that nothing was ever pushed to
-    for name in STANDARD:
-        if name not in fields:
-            more = (
-                "; where it has none, save the observation that follows each one as a column"
-                if name == "next_state"
-                else ""
-            )
-            raise click.ClickException(
-                f"{file.path} has no column {name!r} (found {_listed(there)}): name it with "
-                f"--field {name}=COLUMN{more}"
-            )
+    for name in missing_in(fields):
+        more = (
+            "; where it has none, save the observation that follows each one as a column"
+            if name == "next_state"
+            else ""
+        )
+        raise click.ClickException(
+            f"{file.path} has no column {name!r} (found {_listed(there)}): name it with "
+            f"--field {name}=COLUMN{more}"
+        )
     for name, column in fields.items():
         _check_field(file, name, column)
     _check_lengths(file, fields)
-    return {**standard, **fields}, dtypes
+    return fields, dtypes
 
 
 def _dtype(name: str, word: str) -> np.dtype[Any]:
@@ -171,4 +169,10 @@ def schema_of(
             shape = () if math.prod(column.shape) == 1 else column.shape
             given[name] = diskreplay.Field(name, np.float32, shape)
     empty = {name: np.zeros((0, *c.shape), c.dtype) for name, c in columns.items()}
-    return infer_schema(empty, given, lead=1)
+    try:
+        return infer_fields(empty, given, lead=1)
+    except diskreplay.SchemaError as error:
+        raise click.ClickException(
+            f"{file.path}: {error}: name fields with --field NAME=COLUMN, or leave columns out "
+            "with --drop COLUMN"
+        ) from None

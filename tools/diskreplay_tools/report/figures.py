@@ -125,7 +125,8 @@ def histogram(values: Array, label: str) -> Paint:
         else:
             axes.yaxis.set_major_formatter(lambda n, _: short(n))
             axes.locator_params(axis="y", nbins=6, integer=True)
-        axes.set(xlabel=label, ylabel=f"transitions read{' (log)' * log}")
+        plain = label.replace("$", r"\$")  # or it would begin a formula
+        axes.set(xlabel=plain, ylabel=f"transitions read{' (log)' * log}")
 
     return paint
 

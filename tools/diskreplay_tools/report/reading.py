@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,14 +19,6 @@ RECENT_ROWS = 100_000
 SHEET_FRAMES = 12  # at either end of the priorities
 READ_BYTES = 128 << 20  # of payload, at most, for the spread and for the recent transitions each
 PRIORITIES = 1_000_000
-
-
-class Spread(NamedTuple):
-    """Transitions spread evenly over the live ones; vectors are cut to MAX_COMPONENTS."""
-
-    rewards: Array
-    actions: Array
-    states: Array
 
 
 @dataclass
@@ -50,36 +41,41 @@ class Reader:
         self._show, self._done = show, 0
         self._total = sum(map(self._most, (SPREAD_ROWS, RECENT_ROWS, 2 * SHEET_FRAMES)))
 
-    def spread(self) -> Spread:
-        """Read transitions that are spread evenly over all that are live."""
+    def spread(self, names: Sequence[str]) -> dict[str, Array]:
+        """Read fields of transitions that are spread evenly over all that are live, by name.
+
+        Vectors are cut to MAX_COMPONENTS.
+        """
         ids = spread_ids(self.buffer.first, self.buffer.count, self._most(SPREAD_ROWS))
-        names = ("reward", "action", "state")
         parts = [[thinned(columns[name]) for name in names] for _, columns in self.scan(ids, names)]
         if not parts:
-            return Spread(*(np.zeros(0) for _ in names))
-        return Spread(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            return {name: np.zeros(0) for name in names}
+        found = map(np.concatenate, zip(*parts, strict=True))
+        return dict(zip(names, found, strict=True))
 
-    def episodes(self, starts: Sequence[int]) -> Episodes:
+    def episodes(self, starts: Sequence[int], states: Sequence[str]) -> Episodes:
         """Read the newest transitions, and cut them into episodes.
 
         starts:  the first write id of each run
+        states:  names of the fields of a state, one or its parts
         """
+        after = [f"next_{name}" for name in states]
         first, count = self.buffer.first, self.buffer.count
         newest = np.arange(max(first, count - self._most(RECENT_ROWS)), count)
         parts: list[tuple[Ints, Floats, Array, Ints, Ints]] = []
-        for ids, columns in self.scan(newest, ("reward", "done", "state", "next_state")):
+        for ids, columns in self.scan(newest, ("reward", "done", *states, *after)):
             rewards = columns["reward"].reshape(ids.size).astype(np.float64)
             ended = columns["done"].reshape(ids.size) != 0
-            states, next_states = digests(columns["state"]), digests(columns["next_state"])
-            parts.append((ids, rewards, ended, states, next_states))
+            before, behind = ([columns[name] for name in names] for names in (states, after))
+            parts.append((ids, rewards, ended, digests(before), digests(behind)))
         if not parts:
             return Episodes()
-        write_ids, rewards, dones, states, next_states = (
+        write_ids, rewards, dones, firsts, lasts = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
         # Of later ones nobody can say whether the oldest begins an episode.
         begun = np.array([*starts, 0], np.int64)
-        return episodes_of(write_ids, rewards, dones, states, next_states, begun)
+        return episodes_of(write_ids, rewards, dones, firsts, lasts, begun)
 
     def priorities(self) -> Priorities | None:
         """Read the priorities of all live transitions, and keep up to PRIORITIES of them."""
@@ -107,12 +103,12 @@ class Reader:
         except diskreplay.NotLiveError:
             return None
 
-    def frames(self, write_ids: Ints) -> dict[int, Array]:
-        """Return the states of up to SHEET_FRAMES transitions, by write id, in the order given."""
+    def frames(self, write_ids: Ints, name: str) -> dict[int, Array]:
+        """Return a field of up to SHEET_FRAMES transitions, by write id, in the order given."""
         return {
-            int(write_id): state
-            for ids, columns in self.scan(write_ids[: self._most(SHEET_FRAMES)], ("state",))
-            for write_id, state in zip(ids, columns["state"], strict=True)
+            int(write_id): frame
+            for ids, columns in self.scan(write_ids[: self._most(SHEET_FRAMES)], (name,))
+            for write_id, frame in zip(ids, columns[name], strict=True)
         }
 
     def finish(self) -> None:

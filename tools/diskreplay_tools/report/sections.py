@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import diskreplay
 from diskreplay.aliases import Array, Floats
+from diskreplay.schema import root_of
 from diskreplay.store import spans_of
 from diskreplay.wording import count_of
 from diskreplay_tools.report import figures as draw
@@ -22,6 +24,7 @@ from diskreplay_tools.report.values import MAX_COMPONENTS, finite, limited
 from diskreplay_tools.terminal import moment, number
 
 MULTIPLES = 12  # components of a vector that get a histogram each
+MOST_PARTS = 8  # of a nested field that are drawn
 FEW_VALUES = 8  # whole numbers of which each is told
 _DARK = 32  # of 255: below it frames would be black
 
@@ -38,8 +41,14 @@ class ReportData:
     ) -> None:
         self.stats, self.schema, self.reader, self.figures = stats, schema, reader, figures
         self.size: int = stats["size"]
-        self.spread = reader.spread()
+        self.actions, self.states = self.parts("action"), self.parts("state")
+        drawn = (*self.actions[:MOST_PARTS], *self.states[:MOST_PARTS])
+        self.spread = reader.spread(("reward", *drawn))
         self.priorities = reader.priorities()
+
+    def parts(self, root: str) -> list[str]:
+        """Return the names of the fields of a value: its own, or those of its parts."""
+        return [name for name in self.schema.names if root_of(name) == root]
 
     def plot(self, paint: Paint, alt: str, caption: str, height: float = draw.HEIGHT) -> Html:
         """Return a figure of the page."""
@@ -91,17 +100,26 @@ def priorities_of(data: ReportData) -> Section:
 
 def rewards_of(data: ReportData) -> Section:
     """Show how rewards are distributed."""
-    return Section("Rewards", [values_of(data, "reward", data.spread.rewards)], half=True)
+    return Section("Rewards", [values_of(data, "reward")], half=True)
 
 
 def actions_of(data: ReportData) -> Section:
     """Show how actions are distributed."""
-    return Section("Actions", [values_of(data, "action", data.spread.actions)], half=True)
+    parts = [values_of(data, name) for name in data.actions[:MOST_PARTS]]
+    return Section("Actions", parts + about_others(data.actions), half=True)
 
 
-def values_of(data: ReportData, name: str, values: Array) -> Html:
+def about_others(names: Sequence[str]) -> list[Html]:
+    """Return which parts of a value are not drawn, [] where all are."""
+    if not (others := names[MOST_PARTS:]):
+        return []
+    told = count_of(len(others), "more part")
+    return [page.paragraph(f"Not drawn: {told}, {short_text(', '.join(others))}.")]
+
+
+def values_of(data: ReportData, name: str) -> Html:
     """Show the values of a field: (n, k), a number each or the components of an array."""
-    k = math.prod(data.schema[name].shape)
+    values, k = data.spread[name], math.prod(data.schema[name].shape)
     if not values.size or values.dtype.kind == "c":
         why = (
             "it is complex"
@@ -113,8 +131,10 @@ def values_of(data: ReportData, name: str, values: Array) -> Html:
         return page.paragraph(f"The field {name} is not drawn: {why}.")
     drawable = finite(values)
     words = [f"{data.which(len(values))}:"]
+    if name != root_of(name):
+        words.insert(0, f"{name}:")
     if not drawable.size:
-        return page.paragraph(f"{words[0]} no {name} is a finite number.")
+        return page.paragraph(f"{words[-1]} no {name} is a finite number.")
     if k > 1:
         parts = f"{values.shape[1]} of " * (values.shape[1] < k) + f"{k:,} components"
         words.append(f"{parts}{shape_in_words(data.schema[name])},")
@@ -180,7 +200,7 @@ def episodes_of(data: ReportData) -> Section:
     why_not, parts = why_no_episodes(data), []
     if not why_not:
         spans = sorted(spans_of(data.stats["runs"]), key=lambda span: span.first)
-        found = data.reader.episodes([span.first for span in spans])
+        found = data.reader.episodes([span.first for span in spans], data.states)
         newest = f"the newest {found.rows:,} of {count_of(data.size, 'transition')}"
         read = newest if found.rows < data.size else f"all {count_of(found.rows, 'transition')}"
         if found.why_not:
@@ -208,6 +228,8 @@ def why_no_episodes(data: ReportData) -> str:
         return "They are not drawn: reward or done is not one value."
     if "c" in (reward.dtype.kind, done.dtype.kind):
         return "They are not drawn: reward or done is complex."
+    if {f"next_{name}" for name in data.states} != {*data.parts("next_state")}:
+        return "They cannot be told: state and next_state have different parts."
     spans = sorted(spans_of(data.stats["runs"]), key=lambda span: span.first)
     if any(later.first < before.end for before, later in itertools.pairwise(spans)):
         return (
@@ -247,23 +269,32 @@ def cutting_in_words(found: Episodes, read: str) -> str:
 
 def observations_of(data: ReportData) -> Section:
     """Show images as a contact sheet, and other states as numbers."""
-    field = data.schema["state"]
-    if not frames.is_image(field.dtype, field.shape):
-        return Section("Observations", [values_of(data, "state", data.spread.states)])
+    parts: list[Html] = []
+    for name in data.states[:MOST_PARTS]:
+        field = data.schema[name]
+        if frames.is_image(field.dtype, field.shape):
+            parts += images_of(data, field)
+        else:
+            parts.append(values_of(data, name))
+    return Section("Observations", parts + about_others(data.states))
+
+
+def images_of(data: ReportData, field: diskreplay.Field) -> list[Html]:
+    """Show a field of images as contact sheets."""
     first, count = data.reader.buffer.first, data.reader.buffer.count
     newest = np.arange(count - 1, max(first - 1, count - 1 - SHEET_FRAMES), -1)
     oldest = np.arange(first, min(count, first + SHEET_FRAMES))
     sheets = {"Newest": newest, "Oldest": oldest}
     found = data.priorities
-    words = (
-        f"States of {' x '.join(map(str, field.shape))} pixels{frames.how_stacked(field.shape)}."
-    )
+    kind = "States of" if field.name == "state" else f"{field.name}:"
+    pixels = " x ".join(map(str, field.shape))
+    words = f"{kind} {pixels} pixels{frames.how_stacked(field.shape)}."
     if found is not None and found.values.size and np.ptp(found.values):
         sheets = {"Highest priorities": found.highest, "Lowest priorities": found.lowest}
     elif found is not None:
         words += " All priorities are the same."
     shown = {
-        title: {i: frames.frame_of(s) for i, s in data.reader.frames(ids).items()}
+        title: {i: frames.frame_of(s) for i, s in data.reader.frames(ids, field.name).items()}
         for title, ids in sheets.items()
     }
     brightest = max((int(f.max()) for some in shown.values() for f in some.values()), default=0)
@@ -276,11 +307,12 @@ def observations_of(data: ReportData) -> Section:
         for write_id, frame in some.items():
             priority = data.reader.priority(write_id)
             value = "" if priority is None else number(priority, 3)
-            alt = f"State of write id {write_id}{', priority ' * bool(value)}{value}"
+            of = f"{field.name.capitalize()} of write id {write_id}"
+            alt = f"{of}{', priority ' * bool(value)}{value}"
             uri = data.figures.png(frame * np.uint8(gain))
             cells.append((uri, alt, value or f"age {count - 1 - write_id:,}", f"id {write_id:,}"))
         parts.append(page.sheet(title, cells))
-    return Section("Observations", parts)
+    return parts
 
 
 def minute(seconds: Any) -> str:

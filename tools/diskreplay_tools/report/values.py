@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
@@ -13,9 +14,10 @@ MAX_COMPONENTS = 64  # of a vector; of a longer one as many are taken, evenly sp
 _MOST = 1e100  # what is beyond is drawn there: the span of an axis has to be a number
 
 
-def digests(values: Array) -> Ints:
+def digests(columns: Sequence[Array]) -> Ints:
     """Return a number for each transition, equal where values are, bit for bit; -0.0 is 0.0."""
-    return np.array([xxh3_64_intdigest(row) for row in as_bytes(values)], np.uint64).view(np.int64)
+    rows = np.concatenate([*map(as_bytes, columns)], axis=1)
+    return np.array([xxh3_64_intdigest(row) for row in rows], np.uint64).view(np.int64)
 
 
 def thinned(values: Array) -> Array:

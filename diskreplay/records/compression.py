@@ -15,14 +15,15 @@ from typing import Any, Protocol, TypeAlias
 
 from diskreplay.errors import DamageError, NotInstalledError
 from diskreplay.validation import check_word
-from diskreplay.wording import cut
+from diskreplay.wording import count_of, cut
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 # Higher levels take longer for few bytes: docs/design.md has the figures.
 _ZSTD_LEVEL = 1
-# The most bytes that one compressed byte stands for. In an LZ4 block it adds 255 to the length of a
-# match; in a frame of Zstandard 4 bytes are a block of 128 KiB.
+# The most bytes that one compressed byte stands for: more are refused before they take memory. In
+# an LZ4 block it adds 255 to the length of a match; in a frame of Zstandard 4 bytes are a block of
+# 128 KiB.
 _LZ4_GROWTH = 255
 _ZSTD_GROWTH = 2**15
 
@@ -86,9 +87,10 @@ class Lz4:
 
     def decompress(self, stored: Buffer, nbytes: int) -> Buffer:
         """Return the content of a block, if it has `nbytes`."""
-        _check_growth("lz4", stored, nbytes, _LZ4_GROWTH)
+        if nbytes > len(stored) * _LZ4_GROWTH:
+            raise _too_small("lz4", nbytes, stored)
         try:
-            raw: bytes = self._decompress(stored, uncompressed_size=nbytes)
+            raw: bytes = self._decompress(stored, nbytes)
         except self._errors as error:
             raise _damage("lz4", nbytes, error) from None
         if len(raw) != nbytes:
@@ -111,7 +113,8 @@ class Zstd:
 
     def decompress(self, stored: Buffer, nbytes: int) -> Buffer:
         """Return the content of a frame, if it says that it has `nbytes`, and has them."""
-        _check_growth("zstd", stored, nbytes, _ZSTD_GROWTH)
+        if nbytes > len(stored) * _ZSTD_GROWTH:
+            raise _too_small("zstd", nbytes, stored)
         try:
             # The package takes as much memory as the frame says.
             found = self._size_of(stored)
@@ -150,10 +153,8 @@ def _package(codec: str, package: str, module: str) -> Any:
         ) from None
 
 
-def _check_growth(codec: str, stored: Buffer, nbytes: int, most: int) -> None:
-    """Raise DamageError where so few bytes cannot stand for so many, before taking memory."""
-    if nbytes > most * len(stored):
-        raise _damage(codec, nbytes, f"{len(stored):,} bytes cannot")
+def _too_small(codec: str, nbytes: int, stored: Buffer) -> DamageError:
+    return _damage(codec, nbytes, f"so many cannot be in {count_of(len(stored), 'byte')}")
 
 
 def _damage(codec: str, nbytes: int, reason: object) -> DamageError:

@@ -85,7 +85,8 @@ def make(old: Old, path: Path) -> None:
     half = old.cleared_at or old.count // 2
     for end in (half, old.count):
         with kind(old.capacity, path=path, schema=fields(old.payload), seed=1) as buffer:
-            buffer._touch()
+            if not old.count:
+                buffer.clear()  # or there would be no commit
             if end > half and old.cleared_at:
                 buffer.clear()
             while buffer.count < end:

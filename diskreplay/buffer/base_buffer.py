@@ -210,16 +210,16 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         """Return a description of the buffer, as a plain dict. Cost: O(size).
 
         kind, path, size, capacity, count, schema; disk_bytes (the data file now), payload_bytes (of
-        all live transitions, without framing), records_bytes and priorities_bytes (pages that hold
-        them), free_bytes (unused pages, for later commits), memory_bytes (window and side tables
-        when full, and the memory that batches() with readers= or reuse=True keeps); durability and
-        commit_interval; openers (a list of the openers of the store: pid, host, since, access,
-        stopped); oldest_reader (the opener that keeps the pages of old commits: pid, host,
-        commits_behind, stopped; or None); commits, stale_updates (over all runs); damaged (records
-        left out by this buffer with on_damage="skip"); runs (when, where and how many rows each
-        wrote, and how many of them are live, at least and at most); and, of a prioritized buffer,
-        priority_min, priority_mean, priority_max (None where nothing is live), max_priority, alpha,
-        beta_start, beta_end, beta_frames, epsilon, beta and frame.
+        all live transitions, without framing), records_bytes, priorities_bytes and
+        observations_bytes (pages that hold them), free_bytes (unused pages, for later commits),
+        memory_bytes (window and side tables when full, and the memory that batches() with readers=
+        or reuse=True keeps); durability and commit_interval; openers (a list of the openers of the
+        store: pid, host, since, access, stopped); oldest_reader (the opener that keeps the pages of
+        old commits: pid, host, commits_behind, stopped; or None); commits, stale_updates (over all
+        runs); damaged (records left out by this buffer with on_damage="skip"); runs (when, where
+        and how many rows each wrote, and how many of them are live, at least and at most); and, of
+        a prioritized buffer, priority_min, priority_mean, priority_max (None where nothing is
+        live), max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta and frame.
         """
         with self._guard.reading() as view, self._snapshot_for(view) as snapshot:
             replica, live = self._guard.replica, self._live
@@ -378,6 +378,7 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             "payload_bytes": self._live.size * schema.payload_bytes if schema else 0,
             "records_bytes": used["transitions"],
             "priorities_bytes": used["priorities"],
+            "observations_bytes": used["observations"],
             "free_bytes": max(0, disk_bytes - sum(used.values()) - 3 * PAGE_BYTES),
         }
 

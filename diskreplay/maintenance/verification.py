@@ -30,6 +30,7 @@ from diskreplay.validation import MAX_COUNT, checked_path
 from diskreplay.wording import count_of
 
 _TREE_FLAGS = {table.name.encode(): INTEGER_KEYS * table.has_numbers for table in TABLES}
+_OPTIONAL = {table.name.encode() for table in TABLES if table.is_optional}
 _EMPTY_TREE = Tree(0, 0, 0, 0, 0, 0, 0, NO_PAGE)
 _CHUNK_BYTES = 1 << 20
 
@@ -116,7 +117,8 @@ class _Check:
             )  # of a newer version: its features are refused elsewhere
         for name, flags in _TREE_FLAGS.items():
             if name not in trees:
-                self._faults.add(f"the database {name.decode()} is missing")
+                if name not in _OPTIONAL:
+                    self._faults.add(f"the database {name.decode()} is missing")
                 trees[name] = _EMPTY_TREE
             elif trees[name].flags != flags or trees[name].pad:
                 self._faults.add(
@@ -128,6 +130,7 @@ class _Check:
         self._check_runs(trees[b"runs"])
         self._check_blocks(trees[b"priorities"])
         self._check_records(trees[b"transitions"])
+        walk.exhaust(b"observations", trees[b"observations"])
         if not self._faults.count:
             walk.check_all_used()
 

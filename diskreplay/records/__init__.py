@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diskreplay.records.codec import Codec, checksum_in, record_head, write_id_in
-from diskreplay.records.features import KNOWN_FEATURES, check_features
+from diskreplay.records.features import check_features
 from diskreplay.records.grouping import (
     ALONE,
     BLOCK_BYTES,
@@ -25,7 +25,6 @@ from diskreplay.records.seals import fingerprint, seal, unseal
 __all__ = [
     "ALONE",
     "BLOCK_BYTES",
-    "KNOWN_FEATURES",
     "LARGE_ROW",
     "PAGE_BYTES",
     "PAGE_HEADER",

@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from diskreplay.errors import DamageError, FormatVersionError
+from diskreplay.schema import Schema
 from diskreplay.wording import shown
 
-KNOWN_FEATURES: tuple[str, ...] = ()
+_LOG, _NESTED = "observation-log", "nested-fields"
+KNOWN_FEATURES = (_LOG, _NESTED)
+
+
+def features_of(schema: Schema) -> tuple[str, ...]:
+    """Return the features that a store of this schema needs."""
+    has_log = any(getattr(field, "log", False) for field in schema.fields)
+    has_parts = any("." in name or "[" in name for name in schema.names)
+    return (_LOG,) * has_log + (_NESTED,) * has_parts
 
 
 def check_features(found: Any, where: str) -> None:
@@ -18,5 +27,5 @@ def check_features(found: Any, where: str) -> None:
     if unknown:
         raise FormatVersionError(
             f"{where} uses {', '.join(unknown[:8])}, which this diskreplay does not know (it knows "
-            f"{', '.join(KNOWN_FEATURES) or 'no features'}): install a newer version of diskreplay"
+            f"{', '.join(KNOWN_FEATURES)}): install a newer version of diskreplay"
         )

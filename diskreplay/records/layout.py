@@ -13,26 +13,42 @@ from typing import Any, NamedTuple
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.live_range import BLOCK_SLOTS
 from diskreplay.records.codec import Codec
-from diskreplay.records.features import KNOWN_FEATURES, check_features
+from diskreplay.records.features import check_features, features_of
 from diskreplay.records.grouping import Grouping, grouping_for
 from diskreplay.schema import Schema
 from diskreplay.wording import shown
 
 _MOST_BYTES = 1 << 22  # of a value with several records: a store may claim any number
+_MOST_ENTRIES = 4096  # of a value
+_MOST_REACH = 2**31
 
 
 class Layout(NamedTuple):
-    """The stored layout of records; `grouping` gives it for records of a size."""
+    """The stored layout of records and of the observation log.
+
+    records_per_value:  `grouping` gives it for records of a size
+    features:           by which the store is read
+    entries_per_value:  of the observation log; 0 before there are entries
+    reach:              a record refers to no observation id further than this behind the newest
+                        one of its commit; 0 before there are entries
+    """
 
     records_per_value: int
+    features: tuple[str, ...] = ()
+    entries_per_value: int = 0
+    reach: int = 0
 
     def to_plain(self) -> dict[str, Any]:
         """Return the layout as plain data; `layout_of` is the way back."""
-        return {
+        plain: dict[str, Any] = {
             "records_per_value": self.records_per_value,
             "slots_per_block": BLOCK_SLOTS,
-            "features": list(KNOWN_FEATURES),
+            "features": list(self.features),
         }
+        if self.entries_per_value:
+            log = {"entries_per_value": self.entries_per_value, "reach": self.reach}
+            plain["observations"] = log
+        return plain
 
     def grouping(self, record_bytes: int) -> Grouping:
         """Return how records of this size are grouped; raise DamageError for too large values."""
@@ -49,10 +65,17 @@ def new_grouping(schema: Schema) -> Grouping:
     return grouping_for(Codec(schema).record_bytes)
 
 
-def schema_facts(schema: Schema, grouping: Grouping | None = None) -> dict[str, Any]:
+def schema_facts(
+    schema: Schema,
+    grouping: Grouping | None = None,
+    *,
+    entries_per_value: int = 0,
+    reach: int = 0,
+) -> dict[str, Any]:
     """Return the values that a store, by default a new one, keeps of its schema and layout."""
     grouping = grouping or new_grouping(schema)
-    return {"schema": schema.to_plain(), "layout": Layout(grouping.per_value).to_plain()}
+    layout = Layout(grouping.per_value, features_of(schema), entries_per_value, reach)
+    return {"schema": schema.to_plain(), "layout": layout.to_plain()}
 
 
 def stored_grouping(
@@ -92,7 +115,24 @@ def layout_of(plain: Any, where: str) -> Layout:
             f"{where} has {slots} slots in a priority block (this diskreplay reads "
             f"{BLOCK_SLOTS}): install a newer version of diskreplay"
         )
-    return Layout(records)
+    return Layout(records, tuple(found["features"]), *_log_of(found, where))
+
+
+def _log_of(layout: Mapping[str, Any], where: str) -> tuple[int, int]:
+    """Return `entries_per_value` and `reach` of a layout, both 0 where it has none."""
+    if "observations" not in layout:
+        return 0, 0
+    plain = layout["observations"]
+    found = plain if isinstance(plain, Mapping) else {}
+    entries, reach = found.get("entries_per_value"), found.get("reach")
+    if (
+        type(entries) is not int
+        or type(reach) is not int
+        or not 1 <= entries <= _MOST_ENTRIES
+        or not 1 <= reach <= _MOST_REACH
+    ):
+        raise DamageError(f"the layout of {where} has no observation log (found {shown(plain)})")
+    return entries, reach
 
 
 def measured(

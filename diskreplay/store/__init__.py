@@ -19,10 +19,11 @@ from diskreplay.store.os_errors import explained, raising_own_errors, start_thre
 from diskreplay.store.own_run import OwnRun
 from diskreplay.store.pinned_pages import PinnedPagesWarning
 from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
-from diskreplay.store.snapshot import Snapshot, Transaction
+from diskreplay.store.snapshot import Snapshot
 from diskreplay.store.state import KINDS, Identity, Run, RunSettings, State
 from diskreplay.store.store import Store
 from diskreplay.store.tables import TABLES
+from diskreplay.store.transaction import Transaction
 from diskreplay.store.trust import held_data_file, pinned_commit
 from diskreplay.store.waiting import WaitingWarning
 

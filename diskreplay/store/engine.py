@@ -12,7 +12,7 @@ from typing import Any
 import lmdb
 
 from diskreplay.errors import DamageError, LockedError, StorageError
-from diskreplay.store.tables import TABLES
+from diskreplay.store.tables import TABLES, Table
 
 ENGINE_VERSION: str = lmdb.__version__
 MAX_READERS = 1024
@@ -41,20 +41,29 @@ def open_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Envir
 
 
 def open_databases(env: lmdb.Environment, *, create: bool) -> dict[str, Any]:
-    """Return the handles of all databases, by name."""
-    databases: dict[str, Any] = {
-        table.name: env.open_db(table.name.encode(), integerkey=table.has_numbers, create=create)
-        for table in TABLES
-    }
-    with env.begin() as txn:
-        for table in TABLES:
-            found = databases[table.name].flags(txn)
-            flags = {flag for flag, is_set in found.items() if is_set}
-            if flags != ({"integerkey"} if table.has_numbers else set()):
-                raise DamageError(
-                    f"the database {table.name} of {env.path()} has the flags {flags}"
-                )
+    """Return the handles of all databases, by name; of an optional one only if it is there."""
+    databases: dict[str, Any] = {}
+    for table in TABLES:
+        try:
+            databases[table.name] = open_database(env, table, create=create)
+        except lmdb.NotFoundError:
+            if not table.is_optional:
+                raise
     return databases
+
+
+def open_database(env: lmdb.Environment, table: Table, txn: Any = None, *, create: bool) -> Any:
+    """Return the handle of one database, opened in a transaction, by default one of its own.
+
+    The handle of a database that is made in a transaction is gone if the transaction is aborted.
+    """
+    name = table.name.encode()
+    database: Any = env.open_db(name, txn, integerkey=table.has_numbers, create=create)
+    with contextlib.nullcontext(txn) if txn else env.begin() as reader:
+        flags = {flag for flag, is_set in database.flags(reader).items() if is_set}
+    if flags != ({"integerkey"} if table.has_numbers else set()):
+        raise DamageError(f"the database {table.name} of {env.path()} has the flags {flags}")
+    return database
 
 
 def _mapped_env(path: Path, writing: bool, flags: Mapping[str, bool]) -> lmdb.Environment:

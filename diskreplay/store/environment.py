@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import mmap
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from diskreplay.store.engine import (
     MAX_READERS,
     map_bytes_for,
     no_address_space,
+    open_database,
     open_databases,
     open_env,
     readers_of,
@@ -32,6 +34,7 @@ from diskreplay.store.engine import (
 from diskreplay.store.opened_files import OpenedFiles
 from diskreplay.store.os_errors import explained
 from diskreplay.store.read_ahead import ReadAhead
+from diskreplay.store.tables import TABLES
 from diskreplay.store.value_places import ValuePlaces
 
 _DAMAGE = (
@@ -80,6 +83,7 @@ class Environment:
         self._writing = writing
         self._flags = flags
         self._env: lmdb.Environment | None = None
+        self._adopting = threading.Lock()
         self.used_bytes = 0  # of the data file, before the last commit of this process
         self._open()
 
@@ -92,7 +96,7 @@ class Environment:
             try:
                 self.read_ahead = ReadAhead(env, self._files.data)
                 self.places = ValuePlaces(self._files.data)  # of the transitions
-                self.databases = open_databases(env, create=False)
+                self._databases = open_databases(env, create=False)
                 self._map_bytes: int = env.info()["map_size"]
                 self._page_bytes: int = env.stat()["psize"]
             except BaseException:
@@ -120,9 +124,39 @@ class Environment:
 
     def ensure_open(self) -> None:
         """Open the environment, if it is not: its opening takes the commit lock itself."""
-        self.begin().abort()
+        self._begin(False).abort()
 
-    def begin(self, *, write: bool = False) -> Any:
+    def begin(self, *, write: bool = False) -> tuple[Any, dict[str, Any]]:
+        """Begin a transaction; return it, and the handles of the databases that it sees, by name.
+
+        Another process may have made the data file larger, or an optional database, meanwhile.
+        """
+        while True:
+            databases = self._databases  # another thread may adopt more
+            txn = self._begin(write)
+            if len(databases) == len(TABLES) or not _has_more(txn, databases):
+                return txn, databases
+            txn.abort()
+            del txn
+            with contextlib.suppress(lmdb.MapResizedError):  # the next `_begin` follows
+                self._adopt()
+
+    def _adopt(self) -> None:
+        """Open the databases that were made since the environment was opened.
+
+        A handle that a reader opens is gone with the reader, and LMDB wants no two transactions at
+        once that open one. So a writing process does it in a transaction to write, as at its
+        opening, for which LMDB waits in C until the commit under way is done.
+        """
+        with self._adopting:
+            self._databases = open_databases(self._live, create=False)
+
+    def make_database(self, name: str, txn: Any) -> Any:
+        """Make a database; return its handle, which is valid in this transaction only."""
+        [table] = [table for table in TABLES if table.name == name]
+        return open_database(self._live, table, txn, create=True)
+
+    def _begin(self, write: bool) -> Any:
         """Begin a transaction, also after another process has made the data file larger."""
         self._files.check_sizes()
         env = self._live
@@ -248,6 +282,13 @@ class Environment:
             finally:
                 env.close()
                 self._env = None  # not before it is closed: an interrupted call is done again
+
+
+def _has_more(txn: Any, databases: Mapping[str, Any]) -> bool:
+    """Return whether a transaction sees a database of the table that is not among these."""
+    names = [table.name for table in TABLES if table.name not in databases]
+    with txn.cursor() as cursor:
+        return any(cursor.set_key(name.encode()) for name in names)
 
 
 def _is_free(n: int) -> bool:

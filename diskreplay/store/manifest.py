@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diskreplay.errors import DamageError, FormatVersionError, NotAStoreError, StorageError
-from diskreplay.records import KNOWN_FEATURES, check_features
+from diskreplay.records import check_features
 from diskreplay.store.directory import FILES, HIDDEN, LOCK, MANIFEST, OPENERS, StoreDirectory
 from diskreplay.store.os_errors import explained, system_errors
 
@@ -117,8 +117,8 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def new_manifest(uuid: str) -> str:
-    """Return the text of the manifest of a new store."""
-    return json.dumps({"format": FORMAT, "uuid": uuid, "features": list(KNOWN_FEATURES)}) + "\n"
+    """Return the text of the manifest of a new store, whose layout lists its features."""
+    return json.dumps({"format": FORMAT, "uuid": uuid, "features": []}) + "\n"
 
 
 def raise_format(path: Path) -> None:

@@ -7,8 +7,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from diskreplay.store.snapshot import Snapshot, Transaction
+from diskreplay.store.snapshot import Snapshot
 from diskreplay.store.state import Identity, Run, State
+from diskreplay.store.transaction import Transaction
 
 
 class OwnRun:

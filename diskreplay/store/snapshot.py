@@ -1,6 +1,7 @@
-"""Snapshot and Transaction: the values of a store as of one commit, and those of the next one.
+"""Snapshot: the values of a store as of one commit.
 
-Both know the databases of tables.py and bytes, and no schema. All values but records are sealed.
+It knows the databases of tables.py and bytes, and no schema. All values are sealed, but for records
+and the observation log.
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.aliases import Bools, Ints
-from diskreplay.errors import DamageError, StorageError
-from diskreplay.records import ALONE, Grouping, seal, unseal
+from diskreplay.errors import DamageError
+from diskreplay.records import ALONE, Grouping, unseal
 from diskreplay.store.environment import Environment
 from diskreplay.store.read_ahead import pages_waited_for
-from diskreplay.store.tables import ITEMS, TABLES, integer_key, integer_keys, number_of
+from diskreplay.store.tables import ITEMS, TABLES, integer_key, number_of
 
 RecordBuffers: TypeAlias = Sequence[Any] | NDArray[np.uint8]
-NewRecords: TypeAlias = Sequence[bytes] | NDArray[np.uint8]
 
-_LARGE_ROW = 4096  # bytes
+OBSERVATIONS = "observations"
 _MOST_LEARNED = 1024  # values of one call: of a scan, a microsecond for each would be too much
 _GATHERED_BYTES = 8192  # records of at most this size are copied into one array
 _JOINED_BYTES = 1024  # values of at most this size are copied whole, and cut all at once
@@ -33,9 +33,11 @@ _JOINED_BYTES = 1024  # values of at most this size are copied whole, and cut al
 class Snapshot:
     """One consistent view of what is committed, valid inside its `with` block only."""
 
-    def __init__(self, path: Path, env: Environment, txn: Any) -> None:
+    def __init__(
+        self, path: Path, env: Environment, txn: Any, databases: Mapping[str, Any]
+    ) -> None:
         self._path = path
-        self._databases = env.databases
+        self._databases = databases
         self._env = env
         self._read_ahead = env.read_ahead
         self._txn = txn
@@ -144,6 +146,14 @@ class Snapshot:
                     found[number_of(cursor.key())] = bytes(cursor.value())
         return list(found.items())
 
+    # The observation log, by key of the value
+
+    def observation_values(self, keys: Ints) -> list[Any]:
+        """Return the value of each key as a buffer, empty where there is none."""
+        if OBSERVATIONS not in self._databases:
+            return [b""] * keys.size
+        return self._read_ahead.values(self._txn, self._databases[OBSERVATIONS], keys)
+
     # Slot tables, by number of the block
 
     def seals(self, database: str) -> dict[int, bytes]:
@@ -185,11 +195,15 @@ class Snapshot:
 
     def entries(self, database: str) -> int:
         """Return how many keys a database has."""
+        if database not in self._databases:
+            return 0
         entries: int = self._txn.stat(self._databases[database])["entries"]
         return entries
 
     def disk_bytes(self, database: str) -> int:
         """Return the size of the pages that a database is on, in bytes."""
+        if database not in self._databases:
+            return 0
         stat = self._txn.stat(self._databases[database])
         pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(pages * stat["psize"])
@@ -235,75 +249,6 @@ class _Blocks(Mapping[int, bytes]):
         return len(self._numbers)
 
 
-class Transaction(Snapshot):
-    """A snapshot that nobody else can change before it ends, and the values put into it."""
-
-    def put_records(
-        self, capacity: int, first: int, records: NewRecords, grouping: Grouping = ALONE
-    ) -> None:
-        """Put the records of the write ids from `first` on into their slots."""
-        slot = first % capacity
-        self._forget_places(capacity, slot, len(records), grouping)
-        with self._cursor("transitions") as cursor:
-            if grouping.per_value == 1:
-                rows = _rows_of(records) if isinstance(records, np.ndarray) else records
-                _put_in_order(cursor, slot, len(rows), rows, capacity)
-                return
-            if not isinstance(records, np.ndarray):
-                joined = np.frombuffer(b"".join(records), np.uint8)
-                records = joined.reshape(-1, grouping.record_bytes)
-            while len(records):
-                part, records = records[: capacity - slot], records[capacity - slot :]
-                values = _values_of(cursor, slot, part, capacity, grouping)
-                key = slot // grouping.per_value
-                _put_in_order(cursor, key, len(values), values, grouping.groups(capacity))
-                slot = 0
-
-    def put_one_by_one(
-        self, capacity: int, first: int, n: int, records: Iterable[memoryview]
-    ) -> None:
-        """Put n records of the write ids from `first` on into their slots, each in its own value.
-
-        records:  may yield the same memory again: each is copied before the next is asked for
-        """
-        self._forget_places(capacity, first % capacity, n, ALONE)
-        with self._cursor("transitions") as cursor:
-            _put_in_order(cursor, first % capacity, n, records, capacity)
-
-    def _forget_places(self, capacity: int, slot: int, n: int, grouping: Grouping) -> None:
-        """Forget the places of the values of n slots, around the end of the ring."""
-        end, per_value = slot + n, grouping.per_value
-        for first, last in ((slot, min(end, capacity)), (0, min(end - capacity, capacity))):
-            if first < last:
-                self._env.places.forget(first // per_value, grouping.groups(last))
-
-    def put_blocks(self, blocks: Mapping[int, bytes], database: str) -> None:
-        """Put blocks of a slot table, by number."""
-        for number, content in blocks.items():
-            self._put(database, integer_key(number), seal(number, content))
-
-    def put_meta(self, facts: Mapping[str, Any]) -> dict[str, bytes]:
-        """Put facts, by name, and return their sealed bytes."""
-        sealed = {name: seal(name, fact) for name, fact in facts.items()}
-        for name, raw in sealed.items():
-            self._put("meta", name.encode(), raw)
-        return sealed
-
-    def put_run(self, number: int, description: Mapping[str, Any]) -> None:
-        """Put the description of a run."""
-        self._put("runs", integer_key(number), seal(number, description))
-
-    def put_others(self, source: Snapshot) -> None:
-        """Put the databases of another store that this version does not know."""
-        for name, database in source.others().items():
-            mine = self._env.open_db(name, self._txn, **database.flags(source._txn))
-            with self._txn.cursor(mine) as cursor:
-                cursor.putmulti(source._txn.cursor(database))
-
-    def _put(self, database: str, key: bytes, value: bytes) -> None:
-        self._txn.put(key, value, db=self._databases[database])
-
-
 def _records_of(values: Sequence[Any], within: Ints, grouping: Grouping) -> RecordBuffers:
     """Return a record of each value: the one in a place within it."""
     if grouping.per_value == 1:
@@ -321,60 +266,3 @@ def _in_order(known: Bools, remembered: Iterable[Any], others: Iterable[Any]) ->
     """Return the remembered records and the others in the order that `known` tells."""
     sources = iter(others), iter(remembered)
     return [next(sources[is_known]) for is_known in known.tolist()]
-
-
-def _values_of(
-    cursor: Any, slot: int, part: NDArray[np.uint8], capacity: int, grouping: Grouping
-) -> list[Any]:
-    """Return the values of the records of contiguous slots, with the records beside them.
-
-    A value has its full length from the first record on: one that grew would split its page.
-    """
-
-    def value_around(slot: int, part: NDArray[np.uint8]) -> bytes:
-        group, within = divmod(slot, grouping.per_value)
-        found = bytes(cursor.value()) if cursor.set_key(integer_key(group)) else b""
-        value = np.zeros((grouping.slots_in(group, capacity), grouping.record_bytes), np.uint8)
-        value.reshape(-1)[: len(found)] = np.frombuffer(found, np.uint8)[: value.size]
-        value[within : within + len(part)] = part
-        return value.tobytes()
-
-    before = min(-slot % grouping.per_value, len(part))
-    whole = len(part) - (len(part) - before) % grouping.per_value
-    values = [value_around(slot, part[:before])] if before else []
-    values += _rows_of(part[before:whole].reshape(-1, grouping.value_bytes))
-    if whole < len(part):
-        values.append(value_around(slot + whole, part[whole:]))
-    return values
-
-
-def _rows_of(array: NDArray[np.uint8]) -> list[Any]:
-    """Return the rows as buffers: large ones where they lie, small ones faster, as bytes."""
-    if array.shape[1] > _LARGE_ROW:
-        return list(map(memoryview, array))  # type: ignore[arg-type]
-    rows: list[Any] = array.view(f"V{array.shape[1]}")[:, 0].tolist()
-    return rows
-
-
-def _put_in_order(cursor: Any, first: int, n: int, values: Iterable[Any], n_keys: int) -> None:
-    """Put n values under the keys from `first` on, around the end of the ring of keys.
-
-    Keys beyond the last one in use are appended: that fills the pages, where inserting would
-    leave them half empty.
-    """
-    last = number_of(cursor.key()) if cursor.last() else -1
-    left, key, rest = n, first, iter(values)
-    while left:
-        append = key > last
-        part = min(left, (n_keys if append else last + 1) - key)
-        keys = integer_keys(np.arange(key, key + part))
-        # Out of order, `append` drops values and says so in these counts alone.
-        # When the keys end, no value has been taken in vain: the values come second.
-        pairs = zip(keys, rest, strict=False)
-        consumed, added = cursor.putmulti(pairs, append=append)
-        if (consumed, added) != (part, part):
-            raise StorageError(f"the engine took {added} of {part} records at slot {key}")
-        left -= part
-        if append:
-            last = key + part - 1
-        key = (key + part) % n_keys

@@ -31,6 +31,7 @@ DURABILITIES = ("full", "system", "process")
 _MOST = MAX_COUNT // 2  # of a stored count: it can go on counting
 _MAX_PRIORITY = float(np.finfo(np.float32).max)
 _RUN_TYPES = {"started": float, "host": str, "pid": int, "versions": dict}
+_RANGE = "range of observations"
 _RUN_TOTALS = ("sent", "updated", "draws", "stale")
 
 
@@ -73,6 +74,27 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class ObservationRange:
+    """The observation ids whose entries are in the observation log: [first, count)."""
+
+    first: int = 0
+    count: int = 0
+
+    @classmethod
+    def parse(cls, plain: Any) -> ObservationRange:
+        """Return the range that a state holds, or raise DamageError; None is an empty range."""
+        found = {"first": 0, "count": 0} if plain is None else _table(_RANGE, plain)
+        first, count = (_count(_RANGE, name, found.get(name)) for name in ("first", "count"))
+        if first > count:
+            raise DamageError("the range of observations starts after its end")
+        return cls(first, count)
+
+    def to_plain(self) -> dict[str, int]:
+        """Return the range as plain data."""
+        return {"first": self.first, "count": self.count}
+
+
+@dataclass(frozen=True)
 class State:
     """The facts that every commit writes.
 
@@ -84,6 +106,7 @@ class State:
     settings:       the settings of the last run, as plain data
     frame:          batches given so far, which the annealing follows; 0 in a uniform store
     max_priority:   the largest priority so far, None before there was any
+    observations:   the observation log: the ids whose entries are there, and the next id
     """
 
     seed: bytes
@@ -97,6 +120,7 @@ class State:
     draws: int = 0
     frame: int = 0
     max_priority: float | None = None
+    observations: ObservationRange = field(default_factory=ObservationRange)
     plain: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def live(self, capacity: int) -> LiveRange:
@@ -137,6 +161,7 @@ class State:
             draws=_count("state", "draws", found.get("draws", 0)),
             frame=frame,
             max_priority=largest,
+            observations=ObservationRange.parse(found.get("observations")),
             plain=found,
         )
 
@@ -148,6 +173,9 @@ class State:
         names = ("count", "start", "commits", "runs", "run", "stale_updates", "seed", "draws")
         plain = {**self.plain, **{name: getattr(self, name) for name in names}}
         plain.pop("generator", None)  # of format 2, see `_seed_of`
+        if self.observations.count or "observations" in plain:
+            kept = _table_or_empty(plain.get("observations"))
+            plain["observations"] = {**kept, **self.observations.to_plain()}
         settings = {**_table_or_empty(self.plain.get("settings")), **self.settings}
         return {**plain, "sampler": sampler, "settings": settings}
 

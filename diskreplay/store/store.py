@@ -28,8 +28,9 @@ from diskreplay.store.manifest import (
 from diskreplay.store.opened_files import OpenedFiles
 from diskreplay.store.os_errors import raising_own_errors
 from diskreplay.store.pinned_pages import PinnedPages
-from diskreplay.store.snapshot import Snapshot, Transaction
+from diskreplay.store.snapshot import Snapshot
 from diskreplay.store.state import Identity
+from diskreplay.store.transaction import Transaction
 from diskreplay.store.trust import check_data_file, check_layout
 
 T = TypeVar("T")
@@ -119,8 +120,8 @@ class Store:
     def snapshot(self) -> Iterator[Snapshot]:
         """Look at what is committed now. Cost: a few microseconds."""
         with errors_of(self.path):
-            txn = self._begin_newest() if self._follows else self._env.begin()
-            snapshot = Snapshot(self.path, self._env, txn)
+            txn, databases = self._begin_newest() if self._follows else self._env.begin()
+            snapshot = Snapshot(self.path, self._env, txn, databases)
             del txn
             try:
                 yield snapshot
@@ -166,12 +167,16 @@ class Store:
                 # The slot of a killed reader would keep every page that is replaced from now on.
                 self._env.reader_check()
                 newest = self._files.newest_transaction()
-                with self._note.change(), self._env.begin(write=True) as txn:
-                    # LMDB takes its number, and the commit that it builds on, from its lock file.
-                    if txn.id() != newest + 1:
-                        raise self._replaced(LOCK, "Close the store everywhere, then open it again")
-                    yield Transaction(self.path, self._env, txn)
-                    self._files.check_process()
+                with self._note.change():
+                    txn, databases = self._env.begin(write=True)
+                    with txn:
+                        # LMDB takes its number, and the commit that it builds on, from its lock
+                        # file.
+                        if txn.id() != newest + 1:
+                            way_out = "Close the store everywhere, then open it again"
+                            raise self._replaced(LOCK, way_out)
+                        yield Transaction(self.path, self._env, txn, databases)
+                        self._files.check_process()
                 self._env.places.follow(newest + 1)
 
     def check_place(self) -> None:
@@ -190,17 +195,17 @@ class Store:
             f"was open? {way_out}"
         )
 
-    def _begin_newest(self) -> Any:
+    def _begin_newest(self) -> tuple[Any, dict[str, Any]]:
         """Begin to read the newest commit of the data file, or the one before.
 
         A lock file that tells of an older one is not that of the writers, who know nothing of this
         reader. The data file is an older one on an overlay file system that somebody wrote to.
         """
         for _ in range(_TRIES):  # a commit may come in between
-            txn = self._env.begin()
+            txn, databases = self._env.begin()
             behind = self._env.last_transaction() - txn.id()
             if 0 <= behind < 2:
-                return txn
+                return txn, databases
             txn.abort()
             del txn
         raise self._replaced(DATA if behind < 0 else LOCK, "Open the store again")

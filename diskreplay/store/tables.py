@@ -23,6 +23,7 @@ class Table(NamedTuple):
 
     has_numbers:  whether its keys are numbers (`MDB_INTEGERKEY`), or else names
     item:         the word for one of its values, before its key, in messages
+    is_optional:  whether a store may be without it: older versions made none
     """
 
     name: str
@@ -30,13 +31,16 @@ class Table(NamedTuple):
     key: str
     value: str
     item: str
+    is_optional: bool = False
 
 
 _BLOCK = "number of the block: slot // slots_per_block"
+_OBSERVATION = "observation id // entries_per_value"
 _FACT = "name of the fact: identity, schema, layout, state"
 TABLES = (
     Table("transitions", True, "slot // records_per_value", "records, one or several", "value"),
     Table("priorities", True, _BLOCK, "raw priorities", "priority block"),
+    Table("observations", True, _OBSERVATION, "entries", "value of observations", True),
     Table("runs", True, "number of the run, from 0", "description of the run", "run"),
     Table("meta", False, _FACT, "fact", "fact"),
 )

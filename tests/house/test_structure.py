@@ -54,7 +54,7 @@ EXTERNAL = {
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},
     "msgpack": {"records/seals", "maintenance/salvage"},
-    "xxhash": {"records/codec", "records/seals", "store/known_note"},
+    "xxhash": {"records/codec", "records/log_entries", "records/seals", "store/known_note"},
     "torch": {"adapters/torch"},
 }
 # What the tools take from a room; all else is the public names.

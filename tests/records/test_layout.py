@@ -13,10 +13,13 @@ from stores import FIELDS, change, laid_out, stored
 
 import diskreplay
 from diskreplay import DamageError, FormatVersionError, PrioritizedReplayBuffer, ReplayBuffer
-from diskreplay.records.layout import Layout, layout_of, measured
+from diskreplay.records.features import KNOWN_FEATURES, features_of
+from diskreplay.records.layout import Layout, layout_of, measured, schema_facts
 from diskreplay.records.seals import seal, unseal
+from diskreplay.schema import Schema
 
 SIZE = 12
+LOG = {"entries_per_value": 4, "reach": 1000}
 
 
 def record(write_id: int) -> bytes:
@@ -102,14 +105,48 @@ def layout(path: Path) -> Any:
         ({"records_per_value": True}, DamageError, "is no layout"),
         ({"records_per_value": 2.0}, DamageError, "is no layout"),
         ({"slots_per_block": "1000"}, DamageError, "is no layout"),
+        *(
+            ({"observations": part}, DamageError, "has no observation log")
+            for part in (
+                None,
+                [],
+                {},
+                7,
+                {"entries_per_value": 4},
+                {"reach": 9},
+                *({**LOG, "entries_per_value": n} for n in (0, -1, 4097, True, 2.0, None, "4")),
+                *({**LOG, "reach": n} for n in (0, -1, 2**31 + 1, 2**63, True, 2.0, None)),
+            )
+        ),
     ],
 )
 def test_what_is_no_layout_is_refused(change: Any, error: type, words: str) -> None:
     plain = Layout(3).to_plain()
     assert layout_of(plain, "it") == Layout(3)
+    assert "observations" not in plain
     assert layout_of({**plain, "later": 5}, "it") == Layout(3)
+    for log in (LOG, {"entries_per_value": 4096, "reach": 2**31}):
+        found = layout_of({**plain, "observations": log}, "it")
+        assert found == Layout(3, (), *log.values())
+        assert found.to_plain() == {**plain, "observations": log}
     with pytest.raises(error, match=words):
         layout_of(change if change is None else {**plain, **change}, "it")
+
+
+def test_a_layout_lists_the_features_of_its_schema() -> None:
+    schema = Schema(FIELDS)
+    assert features_of(schema) == ()
+    assert schema_facts(schema)["layout"]["features"] == []
+    assert "observations" not in schema_facts(schema)["layout"]
+    object.__setattr__(schema.fields[3], "log", True)
+    assert features_of(schema) == ("observation-log",)
+    for name in ("state.camera", "state[0]"):
+        schema.names = (*schema.names[:5], name)
+        assert features_of(schema) == KNOWN_FEATURES == ("observation-log", "nested-fields")
+    layout = schema_facts(schema, **LOG)["layout"]
+    assert layout["features"] == ["observation-log", "nested-fields"]
+    assert layout["observations"] == LOG
+    assert layout_of(layout, "it")[1:] == (KNOWN_FEATURES, *LOG.values())
 
 
 def test_a_value_cannot_be_said_to_hold_more_than_memory(tmp_path: Path) -> None:

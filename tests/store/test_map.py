@@ -16,8 +16,8 @@ import diskreplay
 from diskreplay import ReplayBuffer
 from diskreplay.lmdbfile.pages import DataFile
 from diskreplay.store import engine
-from diskreplay.store.snapshot import Transaction
 from diskreplay.store.store import Store
+from diskreplay.store.transaction import Transaction
 
 MIB = 1 << 20
 

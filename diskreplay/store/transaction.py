@@ -1,0 +1,172 @@
+"""Transaction: the values of the next commit, put where the tables of the store want them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diskreplay.errors import StorageError
+from diskreplay.records import ALONE, Grouping, seal
+from diskreplay.store.snapshot import OBSERVATIONS, Snapshot
+from diskreplay.store.tables import integer_key, integer_keys, number_of
+
+NewRecords: TypeAlias = Sequence[bytes] | NDArray[np.uint8]
+
+_LARGE_ROW = 4096  # bytes
+
+
+class Transaction(Snapshot):
+    """A snapshot that nobody else can change before it ends, and the values put into it."""
+
+    def put_records(
+        self, capacity: int, first: int, records: NewRecords, grouping: Grouping = ALONE
+    ) -> None:
+        """Put the records of the write ids from `first` on into their slots."""
+        slot = first % capacity
+        self._forget_places(capacity, slot, len(records), grouping)
+        with self._cursor("transitions") as cursor:
+            if grouping.per_value == 1:
+                rows = _rows_of(records) if isinstance(records, np.ndarray) else records
+                _put_in_order(cursor, slot, len(rows), rows, capacity)
+                return
+            if not isinstance(records, np.ndarray):
+                joined = np.frombuffer(b"".join(records), np.uint8)
+                records = joined.reshape(-1, grouping.record_bytes)
+            while len(records):
+                part, records = records[: capacity - slot], records[capacity - slot :]
+                values = _values_of(cursor, slot, part, capacity, grouping)
+                key = slot // grouping.per_value
+                _put_in_order(cursor, key, len(values), values, grouping.groups(capacity))
+                slot = 0
+
+    def put_one_by_one(
+        self, capacity: int, first: int, n: int, records: Iterable[memoryview]
+    ) -> None:
+        """Put n records of the write ids from `first` on into their slots, each in its own value.
+
+        records:  may yield the same memory again: each is copied before the next is asked for
+        """
+        self._forget_places(capacity, first % capacity, n, ALONE)
+        with self._cursor("transitions") as cursor:
+            _put_in_order(cursor, first % capacity, n, records, capacity)
+
+    def _forget_places(self, capacity: int, slot: int, n: int, grouping: Grouping) -> None:
+        """Forget the places of the values of n slots, around the end of the ring."""
+        end, per_value = slot + n, grouping.per_value
+        for first, last in ((slot, min(end, capacity)), (0, min(end - capacity, capacity))):
+            if first < last:
+                self._env.places.forget(first // per_value, grouping.groups(last))
+
+    def put_observations(self, first_key: int, values: Sequence[Any]) -> None:
+        """Put values of the observation log under the keys from `first_key` on.
+
+        The first may take the place of the last value there is; all others are appended. The
+        database is made where an older version has made none.
+        """
+        if OBSERVATIONS not in self._databases:
+            made = self._env.make_database(OBSERVATIONS, self._txn)
+            self._databases = {**self._databases, OBSERVATIONS: made}
+        with self._cursor(OBSERVATIONS) as cursor:
+            end = first_key + len(values)
+            if cursor.last() and number_of(cursor.key()) > first_key:
+                raise StorageError(
+                    f"a value {number_of(cursor.key())} of observations is there already (expected "
+                    f"{first_key} to be the last one): nothing was put"
+                )
+            _put_in_order(cursor, first_key, len(values), values, end)
+
+    def drop_observations(self, end_key: int) -> None:
+        """Remove the values of the observation log under all keys below `end_key`.
+
+        Cost: O(removed).
+        """
+        if OBSERVATIONS in self._databases:
+            with self._cursor(OBSERVATIONS) as cursor:
+                while cursor.first() and number_of(cursor.key()) < end_key:
+                    cursor.delete()
+
+    def put_blocks(self, blocks: Mapping[int, bytes], database: str) -> None:
+        """Put blocks of a slot table, by number."""
+        for number, content in blocks.items():
+            self._put(database, integer_key(number), seal(number, content))
+
+    def put_meta(self, facts: Mapping[str, Any]) -> dict[str, bytes]:
+        """Put facts, by name, and return their sealed bytes."""
+        sealed = {name: seal(name, fact) for name, fact in facts.items()}
+        for name, raw in sealed.items():
+            self._put("meta", name.encode(), raw)
+        return sealed
+
+    def put_run(self, number: int, description: Mapping[str, Any]) -> None:
+        """Put the description of a run."""
+        self._put("runs", integer_key(number), seal(number, description))
+
+    def put_others(self, source: Snapshot) -> None:
+        """Put the databases of another store that this version does not know."""
+        for name, database in source.others().items():
+            mine = self._env.open_db(name, self._txn, **database.flags(source._txn))
+            with self._txn.cursor(mine) as cursor:
+                cursor.putmulti(source._txn.cursor(database))
+
+    def _put(self, database: str, key: bytes, value: bytes) -> None:
+        self._txn.put(key, value, db=self._databases[database])
+
+
+def _values_of(
+    cursor: Any, slot: int, part: NDArray[np.uint8], capacity: int, grouping: Grouping
+) -> list[Any]:
+    """Return the values of the records of contiguous slots, with the records beside them.
+
+    A value has its full length from the first record on: one that grew would split its page.
+    """
+
+    def value_around(slot: int, part: NDArray[np.uint8]) -> bytes:
+        group, within = divmod(slot, grouping.per_value)
+        found = bytes(cursor.value()) if cursor.set_key(integer_key(group)) else b""
+        value = np.zeros((grouping.slots_in(group, capacity), grouping.record_bytes), np.uint8)
+        value.reshape(-1)[: len(found)] = np.frombuffer(found, np.uint8)[: value.size]
+        value[within : within + len(part)] = part
+        return value.tobytes()
+
+    before = min(-slot % grouping.per_value, len(part))
+    whole = len(part) - (len(part) - before) % grouping.per_value
+    values = [value_around(slot, part[:before])] if before else []
+    values += _rows_of(part[before:whole].reshape(-1, grouping.value_bytes))
+    if whole < len(part):
+        values.append(value_around(slot + whole, part[whole:]))
+    return values
+
+
+def _rows_of(array: NDArray[np.uint8]) -> list[Any]:
+    """Return the rows as buffers: large ones where they lie, small ones faster, as bytes."""
+    if array.shape[1] > _LARGE_ROW:
+        return list(map(memoryview, array))  # type: ignore[arg-type]
+    rows: list[Any] = array.view(f"V{array.shape[1]}")[:, 0].tolist()
+    return rows
+
+
+def _put_in_order(cursor: Any, first: int, n: int, values: Iterable[Any], n_keys: int) -> None:
+    """Put n values under the keys from `first` on, around the end of the ring of keys.
+
+    Keys beyond the last one in use are appended: that fills the pages, where inserting would
+    leave them half empty.
+    """
+    last = number_of(cursor.key()) if cursor.last() else -1
+    left, key, rest = n, first, iter(values)
+    while left:
+        append = key > last
+        part = min(left, (n_keys if append else last + 1) - key)
+        keys = integer_keys(np.arange(key, key + part))
+        # Out of order, `append` drops values and says so in these counts alone.
+        # When the keys end, no value has been taken in vain: the values come second.
+        pairs = zip(keys, rest, strict=False)
+        consumed, added = cursor.putmulti(pairs, append=append)
+        if (consumed, added) != (part, part):
+            raise StorageError(f"the engine took {added} of {part} values at key {key}")
+        left -= part
+        if append:
+            last = key + part - 1
+        key = (key + part) % n_keys

@@ -10,6 +10,7 @@ import numpy as np
 import diskreplay
 from diskreplay.aliases import Array, Floats, Ints
 from diskreplay.buffer import Scan
+from diskreplay.schema import root_of
 from diskreplay_tools.report.episodes import Episodes, episodes_of
 from diskreplay_tools.report.values import digests, thinned
 from diskreplay_tools.stores import Buffer, rows_within, spread_ids
@@ -41,6 +42,11 @@ class Reader:
         self._show, self._done = show, 0
         self._total = sum(map(self._most, (SPREAD_ROWS, RECENT_ROWS, 2 * SHEET_FRAMES)))
 
+    def parts(self, root: str) -> list[str]:
+        """Return the names of the fields of a value: its own, or those of its parts."""
+        names = () if self.buffer.schema is None else self.buffer.schema.names
+        return [name for name in names if root_of(name) == root]
+
     def spread(self, names: Sequence[str]) -> dict[str, Array]:
         """Read fields of transitions that are spread evenly over all that are live, by name.
 
@@ -53,21 +59,23 @@ class Reader:
         found = map(np.concatenate, zip(*parts, strict=True))
         return dict(zip(names, found, strict=True))
 
-    def episodes(self, starts: Sequence[int], states: Sequence[str]) -> Episodes:
+    def episodes(self, starts: Sequence[int]) -> Episodes:
         """Read the newest transitions, and cut them into episodes.
 
         starts:  the first write id of each run
-        states:  names of the fields of a state, one or its parts
         """
-        after = [f"next_{name}" for name in states]
+        states = self.parts("state")
+        next_states = [f"next_{name}" for name in states]
         first, count = self.buffer.first, self.buffer.count
         newest = np.arange(max(first, count - self._most(RECENT_ROWS)), count)
         parts: list[tuple[Ints, Floats, Array, Ints, Ints]] = []
-        for ids, columns in self.scan(newest, ("reward", "done", *states, *after)):
+        for ids, columns in self.scan(newest, ("reward", "done", *states, *next_states)):
             rewards = columns["reward"].reshape(ids.size).astype(np.float64)
             ended = columns["done"].reshape(ids.size) != 0
-            before, behind = ([columns[name] for name in names] for names in (states, after))
-            parts.append((ids, rewards, ended, digests(before), digests(behind)))
+            firsts, lasts = (
+                digests([columns[name] for name in names]) for names in (states, next_states)
+            )
+            parts.append((ids, rewards, ended, firsts, lasts))
         if not parts:
             return Episodes()
         write_ids, rewards, dones, firsts, lasts = (

@@ -41,14 +41,10 @@ class ReportData:
     ) -> None:
         self.stats, self.schema, self.reader, self.figures = stats, schema, reader, figures
         self.size: int = stats["size"]
-        self.actions, self.states = self.parts("action"), self.parts("state")
+        self.actions, self.states = reader.parts("action"), reader.parts("state")
         drawn = (*self.actions[:MOST_PARTS], *self.states[:MOST_PARTS])
         self.spread = reader.spread(("reward", *drawn))
         self.priorities = reader.priorities()
-
-    def parts(self, root: str) -> list[str]:
-        """Return the names of the fields of a value: its own, or those of its parts."""
-        return [name for name in self.schema.names if root_of(name) == root]
 
     def plot(self, paint: Paint, alt: str, caption: str, height: float = draw.HEIGHT) -> Html:
         """Return a figure of the page."""
@@ -200,7 +196,7 @@ def episodes_of(data: ReportData) -> Section:
     why_not, parts = why_no_episodes(data), []
     if not why_not:
         spans = sorted(spans_of(data.stats["runs"]), key=lambda span: span.first)
-        found = data.reader.episodes([span.first for span in spans], data.states)
+        found = data.reader.episodes([span.first for span in spans])
         newest = f"the newest {found.rows:,} of {count_of(data.size, 'transition')}"
         read = newest if found.rows < data.size else f"all {count_of(found.rows, 'transition')}"
         if found.why_not:
@@ -228,7 +224,7 @@ def why_no_episodes(data: ReportData) -> str:
         return "They are not drawn: reward or done is not one value."
     if "c" in (reward.dtype.kind, done.dtype.kind):
         return "They are not drawn: reward or done is complex."
-    if {f"next_{name}" for name in data.states} != {*data.parts("next_state")}:
+    if {f"next_{name}" for name in data.states} != {*data.reader.parts("next_state")}:
         return "They cannot be told: state and next_state have different parts."
     spans = sorted(spans_of(data.stats["runs"]), key=lambda span: span.first)
     if any(later.first < before.end for before, later in itertools.pairwise(spans)):

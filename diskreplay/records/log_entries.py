@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64, xxh3_64_intdigest
 
 from diskreplay.errors import DamageError
 from diskreplay.wording import count_of
@@ -46,8 +46,10 @@ _TWO_OFFSETS = struct.Struct("<II")
 
 def entry_of(observation_id: int, content: Any) -> bytes:
     """Return the entry of an observation id; `content` is any buffer of contiguous bytes."""
-    body = b"".join((_BODY.pack(0xD3, observation_id, 0xC6, len(content)), content))
-    return b"".join((_HEAD, xxh3_64_intdigest(body).to_bytes(8, "big"), body))
+    head = _BODY.pack(0xD3, observation_id, 0xC6, len(content))
+    hasher = xxh3_64(head)
+    hasher.update(content)  # where it lies: to join it first would be one more copy
+    return b"".join((_HEAD, hasher.digest(), head, content))
 
 
 def content_of(entry: memoryview, observation_id: int) -> memoryview:
@@ -103,11 +105,11 @@ def entries_in(value: Any) -> list[memoryview]:
 
     Raises DamageError with a clause that follows the name of the value.
     """
-    view = memoryview(value)
-    n = _entries(view)
-    offsets = struct.unpack_from(f"<{n + 1}I", view, _BIN_BYTES)
+    start, view = _start(value), memoryview(value)
+    n = (start - _BIN_BYTES) // _OFFSET_BYTES  # of offsets
+    offsets = struct.unpack_from(f"<{n}I", view, _BIN_BYTES)
     is_ascending = all(map(int.__le__, offsets, offsets[1:]))
-    if offsets[0] != _start(n) or offsets[-1] != len(view) or not is_ascending:
+    if offsets[0] != start or offsets[-1] != len(view) or not is_ascending:
         raise DamageError("its offsets do not fit its length")
     return [view[begin:end] for begin, end in pairwise(offsets)]
 
@@ -117,27 +119,25 @@ def entry_in(value: Any, n: int) -> memoryview:
 
     Cost: about 0.5 microseconds, whatever the number of entries.
     """
-    view = memoryview(value)
-    there = _entries(view)
-    if not 0 <= n < there:
+    start = _start(value)
+    at = _BIN_BYTES + _OFFSET_BYTES * n
+    if not _BIN_BYTES <= at <= start - _TWO_OFFSETS.size:
+        there = (start - _BIN_BYTES) // _OFFSET_BYTES - 1
         raise DamageError(f"it has no entry {n} (found {there})")
-    begin, end = _TWO_OFFSETS.unpack_from(view, _BIN_BYTES + _OFFSET_BYTES * n)
-    if not _start(there) <= begin <= end <= len(view):
+    begin, end = _TWO_OFFSETS.unpack_from(value, at)
+    if not start <= begin <= end <= len(value):
         raise DamageError("its offsets do not fit its length")
-    return view[begin:end]
+    return memoryview(value)[begin:end]
 
 
-def _entries(value: memoryview) -> int:
-    """Return the number of entries that a value says it has."""
-    if not len(value):
+def _start(value: Any) -> int:
+    """Return where the first entry of a value begins: behind the offsets."""
+    size = len(value)
+    if not size:
         raise DamageError("it is missing")
-    if len(value) >= _BIN_BYTES and value[0] == _BIN:
-        table = int.from_bytes(value[1:_BIN_BYTES], "big")
-        if table % _OFFSET_BYTES == 0 and 2 * _OFFSET_BYTES <= table <= len(value) - _BIN_BYTES:
-            return table // _OFFSET_BYTES - 1
+    if size >= _BIN_BYTES:
+        marker, table = _BIN_HEAD.unpack_from(value)
+        is_whole = marker == _BIN and not table % _OFFSET_BYTES
+        if is_whole and 2 * _OFFSET_BYTES <= table <= size - _BIN_BYTES:
+            return _BIN_BYTES + int(table)
     raise DamageError("it does not begin with the offsets of its entries")
-
-
-def _start(n: int) -> int:
-    """Return where the first of n entries begins in a value."""
-    return _BIN_BYTES + _OFFSET_BYTES * (n + 1)

@@ -26,6 +26,7 @@ from diskreplay import (
 torch = pytest.importorskip("torch")
 adapter = importlib.import_module("diskreplay.adapters.torch")
 TensorBatches = adapter.TensorBatches
+Update = importlib.import_module("diskreplay.adapters.torch.uploads").Update
 
 WAYS = [(0, 0, False), (0, 0, True), (2, 0, False), (2, 0, True), (2, 1, False), (2, 1, True)]
 HAS_GPU = torch.cuda.is_available()
@@ -204,7 +205,7 @@ def test_an_update_that_could_not_be_applied_is_applied_by_the_next_call(tmp_pat
     with PrioritizedReplayBuffer(N, path=tmp_path / "b", commit_interval=0) as buffer:
         buffer.extend(**columns(0, N))
         batches = TensorBatches(buffer, SIZE, prefetch=0)
-        batches._pending = adapter._Update(np.array([3]), torch.tensor([70.0]), event)
+        batches._pending = Update(np.array([3]), torch.tensor([70.0]), event)
         with pytest.raises(KeyboardInterrupt):
             batches.flush()
         with writes_refused(), pytest.raises(StorageError):
@@ -212,7 +213,7 @@ def test_an_update_that_could_not_be_applied_is_applied_by_the_next_call(tmp_pat
         assert buffer.priorities([3]).tolist() != [70.0]
         batches.flush()
         assert buffer.priorities([3]).tolist() == [70.0]
-        batches._pending = adapter._Update(np.array([3]), torch.tensor([torch.nan]), event)
+        batches._pending = Update(np.array([3]), torch.tensor([torch.nan]), event)
         with pytest.raises(PriorityError):
             batches.flush()
         batches.close()  # a priority that nobody can apply is raised once

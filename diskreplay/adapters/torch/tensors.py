@@ -1,0 +1,99 @@
+"""The arrays of a batch as tensors, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+import diskreplay
+
+
+def to_torch(batch: diskreplay.Batch | diskreplay.PrioritizedBatch, device: Any = None) -> Any:
+    """Return a batch with tensors in place of its arrays: a named tuple of the same type.
+
+    Elements that are dictionaries or tuples of arrays become such of tensors.
+
+    The `indices` of a uniform batch become a tensor, too. On the CPU tensors and arrays share their
+    memory; an array that is read-only is copied, since nothing keeps a tensor from being written
+    to. To another device the arrays are copied, and what runs there next sees whole tensors; only
+    of arrays in pinned memory may the copy go on after the call, so do not change them before.
+    Raises ArgumentError for anything but a batch, and for a device that PyTorch does not have here.
+
+    >>> buffer = diskreplay.ReplayBuffer(capacity=10)
+    >>> buffer.push([0.0, 0.5], 1, 1.0, [1.0, 0.5], False)
+    0
+    >>> batch = to_torch(buffer.sample(1))
+    >>> batch.states, batch.indices
+    (tensor([[0.0000, 0.5000]]), tensor([0]))
+
+    device:  as of `torch.Tensor.to`; None is the CPU
+    """
+    if not isinstance(batch, diskreplay.Batch | diskreplay.PrioritizedBatch):
+        raise diskreplay.ArgumentError(
+            "expected a batch, as sample(), batches() or get() without fields= return it "
+            f"(found {type(batch).__name__})"
+        )
+
+    target = None if device is None else device_of(device)
+
+    def tensor_of(array: Any) -> torch.Tensor:
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        return tensor if target is None else tensor.to(target, non_blocking=True)
+
+    return with_each(batch, tensor_of)
+
+
+def with_each(batch: Any, convert: Callable[[Any], Any]) -> Any:
+    """Return a batch with each array converted, also `indices` where it is an attribute."""
+    made = batch._make(nested(value, convert) for value in batch)
+    vars(made).update({name: convert(value) for name, value in vars(batch).items()})
+    return made
+
+
+def nested(value: Any, convert: Callable[[Any], Any]) -> Any:
+    """Return an element of a batch, which may be a dictionary or a tuple, with arrays converted."""
+    if isinstance(value, dict):
+        return {key: nested(part, convert) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(nested(part, convert) for part in value)
+    return convert(value)
+
+
+def arrays_in(value: Any) -> Iterator[Any]:
+    """Yield the arrays or tensors of a batch, or of an element of one."""
+    if isinstance(value, dict | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from arrays_in(part)
+    else:
+        yield value
+
+
+def with_ids_on_cpu(batch: Any, convert: Callable[[Any], Any]) -> Any:
+    """Return a batch with each array converted but `indices`, which stay on the CPU, as a copy."""
+    indices = batch.indices
+
+    def converted(array: Any) -> Any:
+        return torch.from_numpy(np.array(array)) if array is indices else convert(array)
+
+    return with_each(batch, converted)
+
+
+def device_of(device: Any) -> torch.device:
+    """Return a device of PyTorch; raise ArgumentError for one that is not there."""
+    reason = "needs a GPU, and PyTorch finds none here"
+    try:
+        found = torch.device("cpu" if device is None else device)
+        if found.type != "cuda" or torch.cuda.is_available():
+            # Or the first batch would meet an error. It has a number: "cuda" is the device that is
+            # current now, while another may be in a later call, or on another thread.
+            return torch.empty(0, device=found).device
+    except Exception as error:  # each kind of device raises its own
+        first_line, _, _ = str(error).partition("\n")
+        reason = f"is no device of PyTorch here ({first_line:.300})"
+    raise diskreplay.ArgumentError(
+        f"device={device!r:.100} {reason}: leave device= away for the CPU, or see "
+        "torch.cuda.is_available()"
+    )

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from common import run_python
 from nested_rows import NAMES, assert_same, columns, each, numbers_of, row
+from untrusted import fact, put_fact
 
 import diskreplay
 from diskreplay import (
     ArgumentError,
+    DamageError,
     MismatchError,
     PrioritizedReplayBuffer,
     ReplayBuffer,
@@ -270,6 +272,7 @@ def test_a_whole_schema_is_stored_before_the_first_push(tmp_path: Path) -> None:
     schema = filled().schema
     fields = {field.name: (field.dtype, field.shape) for field in schema.fields}
     ReplayBuffer(30, path=tmp_path / "b", schema=fields).close()
+    assert fact(tmp_path / "b", "layout")["features"] == ["nested-fields"]
     with diskreplay.open(tmp_path / "b") as buffer:
         assert buffer.schema == schema
         assert buffer.stats()["schema"][0] == ["state.camera", "|u1", [3, 4]]
@@ -294,6 +297,7 @@ def test_stores_are_made_of_others(kind: Any, tmp_path: Path) -> None:
     assert diskreplay.merge([path, tmp_path / "saved"], tmp_path / "both") == 35
     for name, n in (("b", 15), ("saved", 20), ("repaired", 15), ("both", 35)):
         assert diskreplay.verify(tmp_path / name) == []
+        assert fact(tmp_path / name, "layout")["features"] == ["nested-fields"]
         with diskreplay.open(tmp_path / name) as found:
             assert found.schema.names == NAMES
             assert len(numbers_of(found.get(np.arange(found.first, found.count)))) == n
@@ -361,3 +365,28 @@ def test_gymnasium_s_vector_environments_give_what_extend_takes() -> None:
         observations = after
     assert buffer.schema.names[:3] == ("state.camera", "state.goal[0]", "state.goal[1]")
     assert len(buffer) == 12
+
+
+CONTRADICTIONS = [
+    (["state.camera", "state"], "'state' is a value, and has parts"),
+    (["state", "state.a"], "'state' is a value, and 'state.a' a part of it"),
+    (["state[0]", "state.a"], "'state' has both keys and places"),
+    (["state[1]"], "is there without"),
+    (["x" + ".y" * 40, "state"], "'x' is nested too deeply"),
+    (["state."], "a part of a field is named as in state.camera"),
+]
+
+
+@pytest.mark.parametrize(("names", "message"), CONTRADICTIONS)
+def test_a_store_whose_names_contradict_each_other_is_damaged(
+    names: list[str], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "b"
+    with ReplayBuffer(10, path=path) as buffer:
+        buffer.push([1.0], 0, 0.0, [1.0], False)
+    others = [field for field in fact(path, "schema") if field[0] != "state"]
+    put_fact(path, "schema", [*others, *([name, "<f4", [1]] for name in names)])
+    for call in (diskreplay.open, lambda path: ReplayBuffer(10, path=path), diskreplay.compact):
+        with pytest.raises(DamageError, match=f"the schema of .* is damaged: not a sch.*{message}"):
+            call(path)
+    assert message in " ".join(diskreplay.verify(path))

@@ -30,7 +30,11 @@ DTYPES = [
     "<M8", "f4,f4", "", "x", "<f4" * 1000, "i", "2f4", "<<<f4", "|f4", 4, None, [], b"<f4",
 ]  # fmt: skip
 LARGE_CAPACITIES = [2**14, 2**20, 2**27, 2**33, 2**40]
-NAMES = ["state", "", "a b", "weights", "x" * 10_000, "été", "__class__", "priority", 3, None, b"a"]
+NAMES = [
+    "state", "", "a b", "weights", "x" * 10_000, "été", "__class__", "priority", 3, None, b"a",
+    "state.a", "state[0]", "state[1]", "next_state.a", "reward.a", "x.a", "x[0].b.c", "x.", "x[",
+    "x[999999999]", "x" + ".y" * 31, "x" + ".y" * 500_000, "x.\x1b[2J", "x.$\\frac{$", "x.<script>",
+]  # fmt: skip
 SHAPES = [
     [], [0], [1], [2], [-1], [2**20], [2**28], [2**31], [2**63], [2**64 - 1], [2**20] * 4,
     [0, 2**40], [1] * 32, [1] * 33, [1] * 100, [1] * 5000, [0.5], ["2"], [None], [True], "12", None,
@@ -267,6 +271,8 @@ def odd_schema(path: Path, generator: Generator) -> None:
     schema = fact(path, "schema")
     if generator.random() < 0.2:
         plains = [*NUMBERS, [[]], [[1, 2, 3]], ["abc"], schema * 2, [["x", "<f4", []]] * 5]
+        plains += [schema + [[name, "|b1", []]] for name in NAMES]
+        plains += [schema + [[f"x[{i}]", "|b1", []] for i in range(n)] for n in (3, 60_000)]
         schema = pick(generator, [*plains, schema + [[f"x{i}", "|b1", []] for i in range(70_000)]])
     else:
         field = schema[int(generator.integers(len(schema)))]

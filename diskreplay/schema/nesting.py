@@ -83,9 +83,12 @@ def _flatten(name: str, value: Any, known: Structure, found: dict[str, Any], lev
 
 def _is_one_array(value: tuple[Any, ...]) -> bool:
     try:
-        return as_array(value, SchemaError, "").dtype.kind in "biufc"
+        array = as_array(value, SchemaError, "")
+        # numpy makes one array also of empty ones of several shapes.
+        alike = array.size or len({as_array(part, SchemaError, "").shape for part in value}) <= 1
     except SchemaError:
         return False
+    return array.dtype.kind in "biufc" and bool(alike)
 
 
 def fill(structure: Structure, value: Any, row: list[Any]) -> bool:

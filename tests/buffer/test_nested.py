@@ -151,6 +151,15 @@ def test_a_first_push_that_is_refused_fixes_no_schema() -> None:
     assert buffer.schema.is_flat
 
 
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_the_first_extend_may_have_any_number_of_rows(n: int) -> None:
+    buffer = ReplayBuffer(capacity=10)
+    assert buffer.extend(**columns(0, n)).tolist() == list(range(n))
+    assert (buffer.schema is None) == (n == 0)
+    buffer.extend(**columns(n, 3))
+    assert numbers_of(buffer.get(range(n + 3))).tolist() == list(range(n + 3))
+
+
 def test_lists_of_nested_values_are_refused_however_many_there_are() -> None:
     buffer = filled()
     for n in (1, 2):

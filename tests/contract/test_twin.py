@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import common
+import nested_rows
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -21,6 +22,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from nested_rows import assert_same, each
 from replays import PRIORITIZED_WRITERS, UNIFORM_WRITERS, Exclusive, name_of
 
 import diskreplay
@@ -115,7 +117,8 @@ class ReplayAgainstTwin(RuleBasedStateMachine):
         whole = self.replay.get(ids.reshape(-1))
         self.is_right(ids.reshape(-1).tolist(), whole)
         for name in fields:
-            np.testing.assert_array_equal(found[name][1, 1], getattr(whole, f"{name}s")[3])
+            one = each(found[name], lambda column: column[1, 1])
+            assert_same(one, each(getattr(whole, f"{name}s"), lambda column: column[3]))
 
     @rule()
     def flush(self) -> None:
@@ -279,6 +282,12 @@ def test_a_replay_against_its_twin(factory: Exclusive, long: bool) -> None:
 
 def test_a_prioritized_replay_against_its_twin(prioritized_writer: Exclusive, long: bool) -> None:
     run(PrioritizedReplayAgainstTwin, prioritized_writer, common, long)
+
+
+@pytest.mark.parametrize("factory", [UNIFORM_WRITERS[1], PRIORITIZED_WRITERS[0]], ids=name_of)
+def test_nested_fields_against_the_twin(factory: Exclusive, long: bool) -> None:
+    machine = ReplayAgainstTwin if factory in UNIFORM_WRITERS else PrioritizedReplayAgainstTwin
+    run(machine, factory, nested_rows, long)
 
 
 @pytest.mark.parametrize("payload", [130, 980, 2030, 3056, 9032])

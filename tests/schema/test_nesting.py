@@ -148,6 +148,8 @@ def test_the_first_values_tell_structure_types_and_shapes() -> None:
         ((np.zeros(3), np.ones(3)), ["x"]),
         (((1, 2), [3, 4]), ["x"]),
         ((), ["x"]),
+        ((np.zeros((0, 2)), np.zeros((0, 2))), ["x"]),
+        ((np.zeros((0, 2)), np.zeros(0)), ["x[0]", "x[1]"]),
         ([(1, 2), (3, 4)], ["x"]),
         ((CAMERA, 1), ["x[0]", "x[1]"]),
         ((np.zeros(3), np.zeros(2)), ["x[0]", "x[1]"]),

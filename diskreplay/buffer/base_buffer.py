@@ -61,8 +61,9 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         """Add one transition and return its write id; a full buffer evicts its oldest.
 
         The first transition fixes the schema, unless it was given. Rewards and dones are single
-        numbers; a step of a vector environment is several transitions, for `extend`. Rewards must
-        be finite and `done` true or false; states, actions and extra fields are stored bit for
+        numbers; a step of a vector environment is several transitions, for `extend`. States,
+        actions and extra fields may be nested dictionaries and tuples of arrays. Rewards must be
+        finite and `done` true or false; states, actions and extra fields are stored bit for
         bit, NaN and infinity included, since sensors use them for "no reading". With
         access="shared" the commit gives the write id, and -1 is returned. Cost: O(1), and now and
         then a commit.
@@ -109,7 +110,8 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
     ) -> Ints:
         """Add n transitions, all or none, and return their write ids, int64 (n,), or -1 as `push`.
 
-        The first dimension of each argument is n; otherwise as `push`. Cost: O(n), vectorised.
+        The first dimension of each argument is n, of a nested one that of each array in it;
+        otherwise as `push`. Cost: O(n), vectorised.
         Transitions that need more memory than the window are committed at once, in one
         transaction, so that after a kill all of them are there or none.
 

@@ -32,7 +32,8 @@ class ReplayBuffer(BaseBuffer[Batch]):
     seed:             seed of a new store's random stream; an existing store keeps its own
     path:             directory of the store; None makes a temporary one, removed on close
     schema:           a Schema, or fields by name: {"state": ("float32", (60,)), "action": "int64"};
-                      missing fields are inferred from the first push
+                      of nested fields nested dictionaries; missing fields and parts are inferred
+                      from the first push
     access:           "exclusive" writes, alone; "shared" writes together with other processes of
                       this machine; "read" reads the commits of others, also beside writers. The
                       last two have a random stream of their own, from `seed`

@@ -168,4 +168,9 @@ def entries_of(name: str, value: Mapping[Any, Any]) -> dict[Any, Any]:
     try:
         return dict(value.items())
     except Exception as error:  # an object may raise anything when it is iterated
-        raise SchemaError(f"field {name!r} is no usable dictionary: {cut(str(error))}") from None
+        raise unusable(name, error) from None
+
+
+def unusable(name: str, error: Exception) -> SchemaError:
+    """Return the error of a value that raises an error when it is asked for its entries."""
+    return SchemaError(f"field {name!r} is no usable dictionary: {cut(str(error))}")

@@ -24,7 +24,7 @@ from diskreplay.schema.names import (
     steps_of,
     too_deep,
 )
-from diskreplay.schema.nesting import entries_of, fill, leaves, mapped, misfit
+from diskreplay.schema.nesting import entries_of, fill, leaves, mapped, misfit, unusable
 from diskreplay.schema.row_check import RowCheck
 from diskreplay.wording import shown
 
@@ -50,25 +50,25 @@ class Schema:
 
     def __init__(self, fields: Mapping[str, FieldLike] | Iterable[Field]) -> None:
         given = fields_of(fields)
-        structures = nested_names(given)
+        nested = nested_names(given)
         for name in STANDARD_FIELDS:
-            if name not in structures:
+            if name not in nested:
                 raise SchemaError(f"a schema needs the field {name!r} (found {', '.join(given)})")
         for name in ("reward", "done"):
             if name not in given:
                 raise SchemaError(
-                    f"field {name!r} cannot have parts (found {next(leaves(structures[name]))}): "
+                    f"field {name!r} cannot have parts (found {next(leaves(nested[name]))}): "
                     "it is one number"
                 )
         if len(given) > _MAX_FIELDS:
             raise SchemaError(f"a schema has {len(given)} fields (expected at most {_MAX_FIELDS})")
-        self.extra_names = tuple(name for name in structures if name not in STANDARD_FIELDS)
-        self._roots = {name: structures[name] for name in STANDARD_FIELDS + self.extra_names}
-        self.names = tuple(leaves(self._roots))
+        self.extra_names = tuple(name for name in nested if name not in STANDARD_FIELDS)
+        self._nested_names = {name: nested[name] for name in STANDARD_FIELDS + self.extra_names}
+        self.names = tuple(leaves(self._nested_names))
         self.fields = tuple(given[name] for name in self.names)
-        self.is_flat = self.names == tuple(self._roots)
-        place = {name: index for index, name in enumerate(self.names)}
-        self._places = mapped(self._roots, place.__getitem__)
+        self.is_flat = self.names == tuple(self._nested_names)
+        self._index_of = {name: index for index, name in enumerate(self.names)}
+        self._structures = mapped(self._nested_names, self._index_of.__getitem__)
         self._is_standard = self.is_flat and not self.extra_names
         self._check = RowCheck(self.fields)
         if self.payload_bytes > MAX_TRANSITION_BYTES:
@@ -109,7 +109,7 @@ class Schema:
         """
         row = [*standard]
         if extra or not self._is_standard:
-            row = self._flat(row, extra)
+            row = self._in_order(row, extra)
         return self._check.row(row)
 
     def accept_columns(self, standard: Iterable[Any], extra: Mapping[str, Any]) -> Columns:
@@ -119,7 +119,7 @@ class Schema:
         """
         given = [*standard]
         if extra or not self._is_standard:
-            given = self._flat(given, extra)
+            given = self._in_order(given, extra)
         if (converted := self._check.columns(given)) is not None:
             return converted
         columns = list(map(as_numbers, self.names, given))
@@ -131,11 +131,14 @@ class Schema:
             )
         if len(set(map(len, columns))) > 1:
             found = ", ".join(f"{n} {len(c)}" for n, c in zip(self.names, columns, strict=True))
-            raise SchemaError(f"expected columns of one length (found {found})")
+            advice = (
+                "" if self.is_flat else ": give a nested field as one dictionary or tuple of them"
+            )
+            raise SchemaError(f"expected columns of one length (found {found}){advice}")
         lead = (len(columns[0]),)
         return [f.convert(c, lead) for f, c in zip(self.fields, columns, strict=True)]
 
-    def _flat(self, standard: list[Any], extra: Mapping[str, Any]) -> list[Any]:
+    def _in_order(self, standard: list[Any], extra: Mapping[str, Any]) -> list[Any]:
         """Return values in the order of the fields; raise SchemaError for other parts."""
         missing = [name for name in self.extra_names if name not in extra]
         unknown = [name for name in extra if name not in self.extra_names]
@@ -153,27 +156,29 @@ class Schema:
         Raises SchemaError, and names the parts, if they have other parts than the schema.
         """
         row: list[Any] = []
-        for (name, places), value in zip(self._places.items(), values, strict=True):
+        for (name, structure), value in zip(self._structures.items(), values, strict=True):
             try:
-                fits = fill(places, value, row)
-            except Exception:  # an object may raise anything when it is asked for an entry
-                fits = False
+                fits = fill(structure, value, row)
+            except Exception as error:  # an object may raise anything when it is asked
+                raise unusable(name, error) from None
             if not fits:
-                raise misfit(name, self._roots[name], value)
+                raise misfit(name, self._nested_names[name], value)
         return row
 
     def nested(self, columns: Sequence[Any]) -> Sequence[Any]:
         """Return values in the order of the fields as nested values, one for each root."""
         if self.is_flat:
             return columns
-        return [mapped(places, columns.__getitem__) for places in self._places.values()]
+        return [mapped(part, columns.__getitem__) for part in self._structures.values()]
 
     def structure(self, name: Any) -> Any:
         """Return the places of the fields in a value or in a part of one, nested as it is.
 
         That is an int for the name of one field, and None for a name that the schema does not have.
         """
-        found: Any = self._places
+        if name in self._index_of:
+            return self._index_of[name]
+        found: Any = self._structures
         try:
             for step in steps_of(name):
                 found = found[step]

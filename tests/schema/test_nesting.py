@@ -327,6 +327,12 @@ def test_columns_have_one_length_in_all_parts() -> None:
     with pytest.raises(SchemaError, match=r"of one length \(found .*, state.arm.grip 1, action 3"):
         schema.accept_columns([short, *others, many, np.zeros(3)], {})
     with pytest.raises(
+        SchemaError, match=r"length .*: give a nested field as one dictionary or tup"
+    ):
+        infer(({"a": 1}, {"a": 2}), lead=0).accept_columns(
+            [({"a": [1]}, {"a": [1, 2]}), [1], [1], ({"a": [1]}, {"a": [2]}), [0]], {}
+        )
+    with pytest.raises(
         SchemaError, match=r"found one number as state.arm.grip, next_state.arm.grip"
     ):
         schema.accept_columns([STATE, *others, STATE, np.zeros(3)], {})

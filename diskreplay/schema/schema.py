@@ -131,9 +131,7 @@ class Schema:
             )
         if len(set(map(len, columns))) > 1:
             found = ", ".join(f"{n} {len(c)}" for n, c in zip(self.names, columns, strict=True))
-            advice = (
-                "" if self.is_flat else ": give a nested field as one dictionary or tuple of them"
-            )
+            advice = "" if self.is_flat else ": a nested field is a dictionary or tuple of columns"
             raise SchemaError(f"expected columns of one length (found {found}){advice}")
         lead = (len(columns[0]),)
         return [f.convert(c, lead) for f, c in zip(self.fields, columns, strict=True)]

@@ -326,12 +326,12 @@ def test_columns_have_one_length_in_all_parts() -> None:
     short = {**many, "arm": {**many["arm"], "grip": [0.5]}}
     with pytest.raises(SchemaError, match=r"of one length \(found .*, state.arm.grip 1, action 3"):
         schema.accept_columns([short, *others, many, np.zeros(3)], {})
+    rows = tuple({"camera": CAMERA} for _ in range(3))  # one dictionary a row
+    schema_of_rows = infer(rows, lead=1, action=[0] * 3, reward=[0] * 3, done=[0] * 3)
     with pytest.raises(
-        SchemaError, match=r"length .*: give a nested field as one dictionary or tup"
+        SchemaError, match=r"of one length .*: a nested field is a dictionary or tup"
     ):
-        infer(({"a": 1}, {"a": 2}), lead=0).accept_columns(
-            [({"a": [1]}, {"a": [1, 2]}), [1], [1], ({"a": [1]}, {"a": [2]}), [0]], {}
-        )
+        schema_of_rows.accept_columns([rows, *others, rows, np.zeros(3)], {})
     with pytest.raises(
         SchemaError, match=r"found one number as state.arm.grip, next_state.arm.grip"
     ):

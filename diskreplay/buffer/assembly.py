@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diskreplay.aliases import PathLike
+from diskreplay.buffer.expected_fields import ExpectedFields
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.replica import Parts, Replica
-from diskreplay.buffer.rows import ExpectedFields, Rows
+from diskreplay.buffer.rows import Rows
 from diskreplay.buffer.shared_writer import SharedWriter
 from diskreplay.buffer.sizing import estimate_of, warn_of_disk
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
@@ -28,7 +29,7 @@ from diskreplay.sampling import (
     UniformSampler,
     new_seed,
 )
-from diskreplay.schema import Schema, SchemaLike, fields_of, missing_in
+from diskreplay.schema import LogOptions, Schema, SchemaLike, fields_of, missing_in
 from diskreplay.store import (
     Identity,
     RunSettings,
@@ -59,6 +60,9 @@ class Options:
     window_bytes: int = DEFAULT_WINDOW_BYTES
     on_damage: str = "raise"
     if_exists: str = "resume"
+    observations: str | None = None
+    frame_axis: int | None = None
+    codec: str | None = None
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
@@ -71,6 +75,7 @@ class Options:
         check_word("on_damage", self.on_damage, ("raise", "skip"))
         check_word("if_exists", self.if_exists, ("resume", "fail", "replace"))
         checked["commit_interval"] = self.run_settings.commit_interval
+        checked |= self.log_options._asdict()
         if self.path is None and self.access != "exclusive":
             raise ArgumentError(f"access={self.access!r} needs the path of a store (found none)")
         if self.access == "read" and self.if_exists != "resume":
@@ -80,6 +85,11 @@ class Options:
             )
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def log_options(self) -> LogOptions:
+        """The place of the observations."""
+        return LogOptions.checked(self.observations, self.frame_axis, self.codec)
 
     @property
     def run_settings(self) -> RunSettings:
@@ -94,7 +104,9 @@ def open_or_create(options: Options, priorities: PrioritySettings | None) -> Gua
     priorities:  the settings of a prioritized buffer; None makes a uniform one
     """
     expected = {} if options.schema is None else fields_of(options.schema)
-    fields = ExpectedFields(expected, all_given=isinstance(options.schema, Schema))
+    fields = ExpectedFields(
+        expected, all_given=isinstance(options.schema, Schema), log=options.log_options
+    )
     kind = "uniform" if priorities is None else "prioritized"
     if options.path is None:
         path = Path(tempfile.mkdtemp(prefix="diskreplay-"))
@@ -221,7 +233,7 @@ def _create(
 ) -> bool:
     """Make the store if there is none, or replace it; return whether the store is new."""
     is_whole = not missing_in(fields.fields)
-    facts = schema_facts(Schema(fields.fields.values())) if is_whole else {}
+    facts = schema_facts(fields.applied(Schema(fields.fields.values()))) if is_whole else {}
     state = State(new_seed(options.seed), _settings(options, priorities))
     facts["state"] = state.to_plain(Identity(kind, options.capacity, ""))
     plain = {"kind": kind, "capacity": options.capacity}

@@ -67,6 +67,9 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         on_damage: str = "raise",
         if_exists: str = "resume",
+        observations: str | None = None,
+        frame_axis: int | None = None,
+        codec: str | None = None,
     ) -> None:
         options = Options(
             capacity=capacity,
@@ -79,6 +82,9 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
             window_bytes=window_bytes,
             on_damage=on_damage,
             if_exists=if_exists,
+            observations=observations,
+            frame_axis=frame_axis,
+            codec=codec,
         )
         priorities = PrioritySettings(alpha, beta_start, beta_end, beta_frames, epsilon)
         self._use_prioritized(open_or_create(options, priorities), options, priorities)

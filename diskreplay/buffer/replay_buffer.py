@@ -50,6 +50,15 @@ class ReplayBuffer(BaseBuffer[Batch]):
                       need not have the same capacity, kind or fields, and raises LockedError while
                       any process, this one too, has the old store open. A path that holds no store
                       is never changed
+    observations:     "log" keeps states and next states in the observation log, each one once: for
+                      images, and whatever repeats; "record" keeps them in the record of each
+                      transition. Batches are the same. None means "record" for a new store, and an
+                      existing one's own; another one than that raises MismatchError. Single fields
+                      say it in `schema`: Field("state", ..., log=True)
+    frame_axis:       in the log: the axis along which a state is a stack of frames, each of which
+                      is kept once: 0 for (4, 84, 84). It implies observations="log"
+    codec:            in the log: the compression, "lz4" or "zstd" (each an extra); lossless. It
+                      implies observations="log"
     """
 
     def __init__(
@@ -65,6 +74,9 @@ class ReplayBuffer(BaseBuffer[Batch]):
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         on_damage: str = "raise",
         if_exists: str = "resume",
+        observations: str | None = None,
+        frame_axis: int | None = None,
+        codec: str | None = None,
     ) -> None:
         options = Options(
             capacity=capacity,
@@ -77,6 +89,9 @@ class ReplayBuffer(BaseBuffer[Batch]):
             window_bytes=window_bytes,
             on_damage=on_damage,
             if_exists=if_exists,
+            observations=observations,
+            frame_axis=frame_axis,
+            codec=codec,
         )
         self._use(open_or_create(options, None), options)
 

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 from diskreplay.buffer.batch_slots import BatchSlot, BatchSlots
-from diskreplay.buffer.rows import ExpectedFields, Rows
+from diskreplay.buffer.expected_fields import ExpectedFields
+from diskreplay.buffer.rows import Rows
 from diskreplay.store import Store
 
 MESSAGE = struct.Struct("=qq")  # number of the slot, number of the request

@@ -4,45 +4,66 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from diskreplay.aliases import Columns, Ints
-from diskreplay.buffer.window import new_window
-from diskreplay.errors import DamageError, MismatchError
+from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.buffer.expected_fields import ExpectedFields
+from diskreplay.buffer.logged_rows import LoggedRows
+from diskreplay.buffer.window import new_window, window_nbytes
+from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange
-from diskreplay.records import ALONE, Codec, Grouping, new_grouping, schema_facts, stored_grouping
-from diskreplay.schema import Field, Schema
-from diskreplay.store import Snapshot, Store, Transaction
+from diskreplay.observations import LoggedFields, observation_window_nbytes
+from diskreplay.records import (
+    ALONE,
+    LARGE_ROW,
+    Codec,
+    Grouping,
+    new_grouping,
+    schema_facts,
+    stored_grouping,
+)
+from diskreplay.schema import Schema
+from diskreplay.store import ObservationRange, Snapshot, Store, Transaction
 
 # The most that pushes let wait. The push that commits them takes about 5 ms longer.
 COMMIT_BYTES = 2 << 20
+# As whole rows, of which the log keeps a part; and the frames in them, each of which takes time.
+_LOGGED_COMMIT_BYTES = 8 << 20
+_LOGGED_COMMIT_FRAMES = 2048
 _CHUNK_BYTES = 1 << 20
 _WRITTEN_ALONE = 16 << 10  # bytes; larger records are written one by one, which is faster
 _REPAIR = "diskreplay.repair() copies the readable transitions"
 
 
-class ExpectedFields:
-    """The fields that a user gave, all or some; the fields of the store must equal them."""
+def pending_bytes(schema: Schema) -> int:
+    """Return the most bytes of whole rows that pushes let wait for a commit."""
+    if not schema.logged:
+        return COMMIT_BYTES
+    rows = max(1, _LOGGED_COMMIT_FRAMES // LoggedFields(schema).frames_in_row)
+    return min(_LOGGED_COMMIT_BYTES, rows * schema.payload_bytes)
 
-    def __init__(self, fields: dict[str, Field], *, all_given: bool) -> None:
-        self.fields = fields
-        self._all_given = all_given
 
-    def check(self, schema: Schema, store: Store) -> None:
-        """Raise MismatchError if the schema of a store has other fields."""
-        way_out = f"open it with diskreplay.open({str(store.path)!r}), or choose a new path"
-        for name, field in self.fields.items():
-            stored = schema[name].type if name in schema.names else "no such field"
-            if stored != field.type:
-                raise MismatchError(
-                    f"field {name!r} is {stored} in {store.path} (expected {field.type}): {way_out}"
-                )
-        if self._all_given and set(schema.names) != set(self.fields):
-            raise MismatchError(
-                f"the fields are {', '.join(schema.names)} in {store.path} (expected "
-                f"{', '.join(self.fields)}): {way_out}"
-            )
+def window_shares(schema: Schema, window_bytes: int) -> tuple[int, int]:
+    """Return how many bytes of the window are for whole rows, and how many for observations.
+
+    Small rows are in the window whole, as fast as without a log. Of large ones only those that wait
+    for a commit are, also with a smaller window, since their observations take less memory.
+    """
+    if not schema.logged or schema.payload_bytes <= LARGE_ROW:
+        return window_bytes, 0
+    rows = pending_bytes(schema)
+    return rows, max(0, window_bytes - rows)
+
+
+def window_bytes_of(schema: Schema, capacity: int, window_bytes: int) -> int:
+    """Return the memory of a full window, of rows and of observations, in bytes."""
+    rows, frames = window_shares(schema, window_bytes)
+    of_frames = 0
+    if schema.logged:
+        of_frames = observation_window_nbytes(LoggedFields(schema), capacity, frames)
+    return window_nbytes(schema, capacity, rows) + of_frames
 
 
 class Rows:
@@ -60,13 +81,14 @@ class Rows:
         self._capacity = capacity
         self._window_bytes = window_bytes
         self._grouping = ALONE
+        self._logged: LoggedRows | None = None  # set if some fields are in the log
 
     # The schema
 
     def adopt(self, schema: Schema) -> None:
         """Use a schema from now on, if there is none yet."""
         if self.schema is None:
-            self._use(Codec(schema), new_grouping(schema))
+            self._use(schema, new_grouping(schema))
 
     def adopt_stored(self, snapshot: Snapshot) -> None:
         """Use the schema of the store from now on, or none if it has none."""
@@ -76,10 +98,10 @@ class Rows:
         elif self.schema is None:
             schema = Schema.from_stored(plain, str(self.store.path))
             self.expected.check(schema, self.store)
-            codec = Codec(schema)
+            codec = Codec(schema.record_schema)
             layout, where = snapshot.meta("layout"), str(self.store.path)
             grouping = stored_grouping(layout, snapshot.some_values, codec, self._capacity, where)
-            self._use(codec, grouping)
+            self._use(schema, grouping)
 
     def grouping_of(self, schema: Schema) -> Grouping:
         """Return how the records of a schema share values, also before it is adopted."""
@@ -89,13 +111,19 @@ class Rows:
         """Return the entries of a store that describe the schema; {} before there is one."""
         return {} if self.schema is None else schema_facts(self.schema, self._grouping)
 
-    def _use(self, codec: Codec, grouping: Grouping) -> None:
-        self._codec = codec
+    def _use(self, schema: Schema, grouping: Grouping) -> None:
+        self._codec = Codec(schema.record_schema)
         self._grouping = grouping
-        self.window = new_window(codec.schema, self._capacity, self._window_bytes)
-        self.chunk_rows = max(1, _CHUNK_BYTES // codec.record_bytes)
-        self.most_pending = min(self.window.rows, max(1, COMMIT_BYTES // codec.record_bytes))
-        self.schema = codec.schema
+        row_bytes, frame_bytes = window_shares(schema, self._window_bytes)
+        self.window = new_window(schema, self._capacity, row_bytes)
+        self._logged = None
+        if schema.logged:
+            where = str(self.store.path)
+            self._logged = LoggedRows(schema, self._capacity, frame_bytes, where)
+        payload = schema.payload_bytes if schema.logged else self._codec.record_bytes
+        self.chunk_rows = max(1, _CHUNK_BYTES // max(1, payload))
+        self.most_pending = min(self.window.rows, max(1, pending_bytes(schema) // max(1, payload)))
+        self.schema = schema
 
     # Sizes
 
@@ -104,11 +132,15 @@ class Rows:
         """The memory of the window and of the remembered places of values, in bytes."""
         if self.schema is None:
             return 0
-        return self.window.nbytes + self._grouping.places_nbytes(self._capacity)
+        logged = 0 if self._logged is None else self._logged.nbytes
+        return self.window.nbytes + logged + self._grouping.places_nbytes(self._capacity)
 
     def record_bytes(self, n: int) -> int:
-        """Return the bytes of n records, at most one for each slot."""
-        return min(n, self._capacity) * self._codec.record_bytes if self.schema else 0
+        """Return the bytes of n records, at most one for each slot, and of their observations."""
+        if self.schema is None:
+            return 0
+        logged = n * self.schema.payload_bytes if self.schema.logged else 0
+        return min(n, self._capacity) * self._codec.record_bytes + logged
 
     def check_count(self, snapshot: Snapshot, live: LiveRange) -> None:
         """Raise DamageError if the store has fewer records than live transitions."""
@@ -147,17 +179,57 @@ class Rows:
                 yield first + at, [column[at : at + self.chunk_rows] for column in columns]
             first += n
 
-    def put(self, txn: Transaction, rows: Iterable[tuple[int, Columns]]) -> None:
-        """Write rows in a transaction, and the schema if the store has none."""
+    def put(
+        self,
+        txn: Transaction,
+        rows: Iterable[tuple[int, Columns]],
+        live: LiveRange,
+        observations: ObservationRange,
+    ) -> ObservationRange:
+        """Write rows in a transaction, and the schema if the store has none.
+
+        Returns the range of the observation log afterwards; `confirm` follows the commit.
+
+        live:          the live range after the commit
+        observations:  the range of the log before it
+        """
+        if self.schema is not None and not (txn.has("schema") and txn.has("layout")):
+            txn.put_meta(self.schema_facts())
+        logged = self._logged
+        if logged is not None:
+            logged.begin(txn, observations)
         for first, columns in rows:
+            if logged is not None:
+                columns = logged.put(columns)
             if self._grouping.per_value == 1 and self._codec.record_bytes > _WRITTEN_ALONE:
                 one_by_one = self._codec.encode_one_by_one(columns, first)
                 txn.put_one_by_one(self._capacity, first, len(columns[0]), one_by_one)
             else:
                 records = self._codec.encode(columns, first)
                 txn.put_records(self._capacity, first, records, self._grouping)
-        if self.schema is not None and not (txn.has("schema") and txn.has("layout")):
-            txn.put_meta(self.schema_facts())
+        if logged is None:
+            return observations
+        oldest = self._oldest(txn, live)
+        found = logged.end(oldest, is_empty=not live.size)
+        if (layout := logged.new_layout) is not None:
+            txn.put_meta({"layout": {**txn.meta("layout"), **layout.to_plain()}})
+        return found
+
+    def confirm(self) -> None:
+        """Keep in memory what `put` has written: the commit was done."""
+        if self._logged is not None:
+            self._logged.confirm()
+
+    def _oldest(self, txn: Transaction, live: LiveRange) -> Columns | None:
+        """Return the record of the oldest live row, None if it cannot be read."""
+        if not live.size:
+            return None
+        write_id = np.array([live.first])
+        slots = live.slots(write_id)
+        try:
+            return self._codec.decode(txn.records(slots, self._grouping), write_id, slots)
+        except DamageError:
+            return None
 
     # Reading
 
@@ -177,7 +249,7 @@ class Rows:
         committed:  the write ids from this one on are in the window alone
         out:        columns to write into and to return, C-contiguous and of the fields' types
         """
-        columns = self._codec.schema.empty_columns(write_ids.size, fields) if out is None else out
+        columns = self._whole.empty_columns(write_ids.size, fields) if out is None else out
         held = self.window.take(columns, write_ids, fields)
         if not held.all():
             missing = None if not held.any() else np.flatnonzero(~held)
@@ -200,24 +272,40 @@ class Rows:
         slots = write_ids % self._capacity
         with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
             try:
-                try:
-                    records = view.remembered_records(slots, self._grouping)
-                    self._codec.decode_into(columns, places, records, write_ids, slots, fields)
-                except DamageError:  # look each value up again: the place may be what is wrong
-                    records = view.records(slots, self._grouping)
-                    self._codec.decode_into(columns, places, records, write_ids, slots, fields)
+                if self._logged is None:
+                    self._read_records(view, columns, places, write_ids, slots, fields)
+                else:
+                    records = self._codec.schema.empty_columns(write_ids.size, fields)
+                    self._read_records(view, records, None, write_ids, slots, fields)
+                    self._logged.read_into(columns, places, records, write_ids, slots, view, fields)
             except DamageError as error:
                 raise DamageError(
                     f"{error}, in {self.store.path}: on_damage='skip' draws batches without "
                     "it, and diskreplay.repair() copies the others"
                 ) from None
 
+    def _read_records(
+        self,
+        view: Snapshot,
+        columns: Columns,
+        places: Ints | None,
+        write_ids: Ints,
+        slots: Ints,
+        fields: Sequence[int] | None,
+    ) -> None:
+        try:
+            records = view.remembered_records(slots, self._grouping)
+            self._codec.decode_into(columns, places, records, write_ids, slots, fields)
+        except DamageError:  # look each value up again: the place may be what is wrong
+            records = view.records(slots, self._grouping)
+            self._codec.decode_into(columns, places, records, write_ids, slots, fields)
+
     def take_uncommitted(self, columns: Columns, write_ids: Ints, committed: int) -> Ints:
         """Copy the rows from `committed` on, which are in the window; return the others' places."""
         is_new = write_ids >= committed
         places = np.flatnonzero(is_new)
         if places.size:
-            new = self._codec.schema.empty_columns(places.size)
+            new = self._whole.empty_columns(places.size)
             self.window.take(new, write_ids[places])
             for column, values in zip(columns, new, strict=True):
                 column[places] = values
@@ -229,7 +317,12 @@ class Rows:
         wanted = np.unique(write_ids[~held])
         slots = wanted % self._capacity
         with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
-            return wanted[~self._codec.sound(view.records(slots, self._grouping), wanted)]
+            records = view.records(slots, self._grouping)
+            sound = self._codec.sound(records, wanted)
+            if self._logged is not None:
+                ids = self._decoded(records, wanted, slots, sound)
+                sound[sound] = self._logged.sound(ids, view)
+            return wanted[~sound]
 
     def chunks(self, live: LiveRange, snapshot: Snapshot) -> Iterator[Columns]:
         """Yield the rows of a live range, oldest first, a chunk at a time."""
@@ -243,7 +336,23 @@ class Rows:
             slots = write_ids % self._capacity
             records = snapshot.records(slots, self._grouping)
             found += self._codec.faults(records, write_ids, slots)
-        return found
+            if self._logged is not None:
+                sound = self._codec.sound(records, write_ids)
+                ids = self._decoded(records, write_ids, slots, sound)
+                found += self._logged.faults(ids, snapshot)
+        return list(dict.fromkeys(found))  # several chunks may share an observation
+
+    def _decoded(self, records: Any, write_ids: Ints, slots: Ints, sound: Bools) -> Columns:
+        """Return the columns of the sound ones of some records."""
+        whole = [records[i] for i in np.flatnonzero(sound).tolist()]
+        return self._codec.decode(whole, write_ids[sound], slots[sound])
+
+    @property
+    def _whole(self) -> Schema:
+        """The schema, which is known here."""
+        if self.schema is None:
+            raise TypeError("there are no rows before there is a schema")
+        return self.schema
 
     def _chunked(self, live: LiveRange) -> Iterator[Ints]:
         for first in range(live.first, live.count, self.chunk_rows if live.size else 1):

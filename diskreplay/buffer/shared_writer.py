@@ -11,12 +11,12 @@ import numpy as np
 from diskreplay.aliases import Columns, Ints
 from diskreplay.buffer.pending_changes import NEW, PendingChanges
 from diskreplay.buffer.replica import Replica
-from diskreplay.buffer.rows import COMMIT_BYTES
+from diskreplay.buffer.rows import pending_bytes
 from diskreplay.errors import ReadOnlyError
 from diskreplay.live_range import BLOCK_SLOTS, LiveRange, blocks_in
 from diskreplay.records import BLOCK_BYTES, schema_facts
 from diskreplay.sampling import Values
-from diskreplay.schema import Schema, infer_schema
+from diskreplay.schema import Schema
 from diskreplay.store import OwnRun, Snapshot, State, Store, Transaction
 
 
@@ -81,7 +81,7 @@ class SharedWriter(Replica):
         if self.rows.schema is None:
             with self.view():
                 pass
-        return self.rows.schema or infer_schema(values, self.rows.expected.fields, lead=lead)
+        return self.rows.schema or self.rows.expected.inferred(values, lead=lead)
 
     def adopt(self, schema: Schema) -> Schema:
         """Use a schema in all processes, or that of a process that was faster; return it."""
@@ -95,7 +95,7 @@ class SharedWriter(Replica):
             with self.view():
                 pass
             schema = self.rows.schema or schema
-        self._pending.adopt(schema, self.identity.capacity, COMMIT_BYTES)
+        self._pending.adopt(schema, self.identity.capacity, pending_bytes(schema))
         return schema
 
     def has_room(self, n: int) -> bool:
@@ -215,13 +215,22 @@ class SharedWriter(Replica):
                 draws=self.draws,
                 stale=pending.stale,
             )
-            rows.put(txn, rows.with_write_ids(parts, before.count, after.count))
+            new = replace(
+                new,
+                observations=rows.put(
+                    txn,
+                    rows.with_write_ids(parts, before.count, after.count),
+                    new.live(capacity),
+                    state.observations,
+                ),
+            )
             raw = self._run.put(txn, new, run, self.identity)
             return parts, before.count, (raw, new)
 
         n = pending.pushed - pending.sent + (0 if columns is None else len(columns[0]))
         put_bytes = rows.record_bytes(n) + BLOCK_BYTES * blocks_in(capacity)  # at most
         parts, begin, self._own_state = self.store.commit(put, put_bytes)
+        rows.confirm()
         for first, part in rows.with_write_ids(parts, begin, self._own_state[1].count):
             rows.window.write(first, part)  # so that they need not be read
         self._draws_committed = self.draws

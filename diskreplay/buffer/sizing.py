@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diskreplay.buffer.pending_changes import pending_nbytes
-from diskreplay.buffer.rows import COMMIT_BYTES
-from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES, window_nbytes
+from diskreplay.buffer.rows import COMMIT_BYTES, pending_bytes, window_bytes_of
+from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.errors import ArgumentError, SchemaError, warn_caller
 from diskreplay.live_range import blocks_in
+from diskreplay.observations import LoggedFields, entries_per_value, entry_bytes, reach_for
 from diskreplay.records import (
     BLOCK_BYTES,
     PAGE_BYTES,
@@ -22,11 +23,12 @@ from diskreplay.records import (
     tree_bytes,
 )
 from diskreplay.sampling import priorities_nbytes
-from diskreplay.schema import Schema, SchemaLike, fields_of, missing_in
+from diskreplay.schema import LogOptions, Schema, SchemaLike, fields_of, missing_in
 from diskreplay.validation import (
     ACCESS,
     check_word,
     checked_capacity,
+    real_number,
     true_or_false,
     whole_number,
 )
@@ -51,6 +53,7 @@ class Estimate:
     records_per_value:            how many records share a value of the store, see docs/format.md
     records_disk_bytes, priorities_disk_bytes:
                                   pages of all records and of all priorities
+    observations_disk_bytes:      pages of the observation log
     spare_disk_bytes:             pages that the last commits have freed, and the few pages beside
                                   records and priorities; see `estimate`
     window_bytes:                 rows in memory, as far as the capacity fills them
@@ -64,6 +67,7 @@ class Estimate:
     records_per_value: int
     records_disk_bytes: int
     priorities_disk_bytes: int
+    observations_disk_bytes: int
     spare_disk_bytes: int
     window_bytes: int
     side_table_bytes: int
@@ -72,7 +76,8 @@ class Estimate:
     @property
     def disk_bytes(self) -> int:
         """The size of the data file, in bytes, after any number of laps."""
-        return self.records_disk_bytes + self.priorities_disk_bytes + self.spare_disk_bytes
+        kept = self.records_disk_bytes + self.observations_disk_bytes + self.priorities_disk_bytes
+        return kept + self.spare_disk_bytes
 
     @property
     def memory_bytes(self) -> int:
@@ -81,6 +86,7 @@ class Estimate:
 
     def __str__(self) -> str:
         priorities = f", priorities {human(self.priorities_disk_bytes)}"
+        log = f", observations {human(self.observations_disk_bytes)}"
         side_table = f", side tables {human(self.side_table_bytes)}"
         outbox = f", outbox {human(self.outbox_bytes)}"
         shared = f", {self.records_per_value} to a value" * (self.records_per_value > 1)
@@ -90,6 +96,7 @@ class Estimate:
             f"{count_of(self.capacity, 'transition')} of {count_of(self.payload_bytes, 'byte')} "
             f"({self.record_bytes:,} as a record{shared})\n"
             f"disk    {human(self.disk_bytes)}: records {human(self.records_disk_bytes)}"
+            f"{log * (self.observations_disk_bytes > 0)}"
             f"{priorities * (self.priorities_disk_bytes > 0)}, "
             f"spare pages {human(self.spare_disk_bytes)}{ratio}\n"
             f"memory  {human(self.memory_bytes)}: window {human(self.window_bytes)}"
@@ -104,6 +111,10 @@ def estimate(
     prioritized: bool = True,
     window_bytes: int = DEFAULT_WINDOW_BYTES,
     access: str = "exclusive",
+    observations: str | None = None,
+    frame_axis: int | None = None,
+    codec: str | None = None,
+    ratio: float = 1.0,
 ) -> Estimate:
     """Return the disk and memory that a full buffer of these arguments takes; write nothing.
 
@@ -113,7 +124,8 @@ def estimate(
     `repair` began in the middle of its ring can take up to twice as much, if its records are small:
     records put before the first slot leave pages half full. `memory_bytes` is that of `stats()`
     before batches are drawn ahead; batches, and the pages of the store that the system caches, come
-    on top.
+    on top. Of observations in the log, each transition is taken to add one to what its environment
+    had: one frame of a stack, one next state; each first state of an episode comes on top.
 
     Raises SchemaError when the schema does not have all standard fields, and ArgumentError for
     arguments that a constructor refuses.
@@ -127,6 +139,9 @@ def estimate(
 
     schema:       a Schema or fields by name, as the constructors take it, but complete
     prioritized:  True for a PrioritizedReplayBuffer, False for a ReplayBuffer
+    observations, frame_axis, codec:  as the constructors take them
+    ratio:        the bytes that the codecs leave of a byte, as measured on some of the data; 1.0
+                  is the most that they leave
     """
     given = fields_of(schema)
     if missing := missing_in(given):
@@ -134,7 +149,9 @@ def estimate(
             f"estimate() needs the dtype and shape of every field: {', '.join(missing)} missing in "
             f"the schema (found {', '.join(given) or 'no field'})"
         )
-    whole = Schema(given.values())
+    log = LogOptions.checked(observations, frame_axis, codec)
+    whole = log.applied(Schema(given.values()))
+    ratio = real_number("ratio", ratio, low=0.0, high=1.0)
     capacity = checked_capacity(capacity)
     window_bytes = whole_number("window_bytes", window_bytes, at_least=0)
     check_word("access", access, ACCESS)
@@ -145,6 +162,7 @@ def estimate(
         prioritized=true_or_false("prioritized", prioritized),
         window_bytes=window_bytes,
         access=access,
+        ratio=ratio,
     )
 
 
@@ -156,12 +174,16 @@ def estimate_of(
     prioritized: bool,
     window_bytes: int = DEFAULT_WINDOW_BYTES,
     access: str = "exclusive",
+    ratio: float = 1.0,
 ) -> Estimate:
     """Return the estimate of a store whose records share values as `grouping` says."""
     blocks = blocks_in(capacity) if prioritized else 0
     records = tree_bytes(grouping.groups(capacity), grouping.value_bytes)
     priorities = tree_bytes(blocks, BLOCK_BYTES)
-    spare = _COMMITS_FREED * (min(records, _commit_bytes(grouping)) + priorities)
+    entries, observations = _observations(schema, capacity, ratio)
+    spare = _COMMITS_FREED * (
+        min(records, _commit_bytes(grouping)) + priorities + min(observations, entries)
+    )
     return Estimate(
         capacity=capacity,
         payload_bytes=schema.payload_bytes,
@@ -169,12 +191,32 @@ def estimate_of(
         records_per_value=grouping.per_value,
         records_disk_bytes=records,
         priorities_disk_bytes=priorities,
+        observations_disk_bytes=observations,
         spare_disk_bytes=(int(spare) // PAGE_BYTES + _OTHER_PAGES) * PAGE_BYTES,
-        window_bytes=window_nbytes(schema, capacity, window_bytes),
+        window_bytes=window_bytes_of(schema, capacity, window_bytes),
         side_table_bytes=(priorities_nbytes(capacity) if prioritized else 0)
         + grouping.places_nbytes(capacity),
-        outbox_bytes=pending_nbytes(schema, capacity, COMMIT_BYTES) if access == "shared" else 0,
+        outbox_bytes=pending_nbytes(schema, capacity, pending_bytes(schema))
+        if access == "shared"
+        else 0,
     )
+
+
+def _observations(schema: Schema, capacity: int, ratio: float) -> tuple[int, int]:
+    """Return the disk space of the entries of a commit, and of all in the log, in bytes."""
+    if not schema.logged:
+        return 0, 0
+    logged = LoggedFields(schema)
+    commit = total = 0
+    rows = pending_bytes(schema) // max(1, schema.payload_bytes)
+    for field in logged.new_in_a_step():
+        frame_bytes = field.frame_bytes * (ratio if field.codec else 1.0)
+        per_value = entries_per_value(frame_bytes)
+        value_bytes = int(per_value * entry_bytes(frame_bytes))
+        entries = capacity + reach_for(logged, capacity)
+        total += tree_bytes(-(-entries // per_value) + 1, value_bytes)
+        commit += tree_bytes(-(-rows // per_value) + 1, value_bytes)
+    return commit, total
 
 
 def _commit_bytes(grouping: Grouping) -> int:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from diskreplay.aliases import Columns, Ints
+from diskreplay.buffer.expected_fields import ExpectedFields
 from diskreplay.buffer.replica import Replica
-from diskreplay.buffer.rows import ExpectedFields, Rows
+from diskreplay.buffer.rows import Rows
 from diskreplay.errors import MismatchError, StorageError
 from diskreplay.live_range import LiveRange
 from diskreplay.records import BLOCK_BYTES
 from diskreplay.sampling import Priorities, RandomStream, Values
-from diskreplay.schema import Schema, fields_of, infer_schema
+from diskreplay.schema import Schema, fields_of
 from diskreplay.store import OwnRun, Run, Snapshot, State, Store, Transaction
 
 _NO_SNAPSHOT = contextlib.nullcontext()
@@ -67,7 +68,7 @@ class Writer(Replica):
 
     def schema_for(self, values: dict[str, Any], *, lead: int) -> Schema:
         """Return the schema, or else one inferred from the first transitions."""
-        return self.rows.schema or infer_schema(values, self.rows.expected.fields, lead=lead)
+        return self.rows.schema or self.rows.expected.inferred(values, lead=lead)
 
     def adopt(self, schema: Schema) -> Schema:
         """Use a schema from now on, and return it."""
@@ -184,7 +185,7 @@ class Writer(Replica):
         own = self.rows.schema or source.schema
         if own is None or source.schema is None:
             return []
-        if set(own.fields) != set(source.schema.fields):
+        if own.types != source.schema.types:
             raise MismatchError(
                 f"the fields are {source.schema} in {source.store.path} (expected {own}): load it "
                 "into a buffer of its own fields"
@@ -232,7 +233,7 @@ class Writer(Replica):
                 )
             run = self._described_run or self._run.of(txn, stored)
             run = replace(run, end=live.count, rows=self._run_rows + n)
-            self.rows.put(txn, rows())
+            observations = self.rows.put(txn, rows(), live, stored.observations)
             state = replace(
                 stored if origin is None else stored.keeping(stored, origin),
                 seed=self.stream.seed,
@@ -243,6 +244,7 @@ class Writer(Replica):
                 stale_updates=self.stale_updates,
                 count=live.count,
                 start=live.start,
+                observations=observations,
                 **self._run.counted(stored),
             )
             for table, changed in blocks:
@@ -251,6 +253,7 @@ class Writer(Replica):
 
         put_bytes = self.rows.record_bytes(n) + BLOCK_BYTES * sum(len(b) for _, b in blocks)
         raw, state, self._described_run = self.store.commit(put, put_bytes)
+        self.rows.confirm()
         self._own_state, self.commits = (raw, state), state.commits
         self._run_rows += n
         self.count = self.committed = live.count

@@ -66,8 +66,8 @@ class Salvage:
         ids = offsets = np.zeros(0, np.int64)
         is_orphan = np.zeros(0, np.bool_)
         # A schema that claims impossibly large records must not allocate memory for them.
-        if self.schema is not None and self.schema.payload_bytes <= file.size:
-            self.codec = Codec(self.schema)
+        if self.schema is not None and self.schema.record_schema.payload_bytes <= file.size:
+            self.codec = Codec(self.schema.record_schema)
             ids, offsets, is_orphan = self._find_records(self.codec)
         self.live = self._live_range(ids)
         live = self.live.holds(ids)

@@ -74,7 +74,7 @@ class SoundStore:
         plain = self.facts.get("schema")
         self.schema = None if plain is None else Schema.from_stored(plain, str(self.path))
         if self.schema is not None:
-            self.codec = Codec(self.schema)
+            self.codec = Codec(self.schema.record_schema)
             self._grouping = stored_grouping(
                 self.facts.get("layout"),
                 snapshot.some_values,

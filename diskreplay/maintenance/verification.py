@@ -255,7 +255,7 @@ class _Check:
             for key, _, value in itertools.islice(walk.numbered(b"transitions", tree), 64):
                 yield key, value
 
-        self._codec = self._codec or Codec(schema)
+        self._codec = self._codec or Codec(schema.record_schema)
         with self._collected_faults():
             return stored_grouping(self._layout, some_values, self._codec, identity.capacity, DATA)
         return None
@@ -278,14 +278,15 @@ class _Check:
         if not records:
             return
         # A schema that claims impossibly large records must not allocate memory for them.
-        if schema.payload_bytes > max(map(len, records.values())):
+        payload_bytes = schema.record_schema.payload_bytes
+        if payload_bytes > max(map(len, records.values())):
             for slot, record in records.items():
                 self._faults.add(
                     f"the record in slot {slot} is damaged: it has {count_of(len(record), 'byte')} "
-                    f"(expected more than {schema.payload_bytes:,})"
+                    f"(expected more than {payload_bytes:,})"
                 )
             return
-        codec = self._codec = self._codec or Codec(schema)
+        codec = self._codec = self._codec or Codec(schema.record_schema)
         slots = np.array(list(records))
         write_ids = live.newest_ids(slots)
         # Records that are not live are left from an earlier lap, or from before a clear.

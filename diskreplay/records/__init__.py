@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diskreplay.records.codec import Codec, checksum_in, record_head, write_id_in
+from diskreplay.records.compression import codec_named
 from diskreplay.records.features import check_features
 from diskreplay.records.grouping import (
     ALONE,
@@ -14,10 +15,19 @@ from diskreplay.records.grouping import (
     tree_bytes,
 )
 from diskreplay.records.layout import (
+    Layout,
     layout_of,
     new_grouping,
     schema_facts,
     stored_grouping,
+)
+from diskreplay.records.log_entries import (
+    ENTRY_HEADER,
+    content_of,
+    entries_in,
+    entry_in,
+    entry_of,
+    pack,
 )
 from diskreplay.records.row_copier import LARGE_ROW
 from diskreplay.records.seals import fingerprint, seal, unseal
@@ -25,16 +35,24 @@ from diskreplay.records.seals import fingerprint, seal, unseal
 __all__ = [
     "ALONE",
     "BLOCK_BYTES",
+    "ENTRY_HEADER",
     "LARGE_ROW",
     "PAGE_BYTES",
     "PAGE_HEADER",
     "Codec",
     "Grouping",
+    "Layout",
     "check_features",
     "checksum_in",
+    "codec_named",
+    "content_of",
+    "entries_in",
+    "entry_in",
+    "entry_of",
     "fingerprint",
     "layout_of",
     "new_grouping",
+    "pack",
     "record_head",
     "schema_facts",
     "seal",

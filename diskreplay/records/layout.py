@@ -62,7 +62,7 @@ class Layout(NamedTuple):
 
 def new_grouping(schema: Schema) -> Grouping:
     """Return how a new store groups the records of a schema."""
-    return grouping_for(Codec(schema).record_bytes)
+    return grouping_for(Codec(schema.record_schema).record_bytes)
 
 
 def schema_facts(

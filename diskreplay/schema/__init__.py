@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diskreplay.schema.field import Field
 from diskreplay.schema.inference import infer_fields, infer_schema
+from diskreplay.schema.log_options import LogOptions
 from diskreplay.schema.names import root_of
 from diskreplay.schema.nesting import leaves, mapped
 from diskreplay.schema.row_check import only_row
@@ -12,6 +13,7 @@ from diskreplay.schema.schema import STANDARD_FIELDS, Schema, SchemaLike, fields
 __all__ = [
     "STANDARD_FIELDS",
     "Field",
+    "LogOptions",
     "Schema",
     "SchemaLike",
     "fields_of",

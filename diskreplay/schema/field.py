@@ -24,6 +24,7 @@ FieldLike: TypeAlias = (
 )
 
 MAX_TRANSITION_BYTES = 2**30
+CODECS = ("lz4", "zstd")
 TYPES = frozenset(
     ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16")
 )
@@ -41,35 +42,71 @@ _FEW = 64  # up to so many numbers Python looks at them faster than numpy, measu
 _FEW_TO_CAST = 32
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Field:
     """One named column: a dtype and the shape of one transition's value.
 
     >>> Field("state", "float32", (60,))
     Field(name='state', dtype=dtype('float32'), shape=(60,))
+    >>> Field("state", "uint8", (4, 84, 84), frame_axis=0, codec="lz4").frames
+    4
+
+    log:         keep its values in the observation log: equal ones are kept once. A frame axis or a
+                 codec implies it
+    frame_axis:  the axis along which the value is a stack of frames, each of which is kept once
+    codec:       the compression of what is in the log: "lz4", "zstd", or None
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    log: bool
+    frame_axis: int | None
+    codec: str | None
 
-    def __init__(self, name: str, dtype: DTypeLike = np.float32, shape: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        dtype: DTypeLike = np.float32,
+        shape: Sequence[int] = (),
+        *,
+        log: bool = False,
+        frame_axis: int | None = None,
+        codec: str | None = None,
+    ) -> None:
         root = root_of(name) if isinstance(name, str) else ""
         if root.startswith("_") or keyword.iskeyword(root):
             raise SchemaError(
                 f"{root!r} cannot name a field, since batches are named tuples: expected a name "
                 "that is no Python keyword and does not begin with an underscore"
             )
-        self._set(name, *_dtype_and_shape(name, dtype, shape))
+        self._set(name, *_dtype_and_shape(name, dtype, shape), log, frame_axis, codec)
 
     @classmethod
-    def stored(cls, name: str, dtype: DTypeLike, shape: Sequence[int]) -> Field:
+    def stored(
+        cls,
+        name: str,
+        dtype: DTypeLike,
+        shape: Sequence[int],
+        *,
+        log: bool = False,
+        frame_axis: int | None = None,
+        codec: str | None = None,
+    ) -> Field:
         """Return a field of a store, which may have a name that a new field may not have."""
         field = object.__new__(cls)
-        field._set(name, dtype, shape)
+        field._set(name, dtype, shape, log, frame_axis, codec)
         return field
 
-    def _set(self, name: str, dtype: DTypeLike, shape: Sequence[int]) -> None:
+    def _set(
+        self,
+        name: str,
+        dtype: DTypeLike,
+        shape: Sequence[int],
+        log: bool,
+        frame_axis: int | None,
+        codec: str | None,
+    ) -> None:
         root, *_ = steps_of(name)
         if root in _RESERVED_NAMES:
             raise SchemaError(f"{root!r} cannot name a field, it is a word of the buffer's methods")
@@ -97,8 +134,42 @@ class Field:
                 f"field {name!r} has the shape {lengths} (expected at most {MAX_TRANSITION_BYTES} "
                 "bytes): store large values elsewhere and their names here"
             )
-        for attribute, value in (("name", name), ("dtype", found), ("shape", lengths)):
+        values = (name, found, lengths, *_kept(name, lengths, log, frame_axis, codec))
+        for attribute, value in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, attribute, value)
+
+    def __repr__(self) -> str:
+        kept = {"log": self.log, "frame_axis": self.frame_axis, "codec": self.codec}
+        more = "".join(f", {name}={value!r}" for name, value in kept.items() if self.log)
+        return f"Field(name={self.name!r}, dtype={self.dtype!r}, shape={self.shape}{more})"
+
+    @property
+    def frames(self) -> int:
+        """The number of frames that a value is a stack of; 1 without a frame axis."""
+        return 1 if self.frame_axis is None else self.shape[self.frame_axis]
+
+    @cached_property
+    def frame_shape(self) -> tuple[int, ...]:
+        """The shape of a frame, that of the value without its frame axis."""
+        axis = self.frame_axis
+        return self.shape if axis is None else self.shape[:axis] + self.shape[axis + 1 :]
+
+    @cached_property
+    def frame_bytes(self) -> int:
+        """The bytes of a frame."""
+        return self.dtype.itemsize * math.prod(self.frame_shape)
+
+    @property
+    def place(self) -> str:
+        """The place where values are kept, in words."""
+        if not self.log:
+            return "in the record"
+        parts = ["in the log"]
+        if self.frame_axis is not None:
+            parts.append(f"frame axis {self.frame_axis}")
+        if self.codec is not None:
+            parts.append(f"codec {self.codec}")
+        return ", ".join(parts)
 
     @property
     def type(self) -> str:
@@ -266,6 +337,32 @@ def _dtype_and_shape(name: str, dtype: Any, shape: Any) -> tuple[Any, Any]:
             f"none (found {shown(given)})"
         )
     return own, found
+
+
+def _kept(
+    name: str, shape: tuple[int, ...], log: Any, frame_axis: Any, codec: Any
+) -> tuple[bool, int | None, str | None]:
+    """Return whether a field is in the log, its frame axis and its codec, or raise SchemaError."""
+    if codec is not None and codec not in CODECS:
+        raise SchemaError(
+            f"field {name!r}: expected a codec, {', '.join(CODECS)} or None (found {shown(codec)})"
+        )
+    axis = None
+    if frame_axis is not None:
+        axis = as_whole(frame_axis)
+        if axis is None or not -len(shape) <= axis < len(shape) or not shape[axis]:
+            raise SchemaError(
+                f"field {name!r}: expected the number of an axis of the shape {shape} as "
+                f"frame_axis (found {shown(frame_axis)})"
+            )
+        axis %= len(shape)
+    in_log = bool(log) or axis is not None or codec is not None
+    if in_log and name in ("reward", "done"):
+        raise SchemaError(
+            f"field {name!r} cannot be in the log, since it is one number: leave its codec, its "
+            "frame_axis and log= away"
+        )
+    return in_log, axis, codec
 
 
 def _without_torch(dtype: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def infer_fields(values: Mapping[str, Any], given: Mapping[str, Field], *, lead:
     if "next_state" not in given:
         for name, state in list(fields.items()):
             if root_of(name) == "state":
-                field = Field(f"next_{name}", state.dtype, state.shape)
+                field = replace(state, name=f"next_{name}")
                 fields.setdefault(field.name, field)
     return Schema(fields)
 

@@ -94,6 +94,28 @@ class Schema:
         """The bytes of one transition's values, without framing."""
         return sum(field.payload_bytes for field in self.fields)
 
+    @cached_property
+    def logged(self) -> tuple[int, ...]:
+        """The places of the fields whose values are in the observation log."""
+        return tuple(index for index, field in enumerate(self.fields) if field.log)
+
+    @property
+    def types(self) -> frozenset[tuple[str, str]]:
+        """The name and the type of each field: what batches show, wherever it is kept."""
+        return frozenset((field.name, field.type) for field in self.fields)
+
+    @cached_property
+    def record_schema(self) -> Schema:
+        """The fields as they stand in a record: observation ids for what is in the log."""
+        if not self.logged:
+            return self
+        return Schema(
+            Field.stored(f.name, np.int64, () if f.frame_axis is None else (f.frames,))
+            if f.log
+            else f
+            for f in self.fields
+        )
+
     def empty_columns(self, n: int, fields: Sequence[int] | None = None) -> Columns:
         """Return arrays of n arbitrary values, of all fields or of those at some places."""
         chosen = self.fields if fields is None else [self.fields[index] for index in fields]
@@ -186,19 +208,33 @@ class Schema:
 
     def to_plain(self) -> list[list[Any]]:
         """Return the schema as lists, strings and numbers; `from_plain` is the way back."""
-        return [[f.name, f.dtype.newbyteorder("<").str, list(f.shape)] for f in self.fields]
+        plain: list[list[Any]] = []
+        for f in self.fields:
+            plain.append([f.name, f.dtype.newbyteorder("<").str, list(f.shape)])
+            if f.log:
+                plain[-1].append({"frame_axis": f.frame_axis, "codec": f.codec})
+        return plain
 
     @classmethod
     def from_plain(cls, plain: Any) -> Schema:
         """Return the schema that `to_plain` described; raise SchemaError for anything else."""
         try:
             fields = []
-            for name, dtype, shape in plain:
+            for name, dtype, shape, *log in plain:
                 if not isinstance(dtype, str) or dtype.lstrip("<|") not in TYPES:
                     raise SchemaError(f"it has a field of type {shown(dtype)}")
-                fields.append(Field.stored(name, dtype, tuple(shape)))
+                kept: Any = {}
+                if log:
+                    [kept] = log
+                    kept = {"log": True, **{key: kept[key] for key in ("frame_axis", "codec")}}
+                fields.append(Field.stored(name, dtype, tuple(shape), **kept))
             return cls(fields)
-        except (TypeError, ValueError, RecursionError) as error:  # it may be nested deeply
+        except (
+            TypeError,
+            ValueError,
+            KeyError,
+            RecursionError,
+        ) as error:  # it may be nested deeply
             raise SchemaError(f"not a schema: {error}") from None
 
     @classmethod

@@ -20,7 +20,7 @@ from diskreplay.store.own_run import OwnRun
 from diskreplay.store.pinned_pages import PinnedPagesWarning
 from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
 from diskreplay.store.snapshot import Snapshot
-from diskreplay.store.state import KINDS, Identity, Run, RunSettings, State
+from diskreplay.store.state import KINDS, Identity, ObservationRange, Run, RunSettings, State
 from diskreplay.store.store import Store
 from diskreplay.store.tables import TABLES
 from diskreplay.store.transaction import Transaction
@@ -36,6 +36,7 @@ __all__ = [
     "LOCK",
     "TABLES",
     "Identity",
+    "ObservationRange",
     "OwnRun",
     "PinnedPagesWarning",
     "Run",

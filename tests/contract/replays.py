@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,13 @@ class Exclusive:
 
     name: str
     draws: Uniform | Prioritized
+    layout: dict[str, Any] = field(default_factory=dict)  # arguments that change no batch
 
     access = "exclusive"
 
     def make(self, path: Path, capacity: int = CAPACITY, **settings: Any) -> Any:
         """Return a new replay, or one that goes on with what is at the path."""
-        settings = {"commit_interval": 1e9, **settings}
+        settings = {"commit_interval": 1e9, **self.layout, **settings}
         return self.draws.kind(capacity, path=path, access=self.access, **settings)
 
     def open(self, path: Path, **settings: Any) -> Any:
@@ -138,7 +139,7 @@ class Read(Exclusive):
     def filled(self, path: Path, seed: int = 5, **settings: Any) -> Iterator[Any]:
         """Give a reader beside the writer, in a process of its own, that pushed."""
         with Other(path) as writer:
-            writer.open(CAPACITY, kind=self.draws.kind.__name__, seed=seed)
+            writer.open(CAPACITY, kind=self.draws.kind.__name__, seed=seed, **self.layout)
             given = self.draws.given(priorities_of(range(COUNT)))
             writer.extend(0, COUNT, x=np.arange(COUNT), **given)
             writer.flush()
@@ -146,14 +147,21 @@ class Read(Exclusive):
                 yield replay
 
 
+LOG = {"observations": "log"}
 UNIFORM_WRITERS = [
     Exclusive("uniform", Uniform()),
     Shared("shared uniform", Uniform()),
+    Exclusive("uniform with a log", Uniform(), LOG),
 ]
 PRIORITIZED_WRITERS = [
     Exclusive("prioritized", Prioritized()),
     Shared("shared prioritized", Prioritized()),
+    Shared("shared prioritized with a log", Prioritized(), LOG),
 ]
-PRIORITIZED = [*PRIORITIZED_WRITERS, Read("read prioritized", Prioritized())]
+PRIORITIZED = [
+    *PRIORITIZED_WRITERS,
+    Read("read prioritized", Prioritized()),
+    Read("read prioritized with a log", Prioritized(), LOG),
+]
 WRITERS = [*UNIFORM_WRITERS, *PRIORITIZED_WRITERS]
 REPLAYS = [*UNIFORM_WRITERS, Read("read uniform", Uniform()), *PRIORITIZED]

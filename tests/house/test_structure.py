@@ -34,8 +34,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"schema"},
     "sampling": set(),
     "store": {"lmdbfile", "records", "sampling", "schema"},
-    "buffer": {"records", "sampling", "schema", "store"},
-    "maintenance": {"lmdbfile", "records", "sampling", "schema", "store"},
+    "observations": {"records", "schema", "store"},
+    "buffer": {"observations", "records", "sampling", "schema", "store"},
+    "maintenance": {"lmdbfile", "observations", "records", "sampling", "schema", "store"},
     "adapters": set(),
 }
 GROUND_MAY_IMPORT = {
@@ -54,7 +55,13 @@ EXTERNAL = {
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},
     "msgpack": {"records/seals", "maintenance/salvage"},
-    "xxhash": {"records/codec", "records/log_entries", "records/seals", "store/known_note"},
+    "xxhash": {
+        "observations/observation_writer",
+        "records/codec",
+        "records/log_entries",
+        "records/seals",
+        "store/known_note",
+    },
     "torch": {f"adapters/torch/{name}" for name in ("tensor_batches", "tensors", "uploads")},
 }
 # What the tools take from a room; all else is the public names.

@@ -82,10 +82,13 @@ class ProcessesAgainstModel(RuleBasedStateMachine):
     @initialize(
         capacity=st.integers(1, 30),
         window_bytes=st.sampled_from([0, 1 << 20]),
+        observations=st.sampled_from(["record", "log"]),
         words=st.lists(ACCESS, min_size=PROCESSES, max_size=PROCESSES),
     )
-    def start(self, capacity: int, window_bytes: int, words: list[str]) -> None:
-        self.settings = {"alpha": 1.0, "window_bytes": window_bytes}
+    def start(self, capacity: int, window_bytes: int, observations: str, words: list[str]) -> None:
+        self.settings = {
+            "alpha": 1.0, "window_bytes": window_bytes, "observations": observations,
+        }  # fmt: skip
         self.stored = State(capacity)
         self.others[0].open(capacity, access="exclusive", **self.settings)
         self.others[0].close()

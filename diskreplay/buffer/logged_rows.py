@@ -1,0 +1,141 @@
+"""LoggedRows: the observations of the rows of one store, read from the log and written to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.errors import DamageError
+from diskreplay.observations import (
+    LoggedFields,
+    ObservationReader,
+    ObservationWindow,
+    ObservationWriter,
+)
+from diskreplay.records import Layout, layout_of
+from diskreplay.schema import Schema
+from diskreplay.store import ObservationRange, Snapshot, Transaction
+
+
+class LoggedRows:
+    """Turns records with observation ids into rows, and rows into such records.
+
+    window_bytes:  memory for frames
+    where:         the path of the store, for messages
+    """
+
+    def __init__(self, schema: Schema, capacity: int, window_bytes: int, where: str) -> None:
+        logged = LoggedFields(schema)
+        self._where = where
+        self._schema = schema
+        self._window = ObservationWindow(logged, capacity, window_bytes)
+        self._reader = ObservationReader(logged, self._window)
+        self._writer = ObservationWriter(logged, self._reader, capacity)
+        self.nbytes = self._window.nbytes
+
+    # Reading
+
+    def read_into(
+        self,
+        columns: Columns,
+        places: Ints | None,
+        records: Columns,
+        write_ids: Ints,
+        slots: Ints,
+        snapshot: Snapshot,
+        fields: Sequence[int] | None,
+    ) -> None:
+        """Write rows into columns, as `Rows.read_into` does.
+
+        records:  the columns of the records of the same rows and fields
+        """
+        self._prepare(snapshot)
+        chosen = range(len(columns)) if fields is None else fields
+        for index, column, values in zip(chosen, columns, records, strict=True):
+            if not self._schema.fields[index].log:
+                column[slice(None) if places is None else places] = values
+        lookup = snapshot.observation_values
+        try:
+            self._reader.read_into(columns, places, records, lookup, fields)
+        except DamageError:
+            for ids, faults in self._faults(records, snapshot, chosen):
+                for row in np.flatnonzero(np.isin(ids, list(faults)).any(axis=1)).tolist():
+                    fault = next(faults[i] for i in ids[row].tolist() if i in faults)
+                    raise DamageError(
+                        f"the transition of write id {write_ids[row]} in slot {slots[row]} is "
+                        f"damaged: {fault}"
+                    ) from None
+            raise
+
+    def sound(self, records: Columns, snapshot: Snapshot) -> Bools:
+        """Return which rows have undamaged observations only.
+
+        records:  the columns of all fields of their records
+        """
+        self._prepare(snapshot)
+        sound = np.ones(len(records[0]), np.bool_)
+        for ids, faults in self._faults(records, snapshot, range(len(records))):
+            sound &= ~np.isin(ids, list(faults)).any(axis=1)
+        return sound
+
+    def faults(self, records: Columns, snapshot: Snapshot) -> list[str]:
+        """Return one sentence for each damaged observation of some rows."""
+        self._prepare(snapshot)
+        found: dict[int, str] = {}
+        for _, faults in self._faults(records, snapshot, range(len(records))):
+            found |= faults
+        return [found[observation_id] for observation_id in sorted(found)]
+
+    def _faults(
+        self, records: Columns, snapshot: Snapshot, fields: Sequence[int]
+    ) -> Iterator[tuple[Ints, dict[int, str]]]:
+        """Yield the observation ids of each logged field, and its damaged observations."""
+        for index, values in zip(fields, records, strict=True):
+            if self._schema.fields[index].log:
+                ids = values.reshape(len(values), -1)
+                yield ids, self._reader.faults(index, ids, snapshot.observation_values)
+
+    def _prepare(self, snapshot: Snapshot) -> None:
+        """Forget what a failed commit has left; read the layout of the log once there is one."""
+        self._writer.forget_failed()
+        if not self._reader.entries_per_value:
+            self._reader.entries_per_value = self._layout(snapshot).entries_per_value
+
+    def _layout(self, snapshot: Snapshot) -> Layout:
+        return layout_of(snapshot.meta("layout"), self._where)
+
+    # Writing
+
+    def begin(self, txn: Transaction, found: ObservationRange) -> None:
+        """Begin a commit to a log of this range."""
+        self._layout_before = self._layout(txn)
+        self._writer.begin(txn, found, self._layout_before)
+
+    def put(self, columns: Columns) -> Columns:
+        """Put the observations of rows, and return the columns of their records."""
+        return self._writer.put(columns)
+
+    def end(self, oldest: Columns | None, *, is_empty: bool) -> ObservationRange:
+        """Remove the observations that no live row needs, and return the range of the log.
+
+        oldest:    the record of the oldest live row; None where it cannot be read
+        is_empty:  whether no row is live
+        """
+        if is_empty:
+            return self._writer.end_empty()
+        if oldest is None:
+            return self._writer.end(None)
+        ids = [values for index, values in enumerate(oldest) if self._schema.fields[index].log]
+        return self._writer.end([int(values.max(initial=-1)) for values in ids])
+
+    @property
+    def new_layout(self) -> Layout | None:
+        """The layout, if the commit under way decided it."""
+        layout = self._writer.layout
+        return None if layout.entries_per_value == self._layout_before.entries_per_value else layout
+
+    def confirm(self) -> None:
+        """Keep the memory of the commit: it was done."""
+        self._writer.confirm()

@@ -1,0 +1,27 @@
+"""Observations: the values of logged fields, each of which the log keeps once."""
+
+from __future__ import annotations
+
+from diskreplay.observations.frames import LoggedFields
+from diskreplay.observations.observation_reader import ObservationReader
+from diskreplay.observations.observation_window import (
+    ObservationWindow,
+    observation_window_nbytes,
+)
+from diskreplay.observations.observation_writer import (
+    ObservationWriter,
+    entries_per_value,
+    entry_bytes,
+    reach_for,
+)
+
+__all__ = [
+    "LoggedFields",
+    "ObservationReader",
+    "ObservationWindow",
+    "ObservationWriter",
+    "entries_per_value",
+    "entry_bytes",
+    "observation_window_nbytes",
+    "reach_for",
+]

@@ -1,0 +1,128 @@
+"""ObservationReader: the values of logged fields by their observation ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from diskreplay.aliases import Columns, Ints
+from diskreplay.errors import DamageError
+from diskreplay.observations.frames import Bytes, LoggedFields
+from diskreplay.observations.observation_window import ObservationWindow
+from diskreplay.records import codec_named, content_of, entry_in
+
+# Returns the values of the log by their keys, empty where one is missing.
+Lookup: TypeAlias = Callable[[Ints], Sequence[Any]]
+
+
+class ObservationReader:
+    """Reads frames from the window, or from the log, where each is checked.
+
+    entries_per_value:  of the layout; 0 as long as the log is empty
+    """
+
+    def __init__(self, logged: LoggedFields, window: ObservationWindow) -> None:
+        self.logged = logged
+        self.window = window
+        self.entries_per_value = 0
+        self._codecs = [codec_named(kind.codec) for kind in logged.kinds]
+
+    def read_into(
+        self,
+        columns: Columns,
+        places: Ints | None,
+        ids: Columns,
+        lookup: Lookup,
+        fields: Sequence[int] | None = None,
+    ) -> None:
+        """Write the values of observation ids into columns; raise DamageError for a damaged one.
+
+        columns:  of all fields or of those at some places of the schema, C-contiguous
+        places:   int64 (n,), the row of each value in the columns; None means all, in order
+        ids:      the columns of the records, of the same fields
+        """
+        chosen = list(range(len(columns)) if fields is None else fields)
+        for kind in range(len(self.logged.kinds)):
+            of_kind = self.logged.of_kind(kind, chosen)
+            if not of_kind:
+                continue
+            at = [chosen.index(logged.place) for logged in of_kind]
+            n = len(ids[at[0]])
+            wanted = [ids[i].reshape(n, -1) for i in at]
+            source, rows = self._frames(kind, np.concatenate(wanted, axis=1), lookup)
+            begin = 0
+            for i, logged in zip(at, of_kind, strict=True):
+                end = begin + logged.field.frames
+                logged.write(columns[i], places, source, rows[:, begin:end])
+                begin = end
+
+    def faults(self, index: int, ids: Ints, lookup: Lookup) -> dict[int, str]:
+        """Return a sentence for each damaged observation of a field, by its id."""
+        kind = next(logged.kind for logged in self.logged.fields if logged.place == index)
+        return self._read(kind, np.unique(ids), None, lookup)
+
+    def frame(self, kind: int, observation_id: int, lookup: Lookup) -> bytes | None:
+        """Return the bytes of one frame, None where it cannot be read."""
+        found = self.window.frame(kind, observation_id)
+        if found is None:
+            frames = np.empty((1, self.logged.kinds[kind].nbytes), np.uint8)
+            if not self._read(kind, np.array([observation_id]), frames, lookup):
+                found = frames.tobytes()
+        return found
+
+    def _frames(self, kind: int, ids: Ints, lookup: Lookup) -> tuple[Bytes, Ints]:
+        """Return frames, and the row of each id among them."""
+        window = self.window
+        held = window.holds(kind, ids)
+        if held.all():
+            return window.frames[kind], ids % window.rows
+        wanted, rows = np.unique(ids, return_inverse=True)
+        frames = np.empty((wanted.size, self.logged.kinds[kind].nbytes), np.uint8)
+        held = window.holds(kind, wanted)
+        frames[held] = window.frames[kind][wanted[held] % window.rows]
+        missing = np.flatnonzero(~held)
+        if faults := self._read(kind, wanted[missing], frames, lookup, missing):
+            raise DamageError(next(iter(faults.values())))
+        if window.keeps_read_frames:
+            window.write(kind, wanted[missing], frames[missing])
+        return frames, rows.reshape(ids.shape)
+
+    def _read(
+        self,
+        kind: int,
+        ids: Ints,
+        frames: Bytes | None,
+        lookup: Lookup,
+        rows: Ints | None = None,
+    ) -> dict[int, str]:
+        """Read frames from the log, and return a sentence for each that is damaged, by its id.
+
+        ids:     ascending
+        frames:  takes the frame of each id, or of each in its row of `rows`
+        """
+        nbytes, decompress = self.logged.kinds[kind].nbytes, self._codecs[kind].decompress
+        per_value = max(1, self.entries_per_value)
+        groups, withins = np.divmod(ids, per_value)
+        keys, of_value = np.unique(groups, return_inverse=True)
+        values = lookup(keys)
+        target = None if frames is None else frames.reshape(-1).data
+        places = range(ids.size) if rows is None else rows.tolist()
+        faults: dict[int, str] = {}
+        for observation_id, value, within, place in zip(
+            ids.tolist(), of_value.tolist(), withins.tolist(), places, strict=True
+        ):
+            try:
+                entry = entry_in(values[value], within)
+            except DamageError as error:
+                faults[observation_id] = f"the value with observation {observation_id}: {error}"
+                continue
+            try:
+                frame = decompress(content_of(entry, observation_id), nbytes)
+            except DamageError as error:
+                faults[observation_id] = str(error)
+                continue
+            if target is not None:
+                target[place * nbytes : place * nbytes + nbytes] = frame
+        return faults

@@ -1,0 +1,92 @@
+"""ObservationWindow: the cache of frames in memory by observation id.
+
+The frame of an id has one possible place, `id % rows`, among those of its kind. What belongs to an
+id never changes, so a frame in the window never becomes wrong.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from diskreplay.aliases import Bools, Ints
+from diskreplay.errors import ArgumentError
+from diskreplay.observations.frames import Bytes, LoggedFields
+
+_OWNER_BYTES = 8
+_MIN_ROWS = 64
+_SMALL_PRIMES = (2, 3, 5, 7)
+
+
+def observation_window_rows(logged: LoggedFields, capacity: int, window_bytes: int) -> int:
+    """Return how many frames of each kind a window of this size holds.
+
+    Ids count all kinds, so those of one kind may be every second or third one: a number of rows
+    that no small number divides gives them all places.
+    """
+    if not logged.kinds:
+        return 0
+    together = sum(kind.nbytes + _OWNER_BYTES for kind in logged.kinds)
+    rows = max(_MIN_ROWS, min(frames_needed(logged, capacity), window_bytes // together))
+    while any(rows % prime == 0 for prime in _SMALL_PRIMES):
+        rows += 1
+    return rows
+
+
+def observation_window_nbytes(logged: LoggedFields, capacity: int, window_bytes: int) -> int:
+    """Return the memory that a full window takes, in bytes."""
+    rows = observation_window_rows(logged, capacity, window_bytes)
+    return rows * sum(kind.nbytes + _OWNER_BYTES for kind in logged.kinds)
+
+
+def frames_needed(logged: LoggedFields, capacity: int) -> int:
+    """Return how many frames of a kind the live transitions have, about: a new one in each step."""
+    return (capacity + capacity // 8) * len(logged.new_in_a_step()) + _MIN_ROWS
+
+
+class ObservationWindow:
+    """A cache of frames. Memory is taken from the operating system as the rows fill.
+
+    keeps_read_frames:  whether frames that were read stay here: only where there is room for all,
+                        since a frame comes from the page cache almost as fast
+    """
+
+    def __init__(self, logged: LoggedFields, capacity: int, window_bytes: int) -> None:
+        self.rows = observation_window_rows(logged, capacity, window_bytes)
+        self.nbytes = observation_window_nbytes(logged, capacity, window_bytes)  # when full
+        self.keeps_read_frames = self.rows >= frames_needed(logged, capacity)
+        try:
+            self.frames: list[Bytes] = [
+                np.zeros((self.rows, kind.nbytes), np.uint8) for kind in logged.kinds
+            ]
+            self._owners: list[Ints] = [np.zeros(self.rows, np.int64) for _ in logged.kinds]
+        except (MemoryError, ValueError):
+            raise ArgumentError(
+                f"window_bytes is more memory than there is: {self.nbytes} bytes of observations "
+                f"(found {window_bytes}): choose a smaller one"
+            ) from None
+
+    def holds(self, kind: int, ids: Ints) -> Bools:
+        """Return which of the observation ids are held."""
+        held: Bools = self._owners[kind][ids % self.rows] == ids + 1
+        return held
+
+    def frame(self, kind: int, observation_id: int) -> bytes | None:
+        """Return the bytes of a frame, None if it is not held."""
+        place = observation_id % self.rows
+        if self._owners[kind][place] != observation_id + 1:
+            return None
+        frame: bytes = self.frames[kind][place].tobytes()
+        return frame
+
+    def write(self, kind: int, ids: Ints, frames: Bytes) -> None:
+        """Write frames in place of others; of several with one place the last stays."""
+        places = ids % self.rows
+        # Without owners meanwhile: an interrupt leaves frames that nobody reads, not mixed ones.
+        self._owners[kind][places] = 0
+        self.frames[kind][places] = frames
+        self._owners[kind][places] = ids + 1
+
+    def drop_from(self, observation_id: int) -> None:
+        """Remove the frames from an id on: a commit that failed may have left some."""
+        for owners in self._owners:
+            owners[owners > observation_id] = 0

@@ -1,0 +1,297 @@
+"""ObservationWriter: transitions as records and new entries of the log, each observation once.
+
+A frame whose bytes are those of an entry within reach gets the id of that entry, any other one is a
+new entry. So the next state of one transition and the state of the next one share their frames,
+with any number of environments, and a stack that moves on by one frame adds one::
+
+    state       frames a a a a    ids 0 0 0 0
+    next_state  frames a a a b    ids 0 0 0 1
+    state       frames a a a b    ids 0 0 0 1
+    next_state  frames a a b c    ids 0 0 1 2
+
+The reach bounds how far an id may lie behind the end of the log: each id in a record is at most
+`reach` behind the end of the log after that record. So what lies further behind than the oldest
+live record allows is needed by no live record, and nobody has to count references.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from xxhash import xxh3_64_intdigest
+
+from diskreplay.aliases import Columns, Ints
+from diskreplay.errors import DamageError
+from diskreplay.observations.frames import LoggedFields
+from diskreplay.observations.observation_reader import ObservationReader
+from diskreplay.records import (
+    ENTRY_HEADER,
+    Layout,
+    codec_named,
+    content_of,
+    entries_in,
+    entry_of,
+    pack,
+)
+from diskreplay.store import ObservationRange, Transaction
+
+_LEAST_REACH, _MOST_REACH = 64, 4096
+_VALUE_BYTES = 32 << 10
+_MOST_IN_VALUE = 512
+_OFFSET_BYTES = 4
+
+
+class ObservationWriter:
+    """Encodes the transitions of one store, a commit after the other.
+
+    A commit calls `begin`, `put` for rows in the order of their write ids, and `end`, all in its
+    transaction; and `confirm` after it. A commit that fails is forgotten by the next `begin`.
+    """
+
+    def __init__(self, logged: LoggedFields, reader: ObservationReader, capacity: int) -> None:
+        self._logged = logged
+        self._reader = reader
+        self._capacity = capacity
+        self._codecs = [codec_named(kind.codec) for kind in logged.kinds]
+        self._recent: list[dict[int, int]] = [{} for _ in logged.kinds]  # ids by digest
+        self._order: deque[tuple[int, int, int]] = deque()  # id, kind and digest, ascending ids
+        self._confirmed = -1  # the count after the last commit; -1 before the first
+        self._is_confirmed = True  # False while a commit is under way, and after a failed one
+
+    # A commit
+
+    def begin(self, txn: Transaction, found: ObservationRange, layout: Layout) -> None:
+        """Begin a commit to a log of this range and layout."""
+        self.forget_failed()
+        if 0 < layout.reach < 4 * self._logged.frames_in_row:
+            raise DamageError(
+                f"the layout has a reach of {layout.reach} observations (expected at least "
+                f"{4 * self._logged.frames_in_row}, four times those of a transition)"
+            )
+        self._txn = txn
+        self._first, self._count = found.first, found.count
+        self.layout = layout
+        self._reader.entries_per_value = layout.entries_per_value
+        self._group = self._last_group()  # the entries of the last value, if it can get more
+        self._group_is_changed = False
+        if self._confirmed < 0:
+            self._load_recent()
+            self._confirmed = self._count
+        self._is_confirmed = False
+
+    def put(self, columns: Columns) -> Columns:
+        """Put the new observations of rows, and return the columns of their records."""
+        n, records = len(columns[0]), list(columns)
+        size = max(1, self._reach // 2 // max(1, self._logged.frames_in_row))
+        parts = [
+            self._put_part([column[at : at + size] for column in columns])
+            for at in range(0, n, size)
+        ]
+        for place, index in enumerate(self._logged.schema.logged):
+            of_field = np.concatenate([part[place] for part in parts])
+            shape = self._logged.schema.record_schema.fields[index].shape
+            records[index] = of_field.reshape(n, *shape)
+        return records
+
+    def end(self, oldest: Iterable[int] | None) -> ObservationRange:
+        """Put the last value, remove what no live record needs, and return the range of the log.
+
+        oldest:  the observation ids in the oldest live record; None where no record is live, or
+                 where it cannot be read, so that nothing is removed
+        """
+        per_value = self.layout.entries_per_value
+        if self._group_is_changed:
+            self._txn.put_observations((self._count - 1) // per_value, [pack(self._group)])
+        if oldest is not None:
+            self._first = max(self._first, max(oldest, default=-1) + 1 - self.layout.reach)
+            self._txn.drop_observations(self._first // per_value if per_value else 0)
+        return ObservationRange(self._first, self._count)
+
+    def end_empty(self) -> ObservationRange:
+        """End as `end` does, where no record is live: nothing is needed any more."""
+        self.end(None)
+        per_value = self.layout.entries_per_value
+        self._first = self._count
+        if per_value:
+            self._txn.drop_observations(self._count // per_value)
+        return ObservationRange(self._first, self._count)
+
+    def confirm(self) -> None:
+        """Keep the digests of the commit: it was done."""
+        self._confirmed = self._count
+        self._is_confirmed = True
+
+    def forget_failed(self) -> None:
+        """Forget the digests and the frames of a commit that failed: others may get its ids."""
+        if not self._is_confirmed:
+            while self._order and self._order[-1][0] >= self._confirmed:
+                self._forget(*self._order.pop())
+            self._reader.window.drop_from(self._confirmed)
+            self._is_confirmed = True
+
+    # Inside
+
+    @property
+    def _reach(self) -> int:
+        return self.layout.reach or reach_for(self._logged, self._capacity)
+
+    def _put_part(self, columns: Columns) -> list[Ints]:
+        """Put rows with at most half a reach of frames; return the ids of each logged field."""
+        begin, oldest = self._count, max(self._first, self._count - self._reach // 2)
+        frames = [logged.frames_of(columns[logged.place]) for logged in self._logged.fields]
+        copies = self._logged.stack_copies(frames)
+        contents = [array.reshape(-1).data for array in frames]
+        ids: list[list[int]] = [[] for _ in frames]
+        new: list[tuple[int, memoryview]] = []  # kind and frame of each new id, from `begin` on
+        for row in range(len(columns[0])):
+            for place, (_, field, kind) in enumerate(self._logged.fields):
+                n, size, known = field.frames, field.frame_bytes, ids[place]
+                copy, at = copies[place], row * n
+                if copy is not None and copy.found[row]:
+                    source = (row - copy.rows_back) * n
+                    known += ids[copy.field][source + copy.shift : source + n]
+                    at += n - copy.shift
+                for begins in range(at * size, (row + 1) * n * size, size) if size else ():
+                    view = contents[place][begins : begins + size]
+                    known.append(self._id_of(kind, view, begin, oldest, new))
+                if not size:
+                    known += [self._id_of(kind, contents[place], begin, oldest, new)] * n
+        self._put_new(begin, new)
+        self._forget_before(self._count - self._reach)
+        return [np.array(known, np.int64) for known in ids]
+
+    def _id_of(
+        self,
+        kind: int,
+        frame: memoryview,
+        begin: int,
+        oldest: int,
+        new: list[tuple[int, memoryview]],
+    ) -> int:
+        """Return the id of a frame: of an entry not older than `oldest`, or a new one."""
+        recent, digest = self._recent[kind], xxh3_64_intdigest(frame)
+        known = recent.get(digest, -1)
+        if known < oldest or not self._is_equal(kind, known, frame, begin, new):
+            known = begin + len(new)
+            new.append((kind, frame))
+            recent[digest] = known
+            self._order.append((known, kind, digest))
+        return known
+
+    def _is_equal(
+        self,
+        kind: int,
+        known: int,
+        view: memoryview,
+        begin: int,
+        new: list[tuple[int, memoryview]],
+    ) -> bool:
+        """Return whether a frame has the bytes of an entry with the same digest."""
+        if known >= begin:
+            return new[known - begin][1].tobytes() == view.tobytes()
+        return self._reader.frame(kind, known, self._values) == view.tobytes()
+
+    def _values(self, keys: Ints) -> list[Any]:
+        """Return values of the log as of this moment in the transaction."""
+        last = self._count // max(1, self.layout.entries_per_value)
+        found = list(self._txn.observation_values(keys))
+        for place in np.flatnonzero(keys == last).tolist() if self._group else ():
+            found[place] = pack(self._group)
+        return found
+
+    def _put_new(self, begin: int, new: list[tuple[int, memoryview]]) -> None:
+        """Put new entries, in whole values but for the last one."""
+        if not new:
+            return
+        entries = [
+            entry_of(observation_id, self._codecs[kind].compress(view))
+            for observation_id, (kind, view) in enumerate(new, begin)
+        ]
+        if not self.layout.entries_per_value:
+            mean = sum(map(len, entries)) / len(entries) - ENTRY_HEADER
+            self.layout = self.layout._replace(
+                entries_per_value=entries_per_value(mean), reach=self._reach
+            )
+            self._reader.entries_per_value = self.layout.entries_per_value
+        per_value = self.layout.entries_per_value
+        key = begin // per_value
+        group = self._group + entries
+        whole = len(group) // per_value
+        values = [pack(group[n * per_value : n * per_value + per_value]) for n in range(whole)]
+        if values:
+            self._txn.put_observations(key, values)
+        self._group = group[whole * per_value :]
+        self._group_is_changed = bool(self._group)
+        self._count = begin + len(new)
+        for kind in range(len(self._logged.kinds)):
+            places = [at for at, (of, _) in enumerate(new) if of == kind]
+            if places:
+                nbytes = self._logged.kinds[kind].nbytes
+                joined = b"".join([new[at][1] for at in places])
+                frames = np.frombuffer(joined, np.uint8).reshape(len(places), nbytes)
+                self._reader.window.write(kind, begin + np.array(places), frames)
+
+    def _last_group(self) -> list[bytes]:
+        """Return the entries of the last value if it is not full, empty ones for damaged ones."""
+        per_value = self.layout.entries_per_value
+        n = self._count % per_value if per_value else 0
+        if not n:
+            return []
+        [value] = self._txn.observation_values(np.array([self._count // per_value]))
+        try:
+            found = [bytes(entry) for entry in entries_in(value)[:n]]
+        except DamageError:
+            found = []
+        return found + [b""] * (n - len(found))
+
+    # Digests of the entries within reach
+
+    def _load_recent(self) -> None:
+        """Read the entries within reach, so that the first transitions find their frames."""
+        per_value, first = (
+            self.layout.entries_per_value,
+            max(self._first, self._count - self._reach),
+        )
+        for key in range(first // per_value, -(-self._count // per_value)) if per_value else ():
+            with contextlib.suppress(DamageError):
+                [value] = self._txn.observation_values(np.array([key]))
+                for observation_id, entry in enumerate(entries_in(value), key * per_value):
+                    if first <= observation_id < self._count:
+                        self._load(observation_id, entry)
+
+    def _load(self, observation_id: int, entry: memoryview) -> None:
+        """Keep the digest of an entry, of each kind that it can be of."""
+        for kind, (_, nbytes) in enumerate(self._logged.kinds):
+            with contextlib.suppress(DamageError):
+                frame = self._codecs[kind].decompress(content_of(entry, observation_id), nbytes)
+                digest = xxh3_64_intdigest(frame)
+                self._recent[kind][digest] = observation_id
+                self._order.append((observation_id, kind, digest))
+
+    def _forget_before(self, observation_id: int) -> None:
+        while self._order and self._order[0][0] < observation_id:
+            self._forget(*self._order.popleft())
+
+    def _forget(self, observation_id: int, kind: int, digest: int) -> None:
+        if self._recent[kind].get(digest) == observation_id:
+            del self._recent[kind][digest]
+
+
+def reach_for(logged: LoggedFields, capacity: int) -> int:
+    """Return the reach of a new log: a quarter of the capacity, from 64 to 4096 entries."""
+    reach = min(_MOST_REACH, max(_LEAST_REACH, capacity // 4))
+    return max(reach, 4 * logged.frames_in_row)
+
+
+def entries_per_value(content_bytes: float) -> int:
+    """Return how many entries of a size share a value: as many as 32 KiB hold, at most 512."""
+    return max(1, min(_MOST_IN_VALUE, int(_VALUE_BYTES // entry_bytes(content_bytes))))
+
+
+def entry_bytes(content_bytes: float) -> float:
+    """Return the bytes of an entry in a value."""
+    return float(ENTRY_HEADER + content_bytes + _OFFSET_BYTES)

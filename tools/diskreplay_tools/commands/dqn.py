@@ -13,9 +13,7 @@ Replay, 2016.
 
 import argparse
 import itertools
-import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -24,6 +22,7 @@ import numpy as np
 
 import diskreplay
 from diskreplay.aliases import Array
+from diskreplay_tools.commands.demo_process import report
 
 SIZES = (4, 64, 64, 2)  # units a layer: the state of CartPole-v1, two hidden, its two actions
 CAPACITY = 100_000  # transitions
@@ -142,12 +141,6 @@ class Learner:
             self.theta, self.target = saved["theta"], saved["target"]
             self.mean, self.square = saved["mean"], saved["square"]
             return int(saved["step"])
-
-
-def report(event: str, **facts: float) -> None:
-    """Write one JSON line for the process that started this one."""
-    sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
-    sys.stdout.flush()
 
 
 def learn(directory: Path, seed: int, steps: int) -> None:

@@ -10,11 +10,10 @@ import numpy as np
 
 from diskreplay.aliases import Bools, Columns, Ints
 from diskreplay.buffer.expected_fields import ExpectedFields
-from diskreplay.buffer.logged_rows import LoggedRows
 from diskreplay.buffer.window import new_window, window_nbytes
 from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange
-from diskreplay.observations import LoggedFields, observation_window_nbytes
+from diskreplay.observations import LoggedFields, LoggedRows, observation_window_nbytes
 from diskreplay.records import (
     ALONE,
     LARGE_ROW,

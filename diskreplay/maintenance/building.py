@@ -8,10 +8,11 @@ another one (rewriting.py): other processes see nothing of it, or all of it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,35 @@ from numpy.typing import NDArray
 from diskreplay.aliases import Columns, Ints
 from diskreplay.errors import StorageError
 from diskreplay.live_range import BLOCK_SLOTS, block_span, blocks_in
-from diskreplay.maintenance.sources import Progress
-from diskreplay.records import ALONE, BLOCK_BYTES, Codec, new_grouping, schema_facts, tree_bytes
+from diskreplay.maintenance.sources import WINDOW_BYTES, Progress
+from diskreplay.observations import LoggedRows
+from diskreplay.records import (
+    ALONE,
+    BLOCK_BYTES,
+    Codec,
+    Layout,
+    new_grouping,
+    schema_facts,
+    tree_bytes,
+)
 from diskreplay.sampling import Blocks, Priorities, PrioritySettings, Values
 from diskreplay.schema import Schema
-from diskreplay.store import Identity, Run, Snapshot, State, Store, Transaction, make_known
+from diskreplay.store import (
+    Identity,
+    ObservationRange,
+    Run,
+    Snapshot,
+    State,
+    Store,
+    Transaction,
+    make_known,
+)
 from diskreplay.wording import human
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+NewRecords: TypeAlias = Sequence[bytes] | NDArray[np.uint8]
 
 _PART_BYTES = 4 << 20  # of records in a commit
 _OTHER_BYTES = 1 << 20  # of the data file: facts, runs, and pages that commits have freed
@@ -43,10 +64,15 @@ class StoreBuilder:
                 builder.append(write_ids[0], source.records(write_ids))
             builder.finish(runs)
 
-    place:     a path without a file, best that of `beside`
-    state:     gives the live range; its largest priority is raised by the rows
-    schema:    None if nothing was ever pushed
-    progress:  called after each commit with the numbers of transitions written and of all
+    An observation log is made anew from whole rows, by `append_rows` with all of them. Or it is
+    copied: its values by `append_log`, and the records that refer to it by `append`.
+
+    place:      a path without a file, best that of `beside`
+    state:      gives the live range; its largest priority is raised by the rows
+    schema:     None if nothing was ever pushed
+    progress:   called after each commit with the numbers of transitions written and of all
+    copied:     the layout of the log that is copied, whose range the state has
+    log_bytes:  the disk space of the log, about
     """
 
     def __init__(
@@ -56,6 +82,9 @@ class StoreBuilder:
         state: State,
         schema: Schema | None,
         progress: Progress | None = None,
+        *,
+        copied: Layout | None = None,
+        log_bytes: int = 0,
     ) -> None:
         if identity.has_priorities:  # ArgumentError here if memory has no room for the priorities
             usual = PrioritySettings()
@@ -64,12 +93,17 @@ class StoreBuilder:
         self.live = state.live(identity.capacity)
         self._place, self._state, self._schema = place, state, schema
         self._progress, self._done = progress, 0
-        self._last_block = -1, np.zeros(0, np.float32)
+        self._part_blocks: dict[int, Values] = {}  # the first one and the last one
         self._grouping = ALONE
+        self._log_layout = copied
+        self._logged: LoggedRows | None = None  # makes the log anew
         if schema is not None:
-            self._codec = Codec(schema)
+            self._codec = Codec(schema.record_schema)
             self._grouping = new_grouping(schema)
-        self._check_room()
+            if schema.logged and copied is None:
+                self._state = replace(state, observations=ObservationRange())
+                self._logged = LoggedRows(schema, identity.capacity, WINDOW_BYTES, str(place))
+        self._check_room(log_bytes)
         Store.create(place, identity.to_plain(), {})
         self._store = Store(place, access="exclusive", durability="process")
 
@@ -80,25 +114,72 @@ class StoreBuilder:
         self._store.close(sync=False)
 
     def parts(self) -> Iterator[Ints]:
-        """Yield the live write ids in parts of one commit each, in the order of their slots."""
-        rows = max(1, _PART_BYTES // max(1, self._grouping.record_bytes))
-        for span in sorted(self.live.spans(rows), key=lambda span: span.start):
+        """Yield the live write ids in parts of one commit each, in the order of their slots.
+
+        Where a log is made anew they come in their own order, which the reach of a log needs.
+        """
+        row_bytes = self._grouping.record_bytes
+        if self._logged is not None and self._schema is not None:
+            row_bytes = self._schema.payload_bytes
+            self._fill_early_slots()
+        spans = [*self.live.spans(max(1, _PART_BYTES // max(1, row_bytes)))]
+        if self._logged is None:
+            spans.sort(key=lambda span: span.start)
+        for span in spans:
             yield self.live.newest_ids(np.arange(span.start, span.stop))
 
     def append_rows(self, first: int, columns: Columns, priorities: Values | None = None) -> None:
         """Commit rows as `append` does, given as columns of the schema's types."""
-        self.append(first, self._codec.encode(columns, first), priorities)
+        logged, schema = self._logged, self._schema
+        if logged is None or schema is None:
+            self.append(first, self._codec.encode(columns, first), priorities)
+            return
+        log = self._state.observations
+
+        def records(txn: Transaction) -> NDArray[np.uint8]:
+            nonlocal log
+            if not txn.has("layout"):
+                txn.put_meta(self._schema_facts())
+            logged.begin(txn, self._state.observations)
+            found = self._codec.encode(logged.put(columns), first)
+            log = logged.end(None, is_empty=False)
+            self._log_layout = logged.new_layout or self._log_layout
+            txn.put_meta(self._schema_facts())
+            return found
+
+        n = len(columns[0])
+        self._append(first, n, records, n * schema.payload_bytes, priorities)
+        logged.confirm()
+        self._state = replace(self._state, observations=log)
+
+    def append_log(self, first_key: int, values: Sequence[bytes]) -> None:
+        """Commit values of the log that is copied, in the order of their keys."""
+        self._store.commit(
+            lambda txn: txn.put_observations(first_key, values), sum(map(len, values))
+        )
 
     def append(
         self,
         first: int,
-        records: Sequence[bytes] | NDArray[np.uint8],
+        records: NewRecords,
         priorities: Values | None = None,
     ) -> None:
         """Commit records of write ids from `first` on, with priorities in a prioritized store.
 
         Call it in the order of the slots, best with one of the `parts` at a time.
         """
+        n = len(records)
+        self._append(first, n, lambda _: records, n * self._grouping.record_bytes, priorities)
+
+    def _append(
+        self,
+        first: int,
+        n: int,
+        records: Callable[[Transaction], NewRecords],
+        nbytes: int,
+        priorities: Values | None,
+    ) -> None:
+        """Commit n records, with all that `records` puts for them before it returns them."""
         blocks: Mapping[int, bytes] = {}
         if priorities is not None:
             blocks = self._blocks(first % self.live.capacity, priorities)
@@ -106,12 +187,11 @@ class StoreBuilder:
             self._state = replace(self._state, max_priority=largest)
 
         def put(txn: Transaction) -> None:
-            txn.put_records(self.live.capacity, first, records, self._grouping)
+            txn.put_records(self.live.capacity, first, records(txn), self._grouping)
             txn.put_blocks(blocks, "priorities")
 
-        size = len(records) * self._grouping.record_bytes + len(blocks) * BLOCK_BYTES
-        self._store.commit(put, size)
-        self._done += len(records)
+        self._store.commit(put, nbytes + len(blocks) * BLOCK_BYTES)
+        self._done += n
         if self._progress is not None:
             self._progress(self._done, self.live.size)
 
@@ -133,7 +213,7 @@ class StoreBuilder:
             runs = [run.to_plain()]
         kept = {name: fact for name, fact in (facts or {}).items() if name != "identity"}
         if self._schema is not None:
-            new = schema_facts(self._schema, self._grouping)
+            new = self._schema_facts()
             kept |= {**new, "layout": {**kept.get("layout", {}), **new["layout"]}}
         state = self._state.to_plain(self.identity)
 
@@ -148,6 +228,31 @@ class StoreBuilder:
         self._store.close()
         make_known(self._place)
 
+    def _schema_facts(self) -> dict[str, Any]:
+        log = self._log_layout
+        if self._schema is None:
+            return {}
+        return schema_facts(
+            self._schema,
+            self._grouping,
+            entries_per_value=0 if log is None else log.entries_per_value,
+            reach=0 if log is None else log.reach,
+        )
+
+    def _fill_early_slots(self) -> None:
+        """Put empty records into the slots before the first live one, which are filled last.
+
+        Records that are put before others would leave pages half empty.
+        """
+        spans = [*self.live.spans()]
+        end = spans[-1].stop if len(spans) > 1 else 0
+        size = self._grouping.record_bytes
+        rows = max(1, _PART_BYTES // max(1, size))
+        for begin in range(0, end, rows):
+            empty = np.zeros((min(rows, end - begin), size), np.uint8)
+            put = partial(Transaction.put_records, capacity=self.live.capacity, first=begin)
+            self._store.commit(partial(put, records=empty, grouping=self._grouping), empty.size)
+
     def _blocks(self, slot: int, priorities: Values) -> dict[int, bytes]:
         """Return the blocks of the slots from `slot` on.
 
@@ -156,20 +261,27 @@ class StoreBuilder:
         first, end = slot // BLOCK_SLOTS, slot + priorities.size
         begin, last = first * BLOCK_SLOTS, (end - 1) // BLOCK_SLOTS
         table = np.zeros(block_span(last, self.live.capacity).stop - begin, np.float32)
-        if self._last_block[0] == first:
-            block = self._last_block[1]
-            table[: block.size] = block
+        for number in self._part_blocks.keys() & {first, last}:
+            block = self._part_blocks[number]
+            table[number * BLOCK_SLOTS - begin :][: block.size] = block
         table[slot - begin : end - begin] = priorities
-        self._last_block = last, table[(last - first) * BLOCK_SLOTS :]
+        oldest = next(iter(self._part_blocks), first)  # the last part may end in it again
+        self._part_blocks = {
+            number: table[number * BLOCK_SLOTS - begin :][:BLOCK_SLOTS]
+            if first <= number <= last
+            else self._part_blocks[number]
+            for number in (oldest, last)
+        }
         found = Blocks(table, list(range(last - first + 1)))
         return {first + number: content for number, content in found.items()}
 
-    def _check_room(self) -> None:
+    def _check_room(self, log_bytes: int) -> None:
         """Raise StorageError if the disk has no room for the live transitions."""
         if self._schema is None or not self.live.size:
             return
         rows = self.live.size
         needed = tree_bytes(self._grouping.groups(rows), self._grouping.value_bytes) + _OTHER_BYTES
+        needed += log_bytes
         if self.identity.has_priorities:
             needed += tree_bytes(blocks_in(rows), BLOCK_BYTES)
         usage = shutil.disk_usage(self._place.parent)

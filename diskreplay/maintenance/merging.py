@@ -15,7 +15,7 @@ from diskreplay.errors import ArgumentError, DamageError, MismatchError, Storage
 from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.sources import Progress, SoundStore
 from diskreplay.sampling import Values, new_seed
-from diskreplay.schema import Schema, fields_of
+from diskreplay.schema import Schema
 from diskreplay.store import (
     Identity,
     Run,
@@ -100,7 +100,9 @@ def merge(
         state = _merged_state(sources, total, len(runs))
         with (
             beside(target) as place,
-            StoreBuilder(place, identity, state, schema, progress) as builder,
+            StoreBuilder(
+                place, identity, state, schema, progress, log_bytes=_log_bytes(sources)
+            ) as builder,
         ):
             for write_ids in builder.parts():
                 columns, priorities = _rows(sources, positions, write_ids)
@@ -121,12 +123,17 @@ def _common_schema(sources: Sequence[SoundStore]) -> Schema | None:
             )
     schemas = [(source.path, source.schema) for source in sources if source.schema is not None]
     for path, schema in schemas[1:]:
-        if fields_of(schema) != fields_of(schemas[0][1]):
+        if schema.types != schemas[0][1].types:  # wherever they are kept
             raise MismatchError(
                 f"the fields of {path} are {schema} (expected {schemas[0][1]}, as "
                 f"{schemas[0][0]}): only stores of the same fields can be merged"
             )
     return schemas[0][1] if schemas else None
+
+
+def _log_bytes(sources: Sequence[SoundStore]) -> int:
+    """Return the disk space that the observation log of the new store takes, about."""
+    return sum(source.snapshot.disk_bytes("observations") for source in sources)
 
 
 def _positions(sizes: Sequence[int], order: str) -> list[Ints]:

@@ -132,7 +132,9 @@ def _write(found: Salvage, place: Path, progress: Progress | None) -> int:
     state = replace(state, count=end, start=begin)
     identity = replace(found.identity, uuid=str(uuid4()), plain={})
     has_priorities = identity.has_priorities
-    with StoreBuilder(place, identity, state, found.schema, progress) as builder:
+    with StoreBuilder(
+        place, identity, state, found.schema, progress, log_bytes=found.log_bytes
+    ) as builder:
         for write_ids in builder.parts():
             low = int(write_ids[0]) - begin
             high = low + write_ids.size

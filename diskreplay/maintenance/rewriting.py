@@ -186,11 +186,20 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
             # Evicted transitions stay evicted, also with a larger capacity.
             state = replace(state, start=max(live.first, source.live.first))
             live = state.live(identity.capacity)
+            state = replace(state, observations=source.needed_observations(live))
             _check_owner(path)
             with _reporting_unchanged(path), work_directory(path, _NEW) as hidden:
                 with StoreBuilder(
-                    hidden / "store", identity, state, source.schema, progress
+                    hidden / "store",
+                    identity,
+                    state,
+                    source.schema,
+                    progress,
+                    copied=source.layout,
+                    log_bytes=snapshot.disk_bytes("observations"),
                 ) as builder:
+                    for key, values in source.log_values(state.observations.first):
+                        builder.append_log(key, values)
                     for write_ids in builder.parts():
                         priorities = _priorities(source, identity, write_ids)
                         builder.append(int(write_ids[0]), source.records(write_ids), priorities)

@@ -17,7 +17,9 @@ import numpy as np
 from diskreplay.aliases import Bools, Columns, Ints
 from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange
-from diskreplay.lmdbfile import HEADER, INTEGER_KEYS, DataFile, Meta, Tree, Walk
+from diskreplay.lmdbfile import HEADER, DataFile, Meta
+from diskreplay.maintenance.log_salvage import LogSalvage
+from diskreplay.maintenance.readable_pages import ReadablePages, offsets_in_page
 from diskreplay.maintenance.sources import parse_block, parse_state, priorities_at
 from diskreplay.records import Codec, checksum_in, record_head, unseal, write_id_in
 from diskreplay.sampling import Values
@@ -43,7 +45,7 @@ class Salvage:
     """
 
     def __init__(self, file: DataFile, meta: Meta | None, uuid: str | None, *, whole: bool) -> None:
-        self._file = _Pages(file, meta, whole=whole)
+        self._file = ReadablePages(file, meta, whole=whole)
         reached = self._reached_facts()
         facts = reached if all(reached.values()) else self._scanned_facts(reached)
         identities = _undamaged(Identity.parse, facts["identity"])
@@ -72,6 +74,10 @@ class Salvage:
         self.live = self._live_range(ids)
         live = self.live.holds(ids)
         self.write_ids, self._offsets, self._is_orphan = ids[live], offsets[live], is_orphan[live]
+        self._log: LogSalvage | None = None
+        if self.codec is not None and self.schema is not None and self.schema.logged:
+            self._log = LogSalvage(self._file, self.schema)
+            self._drop_rows_without_observations(self._log)
 
     def lost(self) -> Iterator[tuple[int, int]]:
         """Yield the live write ids that cannot be read, as ranges [first, end)."""
@@ -84,9 +90,39 @@ class Salvage:
         """Return the rows of a part of `write_ids`."""
         if self.codec is None:
             return []
-        ids, size = self.write_ids[low:high], self.codec.record_bytes
+        columns = self._columns_of_records(self.codec, low, high)
+        return columns if self._log is None else self._log.rows(columns)
+
+    @property
+    def log_bytes(self) -> int:
+        """The bytes of the readable observations."""
+        return 0 if self._log is None else self._log.nbytes
+
+    def _columns_of_records(self, codec: Codec, low: int, high: int) -> Columns:
+        ids, size = self.write_ids[low:high], codec.record_bytes
         records = [self._file.read(at, size) for at in self._offsets[low:high].tolist()]
-        return self.codec.decode(records, ids, self.live.slots(ids))
+        return codec.decode(records, ids, self.live.slots(ids))
+
+    def _drop_rows_without_observations(self, log: LogSalvage) -> None:
+        """Leave out the transitions with an observation that cannot be read, searched for once."""
+        whole = self._whole_rows(log)
+        if not whole.all():
+            log.search()
+            whole = self._whole_rows(log)
+        self.write_ids, self._offsets = self.write_ids[whole], self._offsets[whole]
+        self._is_orphan = self._is_orphan[whole]
+
+    def _whole_rows(self, log: LogSalvage) -> Bools:
+        """Return of which transitions all observations are readable."""
+        n, codec = self.write_ids.size, self.codec
+        if codec is None or self.schema is None:
+            return np.zeros(n, np.bool_)
+        rows = max(1, _CHUNK_BYTES // max(1, self.schema.payload_bytes))
+        parts = [
+            log.whole(self._columns_of_records(codec, low, min(low + rows, n)))
+            for low in range(0, n, rows)
+        ]
+        return np.concatenate([np.zeros(0, np.bool_), *parts])
 
     def priorities(self) -> tuple[Values, Bools]:
         """Return the priorities of `write_ids`, and which of them are known."""
@@ -113,7 +149,7 @@ class Salvage:
         marks = {name: msgpack.packb(name) for name in _FACTS if not reached[name]}
         for offset, page in self._file.pages(free=True):
             for name, mark in marks.items():
-                for at in _offsets_in_page(mark, page):
+                for at in offsets_in_page(mark, page):
                     with contextlib.suppress(DamageError):
                         found[name].append(self._sealed_at(offset + at - 10, name))
         return found
@@ -181,62 +217,11 @@ class Salvage:
         for offset, page in self._file.pages(free=False):
             # A record in a shared value may begin anywhere, also with its head on two pages.
             page += self._file.read(offset + len(page), len(head) - 1)
-            for at in _offsets_in_page(head, page):
+            for at in offsets_in_page(head, page):
                 record = page[at : at + size]
                 if len(record) < size:
                     record = self._file.read_in_use(offset + at, size)
                 yield offset + at, record
-
-
-class _Pages:
-    """The pages of a file, its trees, and its pages that are free for certain."""
-
-    def __init__(self, file: DataFile, meta: Meta | None, *, whole: bool) -> None:
-        self._file = file
-        self._walk = None if meta is None else Walk(file, meta)
-        self._trees: dict[bytes, Tree] = {}
-        self._knows_free = False
-        if self._walk is not None:
-            self._walk.collect_free()
-            self._knows_free = whole and not self._walk.faults.count
-            self._trees = self._walk.trees()
-
-    def read(self, at: int, size: int) -> bytes:
-        """Return the bytes at an offset, fewer at the end of the file."""
-        return self._file.read(at, max(0, min(size, self._file.size - at)))
-
-    def read_in_use(self, at: int, size: int) -> bytes:
-        """Return the bytes at an offset, b"" if one of their pages is free for certain."""
-        page_bytes = self._file.page_bytes
-        first, last = at // page_bytes, (at + size - 1) // page_bytes
-        return b"" if self._some_are_free(first, last) else self.read(at, size)
-
-    def facts(self) -> Iterator[tuple[int | bytes, int, bytes]]:
-        """Yield key, offset and bytes of the facts that the trees lead to."""
-        if self._walk is not None and b"meta" in self._trees:
-            yield from self._walk.values(b"meta", self._trees[b"meta"]._replace(flags=0))
-
-    def numbered(self, name: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Yield number, offset and bytes of the reached values of a tree with integer keys."""
-        if self._walk is not None and name in self._trees:
-            tree = self._trees[name]._replace(flags=INTEGER_KEYS)
-            yield from self._walk.numbered(name, tree)
-
-    def pages(self, *, free: bool) -> Iterator[tuple[int, bytes]]:
-        """Yield offset and bytes of every page, with or without those that are free for certain."""
-        page_bytes = self._file.page_bytes
-        for at in range(2 * page_bytes, self._file.size, page_bytes):
-            number = at // page_bytes
-            if free or not self._some_are_free(number, number):
-                yield at, self.read(at, page_bytes)
-
-    def _some_are_free(self, first: int, last: int) -> bool:
-        walk = self._walk
-        if walk is None or not self._knows_free:
-            return False
-        known = slice(first, last + 1)
-        # Pages beyond the last one belong to a commit that did not end.
-        return last >= walk.pages or bool((walk.free[known] & ~walk.disputed[known]).any())
 
 
 def _undamaged(parse: Callable[[Any], T], contents: list[Any]) -> list[T]:
@@ -246,14 +231,6 @@ def _undamaged(parse: Callable[[Any], T], contents: list[Any]) -> list[T]:
         with contextlib.suppress(DamageError):
             found.append(parse(content))
     return found
-
-
-def _offsets_in_page(mark: bytes, page: bytes) -> Iterator[int]:
-    """Yield the offsets of some bytes in a page."""
-    at = page.find(mark)
-    while at >= 0:
-        yield at
-        at = page.find(mark, at + 1)
 
 
 def _sound_records(

@@ -6,18 +6,23 @@ reads the pages of a damaged store.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from diskreplay.aliases import Bools, Columns, Ints
 from diskreplay.errors import ArgumentError, DamageError
-from diskreplay.live_range import BLOCK_SLOTS
-from diskreplay.records import Codec, stored_grouping
+from diskreplay.live_range import BLOCK_SLOTS, LiveRange
+from diskreplay.observations import LoggedRows
+from diskreplay.records import Codec, Layout, content_of, entries_in, layout_of, stored_grouping
 from diskreplay.sampling import PrioritySettings, Values, block_of
 from diskreplay.schema import Schema
-from diskreplay.store import Identity, RunSettings, Snapshot, State, Store
+from diskreplay.store import Identity, ObservationRange, RunSettings, Snapshot, State, Store
+
+WINDOW_BYTES = 16 << 20  # of observations
+_PART_BYTES = 4 << 20  # of the log
 
 Progress: TypeAlias = Callable[[int, int], object]
 
@@ -63,6 +68,8 @@ class SoundStore:
     """The identity, state, schema and live rows of one commit; each record is checked."""
 
     codec: Codec  # set if there is a schema
+    layout: Layout | None = None  # set if there are fields in the log
+    _logged_places: tuple[int, ...] = ()
 
     def __init__(self, store: Store, snapshot: Snapshot) -> None:
         self.path = store.path
@@ -75,6 +82,11 @@ class SoundStore:
         self.schema = None if plain is None else Schema.from_stored(plain, str(self.path))
         if self.schema is not None:
             self.codec = Codec(self.schema.record_schema)
+            if self.schema.logged:
+                self._logged_places = self.schema.logged
+                self.layout = layout_of(self.facts.get("layout"), str(self.path))
+                capacity, where = self.identity.capacity, str(self.path)
+                self._logged = LoggedRows(self.schema, capacity, WINDOW_BYTES, where)
             self._grouping = stored_grouping(
                 self.facts.get("layout"),
                 snapshot.some_values,
@@ -94,19 +106,93 @@ class SoundStore:
         records = self.snapshot.records(slots, self._grouping)
         if faults := self.codec.faults(records, write_ids, slots):
             raise self._damage(faults[0])
+        self._check_references(records, write_ids, slots)
         return list(map(bytes, records))
 
     def columns(self, write_ids: Ints) -> Columns:
         """Return the rows of live write ids, or raise DamageError."""
         slots = self.live.slots(write_ids)
         try:
-            return self.codec.decode(self.snapshot.records(slots, self._grouping), write_ids, slots)
+            records = self.snapshot.records(slots, self._grouping)
+            found = self.codec.decode(records, write_ids, slots)
+            if self.schema is None or not self.schema.logged:
+                return found
+            rows = self.schema.empty_columns(write_ids.size)
+            self._logged.read_into(rows, None, found, write_ids, slots, self.snapshot, None)
+            return rows
         except DamageError as error:
             raise self._damage(error) from None
 
     def priorities(self, write_ids: Ints) -> Values:
         """Return the priorities of live write ids, or raise DamageError."""
         return priorities_at(self.live.slots(write_ids), self._block)[0]
+
+    # The observation log
+
+    def needed_observations(self, live: LiveRange) -> ObservationRange:
+        """Return the part of the log that the transitions of a live range refer to."""
+        log = self.state.observations
+        if self.layout is None or not live.size:
+            return ObservationRange(log.count, log.count)
+        oldest = np.array([live.first])
+        slots = self.live.slots(oldest)
+        records = self.snapshot.records(slots, self._grouping)
+        try:
+            ids = self.codec.decode(records, oldest, slots, self._logged_places)
+        except DamageError as error:
+            raise self._damage(error) from None
+        newest = max(int(of_field.max(initial=-1)) for of_field in ids)
+        return replace(log, first=max(log.first, newest + 1 - self.layout.reach))
+
+    def log_values(self, first: int) -> Iterator[tuple[int, list[bytes]]]:
+        """Yield the values of the log from that of an observation id on, in parts by first key.
+
+        Each entry is checked; raises DamageError for a damaged one, and for one that is missing.
+        """
+        if self.layout is None or not self.layout.entries_per_value:
+            return
+        per_value, log = self.layout.entries_per_value, self.state.observations
+        values = max(1, self.snapshot.entries("observations"))
+        value_bytes = self.snapshot.disk_bytes("observations") // values
+        n = max(1, _PART_BYTES // max(1, value_bytes))
+        end = -(-log.count // per_value)
+        for begin in range(first // per_value, end, n):
+            keys = np.arange(begin, min(begin + n, end))
+            found = [*map(bytes, self.snapshot.observation_values(keys))]
+            for key, value in enumerate(found, begin):
+                ids = range(key * per_value, min((key + 1) * per_value, log.count))
+                self._check_value(key, value, ids, first)
+            if found != [b""]:  # the last value may have no entry that is needed, and be gone
+                yield begin, found
+
+    def _check_value(self, key: int, value: bytes, ids: range, first: int) -> None:
+        """Raise DamageError if a value has not these ids, or one from `first` on is damaged."""
+        if ids.stop <= first:
+            return
+        try:
+            entries = entries_in(value)
+            if len(entries) != len(ids):
+                raise DamageError(f"it has {len(entries)} entries (expected {len(ids)})")
+        except DamageError as error:
+            raise self._damage(f"value {key} of observations is damaged: {error}") from None
+        try:
+            for observation_id, entry in zip(ids, entries, strict=True):
+                if observation_id >= first:
+                    content_of(entry, observation_id)
+        except DamageError as error:
+            raise self._damage(error) from None
+
+    def _check_references(self, records: Any, write_ids: Ints, slots: Ints) -> None:
+        """Raise DamageError if a record refers to an observation that is not in the log."""
+        log = self.state.observations
+        places = self._logged_places
+        for ids in self.codec.decode(records, write_ids, slots, places) if places else ():
+            wrong = ((ids < log.first) | (ids >= log.count)).reshape(len(ids), -1).any(axis=1)
+            if wrong.any():
+                raise self._damage(
+                    f"the record of write id {write_ids[np.argmax(wrong)]} refers to an "
+                    f"observation that is not in the log (expected {log.first} to {log.count - 1})"
+                )
 
     def _block(self, number: int) -> Values:
         return parse_block(number, self.snapshot.block(number, "priorities"), self.identity)

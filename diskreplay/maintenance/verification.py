@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,24 @@ from diskreplay.aliases import PathLike
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.live_range import BLOCK_SLOTS, LiveRange
 from diskreplay.lmdbfile import INTEGER_KEYS, NO_PAGE, Faults, Tree, Walk
+from diskreplay.maintenance.log_check import LogCheck
+from diskreplay.maintenance.ranges import ExpectedNumbers, range_text
 from diskreplay.maintenance.sources import Progress, parse_block, parse_state
-from diskreplay.records import Codec, Grouping, layout_of, stored_grouping, unseal, write_id_in
+from diskreplay.records import (
+    Codec,
+    Grouping,
+    Layout,
+    layout_of,
+    stored_grouping,
+    unseal,
+    write_id_in,
+)
 from diskreplay.schema import Schema
 from diskreplay.store import (
     DATA,
     TABLES,
     Identity,
+    ObservationRange,
     Run,
     State,
     held_data_file,
@@ -71,27 +82,6 @@ def verify(path: PathLike, *, progress: Progress | None = None) -> list[str]:
     return faults.sentences()
 
 
-class _Expected:
-    """Expected numbers, as ascending ranges; finds the numbers that were not seen."""
-
-    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
-        self._ranges = sorted((r for r in ranges if r[0] < r[1]), reverse=True)
-        self.gaps: list[tuple[int, int]] = []
-
-    def see(self, number: int) -> None:
-        """Mark a number as seen; numbers come in ascending order."""
-        while self._ranges and self._ranges[-1][0] <= number:
-            low, high = self._ranges.pop()
-            if low < min(number, high):
-                self.gaps.append((low, min(number, high)))
-            if number + 1 < high:
-                self._ranges.append((number + 1, high))
-
-    def missing(self) -> list[tuple[int, int]]:
-        """Return the ranges of numbers that were not seen."""
-        return self.gaps + self._ranges[::-1]
-
-
 class _Check:
     """The check of all values of a store, one after the other."""
 
@@ -103,7 +93,8 @@ class _Check:
         self._identity: Identity | None = None
         self._state: State | None = None
         self._schema: Schema | None = None
-        self._layout: Any = None
+        self._plain_layout: Any = None
+        self._layout: Layout | None = None
         self._codec: Codec | None = None
 
     def run(self) -> None:
@@ -129,8 +120,13 @@ class _Check:
         self._check_facts(trees[b"meta"])
         self._check_runs(trees[b"runs"])
         self._check_blocks(trees[b"priorities"])
-        self._check_records(trees[b"transitions"])
-        walk.exhaust(b"observations", trees[b"observations"])
+        found = ObservationRange() if self._state is None else self._state.observations
+        log = LogCheck(walk, self._schema, self._layout, found)
+        self._check_records(trees[b"transitions"], log)
+        if self._state is None:  # what should be there is not known
+            walk.exhaust(b"observations", trees[b"observations"])
+        else:
+            log.check(trees[b"observations"])
         if not self._faults.count:
             walk.check_all_used()
 
@@ -154,8 +150,8 @@ class _Check:
                 self._schema = Schema.from_stored(facts["schema"], DATA)
         with self._collected_faults():
             if "layout" in facts:
-                layout_of(facts["layout"], DATA)
-                self._layout = facts["layout"]
+                self._layout = layout_of(facts["layout"], DATA)
+                self._plain_layout = facts["layout"]
         with self._collected_faults():
             if "state" not in facts:
                 raise DamageError(
@@ -168,7 +164,7 @@ class _Check:
 
     def _check_runs(self, tree: Tree) -> None:
         state = self._state
-        expected = _Expected([(0, state.runs)] if state else [])
+        expected = ExpectedNumbers([(0, state.runs)] if state else [])
         for number, _, raw in self._walk.numbered(b"runs", tree):
             expected.see(number)
             with self._collected_faults():
@@ -176,7 +172,7 @@ class _Check:
                 if state is not None and (run.end > state.count or number >= state.runs):
                     raise DamageError(f"the description of run {number} is beyond the state")
         for low, high in expected.missing():
-            self._faults.add(f"the description of {_range_text('run', low, high)} is missing")
+            self._faults.add(f"the description of {range_text('run', low, high)} is missing")
 
     def _check_blocks(self, tree: Tree) -> None:
         identity = self._identity
@@ -186,7 +182,7 @@ class _Check:
             if needed and needed[-1][1] >= first:  # both ends of the ring are in one block
                 first = needed.pop()[0]
             needed.append((first, end))
-        expected = _Expected(needed)
+        expected = ExpectedNumbers(needed)
         for number, _, raw in self._walk.numbered(b"priorities", tree):
             expected.see(number)
             with self._collected_faults():
@@ -194,9 +190,7 @@ class _Check:
                 if identity is not None:
                     parse_block(number, content, identity)
         for low, high in expected.missing():
-            self._faults.add(
-                f"the content of {_range_text('priority block', low, high)} is missing"
-            )
+            self._faults.add(f"the content of {range_text('priority block', low, high)} is missing")
 
     def _live(self, identity: Identity) -> LiveRange:
         """Return the live range; without a state, an empty one above all possible write ids."""
@@ -210,7 +204,7 @@ class _Check:
             return []
         return sorted((span.start, span.stop) for span in self._live(self._identity).spans())
 
-    def _check_records(self, tree: Tree) -> None:
+    def _check_records(self, tree: Tree, log: LogCheck) -> None:
         identity, schema = self._identity, self._schema
         grouping = self._grouping(tree)
         if grouping is None or identity is None or schema is None:
@@ -218,7 +212,7 @@ class _Check:
             self._walk.exhaust(b"transitions", tree)
             return
         live = self._live(identity)
-        expected = _Expected(self._live_slots())
+        expected = ExpectedNumbers(self._live_slots())
         records: dict[int, bytes] = {}
         size = done = 0
         for group, _, value in self._walk.numbered(b"transitions", tree):
@@ -231,15 +225,15 @@ class _Check:
                 size += len(record) + 64
             if size >= _CHUNK_BYTES:
                 self._progress(done, tree.entries * grouping.per_value)
-                self._check_chunk(records, schema, live)
+                self._check_chunk(records, schema, live, log)
                 records, size = {}, 0
-        self._check_chunk(records, schema, live)
+        self._check_chunk(records, schema, live, log)
         self._progress(done, done)
         for low, high in expected.missing():
             first = int(live.newest_ids(np.array(low)))
             self._faults.add(
-                f"the record of {_range_text('write id', first, first + high - low)} "
-                f"in {_range_text('slot', low, high)} is missing"
+                f"the record of {range_text('write id', first, first + high - low)} "
+                f"in {range_text('slot', low, high)} is missing"
             )
 
     def _grouping(self, tree: Tree) -> Grouping | None:
@@ -257,7 +251,8 @@ class _Check:
 
         self._codec = self._codec or Codec(schema.record_schema)
         with self._collected_faults():
-            return stored_grouping(self._layout, some_values, self._codec, identity.capacity, DATA)
+            layout, codec = self._plain_layout, self._codec
+            return stored_grouping(layout, some_values, codec, identity.capacity, DATA)
         return None
 
     def _has_place(self, group: int, value: bytes, grouping: Grouping, capacity: int) -> bool:
@@ -268,22 +263,24 @@ class _Check:
             self._faults.add(f"there is a record in slot {first} of {capacity}")
         elif grouping.per_value > 1 and len(value) != slots * size:
             self._faults.add(
-                f"the value of {_range_text('slot', first, first + slots)} is damaged: it has "
+                f"the value of {range_text('slot', first, first + slots)} is damaged: it has "
                 f"{count_of(len(value), 'byte')} (expected {slots * size:,})"
             )
         return slots > 0
 
-    def _check_chunk(self, records: dict[int, bytes], schema: Schema, live: LiveRange) -> None:
+    def _check_chunk(
+        self, records: dict[int, bytes], schema: Schema, live: LiveRange, log: LogCheck
+    ) -> None:
         """Check records by their slots."""
         if not records:
             return
         # A schema that claims impossibly large records must not allocate memory for them.
-        payload_bytes = schema.record_schema.payload_bytes
-        if payload_bytes > max(map(len, records.values())):
+        least = schema.record_schema.payload_bytes
+        if least > max(map(len, records.values())):
             for slot, record in records.items():
                 self._faults.add(
                     f"the record in slot {slot} is damaged: it has {count_of(len(record), 'byte')} "
-                    f"(expected more than {payload_bytes:,})"
+                    f"(expected more than {least:,})"
                 )
             return
         codec = self._codec = self._codec or Codec(schema.record_schema)
@@ -295,8 +292,15 @@ class _Check:
             write_ids[index] = write_id = write_id_in(records[slot])
             if not 0 <= write_id < live.count or write_id % live.capacity != slot:
                 self._faults.add(f"the record in slot {slot} holds write id {write_id}")
-        for sentence in codec.faults(list(records.values()), write_ids, slots):
+        raw = list(records.values())
+        for sentence in codec.faults(raw, write_ids, slots):
             self._faults.add(sentence)
+        if schema.logged:
+            used = np.flatnonzero(live.holds(write_ids) & codec.sound(raw, write_ids))
+            sound = [raw[index] for index in used.tolist()]
+            log.refer(
+                codec.decode(sound, write_ids[used], slots[used], schema.logged), write_ids[used]
+            )
 
     @contextlib.contextmanager
     def _collected_faults(self) -> Iterator[None]:
@@ -305,7 +309,3 @@ class _Check:
             yield
         except DamageError as error:
             self._faults.add(str(error))
-
-
-def _range_text(thing: str, low: int, high: int) -> str:
-    return f"{thing} {low}" if high - low == 1 else f"{thing}s {low} to {high - 1}"

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from diskreplay.observations.frames import LoggedFields
+from diskreplay.observations.logged_rows import LoggedRows
 from diskreplay.observations.observation_reader import ObservationReader
 from diskreplay.observations.observation_window import (
     ObservationWindow,
     observation_window_nbytes,
 )
-from diskreplay.observations.observation_writer import (
-    ObservationWriter,
-    entries_per_value,
-    entry_bytes,
-    reach_for,
-)
+from diskreplay.observations.observation_writer import entries_per_value, entry_bytes, reach_for
 
 __all__ = [
     "LoggedFields",
+    "LoggedRows",
     "ObservationReader",
     "ObservationWindow",
-    "ObservationWriter",
     "entries_per_value",
     "entry_bytes",
     "observation_window_nbytes",

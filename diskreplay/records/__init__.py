@@ -22,11 +22,14 @@ from diskreplay.records.layout import (
     stored_grouping,
 )
 from diskreplay.records.log_entries import (
+    ENTRY_HEAD,
     ENTRY_HEADER,
     content_of,
     entries_in,
+    entry_bytes_in,
     entry_in,
     entry_of,
+    observation_id_in,
     pack,
 )
 from diskreplay.records.row_copier import LARGE_ROW
@@ -35,6 +38,7 @@ from diskreplay.records.seals import fingerprint, seal, unseal
 __all__ = [
     "ALONE",
     "BLOCK_BYTES",
+    "ENTRY_HEAD",
     "ENTRY_HEADER",
     "LARGE_ROW",
     "PAGE_BYTES",
@@ -47,11 +51,13 @@ __all__ = [
     "codec_named",
     "content_of",
     "entries_in",
+    "entry_bytes_in",
     "entry_in",
     "entry_of",
     "fingerprint",
     "layout_of",
     "new_grouping",
+    "observation_id_in",
     "pack",
     "record_head",
     "schema_facts",

@@ -32,7 +32,7 @@ from diskreplay.errors import DamageError
 from diskreplay.wording import count_of
 
 ENTRY_HEADER = 24
-_HEAD = b"\x93\xcf"
+ENTRY_HEAD = b"\x93\xcf"  # with which every entry begins
 _CHECKED_AT = 10  # what the checksum is of begins here
 _HEADER = struct.Struct(">BBQBqBI")
 _BODY = struct.Struct(">BqBI")  # before the content
@@ -49,7 +49,7 @@ def entry_of(observation_id: int, content: Any) -> bytes:
     head = _BODY.pack(0xD3, observation_id, 0xC6, len(content))
     hasher = xxh3_64(head)
     hasher.update(content)  # where it lies: to join it first would be one more copy
-    return b"".join((_HEAD, hasher.digest(), head, content))
+    return b"".join((ENTRY_HEAD, hasher.digest(), head, content))
 
 
 def content_of(entry: memoryview, observation_id: int) -> memoryview:
@@ -90,6 +90,15 @@ def _fault(entry: memoryview, observation_id: int) -> str:
 def observation_id_in(entry: Any) -> int:
     """Return the observation id that an entry says it has, sound or not; -1 if it is short."""
     return int(_HEADER.unpack_from(entry)[4]) if len(entry) >= ENTRY_HEADER else -1
+
+
+def entry_bytes_in(header: Any) -> int:
+    """Return the length that an entry with this header has; 0 for bytes that are no header."""
+    if len(header) >= ENTRY_HEADER:
+        array, number, _, signed, _, binary, length = _HEADER.unpack_from(header)
+        if (array, number, signed, binary) == _MARKERS:
+            return ENTRY_HEADER + int(length)
+    return 0
 
 
 def pack(entries: Sequence[bytes]) -> bytes:

@@ -17,6 +17,7 @@ from stores import MAKERS, PAGE, change, empty, packed_pages, prioritized, store
 import diskreplay
 from diskreplay import DamageError, PrioritizedReplayBuffer, ReplayBuffer, repair, verify
 from diskreplay.maintenance.sources import SoundStore
+from diskreplay.records import entries_in
 from diskreplay.store import known_note
 from diskreplay.store.store import Store
 
@@ -38,6 +39,26 @@ def live_records(path: Path) -> dict[int, bytes]:
     with source_of(path) as source:
         ids = np.arange(source.live.first, source.live.count)
         return dict(zip(ids.tolist(), source.records(ids), strict=True))
+
+
+def live_entries(path: Path) -> dict[int, list[bytes]]:
+    """The entries of the observation log that the record of every live write id refers to."""
+    with source_of(path) as source:
+        if source.layout is None or source.schema is None:
+            return {}
+        ids = np.arange(source.live.first, source.live.count)
+        slots = source.live.slots(ids)
+        columns = source.codec.decode(source.records(ids), ids, slots, source.schema.logged)
+        per_value = source.layout.entries_per_value
+        entries: dict[int, bytes] = {}
+        for key, values in source.log_values(source.state.observations.first):
+            for group, value in enumerate(values, key):
+                entries |= {
+                    group * per_value + n: bytes(entry) for n, entry in enumerate(entries_in(value))
+                }
+        rows = np.concatenate([column.reshape(len(ids), -1) for column in columns], axis=1)
+        found = ([entries[i] for i in row] for row in rows.tolist())
+        return dict(zip(ids.tolist(), found, strict=True))
 
 
 def another_record(path: Path, write_id: int) -> bytes:
@@ -70,24 +91,36 @@ def rows_of(buffer: Buffer) -> list[int]:
     if not ids.size:
         return []
     batch = buffer.get(ids)
-    width = batch.states.shape[1]
+    width = batch.states[0].size
     if width == 3:
         return [int(number) for number in numbers_of(batch)]
     np.testing.assert_array_equal(batch.states, batch.next_states)
-    np.testing.assert_array_equal(batch.states[:, 0], np.rint(batch.rewards * 8) * width)
+    firsts = batch.states.reshape(len(ids), -1)[:, 0]
+    np.testing.assert_array_equal(firsts, np.rint(batch.rewards * 8) * width)
     return [int(number) for number in np.rint(batch.rewards * 8)]
 
 
-def check_repair(damaged: Path, out: Path, live: dict[int, bytes], free: Iterable[int] = ()) -> str:
+def check_repair(
+    damaged: Path,
+    out: Path,
+    live: dict[int, bytes],
+    free: Iterable[int] = (),
+    entries: dict[int, list[bytes]] | None = None,
+) -> str:
     """Repair a store; compare with the live records that still stand in its file.
 
     What stands in `free` pages only may be copied or not.
+
+    entries:  what the records refer to in the observation log
     """
     before = contents(damaged)
     content = bytearray(before["data.mdb"])
     for page in free:
         put_page(content, page, bytes(PAGE))
     readable = [write_id for write_id, record in live.items() if record in content]
+    if entries:
+        there = {entry: entry in content for row in entries.values() for entry in set(row)}
+        readable = [write_id for write_id in readable if all(map(there.get, entries[write_id]))]
     done = repair(damaged, out)
     said = " ".join(done.faults)
     assert contents(damaged) == before
@@ -98,7 +131,9 @@ def check_repair(damaged: Path, out: Path, live: dict[int, bytes], free: Iterabl
         assert found == sorted(found)
         if "meta page" not in said and "the state cannot be read" not in said:
             assert set(found) <= live.keys(), "something that was not live"
-        if "meta page" not in said:  # or else it is the commit before that is copied
+        # With a damaged meta page it may be the commit before that is copied; and entries of the
+        # log are searched for only where it is known which pages are free.
+        if "meta page" not in said and not (entries and "free" in said):
             assert set(readable) <= set(found), "something readable is not there"
         assert done.copied == len(found)
         lost = {write_id for first, end in done.lost_ids for write_id in range(first, end)}
@@ -187,12 +222,12 @@ def test_pages_and_bits_may_be_lost(
 ) -> None:
     store = make(tmp_path / "s")
     data = store / "data.mdb"
-    live, free = live_records(store), free_pages(store)
+    live, free, entries = live_records(store), free_pages(store), live_entries(store)
     whole = 0
     for number, content in enumerate(spoilt(data.read_bytes(), long)):
         data.write_bytes(content)
         out = tmp_path / f"out-{number}"
-        outcome = in_child(lambda out=out: check_repair(store, out, live, free))  # type: ignore[misc]
+        outcome = in_child(lambda out=out: check_repair(store, out, live, free, entries))  # type: ignore[misc]
         assert not outcome.failure, (number, outcome.failure)
         whole += "lost" not in outcome.value or "lost: 0;" in outcome.value
     assert whole > 1
@@ -203,14 +238,14 @@ def test_a_file_cut_short(make: Callable[[Path], Path], tmp_path: Path) -> None:
     store = make(tmp_path / "s")
     data = store / "data.mdb"
     content = data.read_bytes()
-    live, free = live_records(store), free_pages(store)
+    live, free, entries = live_records(store), free_pages(store), live_entries(store)
     ends = {"copied": 0, "refused": 0}
     for number, size in enumerate(range(0, len(content), max(PAGE, len(content) // 7) - 100)):
         data.write_bytes(content[:size])
         out = tmp_path / f"out-{number}"
         is_there = all(fact in content[:size] for fact in (b"\xa8identity", b"\xa6schema"))
         if is_there and size >= PAGE:
-            check_repair(store, out, live, free)
+            check_repair(store, out, live, free, entries)
         else:
             with pytest.raises(DamageError, match="cannot be repaired: no "):
                 repair(store, out)

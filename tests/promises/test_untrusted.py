@@ -31,7 +31,7 @@ CAPACITY = 60
 
 
 def originals(place: Path) -> list[Path]:
-    """A store of each kind, one of them with records of several pages."""
+    """A store of each kind, one with records of several pages, and two with a log."""
     with ReplayBuffer(capacity=CAPACITY, path=place / "uniform", seed=1) as buffer:
         buffer.extend(*columns(0, 100).values())
     with PrioritizedReplayBuffer(capacity=CAPACITY, path=place / "prioritized", seed=1) as buffer:
@@ -42,7 +42,15 @@ def originals(place: Path) -> list[Path]:
     with ReplayBuffer(capacity=CAPACITY, path=place / "large", seed=1) as buffer:
         states = np.zeros((70, 1500), np.float32)
         buffer.extend(states, np.zeros(70), np.zeros(70), states, np.zeros(70))
-    return [place / "uniform", place / "prioritized", place / "large"]
+    for name, codec in (("logged", None), ("compressed", "lz4")):
+        with ReplayBuffer(
+            CAPACITY, path=place / name, seed=1, observations="log", codec=codec
+        ) as buffer:
+            for first in range(0, 140, 20):
+                buffer.extend(*columns(first, 20).values())
+                buffer.flush()
+    names = ("uniform", "prioritized", "large", "logged", "compressed")
+    return [place / name for name in names]
 
 
 def attempt(step: Callable[[], Any], found: list[str]) -> Any:

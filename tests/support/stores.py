@@ -104,13 +104,41 @@ def _wide(path: Path, *, capacity: int, rows: int, width: int, per_value: int) -
     return path
 
 
+def logged(path: Path) -> Path:
+    """States in the observation log, the oldest of which are gone; after a clear and more laps."""
+    arguments: Any = {"seed": 1, "schema": FIELDS, "observations": "log"}
+    with PrioritizedReplayBuffer(capacity=200, path=path, **arguments) as buffer:
+        buffer.extend(*columns(0, 60).values(), priorities=np.arange(60) / 7)
+        buffer.flush()
+        buffer.clear()
+        for first in range(60, 1000, 47):
+            numbers = np.arange(first, min(first + 47, 1000))
+            given = np.float32(numbers / 7)
+            buffer.extend(*columns(first, numbers.size).values(), priorities=given)
+            buffer.flush()
+        buffer.sample(8)
+    return path
+
+
+def logged_frames(path: Path) -> Path:
+    """Stacks of frames in the log, compressed, with several pages to a value."""
+    with ReplayBuffer(40, path=path, seed=1, observations="log", frame_axis=0) as buffer:
+        for first in range(0, 90, 9):
+            values = list(columns(first, 9).values())
+            values[0] = values[3] = np.arange(first * 1500, (first + 9) * 1500).reshape(9, 3, 500)
+            buffer.extend(*values)
+            buffer.flush()
+    return path
+
+
 def empty(path: Path) -> Path:
     ReplayBuffer(capacity=10, path=path).close()
     return path
 
 
-# A ring that went round, one that was cleared, several records in a value, pages of their own.
-MAKERS = [uniform, prioritized, large, packed, packed_pages]
+# A ring that went round, one that was cleared, several records in a value, pages of their own,
+# and an observation log.
+MAKERS = [uniform, prioritized, large, packed, packed_pages, logged, logged_frames]
 
 
 def change(path: Path, database: str, key: str | int, value: bytes | None) -> None:

@@ -8,12 +8,10 @@ import numpy as np
 
 from diskreplay.aliases import Bools, Columns, Ints
 from diskreplay.errors import DamageError
-from diskreplay.observations import (
-    LoggedFields,
-    ObservationReader,
-    ObservationWindow,
-    ObservationWriter,
-)
+from diskreplay.observations.frames import LoggedFields
+from diskreplay.observations.observation_reader import ObservationReader
+from diskreplay.observations.observation_window import ObservationWindow
+from diskreplay.observations.observation_writer import ObservationWriter
 from diskreplay.records import Layout, layout_of
 from diskreplay.schema import Schema
 from diskreplay.store import ObservationRange, Snapshot, Transaction

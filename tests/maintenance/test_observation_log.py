@@ -1,0 +1,282 @@
+"""Maintenance of stores with an observation log: nothing is mixed, lost or left over."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from common import columns, numbers_of
+from stores import FIELDS, PAGE, change, logged, logged_frames, stored, walk_of
+
+import diskreplay
+from diskreplay import DamageError, PrioritizedReplayBuffer, ReplayBuffer, repair, verify
+from diskreplay.records import entries_in, entry_of, pack
+from diskreplay.records.seals import seal, unseal
+
+LOG = {"schema": FIELDS, "observations": "log"}
+
+
+def fact(path: Path, name: str) -> Any:
+    return unseal(stored(path, "meta", name), name, name)
+
+
+def put(path: Path, name: str, content: Any) -> None:
+    change(path, "meta", name, seal(name, content))
+
+
+def log_of(path: Path) -> tuple[int, int, int]:
+    """The first id of the log, the next id, and the number of entries in a value."""
+    log = fact(path, "state")["observations"]
+    return log["first"], log["count"], fact(path, "layout")["observations"]["entries_per_value"]
+
+
+def rows_of(path: Path) -> tuple[list[int], list[bytes]]:
+    """The write ids of a store, and the bytes of its columns."""
+    with diskreplay.open(path, access="read", window_bytes=0) as buffer:
+        buffer.check()
+        ids = np.arange(buffer.first, buffer.count)
+        batch = buffer.get(ids)
+        found = [column.tobytes() for column in batch[:5]]
+        if isinstance(buffer, PrioritizedReplayBuffer):
+            found.append(buffer.priorities(ids).tobytes())
+        return ids.tolist(), found
+
+
+def flip(path: Path, observation_id: int) -> None:
+    """Change a bit of an entry, through the engine."""
+    key, n = divmod(observation_id, log_of(path)[2])
+    entries = [bytearray(entry) for entry in entries_in(stored(path, "observations", key))]
+    entries[n][-1] ^= 1
+    change(path, "observations", key, pack([*map(bytes, entries)]))
+
+
+def ids_in(path: Path, write_id: int) -> list[int]:
+    """The observation ids in the record of a write id, of `logged`: those of both states."""
+    record = record_of(path, write_id)
+    return [int.from_bytes(record[at + 1 : at + 9], "big") for at in (19, 19 + 9 + 9 + 5)]
+
+
+def place_of(path: Path, write_id: int) -> tuple[int, slice]:
+    per_value = fact(path, "layout")["records_per_value"]
+    slot = write_id % fact(path, "identity")["capacity"]
+    size = len(stored(path, "transitions", 0)) // per_value
+    within = slot % per_value * size
+    return slot // per_value, slice(within, within + size)
+
+
+def record_of(path: Path, write_id: int) -> bytes:
+    key, within = place_of(path, write_id)
+    return stored(path, "transitions", key)[within]
+
+
+@pytest.mark.parametrize("make", [logged, logged_frames])
+def test_a_resized_store_keeps_no_more_than_its_rows_need(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    path = make(tmp_path / "s")
+    ids, _ = rows_of(path)
+    first, count, _ = log_of(path)
+    diskreplay.resize(path, 10**6)
+    assert log_of(path)[:2] == (first, count)
+    diskreplay.resize(path, 5)
+    assert rows_of(path)[0] == ids[-5:]
+    assert first <= log_of(path)[0] < count == log_of(path)[1]
+    assert verify(path) == []
+    with diskreplay.open(path) as buffer:
+        buffer.clear()
+    diskreplay.compact(path)
+    assert verify(path) == []
+    assert log_of(path)[:2] == (count, count)
+    with diskreplay.open(path) as buffer:  # and ids go on
+        zeros = {f.name: np.ones(f.shape, f.dtype) for f in buffer.schema.fields}  # type: ignore[union-attr]
+        buffer.push(**zeros)  # type: ignore[arg-type]
+        buffer.flush()
+        assert (buffer.get([buffer.first]).states == 1).all()
+    assert log_of(path)[1] > count
+    assert verify(path) == []
+
+
+FAULTS: list[tuple[Callable[[Path], None], str]] = [
+    (
+        lambda path: change(path, "observations", log_of(path)[0] // log_of(path)[2], None),
+        "the entry of observations .* is missing",
+    ),
+    (lambda path: flip(path, log_of(path)[1] - 1), "observation .* is damaged: its checksum does"),
+    (
+        lambda path: change(path, "observations", log_of(path)[1] // log_of(path)[2], b"x"),
+        "value .* of observations is damaged: it does not begin with the offsets",
+    ),
+    (
+        lambda path: change(path, "observations", log_of(path)[1] // log_of(path)[2], b""),
+        "value .* of observations is damaged: it is missing",
+    ),
+    (
+        lambda path: change(
+            path, "observations", log_of(path)[1] // log_of(path)[2], pack([b""] * 400)
+        ),
+        r"value .* of observations is damaged: it has 400 entries \(expected",
+    ),
+    (
+        lambda path: change(path, "observations", 2**63, pack([b"x"])),
+        "value 9223372036854775808 of observations is outside of the range",
+    ),
+    (
+        lambda path: put(
+            path, "state", {**fact(path, "state"), "observations": {"first": 0, "count": 2**60}}
+        ),
+        "counts 1,152,921,504,606,846,976 observations, which the file is too short for",
+    ),
+    (
+        lambda path: put(
+            path, "state", {**fact(path, "state"), "observations": {"first": 0, "count": 0}}
+        ),
+        "refers to observation .*, which is not in the log",
+    ),
+    (
+        lambda path: put(path, "layout", {**fact(path, "layout"), "observations": None}),
+        "has no observation log",
+    ),
+]
+
+
+@pytest.mark.parametrize("number", range(len(FAULTS)))
+@pytest.mark.parametrize("make", [logged, logged_frames])
+def test_a_log_that_is_not_whole_is_found_and_not_copied(
+    make: Callable[[Path], Path], number: int, tmp_path: Path
+) -> None:
+    path = make(tmp_path / "s")
+    spoil, words = FAULTS[number]
+    spoil(path)
+    faults = verify(path)
+    assert re.search(words, "\n".join(faults)), faults
+    before = (path / "data.mdb").read_bytes()
+    if number != 5:  # a value beyond the log is left behind
+        for call in (diskreplay.compact, lambda path: diskreplay.resize(path, 190)):
+            with pytest.raises(DamageError, match="observation"):
+                call(path)
+    assert (path / "data.mdb").read_bytes() == before
+    repair(path, tmp_path / "out")
+    assert verify(tmp_path / "out") == []
+
+
+def test_a_damaged_entry_costs_the_rows_that_refer_to_it(tmp_path: Path) -> None:
+    path = logged(tmp_path / "s")
+    ids, _ = rows_of(path)
+    lost = ids[77]
+    flip(path, ids_in(path, lost)[1])
+    assert len(verify(path)) == 1
+    users = [i for i in ids if ids_in(path, lost)[1] in ids_in(path, i)]
+    words = rf"write id {users[0]} .* is damaged: .*its checksum"
+    with diskreplay.open(path, access="read") as buffer, pytest.raises(DamageError, match=words):
+        buffer.get(ids)
+    with pytest.raises(DamageError, match=r"its checksum does not match .* nothing was changed"):
+        diskreplay.merge([path], tmp_path / "merged")
+    done = repair(path, tmp_path / "out")
+    assert done.lost == len(users)
+    assert [i for low, high in done.lost_ids for i in range(low, high)] == users
+    with diskreplay.open(tmp_path / "out") as buffer:
+        found = numbers_of(buffer.get(range(buffer.first, buffer.count))).tolist()
+        assert found == [i for i in ids if i not in users]
+        assert isinstance(buffer, PrioritizedReplayBuffer)
+        given = buffer.priorities(range(buffer.first, buffer.count))
+        np.testing.assert_array_equal(given, np.float32(np.array(found) / 7))
+
+
+@pytest.mark.parametrize("make", [logged, logged_frames])
+def test_entries_are_found_without_their_tree(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    path = make(tmp_path / "s")
+    before = rows_of(path)
+    with walk_of(path) as walk:
+        root = walk.trees()[b"observations"].root
+    content = bytearray((path / "data.mdb").read_bytes())
+    content[root * PAGE : (root + 1) * PAGE] = bytes(PAGE)
+    (path / "data.mdb").write_bytes(content)
+    done = repair(path, tmp_path / "out")
+    if make is logged_frames:  # its values have pages of their own, and only their tree is lost
+        assert done.lost == 0
+        assert rows_of(tmp_path / "out") == before
+
+
+def test_an_entry_of_a_free_page_is_not_taken(tmp_path: Path) -> None:
+    """It may be of a commit that came to nothing, and its id that of another observation."""
+    path = logged(tmp_path / "s")
+    ids, _ = rows_of(path)
+    [_, observation_id] = ids_in(path, ids[50])
+    other = entry_of(observation_id, np.full(3, 7, "<f4").tobytes())
+    flip(path, observation_id)
+    with walk_of(path) as walk:
+        free = int(np.flatnonzero(walk.free)[-1])
+    data = path / "data.mdb"
+    content = bytearray(data.read_bytes())
+    content[free * PAGE + 16 : free * PAGE + 16 + len(other)] = other
+    data.write_bytes(content)
+    done = repair(path, tmp_path / "out")
+    assert done.lost >= 1
+    content[:PAGE] = content[PAGE : 2 * PAGE] = bytes(PAGE)  # then what is free is not known
+    data.write_bytes(content)
+    done = repair(path, tmp_path / "more")
+    assert done.copied == 0
+
+
+def test_repair_keeps_the_order_of_write_ids_around_the_ring(tmp_path: Path) -> None:
+    """A block of priorities that both ends of the ring share is whole, and so are the pages."""
+    path = tmp_path / "s"
+    with PrioritizedReplayBuffer(2500, path=path, seed=1, **LOG) as buffer:
+        for first in range(0, 5700, 300):
+            given = np.arange(first, first + 300) / 8
+            buffer.extend(*columns(first, 300).values(), priorities=given)
+    before = rows_of(path)
+    assert repair(path, tmp_path / "out").lost == 0
+    assert verify(tmp_path / "out") == []
+    assert rows_of(tmp_path / "out") == before
+    size = (tmp_path / "out" / "data.mdb").stat().st_size
+    diskreplay.compact(tmp_path / "out")
+    assert size < 1.3 * (tmp_path / "out" / "data.mdb").stat().st_size  # its pages were full
+
+
+CODECS: list[dict[str, Any]] = [{}, LOG, {"schema": FIELDS, "codec": "lz4"}]
+
+
+@pytest.mark.parametrize("one", range(3))
+@pytest.mark.parametrize("two", range(3))
+@pytest.mark.parametrize("order", ["sequence", "interleaved"])
+def test_stores_that_keep_the_same_fields_elsewhere_are_merged(
+    one: int, two: int, order: str, tmp_path: Path
+) -> None:
+    if 2 in (one, two):
+        pytest.importorskip("lz4")
+    for name, first, n, layout in (("a", 0, 130, one), ("b", 500, 260, two)):
+        with ReplayBuffer(200, path=tmp_path / name, **CODECS[layout]) as buffer:
+            buffer.extend(**columns(first, n))
+    paths = [tmp_path / "a", tmp_path / "b"]
+    assert diskreplay.merge(paths, tmp_path / "out", order=order) == 330
+    assert diskreplay.merge(paths, tmp_path / "last", order=order, capacity=77) == 77
+    assert verify(tmp_path / "out") == verify(tmp_path / "last") == []
+    with diskreplay.open(tmp_path / "out") as merged, diskreplay.open(tmp_path / "last") as last:
+        numbers = numbers_of(merged.get(range(330))).tolist()
+        assert numbers_of(last.get(range(last.first, last.count))).tolist() == numbers[-77:]
+        assert sorted(numbers) == [*range(130), *range(560, 760)]
+        if order == "sequence":
+            assert numbers == sorted(numbers)
+    schemas = [fact(path, "schema") for path in (tmp_path / "a", tmp_path / "out")]
+    assert schemas[0] == schemas[1]  # the layout of the first wins
+
+
+def test_what_was_copied_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    path = logged(tmp_path / "s")
+    shutil.copytree(path, tmp_path / "same")
+    diskreplay.compact(path)
+    for place in (path, tmp_path / "same"):
+        with diskreplay.open(place) as buffer:
+            for first in range(1000, 1600, 40):
+                buffer.extend(*columns(first, 40).values(), priorities=np.arange(40))
+                buffer.flush()
+            buffer.sample(8)
+    assert rows_of(path) == rows_of(tmp_path / "same")
+    assert log_of(path) == log_of(tmp_path / "same")
+    assert verify(path) == []

@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: install, run, curve, plot, endure, gpu."""
+"""The command line of the benchmarks: install, run, curve, plot, endure, gpu, frames."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from bench.curve import curve
 from bench.endure import endure
+from bench.frames import frames
 from bench.gpu import gpu
 from bench.install import install
 from bench.plot import plot
@@ -24,5 +25,5 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-for command in (install, run, curve, plot, endure, gpu):
+for command in (install, run, curve, plot, endure, gpu, frames):
     main.add_command(command)

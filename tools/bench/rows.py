@@ -6,6 +6,7 @@ they import numpy (1 or 2) and the standard library only.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ class Task:
     per_second: int = 1000  # pushes, where they are paced
     access: str = "exclusive"
     every: int = 0  # one step after so many of those pushes; 0 is none
+    recorded: str = ""  # a directory of recorded steps, which are the transitions; else random ones
+    layout: str = "pairs"  # how diskreplay stores them
 
     @property
     def row_bytes(self) -> int:
@@ -61,8 +64,11 @@ def columns(task: Task, first: int, n: int) -> list[Array]:
     """Return states, actions, rewards, next states and dones of n transitions from number `first`.
 
     They follow from the seed and the number of their block alone, so that each system gets the
-    same, and no state is made of zeros or compresses well.
+    same, and no state is made of zeros or compresses well. Recorded steps begin anew at their end,
+    and every other time as mirror images, so that nothing is what it was a lap ago.
     """
+    if task.recorded:
+        return _recorded(task.recorded, first, n)
     parts = [
         _block(task, number)
         for number in range(first // task.block, (first + n - 1) // task.block + 1)
@@ -82,6 +88,22 @@ def _block(task: Task, number: int) -> list[Array]:
     rewards = rng.standard_normal(n, np.float32)
     dones = (rng.random(n, np.float32) < 0.01).astype(np.float32)
     return [states, actions, rewards, next_states, dones]
+
+
+@functools.cache
+def _files(place: str) -> list[Array]:
+    names = ("frames", "states", "next_states", "actions", "rewards", "dones")
+    return [np.load(f"{place}/{name}.npy", mmap_mode="r") for name in names]
+
+
+def _recorded(place: str, first: int, n: int) -> list[Array]:
+    frames, *others = _files(place)
+    laps, steps = np.divmod(np.arange(first, first + n), len(others[0]))
+    states, next_states, actions, rewards, dones = (column[steps] for column in others)
+    pair = [frames[states], frames[next_states]]
+    for column in pair:
+        column[laps % 2 == 1] = column[laps % 2 == 1, ..., ::-1]
+    return [pair[0], actions, rewards, pair[1], dones]
 
 
 def blocks(task: Task, first: int = 0, rows: int | None = None) -> Iterator[list[Array]]:

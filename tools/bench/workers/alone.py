@@ -18,6 +18,12 @@ from bench.timing import Rounds, clock
 SLACK_BYTES = 100e6  # what the goal for memory grants beside the window and the side tables
 SLOT_BYTES = 16
 DATA_FILE = "data.mdb"
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "pairs": {},
+    "log": {"observations": "log"},
+    "log, lz4": {"observations": "log", "codec": "lz4"},
+    "log, zstd": {"observations": "log", "codec": "zstd"},
+}
 
 
 def opened(task: Task, *, warm: bool = True) -> Any:
@@ -27,8 +33,10 @@ def opened(task: Task, *, warm: bool = True) -> Any:
     """
     settings: dict[str, Any] = {
         "seed": task.seed, "path": task.path, "durability": task.durability,
-        "window_bytes": task.window_bytes, "access": task.access,
+        "window_bytes": task.window_bytes, "access": task.access, **LAYOUTS[task.layout],
     }  # fmt: skip
+    if task.layout != "pairs" and not task.width:
+        settings["frame_axis"] = 0
     if task.prioritized:
         buffer: Any = diskreplay.PrioritizedReplayBuffer(
             task.rows, alpha=task.alpha, beta_start=task.beta, **settings
@@ -119,7 +127,8 @@ def lap(buffer: Any, task: Task, first: int, rows: int) -> None:
             for row in singles(task, start, n):
                 buffer.push(*row)
             batch = buffer.sample(task.batch)
-            buffer.update_priorities(batch.indices, rng.random(task.batch))
+            if task.prioritized:
+                buffer.update_priorities(batch.indices, rng.random(task.batch))
         else:
             buffer.extend(*columns(task, start, n))
 

@@ -91,8 +91,9 @@ class LoggedRows:
     ) -> Iterator[tuple[Ints, dict[int, str]]]:
         """Yield the observation ids of each logged field, and its damaged observations."""
         for index, values in zip(fields, records, strict=True):
-            if self._schema.fields[index].log:
-                ids = values.reshape(len(values), -1)
+            field = self._schema.fields[index]
+            if field.log:
+                ids = values.reshape(len(values), field.frames)
                 yield ids, self._reader.faults(index, ids, snapshot.observation_values)
 
     def _prepare(self, snapshot: Snapshot) -> None:

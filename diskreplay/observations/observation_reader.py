@@ -116,12 +116,19 @@ class ObservationReader:
             try:
                 entry = entry_in(values[value], within)
             except DamageError as error:
-                faults[observation_id] = f"the value with observation {observation_id}: {error}"
+                fault = f"the value of observation {observation_id} is damaged: {error}"
+                faults[observation_id] = fault
                 continue
             try:
-                frame = decompress(content_of(entry, observation_id), nbytes)
+                content = content_of(entry, observation_id)
             except DamageError as error:
                 faults[observation_id] = str(error)
+                continue
+            try:
+                frame = decompress(content, nbytes)
+            except DamageError as error:
+                fault = f"the entry of observation {observation_id} is damaged: {error}"
+                faults[observation_id] = fault
                 continue
             if target is not None:
                 target[place * nbytes : place * nbytes + nbytes] = frame

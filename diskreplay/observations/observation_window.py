@@ -67,7 +67,8 @@ class ObservationWindow:
 
     def holds(self, kind: int, ids: Ints) -> Bools:
         """Return which of the observation ids are held."""
-        held: Bools = self._owners[kind][ids % self.rows] == ids + 1
+        # A record of a stranger may have the id -1, which would be the owner of a free row.
+        held: Bools = (self._owners[kind][ids % self.rows] == ids + 1) & (ids >= 0)
         return held
 
     def frame(self, kind: int, observation_id: int) -> bytes | None:

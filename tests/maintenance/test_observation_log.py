@@ -11,28 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, numbers_of
-from stores import FIELDS, PAGE, change, logged, logged_frames, stored, walk_of
+from logs import fact, flip, ids_in, log_of, put
+from stores import FIELDS, PAGE, change, logged, logged_frames, walk_of
 
 import diskreplay
 from diskreplay import DamageError, PrioritizedReplayBuffer, ReplayBuffer, repair, verify
-from diskreplay.records import entries_in, entry_of, pack
-from diskreplay.records.seals import seal, unseal
+from diskreplay.records import entry_of, pack
 
 LOG = {"schema": FIELDS, "observations": "log"}
-
-
-def fact(path: Path, name: str) -> Any:
-    return unseal(stored(path, "meta", name), name, name)
-
-
-def put(path: Path, name: str, content: Any) -> None:
-    change(path, "meta", name, seal(name, content))
-
-
-def log_of(path: Path) -> tuple[int, int, int]:
-    """The first id of the log, the next id, and the number of entries in a value."""
-    log = fact(path, "state")["observations"]
-    return log["first"], log["count"], fact(path, "layout")["observations"]["entries_per_value"]
 
 
 def rows_of(path: Path) -> tuple[list[int], list[bytes]]:
@@ -45,33 +31,6 @@ def rows_of(path: Path) -> tuple[list[int], list[bytes]]:
         if isinstance(buffer, PrioritizedReplayBuffer):
             found.append(buffer.priorities(ids).tobytes())
         return ids.tolist(), found
-
-
-def flip(path: Path, observation_id: int) -> None:
-    """Change a bit of an entry, through the engine."""
-    key, n = divmod(observation_id, log_of(path)[2])
-    entries = [bytearray(entry) for entry in entries_in(stored(path, "observations", key))]
-    entries[n][-1] ^= 1
-    change(path, "observations", key, pack([*map(bytes, entries)]))
-
-
-def ids_in(path: Path, write_id: int) -> list[int]:
-    """The observation ids in the record of a write id, of `logged`: those of both states."""
-    record = record_of(path, write_id)
-    return [int.from_bytes(record[at + 1 : at + 9], "big") for at in (19, 19 + 9 + 9 + 5)]
-
-
-def place_of(path: Path, write_id: int) -> tuple[int, slice]:
-    per_value = fact(path, "layout")["records_per_value"]
-    slot = write_id % fact(path, "identity")["capacity"]
-    size = len(stored(path, "transitions", 0)) // per_value
-    within = slot % per_value * size
-    return slot // per_value, slice(within, within + size)
-
-
-def record_of(path: Path, write_id: int) -> bytes:
-    key, within = place_of(path, write_id)
-    return stored(path, "transitions", key)[within]
 
 
 @pytest.mark.parametrize("make", [logged, logged_frames])

@@ -15,8 +15,7 @@ KNOWN_FEATURES = (_LOG, _NESTED)
 def features_of(schema: Schema) -> tuple[str, ...]:
     """Return the features that a store of this schema needs."""
     has_log = any(field.log for field in schema.fields)
-    has_parts = any("." in name or "[" in name for name in schema.names)
-    return (_LOG,) * has_log + (_NESTED,) * has_parts
+    return (_LOG,) * has_log + (_NESTED,) * (not schema.is_flat)
 
 
 def check_features(found: Any, where: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from diskreplay.errors import ArgumentError, SchemaError
 from diskreplay.schema.field import CODECS, Field
+from diskreplay.schema.names import root_of
 from diskreplay.schema.schema import Schema
 from diskreplay.validation import as_whole, check_word
 from diskreplay.wording import shown
@@ -53,12 +53,11 @@ class LogOptions(NamedTuple):
         """
         if self.observations != "log":
             return schema
-        if self.frame_axis is not None and not any(
-            _is_observation(field) and len(field.shape) > 1 for field in schema.fields
-        ):
+        states = [field for field in schema.fields if _is_observation(field)]
+        if self.frame_axis is not None and not any(len(field.shape) > 1 for field in states):
             raise SchemaError(
-                f"frame_axis is for states with several dimensions (found {schema['state']}): "
-                "leave it away"
+                "frame_axis is for states with several dimensions (found "
+                f"{', '.join(map(str, states))}): leave it away"
             )
         return Schema(map(self._applied_to, schema.fields))
 
@@ -85,4 +84,4 @@ class LogOptions(NamedTuple):
 
 
 def _is_observation(field: Field) -> bool:
-    return re.split(r"[.\[]", field.name, maxsplit=1)[0] in _OBSERVATIONS
+    return root_of(field.name) in _OBSERVATIONS

@@ -284,7 +284,7 @@ def test_a_prioritized_replay_against_its_twin(prioritized_writer: Exclusive, lo
     run(PrioritizedReplayAgainstTwin, prioritized_writer, common, long)
 
 
-@pytest.mark.parametrize("factory", [UNIFORM_WRITERS[1], PRIORITIZED_WRITERS[0]], ids=name_of)
+@pytest.mark.parametrize("factory", [*UNIFORM_WRITERS[1:], PRIORITIZED_WRITERS[0]], ids=name_of)
 def test_nested_fields_against_the_twin(factory: Exclusive, long: bool) -> None:
     machine = ReplayAgainstTwin if factory in UNIFORM_WRITERS else PrioritizedReplayAgainstTwin
     run(machine, factory, nested_rows, long)

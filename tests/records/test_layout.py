@@ -16,7 +16,7 @@ from diskreplay import DamageError, FormatVersionError, PrioritizedReplayBuffer,
 from diskreplay.records.features import KNOWN_FEATURES, features_of
 from diskreplay.records.layout import Layout, layout_of, measured, schema_facts
 from diskreplay.records.seals import seal, unseal
-from diskreplay.schema import Schema
+from diskreplay.schema import Field, Schema
 
 SIZE = 12
 LOG = {"entries_per_value": 4, "reach": 1000}
@@ -138,10 +138,10 @@ def test_a_layout_lists_the_features_of_its_schema() -> None:
     assert features_of(schema) == ()
     assert schema_facts(schema)["layout"]["features"] == []
     assert "observations" not in schema_facts(schema)["layout"]
-    object.__setattr__(schema.fields[3], "log", True)
-    assert features_of(schema) == ("observation-log",)
-    for name in ("state.camera", "state[0]"):
-        schema.names = (*schema.names[:5], name)
+    assert features_of(Schema([*schema.fields, Field("x", log=True)])) == ("observation-log",)
+    for name in ("x.camera", "x[0]"):
+        assert features_of(Schema([*schema.fields, Field(name)])) == ("nested-fields",)
+        schema = Schema([*schema.fields[:5], Field(name, log=True)])
         assert features_of(schema) == KNOWN_FEATURES == ("observation-log", "nested-fields")
     layout = schema_facts(schema, **LOG)["layout"]
     assert layout["features"] == ["observation-log", "nested-fields"]

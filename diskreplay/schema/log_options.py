@@ -59,7 +59,7 @@ class LogOptions(NamedTuple):
                 "frame_axis is for states with several dimensions (found "
                 f"{', '.join(map(str, states))}): leave it away"
             )
-        return Schema(map(self._applied_to, schema.fields))
+        return Schema([self._applied_to(field) for field in schema.fields])
 
     def differing(self, schema: Schema) -> tuple[Field, Field] | None:
         """Return a field of a store that is kept elsewhere than these options say, and as they say.

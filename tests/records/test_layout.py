@@ -141,9 +141,9 @@ def test_a_layout_lists_the_features_of_its_schema() -> None:
     assert features_of(Schema([*schema.fields, Field("x", log=True)])) == ("observation-log",)
     for name in ("x.camera", "x[0]"):
         assert features_of(Schema([*schema.fields, Field(name)])) == ("nested-fields",)
-        schema = Schema([*schema.fields[:5], Field(name, log=True)])
-        assert features_of(schema) == KNOWN_FEATURES == ("observation-log", "nested-fields")
-    layout = schema_facts(schema, **LOG)["layout"]
+        both = Schema([*schema.fields, Field(name, log=True)])
+        assert features_of(both) == KNOWN_FEATURES == ("observation-log", "nested-fields")
+    layout = schema_facts(both, **LOG)["layout"]
     assert layout["features"] == ["observation-log", "nested-fields"]
     assert layout["observations"] == LOG
     assert layout_of(layout, "it")[1:] == (KNOWN_FEATURES, *LOG.values())

@@ -133,8 +133,9 @@ def pinned_commit(path: Path, file: DataFile) -> Iterator[tuple[Meta | None, lis
             try:
                 metas, faults = file.metas()
                 found = [meta for meta in metas if meta.transaction == txn.id()]
-                if found:
-                    yield found[0], faults
+                # Others may have committed between the reads of the two pages: read both again.
+                if found and not faults:
+                    yield found[0], []
                     return
             finally:
                 txn.abort()
@@ -143,7 +144,7 @@ def pinned_commit(path: Path, file: DataFile) -> Iterator[tuple[Meta | None, lis
         env.close()
     yield (
         (metas[0] if metas else None),
-        ["lock.mdb does not belong to it: another file was put in its place"],
+        faults or ["lock.mdb does not belong to it: another file was put in its place"],
     )
 
 

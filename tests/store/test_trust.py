@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -17,7 +18,9 @@ from users import NOBODY, let_others_in, needs_root
 
 import diskreplay
 from diskreplay import ReplayBuffer
+from diskreplay.lmdbfile import DataFile, Meta, meta_pages, newest_of, transaction_of
 from diskreplay.store.known_note import KnownNote, is_known, make_known
+from diskreplay.store.trust import pinned_commit, structural_faults
 
 # Opens the store, says how often it walked over the pages, and what came of it.
 OPEN = """
@@ -123,6 +126,51 @@ def test_a_check_beside_a_writer_finds_no_false_faults(store: Path) -> None:
             done.set()
             writer.join()
         assert buffer.count > 2000
+
+
+WRITER = """
+    import sys, diskreplay
+    from common import columns
+    with diskreplay.open(sys.argv[1], commit_interval=1e9) as buffer:
+        print("open", flush=True)
+        for _ in sys.stdin:
+            buffer.extend(**columns(buffer.count, 5))
+            buffer.flush()
+            print("committed", flush=True)
+"""
+
+
+def test_commits_between_the_reads_of_both_meta_pages_are_no_damage(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, first_pages = DataFile._meta, []
+    descriptor = os.open(store / "data.mdb", os.O_RDONLY)
+    file = DataFile(descriptor)
+    with contextlib.closing(file), Talking(WRITER, store) as writer:
+        assert writer.hear() == "open"
+
+        def commit() -> None:
+            writer.say()
+            assert writer.hear() == "committed"
+
+        def read_while_others_commit(data: DataFile, at: int) -> Meta | None:
+            found = read(data, at)
+            if at == 0:
+                first_pages.append(found)
+                if len(first_pages) == 2:  # the look that follows the begin of the transaction
+                    for _ in range(3):
+                        commit()
+            return found
+
+        if transaction_of(newest_of(meta_pages(descriptor))) % 2:
+            commit()  # so that the newest commit is in the first page
+        monkeypatch.setattr(DataFile, "_meta", read_while_others_commit)
+        with pinned_commit(store, file) as (meta, faults):
+            assert meta is not None
+            assert not faults
+            assert structural_faults(file, meta) == []
+        assert len(first_pages) == 3
+        assert writer.end() == ""
 
 
 KILLED = """

@@ -63,7 +63,7 @@ def name_of_key(name: str, key: Any) -> str:
         return f"{name}.{key}"
     raise SchemaError(
         f"field {name!r}: the keys of a dictionary must be printable strings without '.', '[' and "
-        f"']', since they name its parts (found {shown(key)})"
+        f"']', since they name its parts (found {shown(key)}): choose another key"
     )
 
 

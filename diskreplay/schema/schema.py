@@ -87,7 +87,12 @@ class Schema:
         return f"Schema({', '.join(map(str, self.fields))})"
 
     def __getitem__(self, name: str) -> Field:
-        return self.fields[self.names.index(name)]
+        if name not in self._index_of:
+            raise SchemaError(
+                f"the schema has no field {shown(name)} (found {', '.join(self.names)}): a nested "
+                "value has a field for each of its parts"
+            )
+        return self.fields[self._index_of[name]]
 
     @cached_property
     def payload_bytes(self) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nested_values import VALUES, fields_in
 
 from diskreplay import Field, Schema, SchemaError
 from diskreplay.schema import infer_schema, leaves, mapped, root_of
@@ -359,42 +360,10 @@ def test_the_structure_of_a_part_has_the_places_of_its_fields() -> None:
 
 # All of it, for any structure
 
-KEYS = st.text(min_size=1, max_size=4).filter(lambda k: k.isprintable() and not set(".[]") & set(k))
-ARRAYS = st.tuples(
-    st.sampled_from(["u1", "i4", "f4", "f8", "?"]), st.lists(st.integers(0, 3), max_size=2)
-).map(lambda given: np.ones(given[1], given[0]))
-
-
-def groups(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.dictionaries(KEYS, parts, min_size=1, max_size=4) | st.lists(
-        parts, min_size=1, max_size=4
-    ).map(tuple)
-
-
-VALUES = st.recursive(ARRAYS, groups, max_leaves=12)
-
-
-def given_by_names(value: Any) -> dict[str, Any]:
-    """Return the fields of a value, also of tuples that would be one array."""
-    found: dict[str, Any] = {}
-
-    def add(name: str, part: Any) -> None:
-        if isinstance(part, dict):
-            for key, inner in part.items():
-                add(f"{name}.{key}", inner)
-        elif isinstance(part, tuple):
-            for place, inner in enumerate(part):
-                add(f"{name}[{place}]", inner)
-        else:
-            found[name] = (part.dtype, part.shape)
-
-    add("state", value)
-    return found
-
 
 @given(VALUES, st.randoms())
 def test_any_nested_value_round_trips(value: Any, random: Any) -> None:
-    fields = given_by_names(value)
+    fields = fields_in("state", value)
     shuffled = random.sample(list(fields.items()), len(fields))
     schema = infer(value, dict(shuffled))
     assert sorted(names_of(schema)) == sorted(fields)

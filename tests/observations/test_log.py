@@ -11,7 +11,8 @@ from common import run_python
 from env_streams import STACK, EnvStream, columns_of, frame_of
 
 import diskreplay
-from diskreplay import ReplayBuffer
+from diskreplay import ReplayBuffer, Schema
+from diskreplay.records import Codec, layout_of
 from diskreplay.store import State, Store
 
 
@@ -122,16 +123,34 @@ def test_no_live_record_needs_what_is_removed(
     assert diskreplay.verify(path) == []
 
 
-@pytest.mark.parametrize("n", [40, 63, 64, 65, 66, 200])
-def test_what_a_live_record_refers_to_stays(n: int, tmp_path: Path) -> None:
+def records_of(path: Path) -> list[Any]:
+    """Return the columns of all live records, oldest first."""
+    store = Store(path)
+    try:
+        with store.snapshot() as snapshot:
+            live = State.parse(snapshot.meta("state"), store.identity).live(store.identity.capacity)
+            codec = Codec(Schema.from_stored(snapshot.meta("schema"), "").record_schema)
+            grouping = layout_of(snapshot.meta("layout"), "").grouping(codec.record_bytes)
+            ids = np.arange(live.first, live.count)
+            slots = live.slots(ids)
+            return codec.decode(snapshot.records(slots, grouping), ids, slots)
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize("before", range(0, 17, 2))
+def test_no_record_refers_further_back_than_the_reach(before: int, tmp_path: Path) -> None:
     """One state again and again, with next states that are all new: its entry gets old."""
-    numbers = np.arange(1, n + 1, dtype=np.float64)[:, None]
-    with ReplayBuffer(1, path=tmp_path / "b", observations="log", window_bytes=0) as buffer:
-        states = np.zeros((n, 1), np.float64)
+    n = before + 150
+    numbers = np.arange(n, dtype=np.float64)[:, None]
+    states = np.where(numbers < before, numbers + 1000, 2000)
+    with ReplayBuffer(200, path=tmp_path / "b", observations="log") as buffer:
         buffer.extend(states, [0] * n, [0.0] * n, numbers, [False] * n)
-    with ReplayBuffer(1, path=tmp_path / "b", window_bytes=0) as buffer:
-        batch = buffer.get([n - 1])
-        assert (batch.states.tolist(), batch.next_states.tolist()) == ([[0.0]], [[float(n)]])
+    old, _, _, new, _ = records_of(tmp_path / "b")
+    assert log_of(tmp_path / "b")[1]["reach"] == 64
+    count = np.maximum.accumulate(np.maximum(old, new)) + 1  # of the log, after each record
+    assert (np.minimum(old, new) >= count - 64).all()
+    assert len(np.unique(old)) < before + 8  # it is found again, for most of a reach
 
 
 def test_a_clear_empties_the_log(tmp_path: Path) -> None:

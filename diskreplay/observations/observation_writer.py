@@ -107,7 +107,8 @@ class ObservationWriter:
         if self._group_is_changed:
             self._txn.put_observations((self._count - 1) // per_value, [pack(self._group)])
         if oldest is not None:
-            self._first = max(self._first, max(oldest, default=-1) + 1 - self.layout.reach)
+            needed = max(oldest, default=-1) + 1 - self.layout.reach
+            self._first = min(max(self._first, needed), self._count)
             self._txn.drop_observations(self._first // per_value if per_value else 0)
         return ObservationRange(self._first, self._count)
 
@@ -129,7 +130,8 @@ class ObservationWriter:
         """Forget the digests and the frames of a commit that failed: others may get its ids."""
         if not self._is_confirmed:
             while self._order and self._order[-1][0] >= self._confirmed:
-                self._forget(*self._order.pop())
+                self._forget(*self._order[-1])
+                self._order.pop()  # at last: after an interrupt the entry is forgotten again
             self._reader.window.drop_from(self._confirmed)
             self._is_confirmed = True
 
@@ -178,8 +180,8 @@ class ObservationWriter:
         if known < oldest or not self._is_equal(kind, known, frame, begin, new):
             known = begin + len(new)
             new.append((kind, frame))
+            self._order.append((known, kind, digest))  # first: what is there can be forgotten
             recent[digest] = known
-            self._order.append((known, kind, digest))
         return known
 
     def _is_equal(
@@ -252,6 +254,9 @@ class ObservationWriter:
 
     def _load_recent(self) -> None:
         """Read the entries within reach, so that the first transitions find their frames."""
+        self._order.clear()
+        for recent in self._recent:
+            recent.clear()
         per_value, first = (
             self.layout.entries_per_value,
             max(self._first, self._count - self._reach),
@@ -269,12 +274,13 @@ class ObservationWriter:
             with contextlib.suppress(DamageError):
                 frame = self._codecs[kind].decompress(content_of(entry, observation_id), nbytes)
                 digest = xxh3_64_intdigest(frame)
-                self._recent[kind][digest] = observation_id
                 self._order.append((observation_id, kind, digest))
+                self._recent[kind][digest] = observation_id
 
     def _forget_before(self, observation_id: int) -> None:
         while self._order and self._order[0][0] < observation_id:
-            self._forget(*self._order.popleft())
+            self._forget(*self._order[0])
+            self._order.popleft()
 
     def _forget(self, observation_id: int, kind: int, digest: int) -> None:
         if self._recent[kind].get(digest) == observation_id:

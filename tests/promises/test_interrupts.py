@@ -42,11 +42,17 @@ CALLS: dict[str, Callable[[PrioritizedReplayBuffer], Any]] = {
 }
 
 
+@pytest.mark.parametrize("observations", ["record", "log"])
 @pytest.mark.parametrize("name", CALLS)
-def test_an_interrupt_at_any_line_leaves_all_or_nothing(name: str, tmp_path: Path) -> None:
-    step = 5 if name in ("large extend", "flush") else 1  # these have many lines
+def test_an_interrupt_at_any_line_leaves_all_or_nothing(
+    name: str, observations: str, tmp_path: Path, long: bool
+) -> None:
+    step = 1
+    if name in ("large extend", "flush"):  # these have many lines
+        step = 5 if long or observations == "record" else 53
     arguments: dict[str, Any] = {
-        "path": tmp_path / "b", "commit_interval": 1e9, "window_bytes": 0, "seed": 1
+        "path": tmp_path / "b", "commit_interval": 1e9, "window_bytes": 0, "seed": 1,
+        "observations": observations,
     }  # fmt: skip
     buffer = PrioritizedReplayBuffer(64, **arguments)
     buffer.extend(**columns(0, 64), priorities=np.arange(64) % 97 + 0.5)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commands import facts, shown
 from common import run_python
 from env_streams import STACK, EnvStream, columns_of, frame_of
 
@@ -250,3 +252,14 @@ def test_load_puts_a_store_into_another_layout(tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             back.get(range(10, 40)).states, [row["state"] for row in rows[10:]]
         )
+
+
+def test_the_tools_say_where_observations_are(tmp_path: Path) -> None:
+    path, stream = tmp_path / "b", EnvStream()
+    with ReplayBuffer(100, path=path, frame_axis=0) as buffer:
+        for step in range(20):
+            buffer.push(**stream.step(step))
+    text = shown(path)
+    assert re.search(r"state +uint8\[3, 2, 400\].*\n +in the log, frame axis 0\n", text)
+    assert re.search(r"observations +\d.* kB, for .* of payload", text)
+    assert facts(path)["observations_bytes"] > 0

@@ -93,6 +93,8 @@ def store_of(stats: dict[str, Any]) -> Html:
         ("data file", human(stats["disk_bytes"])),
         ("records", f"{human(stats['records_bytes'])}, {human(stats['payload_bytes'])} of payload"),
     ]
+    if stats["observations_bytes"]:
+        facts.append(("observations", human(stats["observations_bytes"])))
     if "alpha" in stats:
         facts.append(("priorities", human(stats["priorities_bytes"])))
     facts += [("free pages", human(stats["free_bytes"])), ("commits", f"{stats['commits']:,}")]

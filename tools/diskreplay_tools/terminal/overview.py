@@ -180,6 +180,8 @@ def _field_lines(plain: Sequence[Any] | None, on: Screen) -> Iterator[str]:
         line = f"    {each.name:<{width}} {each.type:<{kinds}}"
         fits = len(line) + 2 + digits <= on.width
         yield f"{line}  {size:>{digits}}" if fits else line.rstrip()
+        if each.log:
+            yield f"      {each.place}"
 
 
 def _disk_lines(facts: dict[str, Any], on: Screen) -> Iterator[str]:
@@ -187,7 +189,11 @@ def _disk_lines(facts: dict[str, Any], on: Screen) -> Iterator[str]:
     yield heading("Disk and memory")
     yield entry("data file", human(facts["disk_bytes"]), on)
     inside = f", for {human(payload)} of payload" if payload else ""
-    yield entry("  records", f"{human(records)}{inside}", on)
+    if observations := facts["observations_bytes"]:
+        yield entry("  records", human(records), on)
+        yield entry("  observations", f"{human(observations)}{inside}", on)
+    else:
+        yield entry("  records", f"{human(records)}{inside}", on)
     if facts["kind"] == "prioritized":
         yield entry("  priorities", human(facts["priorities_bytes"]), on)
     yield entry("  free pages", f"{human(facts['free_bytes'])}, for later commits", on)

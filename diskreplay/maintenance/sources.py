@@ -16,7 +16,15 @@ from diskreplay.aliases import Bools, Columns, Ints
 from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.live_range import BLOCK_SLOTS, LiveRange
 from diskreplay.observations import LoggedRows
-from diskreplay.records import Codec, Layout, content_of, entries_in, layout_of, stored_grouping
+from diskreplay.records import (
+    Codec,
+    Layout,
+    content_of,
+    entries_in,
+    layout_of,
+    pack,
+    stored_grouping,
+)
 from diskreplay.sampling import PrioritySettings, Values, block_of
 from diskreplay.schema import Schema
 from diskreplay.store import Identity, ObservationRange, RunSettings, Snapshot, State, Store
@@ -145,9 +153,10 @@ class SoundStore:
         return replace(log, first=max(log.first, newest + 1 - self.layout.reach))
 
     def log_values(self, first: int) -> Iterator[tuple[int, list[bytes]]]:
-        """Yield the values of the log from that of an observation id on, in parts by first key.
+        """Yield the values of the log from an observation id on, in parts by first key.
 
         Each entry is checked; raises DamageError for a damaged one, and for one that is missing.
+        Entries before the id are empty.
         """
         if self.layout is None or not self.layout.entries_per_value:
             return
@@ -155,32 +164,32 @@ class SoundStore:
         values = max(1, self.snapshot.entries("observations"))
         value_bytes = self.snapshot.disk_bytes("observations") // values
         n = max(1, _PART_BYTES // max(1, value_bytes))
-        end = -(-log.count // per_value)
+        end = -(-log.count // per_value) if first < log.count else 0
         for begin in range(first // per_value, end, n):
             keys = np.arange(begin, min(begin + n, end))
-            found = [*map(bytes, self.snapshot.observation_values(keys))]
-            for key, value in enumerate(found, begin):
-                ids = range(key * per_value, min((key + 1) * per_value, log.count))
-                self._check_value(key, value, ids, first)
-            if found != [b""]:  # the last value may have no entry that is needed, and be gone
-                yield begin, found
+            found = self.snapshot.observation_values(keys)
+            ids = (range(k * per_value, min((k + 1) * per_value, log.count)) for k in keys.tolist())
+            yield begin, [*map(self._checked_value, found, ids, [first] * len(found))]
 
-    def _check_value(self, key: int, value: bytes, ids: range, first: int) -> None:
-        """Raise DamageError if a value has not these ids, or one from `first` on is damaged."""
-        if ids.stop <= first:
-            return
+    def _checked_value(self, value: Any, ids: range, first: int) -> bytes:
+        """Return a value that has these ids, without the entries before `first`."""
         try:
             entries = entries_in(value)
             if len(entries) != len(ids):
                 raise DamageError(f"it has {len(entries)} entries (expected {len(ids)})")
         except DamageError as error:
-            raise self._damage(f"value {key} of observations is damaged: {error}") from None
+            name = f"the value of observations {ids[0]} to {ids[-1]}"
+            raise self._damage(f"{name} is damaged: {error}") from None
         try:
             for observation_id, entry in zip(ids, entries, strict=True):
                 if observation_id >= first:
                     content_of(entry, observation_id)
         except DamageError as error:
             raise self._damage(error) from None
+        unneeded = max(0, first - ids[0])
+        if not unneeded:
+            return bytes(value)
+        return pack([*[memoryview(b"")] * unneeded, *entries[unneeded:]])
 
     def _check_references(self, records: Any, write_ids: Ints, slots: Ints) -> None:
         """Raise DamageError if a record refers to an observation that is not in the log."""

@@ -101,7 +101,7 @@ def entry_bytes_in(header: Any) -> int:
     return 0
 
 
-def pack(entries: Sequence[bytes]) -> bytes:
+def pack(entries: Sequence[bytes | memoryview]) -> bytes:
     """Return the value of consecutive entries, at least one."""
     n = len(entries)
     table = _OFFSET_BYTES * (n + 1)

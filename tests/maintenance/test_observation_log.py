@@ -146,6 +146,22 @@ def test_a_damaged_entry_costs_the_rows_that_refer_to_it(tmp_path: Path) -> None
         np.testing.assert_array_equal(given, np.float32(np.array(found) / 7))
 
 
+def test_an_entry_that_is_no_longer_needed_is_checked_and_not_copied(tmp_path: Path) -> None:
+    path = logged(tmp_path / "s")
+    before = rows_of(path)
+    first, _, per_value = log_of(path)
+    assert first % per_value  # it shares a value with others
+    flip(path, first - 1)
+    [fault] = verify(path)
+    assert fault.startswith(f"the entry of observation {first - 1} is damaged: its checksum")
+    diskreplay.compact(path)
+    assert verify(path) == []
+    assert rows_of(path) == before
+    with diskreplay.open(path) as buffer:
+        buffer.extend(**columns(1000, 30))
+    assert verify(path) == []
+
+
 @pytest.mark.parametrize("make", [logged, logged_frames])
 def test_entries_are_found_without_their_tree(make: Callable[[Path], Path], tmp_path: Path) -> None:
     path = make(tmp_path / "s")

@@ -15,6 +15,7 @@ import numpy as np
 import diskreplay
 from crash.processes import Tell
 from crash.rows import (
+    LOGGED,
     Buffer,
     Floats,
     changed_in,
@@ -145,7 +146,8 @@ def fill(path: Path, mode: str, at: int, limit: int | None, tell: Tell) -> dict[
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [GO_ON])  # the buffer's threads do not get it, either
     kind = diskreplay.PrioritizedReplayBuffer if at % 8 < 4 else diskreplay.ReplayBuffer
-    buffer = kind(CAPACITY, seed=at, path=path, **MODES[mode])
+    logged = LOGGED if at % 3 == 2 else {}
+    buffer = kind(CAPACITY, seed=at, path=path, **MODES[mode], **logged)
     writer = Writer(buffer, mode, np.random.default_rng(at))
     writer.push()
     writer.flush()

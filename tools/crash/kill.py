@@ -37,7 +37,15 @@ MOMENTS = {"opening": 0.1, "open": 0.3, "commit": 0.5, "closing": 0.1}
 class Target(Group):
     """A store that is killed again and again, and the processes that write it meanwhile."""
 
-    def __init__(self, path: Path, access: str, durability: str, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        path: Path,
+        access: str,
+        durability: str,
+        rng: np.random.Generator,
+        *,
+        is_logged: bool,
+    ) -> None:
         task = Task(
             str(path),
             str(rng.choice(["uniform", "prioritized"], p=[0.25, 0.75])),
@@ -46,6 +54,7 @@ class Target(Group):
             access,
             seed=0,
             durability=durability,
+            is_logged=is_logged,
         )
         super().__init__(task, Ledger(task.capacity))
         self.path, self.rng = path, rng
@@ -126,7 +135,9 @@ def run(
         for number in range(rounds):
             kind = kinds[number % len(kinds)]
             if kind not in targets:
-                targets[kind] = Target(place / f"round-{number}", *kind, rng)
+                is_logged = number // len(kinds) % 5 in (1, 3)
+                made = Target(place / f"round-{number}", *kind, rng, is_logged=is_logged)
+                targets[kind] = made
             target = targets[kind]
             target.play()
             counts.add(", ".join(kind), target.counts)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import diskreplay
-from crash.rows import Buffer, extend, fingerprint, numbers_from, rows_of
+from crash.rows import LOGGED, Buffer, extend, fingerprint, numbers_from, rows_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Plan:
     rows: int  # of a commit, at most
     clears: bool = False
     window_bytes: int = 1 << 20
+    is_logged: bool = False  # states are in the observation log
 
 
 PLANS = {
@@ -37,6 +38,9 @@ PLANS = {
     "large rows": Plan(diskreplay.ReplayBuffer, 25, 2000, 25, 6),
     "remembered places": Plan(diskreplay.PrioritizedReplayBuffer, 300, 252, 25, 40, window_bytes=0),
     "priorities": Plan(diskreplay.PrioritizedReplayBuffer, 3000, 5, 40, 150),
+    "observations in the log": Plan(
+        diskreplay.PrioritizedReplayBuffer, 200, 120, 30, 40, clears=True, is_logged=True
+    ),
     "larger than the window": Plan(
         diskreplay.PrioritizedReplayBuffer, 300, 40, 25, 100, window_bytes=10_000
     ),
@@ -69,6 +73,7 @@ def main(directory: str, durability: str, name: str, seed: str) -> None:
         durability=durability,
         commit_interval=float("inf"),
         window_bytes=plan.window_bytes,
+        **(LOGGED if plan.is_logged else {}),
     ) as buffer:
         os.write(acknowledged, json.dumps(fingerprint(buffer)).encode())
         write(buffer, plan, np.random.default_rng(int(seed)), acknowledged)

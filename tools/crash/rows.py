@@ -4,6 +4,8 @@ The number of a row, which is its action, names its writer and its place among t
 
     number = writer << 32 | sequence        writer: a process that writes; never given twice
 
+The next state of a row is the state of the next one, as in an environment.
+
 Where one process alone writes, it has the number 0, and the numbers of rows are their write ids.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,11 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
 
+# The arguments of a buffer that keeps states in the observation log, compressed where it can be.
+LOGGED: dict[str, Any] = {
+    "observations": "log",
+    "codec": "lz4" if find_spec("lz4") is not None else None,
+}
 _SEQUENCE = (1 << 32) - 1
 
 
@@ -53,11 +61,10 @@ def newest_of(numbers: Ints) -> list[list[int]]:
 
 def columns_of(numbers: Ints, width: int) -> list[NDArray[Any]]:
     """Return states, actions, rewards, next states and dones; a state is `width` numbers."""
-    places = np.arange(1, 2 * width + 1)
-    states = (_mixed(numbers[:, None] * 4099 + places) >> 41).astype(np.float32)
     more = _mixed(numbers)
     rewards = (more >> 41).astype(np.float32)
-    return [states[:, :width], numbers, rewards, states[:, width:], (more & 1).astype(np.bool_)]
+    states, next_states = _states(numbers, width), _states(numbers + 1, width)
+    return [states, numbers, rewards, next_states, (more & 1).astype(np.bool_)]
 
 
 def rows_of(numbers: Ints, width: int) -> list[tuple[Any, ...]]:
@@ -93,6 +100,11 @@ def pushed_priorities(numbers: Ints) -> Floats:
 def updated_priorities(writer: int, first: int, n: int) -> Floats:
     """Return the priorities of a writer's n updates from the first-th on, in [1, 2)."""
     return (1 + (_mixed(numbers_from(writer, first, n)) >> 41) / 2.0**23).astype(np.float32)
+
+
+def _states(numbers: Ints, width: int) -> Floats:
+    places = np.arange(1, width + 1)
+    return (_mixed(numbers[:, None] * 4099 + places) >> 41).astype(np.float32)
 
 
 def _mixed(numbers: Ints) -> NDArray[np.uint64]:

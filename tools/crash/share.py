@@ -2,11 +2,12 @@
 
 Writers push, extend, update priorities and sample; readers sample and check each batch. Every few
 seconds one of them is killed and another one takes its place. At the end the store is compared
-with what all writers told over their pipes. A third of the time goes to each of three stores::
+with what all writers told over their pipes. A quarter of the time goes to each of four stores::
 
     union   larger than all that is pushed: every acknowledged transition has to be there, once
     ring    small, and written over many times: the file must not grow without bound
     wide    a small ring of rows whose places in the file are remembered, with the least window
+    logged  a ring of rows whose states are in the observation log
 """
 
 from __future__ import annotations
@@ -151,13 +152,14 @@ def main(minutes: float, writers: int, readers: int, seed: int) -> None:
             ("union", largest, WIDTH, {"pace": PACE}),
             ("ring", RING, WIDTH, {}),
             ("wide", WIDE_RING, WIDE, {"window_bytes": 0}),
+            ("logged", RING, WIDE, {"is_logged": True}),
         ):
             task = Task(
                 str(place / name), "prioritized", capacity, width, "shared", seed,
                 commit_interval=0.05, **others,
             )  # fmt: skip
             sharing = Sharing(task, writers, readers, rng)
-            sharing.run(seconds / 3)
+            sharing.run(seconds / 4)
             sharing.finish()
             figures[name] = sharing.figures()
             report.keep_or_remove(sharing.path, sharing.failures)

@@ -14,6 +14,7 @@ import numpy as np
 import diskreplay
 from crash.processes import Tell
 from crash.rows import (
+    LOGGED,
     Ints,
     WrongRead,
     columns_of,
@@ -46,6 +47,7 @@ class Task:
     clears: bool = False
     longest: int = 300  # rows in one `extend`
     pace: float = float("inf")  # rows pushed in a second at most
+    is_logged: bool = False  # states are in the observation log
 
     @property
     def is_prioritized(self) -> bool:
@@ -65,6 +67,7 @@ class Task:
             durability=self.durability,
             commit_interval=self.commit_interval,
             window_bytes=self.window_bytes,
+            **(LOGGED if self.is_logged else {}),
         )
 
     def generator(self) -> np.random.Generator:

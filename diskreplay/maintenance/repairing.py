@@ -74,16 +74,16 @@ def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -
     The damaged store is not changed. The new one has its kind, capacity, schema, settings, random
     stream and annealing. Transitions keep their order, and each has the bytes that were written;
     transitions before a lost one get higher write ids, so that these are contiguous, and the newest
-    keeps its own. Priorities that cannot be read become the largest so far. The table of runs
-    begins anew.
+    keeps its own. A transition of which an observation is lost is lost. Priorities that cannot be
+    read become the largest so far. The table of runs begins anew.
 
     Cost: as `verify`, twice, and once more to write; if transitions are missing, `repair` also
-    searches the whole file. Memory: 40 bytes a transition, and 50 MB.
+    searches the whole file. Memory: 40 bytes a transition, 32 an observation in the log, and 50 MB.
 
     Raises DamageError when the kind of the buffer or its fields cannot be found, and
-    FormatVersionError for a format that this version does not know; NotAStoreError and LockedError
-    as `verify`; StorageError when `out` is in use or the disk refuses. After an error there is
-    nothing at `out`.
+    FormatVersionError for a format that this version does not know; NotAStoreError, LockedError and
+    NotInstalledError as `verify`; StorageError when `out` is in use or the disk refuses. After an
+    error there is nothing at `out`.
 
     >>> with ReplayBuffer(capacity=10, path="runs/damaged") as buffer:
     ...     _ = buffer.push(state=[0.0], action=0, reward=1.0, next_state=[1.0], done=False)

@@ -89,14 +89,16 @@ def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
 
     A data file never shrinks by itself: pages that commits, `clear` or the engine have freed stay
     in it for later. Nothing else changes, and the next run goes on as it would have without. Every
-    record is read and checked. A kill at any moment leaves the old store or the new one, whole.
+    record and every observation is read and checked. A kill at any moment leaves the old store or
+    the new one, whole.
 
     Cost: reads and writes the live transitions, about 3 seconds for a million of 500 bytes; needs
     the disk space of a second data file meanwhile. Memory: 50 MB.
 
     Raises LockedError, naming them, when other openers have the store open; DamageError when
-    something in it is damaged (`repair` copies the rest); StorageError when the disk has too little
-    room. After an error the store is unchanged.
+    something in it is damaged (`repair` copies the rest); NotInstalledError where the package of
+    its codec is missing; StorageError when the disk has too little room. After an error the store
+    is unchanged.
 
     >>> with ReplayBuffer(capacity=10, path="runs/long") as buffer:
     ...     _ = buffer.push(state=[0.0], action=0, reward=1.0, next_state=[1.0], done=False)

@@ -51,15 +51,17 @@ def verify(path: PathLike, *, progress: Progress | None = None) -> list[str]:
     """Return the faults of a store, one sentence for each fault; [] for a sound store.
 
     Checked are the manifest, every page in use of the data file, every checksum, and that records,
-    priorities, counts and runs agree. Damage of any kind is a sentence in the list, and never an
-    error; nothing is changed. A writer may go on meanwhile: `verify` checks one commit, and the
-    writer uses no page of that commit again before the end.
+    observations, priorities, counts and runs agree. Damage of any kind is a sentence in the list,
+    and never an error; nothing is changed. A writer may go on meanwhile: `verify` checks one
+    commit, and the writer uses no page of that commit again before the end.
 
     Cost: reads each page in use once, 180 MB a second for records of 500 bytes, 20 for records of
-    70. Memory: 3 bytes a page of the file, and the largest record.
+    70. Memory: 3 bytes a page of the file, 8 bytes an observation in the log, and the largest
+    record.
 
-    Raises NotAStoreError where there is no store, LockedError when it is open in this process, and
-    StorageError when it may not be read.
+    Raises NotAStoreError where there is no store, LockedError when it is open in this process,
+    StorageError when it may not be read, and NotInstalledError where the package of its codec is
+    missing.
 
     >>> ReplayBuffer(capacity=10, path="runs/sound").close()
     >>> verify("runs/sound")

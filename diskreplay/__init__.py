@@ -40,6 +40,7 @@ from diskreplay.maintenance import (
     resize,
     verify,
 )
+from diskreplay.observations import Frames
 from diskreplay.sampling import SumTree, importance_weights
 from diskreplay.schema import Field, Schema
 from diskreplay.store import PinnedPagesWarning, WaitingWarning
@@ -58,6 +59,7 @@ __all__ = [
     "Experience",
     "Field",
     "FormatVersionError",
+    "Frames",
     "LockedError",
     "MismatchError",
     "NotAStoreError",

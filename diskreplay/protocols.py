@@ -77,12 +77,14 @@ class Replay(Protocol[BatchT_co]):
         *,
         reuse: bool = False,
         prepare: Callable[[Any], Any] | None = None,
+        frames: bool = False,
     ) -> BatchIterator[BatchT_co]:
         """Return an endless iterator over batches, as `sample` returns them.
 
         prefetch:  the number of batches drawn ahead; `readers` processes read their rows
         reuse:     allow to use the arrays of a batch again once the next one is requested
         prepare:   a function of a batch, whose result is returned in its place
+        frames:    fields in the log come as distinct frames and their rows, to be put together
         """
 
     def draw(self, n: int) -> tuple[Ints, Floats]:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.aliases import Array, Columns, Ints
+from diskreplay.aliases import Array, Ints
 from diskreplay.buffer.batch import Batch, PrioritizedBatch, with_extra
 from diskreplay.errors import ArgumentError, SchemaError
+from diskreplay.observations import (
+    Frames,
+    LoggedFields,
+    Shape,
+    copied_frames,
+    frame_columns,
+    shapes_of_frames,
+)
 from diskreplay.schema import STANDARD_FIELDS, Schema, mapped, root_of
 
 Weights = NDArray[np.float32]
@@ -22,10 +30,25 @@ _INT64, _FLOAT32 = np.dtype(np.int64), np.dtype(np.float32)
 _WAY_OUT = "give an earlier batch of the same size, or leave out= away"
 
 
-class BatchArrays(NamedTuple):
-    """The columns of a batch, its write ids, and its weights, None in a uniform batch."""
+def batch_shapes(schema: Schema, n: int, *, frames: bool) -> list[Shape]:
+    """Return the dtypes and shapes of the arrays of a batch: write ids, columns, weights.
 
-    columns: Columns
+    frames:  whether the batch has Frames in place of logged fields: their arrays come last
+    """
+    fields = [field for field in schema.fields if not (frames and field.log)]
+    shapes: list[Shape] = [(_INT64, (n,))]
+    shapes += [(field.dtype, (n, *field.shape)) for field in fields]
+    shapes.append((_FLOAT32, (n,)))
+    return shapes + shapes_of_frames(LoggedFields(schema), n) if frames else shapes
+
+
+class BatchArrays(NamedTuple):
+    """The columns of a batch, its write ids, and its weights, None in a uniform batch.
+
+    A column is an array, or Frames where a batch has the frames of logged fields.
+    """
+
+    columns: list[Any]
     indices: Ints
     weights: Weights | None
 
@@ -38,6 +61,19 @@ class BatchArrays(NamedTuple):
     def to_batch(self, schema: Schema) -> Any:
         """Return a batch of the arrays, which are the columns of a schema."""
         return batch_of(schema, self.columns, self.indices, self.weights)
+
+
+def batch_arrays(
+    schema: Schema, n: int, arrays: Iterator[Array], *, frames: bool, are_weighted: bool
+) -> BatchArrays:
+    """Return the batch of n transitions that lies in arrays of the shapes of `batch_shapes`."""
+    indices = next(arrays)
+    columns: list[Any] = [None if frames and field.log else next(arrays) for field in schema.fields]
+    weights = next(arrays)
+    if frames:
+        for place, column in frame_columns(LoggedFields(schema), n, list(arrays)).items():
+            columns[place] = column
+    return BatchArrays(columns, indices, weights if are_weighted else None)
 
 
 def batch_of(
@@ -55,10 +91,28 @@ def batch_of(
 
 def copied(batch: Any) -> Any:
     """Return a batch of fresh arrays with the same contents."""
-    fresh = batch._make(mapped(value, np.array) for value in batch)
+    memories: dict[int, Any] = {}
+
+    def fresh_of(value: Any) -> Any:
+        return copied_frames(value, memories) if isinstance(value, Frames) else np.array(value)
+
+    fresh = batch._make(mapped(value, fresh_of) for value in batch)
     if "indices" not in batch._fields:
         fresh.__dict__["indices"] = batch.indices.copy()
     return fresh
+
+
+def frame_arrays(out: Any, schema: Schema, n: int, *, are_weighted: bool) -> BatchArrays:
+    """Return arrays for a batch of Frames: those of an earlier batch, or fresh ones for None."""
+    if out is not None:
+        values, weights = list(out), None
+        if are_weighted:
+            weights = out.weights
+            del values[_STANDARD : _STANDARD + 2]
+        return BatchArrays(schema.flat(values), out.indices, weights)
+    shapes = batch_shapes(schema, n, frames=True)
+    arrays = iter([np.empty(shape, dtype) for dtype, shape in shapes])
+    return batch_arrays(schema, n, arrays, frames=True, are_weighted=are_weighted)
 
 
 def reused_arrays(out: Any, schema: Schema, n: int, *, are_weighted: bool) -> BatchArrays:

@@ -3,9 +3,11 @@
 A slot holds the arrays of a batch, each on pages of its own, and the request to read its rows::
 
     header     request number, rows to read, request number when done, whether it failed
-    columns    one array for each field
-    indices    the write ids, and the weights
     wanted     the places in the batch of the rows to read
+    indices    the write ids
+    columns    one array for each field, and the weights
+    frames     of fields in the log, if they are wanted: their counts, their rows, and at last the
+               frames, of which a part is used: one copy takes all from the columns to its end
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
 from diskreplay.aliases import Array, Ints
-from diskreplay.buffer.batch_arrays import BatchArrays
+from diskreplay.buffer.batch_arrays import BatchArrays, batch_arrays, batch_shapes
 from diskreplay.errors import StorageError
+from diskreplay.observations import Shape
 from diskreplay.schema import Schema
 
 _HEADER = 4
@@ -78,6 +80,7 @@ class BatchSlot:
 class BatchSlots:
     """Some slots in one piece of memory, of this process alone or shared with others.
 
+    frames:      whether batches have Frames in place of the arrays of fields in the log
     shared:      whether to make memory that can be shared
     descriptor:  of memory that another process has made
     """
@@ -89,18 +92,18 @@ class BatchSlots:
         number: int,
         *,
         are_weighted: bool = True,
+        frames: bool = False,
         shared: bool = False,
         descriptor: int | None = None,
     ) -> None:
         self.batch_size = batch_size
+        self.frames = frames
         self.slots: list[BatchSlot] = []
         self._descriptors = [] if descriptor is None else [descriptor]
-        shapes: list[tuple[np.dtype[Any], tuple[int, ...]]] = [
+        shapes = [
             (np.dtype(np.int64), (_HEADER,)),
-            *((field.dtype, (batch_size, *field.shape)) for field in schema.fields),
             (np.dtype(np.int64), (batch_size,)),
-            (np.dtype(np.float32), (batch_size,)),
-            (np.dtype(np.int64), (batch_size,)),
+            *batch_shapes(schema, batch_size, frames=frames),
         ]
         sizes = [_whole_pages(dtype.itemsize * int(np.prod(shape))) for dtype, shape in shapes]
         self.nbytes = number * sum(sizes)
@@ -111,10 +114,11 @@ class BatchSlots:
                     _allocate(self._descriptors[0], self.nbytes)
                 memory = self._mapped()
             for index in range(number):
-                header, *columns, indices, weights, wanted = _arrays_in(
-                    memory, index * sum(sizes), shapes, sizes
+                arrays = _arrays_in(memory, index * sum(sizes), shapes, sizes)
+                header, wanted = next(arrays), next(arrays)
+                batch = batch_arrays(
+                    schema, batch_size, arrays, frames=frames, are_weighted=are_weighted
                 )
-                batch = BatchArrays(columns, indices, weights if are_weighted else None)
                 self.slots.append(BatchSlot(header, batch, wanted))
         except BaseException:
             self.close()
@@ -137,7 +141,9 @@ class BatchSlots:
         return mmap.mmap(-1, self.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-def _arrays_in(memory: mmap.mmap, at: int, shapes: Any, sizes: Iterable[int]) -> Iterator[Array]:
+def _arrays_in(
+    memory: mmap.mmap, at: int, shapes: Iterable[Shape], sizes: Iterable[int]
+) -> Iterator[Array]:
     """Yield arrays one behind the other."""
     for (dtype, shape), size in zip(shapes, sizes, strict=True):
         yield np.ndarray(shape, dtype, memory, at)

@@ -37,8 +37,16 @@ class Source(Protocol):
         """Draw a batch."""
 
     def _new_batch(
-        self, batch_size: int, number: int, snapshot: Snapshot | None, *, out: Any = None
+        self,
+        batch_size: int,
+        number: int,
+        snapshot: Snapshot | None,
+        *,
+        out: Any = None,
+        frames: bool = False,
     ) -> Any: ...
+
+    def _sample_frames(self, batch_size: int, out: Any) -> Any: ...
 
     def _draw_into(self, arrays: BatchArrays, batch_size: int, number: int) -> Ints: ...
 
@@ -64,6 +72,7 @@ class Batches(Generic[BatchT]):
         readers: int,
         reuse: bool,
         prepare: Callable[[Any], Any] | None,
+        frames: bool,
     ) -> None:
         self._drawn_ahead: PrefetchQueue | None = None
         self._read_ahead: ReaderQueue | None = None
@@ -74,12 +83,13 @@ class Batches(Generic[BatchT]):
         self._readers = readers
         self._reuse = reuse
         self._prepare = prepare
+        self._frames = frames
         self._last: BatchT | None = None  # the batch of prefetch=0 whose arrays are used again
         self._process = process()
         self._memory_is_checked = not prefetch
         self._check_memory()
         if prefetch and not readers:
-            self._drawn_ahead = PrefetchQueue(prefetch, reuse=reuse)
+            self._drawn_ahead = PrefetchQueue(prefetch, reuse=reuse, frames=frames)
             buffer._guard.replica.prefetch_queues.add(self._drawn_ahead)
 
     def __iter__(self) -> Self:
@@ -92,7 +102,8 @@ class Batches(Generic[BatchT]):
                 "batches that are drawn ahead can be neither pickled nor copied: pickle the "
                 "buffer, and call batches() on it in the other process"
             )
-        return type(self), (self._buffer, self._batch_size, 0, 0, self._reuse, self._prepare)
+        settings = self._reuse, self._prepare, self._frames
+        return type(self), (self._buffer, self._batch_size, 0, 0, *settings)
 
     def __next__(self) -> BatchT:
         """Return the next batch. Raises the errors of `sample`, and ClosedError after `close`."""
@@ -220,7 +231,10 @@ class Batches(Generic[BatchT]):
 
     def _sample(self) -> BatchT:
         """Return the batch of the next draw, drawn now."""
-        batch = self._buffer.sample(self._batch_size, out=self._last)
+        if self._frames:
+            batch = self._buffer._sample_frames(self._batch_size, self._last)
+        else:
+            batch = self._buffer.sample(self._batch_size, out=self._last)
         if self._reuse and not self._prefetch:
             self._last = batch
         prepared: BatchT = self._prepared_by_user(batch)
@@ -237,6 +251,7 @@ class Batches(Generic[BatchT]):
                 self._prefetch,
                 self._readers,
                 are_weighted=self._buffer._is_weighted,
+                frames=self._frames,
             )
         if self._read_ahead is not None:
             guard.replica.prefetch_queues.add(self._read_ahead)  # an interrupt may have come before
@@ -282,7 +297,8 @@ def _draw_one(queue: PrefetchQueue, buffer: Source, batch_size: int) -> None:
             out = None
             if schema is not None:
                 out = queue.arrays_for_next(schema, batch_size, are_weighted=buffer._is_weighted)
-            queue.add(number, buffer._new_batch(batch_size, number, snapshot, out=out))
+            batch = buffer._new_batch(batch_size, number, snapshot, out=out, frames=queue.frames)
+            queue.add(number, batch)
         return
     # The user's own draw raises the error, if it still occurs then.
     queue.set_stuck(True)

@@ -32,7 +32,8 @@ class Ready:
 class PrefetchQueue:
     """At most `room` batches that are ready, and the thread that draws more."""
 
-    def __init__(self, room: int, *, reuse: bool = False) -> None:
+    def __init__(self, room: int, *, reuse: bool = False, frames: bool = False) -> None:
+        self.frames = frames  # whether batches have Frames
         self.nbytes = 0  # of the arrays that are used again
         self.thread: threading.Thread | None = None
         self.is_stuck = False  # the next draw failed, and is left to the user
@@ -70,7 +71,8 @@ class PrefetchQueue:
             return None
         if self._reused is None:
             n = self._room + 1  # one that is drawn, one that the user has, and those ready
-            slots = BatchSlots(schema, batch_size, n, are_weighted=are_weighted)
+            frames = self.frames and bool(schema.logged)
+            slots = BatchSlots(schema, batch_size, n, are_weighted=are_weighted, frames=frames)
             self.nbytes = slots.nbytes
             self._reused = [slot.arrays.to_batch(schema) for slot in slots.slots]
         taken = {id(self._lent), *(id(ready.batch) for ready in self._ready)}

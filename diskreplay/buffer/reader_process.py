@@ -65,7 +65,7 @@ class ReaderProcess:
             self._descriptors += os.pipe()
             self._descriptors += os.pipe()
             theirs = self._descriptors[0], self._descriptors[3]
-            sizes = slots.batch_size, len(slots.slots)
+            sizes = slots.batch_size, len(slots.slots), int(slots.frames)
             numbers = (*sizes, memory, *theirs, os.getpid(), *store.data_file)
             modules = "\n".join(place for place in sys.path if isinstance(place, str))
             program = [sys.executable, "-c", _PROGRAM, modules, os.fspath(store.path)]

@@ -69,6 +69,7 @@ class ReaderQueue:
         n: int,
         *,
         are_weighted: bool,
+        frames: bool,
     ) -> None:
         self.is_stopped = False
         self._store = store
@@ -82,7 +83,12 @@ class ReaderQueue:
         self._deaths = 0
         self._generation = 0  # of the readers that start from now on
         self._slots = BatchSlots(
-            schema, batch_size, room + 1, are_weighted=are_weighted, shared=True
+            schema,
+            batch_size,
+            room + 1,
+            are_weighted=are_weighted,
+            frames=frames and bool(schema.logged),
+            shared=True,
         )
 
     @property

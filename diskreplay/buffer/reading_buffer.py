@@ -13,7 +13,13 @@ from numpy.typing import ArrayLike
 from diskreplay.aliases import Floats, Ints
 from diskreplay.buffer.assembly import Options
 from diskreplay.buffer.batch import Batch, Draw, Experience, with_extra
-from diskreplay.buffer.batch_arrays import BatchArrays, Weights, batch_of, reused_arrays
+from diskreplay.buffer.batch_arrays import (
+    BatchArrays,
+    Weights,
+    batch_of,
+    frame_arrays,
+    reused_arrays,
+)
 from diskreplay.buffer.batches import Batches, BatchT
 from diskreplay.buffer.guard import Guard
 from diskreplay.errors import ArgumentError, DamageError, NotLiveError, SampleError, SchemaError
@@ -46,6 +52,7 @@ class ReadingBuffer(Generic[BatchT]):
         *,
         reuse: bool = False,
         prepare: Callable[[Any], Any] | None = None,
+        frames: bool = False,
     ) -> Batches[BatchT]:
         """Return an endless iterator over batches as of `sample`; use it in a `with` block.
 
@@ -85,11 +92,14 @@ class ReadingBuffer(Generic[BatchT]):
                    Its error is raised where its batch would be returned, and the next request tries
                    again with the same batch, which the failed call must not have changed. It must
                    not call the buffer
+        frames:    whether fields in the log come as Frames, the distinct frames of the batch, in
+                   place of whole arrays: for a copy to a device, where they are put together
         """
         n = whole_number("batch_size", batch_size, at_least=1, at_most=MAX_COUNT)
         ready = whole_number("prefetch", prefetch, at_least=0, at_most=MAX_COUNT)
         n_readers = whole_number("readers", readers, at_least=0, at_most=_MAX_READERS)
         is_reused = true_or_false("reuse", reuse)
+        has_frames = true_or_false("frames", frames)
         if prepare is not None and not callable(prepare):
             raise ArgumentError(
                 f"prepare must be a function that takes a batch, or None (found {shown(prepare)})"
@@ -102,7 +112,7 @@ class ReadingBuffer(Generic[BatchT]):
         self._guard.refuse_nesting()
         with self._guard.lock:
             self._guard.check_open()
-            return Batches(self, n, ready, n_readers, is_reused, prepare)
+            return Batches(self, n, ready, n_readers, is_reused, prepare, has_frames)
 
     def draw(self, n: int) -> Draw:
         """Draw transitions as `sample` does, and return their write ids instead of the transitions.
@@ -273,16 +283,20 @@ class ReadingBuffer(Generic[BatchT]):
         *,
         beta: float | None = None,
         out: BatchT | None = None,
+        frames: bool = False,
     ) -> BatchT:
         """Return the batch of a draw, in the arrays of `out` if it is given.
 
-        beta:  the exponent of the weights, if the batch has some; None takes the annealed one
+        beta:    the exponent of the weights, if the batch has some; None takes the annealed one
+        frames:  whether fields in the log come as Frames, as in `out`
         """
         n = self._checked_size("batch_size", batch_size)
         replica = self._guard.replica
         schema: Any = replica.rows.schema  # as there are transitions
         arrays = None
-        if out is not None:
+        if frames and schema.logged:
+            arrays = frame_arrays(out, schema, n, are_weighted=self._is_weighted)
+        elif out is not None:
             arrays = reused_arrays(out, schema, n, are_weighted=self._is_weighted)
         write_ids, probabilities, columns = replica.draw(
             n,
@@ -290,6 +304,7 @@ class ReadingBuffer(Generic[BatchT]):
             snapshot,
             skip_damaged=self._options.on_damage == "skip",
             out=None if arrays is None else arrays.columns,
+            frames=frames and bool(schema.logged),
         )
         weights = self._weights(probabilities, number, beta)
         if arrays is None or out is None:
@@ -313,6 +328,12 @@ class ReadingBuffer(Generic[BatchT]):
             raise
         self._guard.count_draw()
         return batch
+
+    def _sample_frames(self, batch_size: int, out: BatchT | None) -> BatchT:
+        """Draw a batch as `sample` does, with Frames."""
+        with self._guard.reading() as snapshot:
+            draw = partial(self._new_batch, batch_size, out=out, frames=True)
+            return self._counted(draw, snapshot)
 
     def _draw_into(self, arrays: BatchArrays, batch_size: int, number: int) -> Ints:
         """Write a draw into arrays, but for the rows that are committed; return their places."""

@@ -187,17 +187,22 @@ class Replica:
         *,
         skip_damaged: bool,
         out: Columns | None = None,
+        frames: bool = False,
     ) -> tuple[Ints, Floats, Columns]:
         """Return the write ids of a draw, the probability of each, and their rows.
 
         skip_damaged:  draw again, on the same stream, without the damaged records
         out:           columns to write the rows into, and to return
+        frames:        whether the columns of logged fields are Frames
         """
         live, generator = self.live, self.stream.of_draw(number)
         while True:
             write_ids, probabilities = self.sampler.draw(n, live, generator)
             try:
-                rows = self.rows.fetch(write_ids, self.committed, snapshot, out=out)
+                if frames and out is not None:
+                    rows = self.rows.fetch_frames(write_ids, self.committed, snapshot, out)
+                else:
+                    rows = self.rows.fetch(write_ids, self.committed, snapshot, out=out)
                 return write_ids, probabilities, rows
             except DamageError:
                 damaged = self.rows.damaged(write_ids, snapshot)

@@ -26,7 +26,7 @@ _PATIENCE = 5000  # milliseconds
 def main() -> None:
     """Read rows until there are no more requests."""
     path, *numbers = sys.argv[1:]
-    batch_size, n_slots, memory, requests, replies, parent, *data_file = map(int, numbers)
+    batch_size, n_slots, frames, memory, requests, replies, parent, *data_file = map(int, numbers)
     store = Store(Path(path))
     try:
         if store.data_file != tuple(data_file):
@@ -36,7 +36,9 @@ def main() -> None:
             rows.adopt_stored(snapshot)
         if rows.schema is None:
             raise SystemExit(f"{path} has no schema yet")
-        slots = BatchSlots(rows.schema, batch_size, n_slots, descriptor=memory).slots
+        slots = BatchSlots(
+            rows.schema, batch_size, n_slots, frames=bool(frames), descriptor=memory
+        ).slots
         while message := _next(requests, parent):
             number, request = MESSAGE.unpack(message)
             slot = slots[number]

@@ -259,6 +259,24 @@ class Rows:
                 self.window.write_below(wanted, found, committed)
         return columns
 
+    def fetch_frames(
+        self, write_ids: Ints, committed: int, snapshot: Snapshot | None, out: Columns
+    ) -> Columns:
+        """Write the rows of live write ids into columns with Frames, and return the columns.
+
+        Large rows are read from the log, where each of their frames is once. Small ones are in the
+        window, or else they will be.
+        """
+        if self._whole.payload_bytes > LARGE_ROW:
+            others = self.take_uncommitted(out, write_ids, committed)
+            if not others.size:
+                return out
+            with contextlib.suppress(DamageError):  # where the window may have the rows
+                self.read_into(out, others, write_ids[others], snapshot)
+                return out
+        self._put(out, np.arange(write_ids.size), self.fetch(write_ids, committed, snapshot))
+        return out
+
     def read_into(
         self,
         columns: Columns,
@@ -303,12 +321,19 @@ class Rows:
         """Copy the rows from `committed` on, which are in the window; return the others' places."""
         is_new = write_ids >= committed
         places = np.flatnonzero(is_new)
+        new = self._whole.empty_columns(places.size)
         if places.size:
-            new = self._whole.empty_columns(places.size)
             self.window.take(new, write_ids[places])
-            for column, values in zip(columns, new, strict=True):
-                column[places] = values
+        self._put(columns, places, new)
         return np.flatnonzero(~is_new)
+
+    def _put(self, columns: Columns, places: Ints, values: Columns) -> None:
+        """Write whole rows into columns, where they are the first to be written."""
+        if self._logged is not None:
+            self._logged.put_whole(columns, places, values)
+        elif places.size:
+            for column, of_field in zip(columns, values, strict=True):
+                column[places] = of_field
 
     def damaged(self, write_ids: Ints, snapshot: Snapshot | None) -> Ints:
         """Return the live write ids whose record in the store is damaged."""

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from diskreplay.observations.batch_frames import (
+    Frames,
+    Shape,
+    copied_frames,
+    frame_columns,
+    shapes_of_frames,
+)
 from diskreplay.observations.frames import LoggedFields
 from diskreplay.observations.logged_rows import LoggedRows
 from diskreplay.observations.observation_reader import ObservationReader
@@ -12,12 +19,17 @@ from diskreplay.observations.observation_window import (
 from diskreplay.observations.observation_writer import entries_per_value, entry_bytes, reach_for
 
 __all__ = [
+    "Frames",
     "LoggedFields",
     "LoggedRows",
     "ObservationReader",
     "ObservationWindow",
+    "Shape",
+    "copied_frames",
     "entries_per_value",
     "entry_bytes",
+    "frame_columns",
     "observation_window_nbytes",
     "reach_for",
+    "shapes_of_frames",
 ]

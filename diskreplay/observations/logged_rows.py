@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.aliases import Array, Bools, Columns, Ints
 from diskreplay.errors import DamageError
+from diskreplay.observations.batch_frames import Frames, put_frames
 from diskreplay.observations.frames import LoggedFields
 from diskreplay.observations.observation_reader import ObservationReader
 from diskreplay.observations.observation_window import ObservationWindow
@@ -25,7 +26,7 @@ class LoggedRows:
     """
 
     def __init__(self, schema: Schema, capacity: int, window_bytes: int, where: str) -> None:
-        logged = LoggedFields(schema)
+        self._logged = logged = LoggedFields(schema)
         self._where = where
         self._schema = schema
         self._window = ObservationWindow(logged, capacity, window_bytes)
@@ -37,7 +38,7 @@ class LoggedRows:
 
     def read_into(
         self,
-        columns: Columns,
+        columns: Sequence[Array | Frames],
         places: Ints | None,
         records: Columns,
         write_ids: Ints,
@@ -52,7 +53,7 @@ class LoggedRows:
         self._prepare(snapshot)
         chosen = range(len(columns)) if fields is None else fields
         for index, column, values in zip(chosen, columns, records, strict=True):
-            if not self._schema.fields[index].log:
+            if not self._schema.fields[index].log and not isinstance(column, Frames):
                 column[slice(None) if places is None else places] = values
         lookup = snapshot.observation_values
         try:
@@ -66,6 +67,17 @@ class LoggedRows:
                         f"damaged: {fault}"
                     ) from None
             raise
+
+    def put_whole(self, columns: Sequence[Array | Frames], places: Ints, values: Columns) -> None:
+        """Write whole rows into columns; into Frames they are the first to be written.
+
+        places:  int64 (n,), the place of each row in the columns
+        values:  of all fields
+        """
+        for column, of_field in zip(columns, values, strict=True):
+            if not isinstance(column, Frames):
+                column[places] = of_field
+        put_frames(self._logged, columns, places, values)
 
     def sound(self, records: Columns, snapshot: Snapshot) -> Bools:
         """Return which rows have undamaged observations only.

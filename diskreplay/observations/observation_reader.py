@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from diskreplay.aliases import Columns, Ints
+from diskreplay.aliases import Array, Columns, Ints
 from diskreplay.errors import DamageError
+from diskreplay.observations.batch_frames import FrameMemory, Frames, memory_of, write_rows
 from diskreplay.observations.frames import Bytes, LoggedFields
 from diskreplay.observations.observation_window import ObservationWindow
 from diskreplay.records import codec_named, content_of, entry_in
@@ -31,7 +32,7 @@ class ObservationReader:
 
     def read_into(
         self,
-        columns: Columns,
+        columns: Sequence[Array | Frames],
         places: Ints | None,
         ids: Columns,
         lookup: Lookup,
@@ -39,7 +40,8 @@ class ObservationReader:
     ) -> None:
         """Write the values of observation ids into columns; raise DamageError for a damaged one.
 
-        columns:  of all fields or of those at some places of the schema, C-contiguous
+        columns:  of all fields or of those at some places of the schema: C-contiguous arrays, or
+                  Frames in place of those of logged fields
         places:   int64 (n,), the row of each value in the columns; None means all, in order
         ids:      the columns of the records, of the same fields
         """
@@ -51,11 +53,16 @@ class ObservationReader:
             at = [chosen.index(logged.place) for logged in of_kind]
             n = len(ids[at[0]])
             wanted = [ids[i].reshape(n, -1) for i in at]
-            source, rows = self._frames(kind, np.concatenate(wanted, axis=1), lookup)
+            memory = memory_of(columns, at)
+            source, rows = self._frames(kind, np.concatenate(wanted, axis=1), lookup, memory)
             begin = 0
             for i, logged in zip(at, of_kind, strict=True):
                 end = begin + logged.field.frames
-                logged.write(columns[i], places, source, rows[:, begin:end])
+                column = columns[i]
+                if isinstance(column, Frames):
+                    write_rows(column, places, rows[:, begin:end])
+                else:
+                    logged.write(column, places, source, rows[:, begin:end])
                 begin = end
 
     def faults(self, index: int, ids: Ints, lookup: Lookup) -> dict[int, str]:
@@ -72,22 +79,37 @@ class ObservationReader:
                 found = frames.tobytes()
         return found
 
-    def _frames(self, kind: int, ids: Ints, lookup: Lookup) -> tuple[Bytes, Ints]:
-        """Return frames, and the row of each id among them."""
+    def _frames(
+        self, kind: int, ids: Ints, lookup: Lookup, memory: FrameMemory | None
+    ) -> tuple[Bytes, Ints]:
+        """Return frames, those of a memory if it is given, and the row of each id among them."""
         window = self.window
-        held = window.holds(kind, ids)
-        if held.all():
+        if memory is None and window.holds(kind, ids).all():
             return window.frames[kind], ids % window.rows
         wanted, rows = np.unique(ids, return_inverse=True)
-        frames = np.empty((wanted.size, self.logged.kinds[kind].nbytes), np.uint8)
+        rows = rows.reshape(ids.shape)
+        if memory is None:
+            frames = np.empty((wanted.size, self.logged.kinds[kind].nbytes), np.uint8)
+            self._gather(kind, wanted, frames, lookup)
+            return frames, rows
+        begin, frames = memory.begin(wanted.size)
+        self._gather(kind, wanted, frames, lookup)
+        memory.end(begin + wanted.size)
+        return memory.frames, rows + begin
+
+    def _gather(self, kind: int, wanted: Ints, frames: Bytes, lookup: Lookup) -> None:
+        """Write the frames of ascending ids; raise DamageError for a damaged one."""
+        window = self.window
         held = window.holds(kind, wanted)
+        if held.all():  # the mode spares numpy a copy: all rows are in range
+            np.take(window.frames[kind], wanted % window.rows, axis=0, out=frames, mode="clip")
+            return
         frames[held] = window.frames[kind][wanted[held] % window.rows]
         missing = np.flatnonzero(~held)
         if faults := self._read(kind, wanted[missing], frames, lookup, missing):
             raise DamageError(next(iter(faults.values())))
         if window.keeps_read_frames:
             window.write(kind, wanted[missing], frames[missing])
-        return frames, rows.reshape(ids.shape)
 
     def _read(
         self,

@@ -45,6 +45,11 @@ CONTENTS = [  # of an entry: too short, too long, and bombs for a codec
     b"", b"x", bytes(12), bytes(6000), b"\xff" * 12,
     b"\x1f\0\x01\0" + b"\xff" * 4000 + bytes(6), b"\x28\xb5\x2f\xfd\xa4\xff\xff\xff\xff\x01\0\0",
 ]  # fmt: skip
+LOGS = [  # where a field says that it is in the log
+    *NUMBERS, {"frame_axis": None, "codec": None},
+    *({"frame_axis": axis, "codec": None} for axis in (0, 1, -1, 2**40, True, "0", [0])),
+    *({"frame_axis": None, "codec": codec} for codec in ("lz4", "zstd", "x", b"lz4", 4, [], {})),
+]  # fmt: skip
 BODIES = [
     b"\x91" * 100_000,
     b"\xdd\xff\xff\xff\xff",
@@ -281,8 +286,8 @@ def odd_schema(path: Path, generator: Generator) -> None:
         schema = pick(generator, [*plains, schema + [[f"x{i}", "|b1", []] for i in range(70_000)]])
     else:
         field = schema[int(generator.integers(len(schema)))]
-        part = int(generator.integers(3))
-        field[part] = pick(generator, [NAMES, DTYPES, SHAPES][part])
+        part = int(generator.integers(4))
+        field[part : part + 1] = [pick(generator, [NAMES, DTYPES, SHAPES, LOGS][part])]
     put_fact(path, "schema", schema)
 
 

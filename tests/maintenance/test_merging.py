@@ -19,10 +19,12 @@ from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.store.store import Store
 
 
-def make(kind: Any, path: Path, first: int, n: int, capacity: int, runs: int = 1) -> list[int]:
+def make(
+    kind: Any, path: Path, first: int, n: int, capacity: int, runs: int = 1, **arguments: Any
+) -> list[int]:
     """Make a store of consecutive numbers, and return those that are live."""
     for run in range(runs):
-        with kind(capacity, path=path) as buffer:
+        with kind(capacity, path=path, **arguments) as buffer:
             numbers = np.array_split(np.arange(first, first + n), runs)[run]
             more = {"priorities": numbers / 4} if kind is PrioritizedReplayBuffer else {}
             if numbers.size:
@@ -50,21 +52,22 @@ def interleaved(parts: list[list[int]]) -> list[int]:
     ),
     order=st.sampled_from(["sequence", "interleaved"]),
     capacity=st.none() | st.integers(1, 60),
+    logged=st.sets(st.integers(0, 3)),
 )
-@example(
-    kind=PrioritizedReplayBuffer, parts=[(40, 10, 3), (7, 30, 1)], order="interleaved", capacity=12
-)
+@example(PrioritizedReplayBuffer, [(40, 10, 3), (7, 30, 1)], "interleaved", 12, set())
+@example(PrioritizedReplayBuffer, [(40, 10, 3), (7, 30, 1)], "interleaved", 12, {0, 1})
 def test_against_lists(
     tmp_path_factory: pytest.TempPathFactory,
     kind: Any,
     parts: list[tuple[int, int, int]],
     order: str,
     capacity: int | None,
+    logged: set[int],
 ) -> None:
     place = tmp_path_factory.mktemp("s")
     paths = [place / str(i) for i in range(len(parts))]
     lists = [
-        make(kind, path, 1000 * i, n, size, runs)
+        make(kind, path, 1000 * i, n, size, runs, observations="log" if i in logged else "record")
         for i, (path, (n, size, runs)) in enumerate(zip(paths, parts, strict=True))
     ]
     whole = list(itertools.chain(*lists)) if order == "sequence" else interleaved(lists)

@@ -59,14 +59,17 @@ def test_compact_changes_nothing_but_the_file(make: Any, tmp_path: Path) -> None
     capacity=st.integers(1, 40),
     sizes=st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=4),
     others=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 70)), min_size=1, max_size=4),
+    observations=st.sampled_from(["record", "log"]),
 )
-@example(kind=PrioritizedReplayBuffer, capacity=10, sizes=[(25, False)], others=[(30, 3), (9, 20)])
+@example(PrioritizedReplayBuffer, 10, [(25, False)], [(30, 3), (9, 20)], "record")
+@example(PrioritizedReplayBuffer, 10, [(70, False), (70, True)], [(30, 3), (9, 20)], "log")
 def test_resize_against_a_list(
     tmp_path_factory: pytest.TempPathFactory,
     kind: Any,
     capacity: int,
     sizes: list[tuple[int, bool]],
     others: list[tuple[int, int]],
+    observations: str,
 ) -> None:
     """Writes, clears and resizes in any order; the list holds what should be live."""
     path = tmp_path_factory.mktemp("s") / "s"
@@ -81,7 +84,7 @@ def test_resize_against_a_list(
         live = [*live, *range(count, count + n)][-buffer.capacity :]
         count += n
 
-    with kind(capacity, path=path) as buffer:
+    with kind(capacity, path=path, observations=observations) as buffer:
         for n, is_cleared in sizes:
             write(buffer, n)
             if is_cleared:

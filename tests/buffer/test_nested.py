@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from changed_values import fact, put_fact
 from common import run_python
 from nested_rows import NAMES, assert_same, columns, each, numbers_of, row
-from untrusted import fact, put_fact
 
 import diskreplay
 from diskreplay import (

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from changed_values import fact
 from nested_rows import NAMES, columns, numbers_of, row
-from untrusted import fact
 
 import diskreplay
 from diskreplay import ReplayBuffer, SchemaError

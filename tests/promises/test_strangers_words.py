@@ -7,10 +7,10 @@ import warnings
 from pathlib import Path
 
 import pytest
+from changed_values import fact, put_fact
 from click.testing import CliRunner
 from common import columns
 from diskreplay_tools.cli import main
-from untrusted import fact, put_fact
 
 import diskreplay
 from diskreplay import DiskReplayError, ReplayBuffer

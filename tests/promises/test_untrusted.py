@@ -17,10 +17,11 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+from changed_values import Mutation
 from children import in_child
 from common import columns
 from diskreplay_tools.cli import main
-from untrusted import BYTES, VALUES, Mutation
+from untrusted import BYTES, VALUES
 
 import diskreplay
 from diskreplay import DiskReplayError, PrioritizedReplayBuffer, ReplayBuffer

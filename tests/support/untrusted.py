@@ -5,27 +5,30 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lmdb
-import msgpack
 import numpy as np
-from xxhash import xxh3_64_intdigest
+from changed_values import (
+    NUMBERS,
+    Generator,
+    Mutation,
+    fact,
+    number_key,
+    pick,
+    put,
+    put_fact,
+    record,
+    sealed_body,
+    values,
+)
+from untrusted_logs import odd_log
 
-from diskreplay.records import entries_in, entry_of, observation_id_in, pack
 from diskreplay.records.seals import seal, unseal
 
 PAGE = 4096
-Generator = np.random.Generator
-Mutation = tuple[str, Callable[[Path, Generator], None]]
 
-NUMBERS = [
-    -1, 0, 1, 7, 63, 2**15, 2**31, 2**33, 2**40, 2**40 + 1, 2**53, 2**62, 2**63 - 1, 2**63,
-    2**64 - 1, -(2**63), True, None, 0.5, -0.0, float("nan"), float("inf"), 1e308, "", "7", b"",
-    b"\0" * 16, [], {}, [[]], {"a": {}}, "x" * 5000,
-]  # fmt: skip
 DTYPES = [
     "<f4", "<f8", "|u1", "|b1", "<i8", "<c16", "<f2", "<f16", ">f4", "|O", "|V8", "|S4", "<U4",
     "<M8", "f4,f4", "", "x", "<f4" * 1000, "i", "2f4", "<<<f4", "|f4", 4, None, [], b"<f4",
@@ -40,10 +43,6 @@ SHAPES = [
     [], [0], [1], [2], [-1], [2**20], [2**28], [2**31], [2**63], [2**64 - 1], [2**20] * 4,
     [0, 2**40], [1] * 32, [1] * 33, [1] * 100, [1] * 5000, [0.5], ["2"], [None], [True], "12", None,
     5, {"a": 1}, [[2]],
-]  # fmt: skip
-CONTENTS = [  # of an entry: too short, too long, and bombs for a codec
-    b"", b"x", bytes(12), bytes(6000), b"\xff" * 12,
-    b"\x1f\0\x01\0" + b"\xff" * 4000 + bytes(6), b"\x28\xb5\x2f\xfd\xa4\xff\xff\xff\xff\x01\0\0",
 ]  # fmt: skip
 LOGS = [  # where a field says that it is in the log
     *NUMBERS, {"frame_axis": None, "codec": None},
@@ -67,55 +66,6 @@ BODIES = [
     b"\x90",
     b"",
 ]
-
-
-def values(path: Path, database: str) -> dict[bytes, bytes]:
-    with lmdb.open(str(path), max_dbs=8, readonly=True) as env:
-        db = env.open_db(database.encode(), create=False)
-        with env.begin(db=db) as txn:
-            return dict(txn.cursor())
-
-
-def put(path: Path, database: str, changes: dict[bytes, bytes | None]) -> None:
-    with lmdb.open(str(path), max_dbs=8, map_size=1 << 42) as env:
-        db = env.open_db(database.encode(), create=False)
-        with env.begin(write=True, db=db) as txn:
-            for key, value in changes.items():
-                if value is None:
-                    txn.delete(key)
-                else:
-                    txn.put(key, value)
-
-
-def number_key(number: int) -> bytes:
-    return number.to_bytes(8, sys.byteorder)
-
-
-def fact(path: Path, name: str) -> Any:
-    return unseal(values(path, "meta")[name.encode()], name, name)
-
-
-def put_fact(path: Path, name: str, content: Any) -> None:
-    try:
-        sealed = seal(name, content)
-    except OverflowError:  # beyond msgpack's numbers
-        sealed = seal(name, None)
-    put(path, "meta", {name.encode(): sealed})
-
-
-def pick(generator: Generator, choices: list[Any]) -> Any:
-    return choices[int(generator.integers(len(choices)))]
-
-
-def sealed_body(key: str | int, body: bytes) -> bytes:
-    """Seal what msgpack would not write."""
-    body = msgpack.packb(key) + body
-    return b"\x93\xcf" + xxh3_64_intdigest(body).to_bytes(8, "big") + body
-
-
-def record(write_id: int, rest: bytes) -> bytes:
-    body = b"\xd3" + write_id.to_bytes(8, "big", signed=True) + rest
-    return b"\x97\xcf" + xxh3_64_intdigest(body).to_bytes(8, "big") + body
 
 
 # Bytes
@@ -303,56 +253,6 @@ def odd_layout(path: Path, generator: Generator) -> None:
     if generator.random() < 0.2:
         put(path, "meta", {b"layout": None})
         odd_records(path, generator)
-
-
-def odd_log(path: Path, generator: Generator) -> None:
-    """An odd range, layout, value or entry of the observation log; odd ids in a record."""
-    how = int(generator.integers(5))
-    if how == 0:
-        state = fact(path, "state")
-        log = state.get("observations") or {"first": 0, "count": 0}
-        numbers = [*NUMBERS, 1, 2, log["count"] + 1, log["count"] - 1, 2**40, 2**61]
-        log[pick(generator, ["first", "count"])] = pick(generator, numbers)
-        state["observations"] = pick(generator, [log, log, log, *NUMBERS])
-        put_fact(path, "state", state)
-    elif how == 1:
-        layout = fact(path, "layout")
-        log = layout.get("observations") or {"entries_per_value": 4, "reach": 1000}
-        key = pick(generator, ["entries_per_value", "reach"])
-        log[key] = pick(generator, [*NUMBERS, 1, 2, 3, 64, 4096, 4097, 2**31, 2**31 + 1])
-        layout["observations"] = pick(generator, [log, log, log, *NUMBERS])
-        put_fact(path, "layout", layout)
-    elif how == 2:
-        found = values(path, "observations") or {number_key(0): b""}
-        key, value = pick(generator, list(found.items()))
-        at = int(generator.integers(len(value) + 1))
-        news = [value[:at], value * 2, b"", b"\xc6\xff\xff\xff\xff" + value[5:], None]
-        offsets = b"\xc6\0\0\0\x0c" + bytes(8) + b"\xff" * 4
-        keys = [key, key, number_key(2**40), number_key(2**64 - 1), number_key(0), b"abc"]
-        put(path, "observations", {pick(generator, keys): pick(generator, [*news, offsets])})
-    elif how == 3:
-        for key, value in values(path, "observations").items():
-            entries = [bytes(entry) for entry in entries_in(value)]
-            n = int(generator.integers(len(entries)))
-            content = pick(generator, CONTENTS)
-            entries[n] = entry_of(observation_id_in(entries[n]), content)
-            put(path, "observations", {key: pack(entries)})
-    else:
-        odd_ids(path, generator)
-
-
-def odd_ids(path: Path, generator: Generator) -> None:
-    """Other numbers in records, where observation ids stand."""
-    layout = fact(path, "layout")
-    for key, value in list(values(path, "transitions").items())[:3]:
-        size = len(value) // layout["records_per_value"]
-        raw = bytearray(value)
-        for begin in range(0, len(value) - size + 1, size):
-            number = int(pick(generator, [-1, -(2**63), 2**63 - 1, 2**40, 0, 1, 5000]))
-            raw[begin + 20 : begin + 28] = number.to_bytes(8, "big", signed=True)
-            body = bytes(raw[begin + 10 : begin + size])
-            raw[begin + 2 : begin + 10] = xxh3_64_intdigest(body).to_bytes(8, "big")
-        put(path, "transitions", {key: bytes(raw)})
 
 
 def odd_runs(path: Path, generator: Generator) -> None:

@@ -62,7 +62,10 @@ EXTERNAL = {
         "records/seals",
         "store/known_note",
     },
-    "torch": {f"adapters/torch/{name}" for name in ("tensor_batches", "tensors", "uploads")},
+    "torch": {
+        f"adapters/torch/{name}"
+        for name in ("packed_batch", "tensor_batches", "tensors", "uploads")
+    },
 }
 # What the tools take from a room; all else is the public names.
 TOOLS_TAKE = {

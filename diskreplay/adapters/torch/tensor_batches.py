@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 import diskreplay
-from diskreplay.adapters.torch.tensors import device_of, to_torch, with_ids_on_cpu
+from diskreplay.adapters.torch.tensors import device_of, tensors_by, to_torch, with_ids_on_cpu
 from diskreplay.adapters.torch.uploads import Copied, Update, Upload
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+class Moved(NamedTuple):
+    """A batch on a device, and how many bytes were copied there."""
+
+    batch: Any
+    nbytes: int
 
 
 class TensorBatches:
@@ -21,7 +28,8 @@ class TensorBatches:
     The batches are those of `buffer.batches(batch_size, prefetch, readers)`, in order, as named
     tuples of the same type. `indices` are on the CPU, for `update_priorities`. To a GPU the arrays
     go from pinned memory, on a stream of their own, while the batches before are in use; the stream
-    that is current in `next` waits for its own batch alone.
+    that is current in `next` waits for its own batch alone. Of fields in the log the distinct
+    frames of a batch are copied, and the stacks put together on the device.
 
     >>> buffer = diskreplay.PrioritizedReplayBuffer(capacity=100)
     >>> for i in range(50):
@@ -61,6 +69,7 @@ class TensorBatches:
                 f"{type(buffer).__name__})"
             )
         self._is_closed = False
+        self._copied_bytes = 0
         self._buffer: Any = buffer
         self._device = device_of(device)
         prepare: Callable[[Any], Any] = to_torch
@@ -74,6 +83,7 @@ class TensorBatches:
             readers,
             reuse=reuse or self._device.type != "cpu",
             prepare=prepare,
+            frames=self._device.type != "cpu",
         )
 
     def __iter__(self) -> Self:
@@ -85,8 +95,11 @@ class TensorBatches:
         if self._given is not None:
             self._given.event.synchronize()  # its memory is used again from here on
         found = next(self._batches)
-        if self._upload is None:
+        if self._device.type == "cpu":
             return found
+        self._copied_bytes += found.nbytes
+        if self._upload is None:
+            return found.batch
         self._given = found
         return found.for_current_stream()
 
@@ -134,6 +147,14 @@ class TensorBatches:
             raise
         self._pending = None
 
+    @property
+    def copied_bytes(self) -> int:
+        """The bytes that were copied to the device for the batches returned so far.
+
+        Of a field in the log these are its distinct frames. On the CPU nothing is copied.
+        """
+        return self._copied_bytes
+
     def close(self) -> None:
         """Apply the last update and stop drawing ahead; the buffer stays open."""
         self._is_closed = True
@@ -151,9 +172,16 @@ class TensorBatches:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _moved(self, batch: Any) -> Any:
+    def _moved(self, batch: Any) -> Moved:
         """Return a batch on a device that is no GPU of CUDA; its arrays may be used again then."""
-        return with_ids_on_cpu(batch, lambda array: torch.from_numpy(array).to(self._device))
+        nbytes = []
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            nbytes.append(tensor.nbytes)
+            return tensor.to(self._device)
+
+        moved = with_ids_on_cpu(batch, tensors_by(move))
+        return Moved(moved, sum(nbytes))
 
     def _apply_old(self) -> None:
         """Apply an update that no later one has applied since the last batch but one."""

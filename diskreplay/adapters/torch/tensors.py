@@ -10,11 +10,14 @@ import torch
 
 import diskreplay
 
+_WIDE = (torch.int64, torch.int32, torch.int16)
+
 
 def to_torch(batch: diskreplay.Batch | diskreplay.PrioritizedBatch, device: Any = None) -> Any:
     """Return a batch with tensors in place of its arrays: a named tuple of the same type.
 
-    Elements that are dictionaries or tuples of arrays become such of tensors.
+    Elements that are dictionaries or tuples of arrays become such of tensors. Frames are put
+    together, on the device, to the values that they stand for.
 
     The `indices` of a uniform batch become a tensor, too. On the CPU tensors and arrays share their
     memory; an array that is read-only is copied, since nothing keeps a tensor from being written
@@ -39,11 +42,51 @@ def to_torch(batch: diskreplay.Batch | diskreplay.PrioritizedBatch, device: Any 
 
     target = None if device is None else device_of(device)
 
-    def tensor_of(array: Any) -> torch.Tensor:
-        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    def move(tensor: torch.Tensor) -> torch.Tensor:
         return tensor if target is None else tensor.to(target, non_blocking=True)
 
-    return with_each(batch, tensor_of)
+    return with_each(batch, tensors_by(move))
+
+
+def tensors_by(move: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any], torch.Tensor]:
+    """Return a function that makes a tensor of an array or of Frames, which `move` brings there.
+
+    Frames with one memory are moved once.
+    """
+    frames_there: dict[int, torch.Tensor] = {}
+
+    def tensor_of(value: Any) -> torch.Tensor:
+        if isinstance(value, diskreplay.Frames):
+            frames = bytes_of_frames(value)
+            address = frames.ctypes.data
+            if address not in frames_there:
+                frames_there[address] = move(torch.from_numpy(frames))
+            return put_together(value, frames_there[address], move(torch.from_numpy(value.rows)))
+        return move(torch.from_numpy(value if value.flags.writeable else value.copy()))
+
+    return tensor_of
+
+
+def bytes_of_frames(value: diskreplay.Frames) -> Any:
+    """Return the frames of a batch as an array of bytes, (m, frame_bytes)."""
+    frames = value.frames
+    return frames.reshape(len(frames), -1).view(np.uint8)
+
+
+def put_together(
+    value: diskreplay.Frames, frames: torch.Tensor, rows: torch.Tensor
+) -> torch.Tensor:
+    """Return the values of Frames, whose bytes and rows are on a device, as a tensor there."""
+    shape = (*rows.shape, *value.frames.shape[1:])
+    dtype = torch.from_numpy(np.empty(0, value.frames.dtype)).dtype
+    if frames.numel():
+        # Bytes are gathered eight at a time. PyTorch cannot gather numbers of each type.
+        wide = next((one for one in _WIDE if frames.shape[1] % one.itemsize == 0), torch.uint8)
+        found = frames.view(wide).index_select(0, rows.reshape(-1)).view(torch.uint8)
+        found = found.view(dtype).view(shape)
+    else:
+        found = torch.empty(shape, dtype=dtype, device=frames.device)
+    return found.movedim(1, 1 + value.axis).contiguous() if value.axis else found
 
 
 def with_each(batch: Any, convert: Callable[[Any], Any]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import weakref
 from functools import partial
@@ -12,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from diskreplay.adapters.torch.tensors import arrays_in, with_ids_on_cpu
+from diskreplay.adapters.torch.packed_batch import PackedBatch
+from diskreplay.adapters.torch.tensors import arrays_in, tensors_by, with_ids_on_cpu
 
 
 class Update(NamedTuple):
@@ -28,12 +28,14 @@ class Copied(NamedTuple):
     """A batch that is copied to a GPU, complete at an event.
 
     memory:  the tensors that hold all others of the batch
+    nbytes:  the bytes that are copied
     """
 
     batch: Any
     event: Any
     memory: list[Any]
     device: torch.device
+    nbytes: int
 
     def for_current_stream(self) -> Any:
         """Return the batch, for use on the current stream, which waits for it."""
@@ -45,11 +47,9 @@ class Copied(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """The memory of a batch that is used again, in one piece, and where its arrays are in it."""
+    """The memory of a batch that is used again, and the event of its copy."""
 
-    memory: Any
-    parts: dict[int, tuple[slice, torch.dtype, tuple[int, ...]]]  # by id of the array
-    arrays: list[Any]  # keeps their ids
+    packed: PackedBatch
     event: Any
 
 
@@ -62,6 +62,7 @@ class Upload:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._nbytes = 0  # of the batch whose copy begins
         self._stream = torch.cuda.Stream(device)
         self._slots: dict[int, _Slot] = {}  # by id of the first array
         self._back: dict[Any, Any] = {}  # pinned memory for priorities, by shape and type
@@ -76,23 +77,17 @@ class Upload:
 
     def __call__(self, batch: Any) -> Copied:
         """Begin to copy a batch."""
-        slot = self._slot_of(batch)
+        slot, self._nbytes = self._slot_of(batch), 0
         with torch.cuda.stream(self._stream):
             if slot is None:
-                copied = with_ids_on_cpu(batch, self._copy)
+                copied = with_ids_on_cpu(batch, tensors_by(self._copy))
                 memory = [tensor for tensor in arrays_in(copied) if tensor.is_cuda]
                 event = torch.cuda.Event()
             else:
-                whole = slot.memory.to(self._device, non_blocking=True)
-                memory, event, parts = [whole], slot.event, slot.parts
-
-                def part(array: Any) -> torch.Tensor:
-                    where, dtype, shape = parts[id(array)]
-                    return whole[where].view(dtype).view(shape)
-
-                copied = with_ids_on_cpu(batch, part)
+                event, copies = slot.event, list(map(self._copy, slot.packed.pieces()))
+                copied, memory = slot.packed.unpacked(batch, copies)
             event.record(self._stream)
-        return Copied(copied, event, memory, self._device)
+        return Copied(copied, event, memory, self._device, self._nbytes)
 
     def copy_back(self, indices: Any, priorities: Any) -> Update:
         """Begin to copy an update to the CPU; the one before it must be applied."""
@@ -106,37 +101,19 @@ class Upload:
         self._unpin()
         self._slots.clear()
 
-    def _copy(self, array: Any) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device, non_blocking=True)
+    def _copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        self._nbytes += tensor.nbytes
+        return tensor.to(self._device, non_blocking=True)
 
     def _slot_of(self, batch: Any) -> _Slot | None:
         """Return the memory of a batch that is used again; None for one of fresh arrays."""
-        first_array = next(arrays_in(batch))
-        found = self._slots.get(id(first_array))
-        if found is not None:
-            return found
-        arrays = [array for array in arrays_in(batch) if array is not batch.indices]
-        base = arrays[0].base
-        if type(base) is not mmap.mmap or any(array.base is not base for array in arrays):
-            return None
-        whole = np.frombuffer(base, np.uint8)
-        begins = [array.ctypes.data - whole.ctypes.data for array in arrays]
-        first = min(begins)
-        end = max(at + array.nbytes for at, array in zip(begins, arrays, strict=True))
-        memory = whole[first:end]
-        parts = {
-            id(array): (
-                slice(at - first, at - first + array.nbytes),
-                torch.from_numpy(array).dtype,
-                array.shape,
-            )
-            for at, array in zip(begins, arrays, strict=True)
-        }
-        if self._can_pin:
-            self._pin(memory)
-        slot = _Slot(torch.from_numpy(memory), parts, arrays, torch.cuda.Event())
-        self._slots[id(first_array)] = slot
-        return slot
+        first = next(arrays_in(batch))
+        found = self._slots.get(id(first))
+        if found is None and (packed := PackedBatch.of(batch)) is not None:
+            if self._can_pin:
+                self._pin(packed.memory)
+            found = self._slots[id(first)] = _Slot(packed, torch.cuda.Event())
+        return found
 
     def _pin(self, array: Any) -> None:
         """Pin the memory of an array, unless that was refused: then the copies are slower."""

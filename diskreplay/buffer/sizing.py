@@ -207,11 +207,12 @@ def _observations(schema: Schema, capacity: int, ratio: float) -> tuple[int, int
     if not schema.logged:
         return 0, 0
     logged = LoggedFields(schema)
+    largest = max(kind.nbytes for kind in logged.kinds)
     commit = total = 0
     rows = pending_bytes(schema) // max(1, schema.payload_bytes)
     for field in logged.new_in_a_step():
         frame_bytes = field.frame_bytes * (ratio if field.codec else 1.0)
-        per_value = entries_per_value(frame_bytes)
+        per_value = entries_per_value(frame_bytes, largest)
         value_bytes = int(per_value * entry_bytes(frame_bytes))
         entries = capacity + reach_for(logged, capacity)
         total += tree_bytes(-(-entries // per_value) + 1, value_bytes)

@@ -42,6 +42,9 @@ from diskreplay.store import ObservationRange, Transaction
 _LEAST_REACH, _MOST_REACH = 64, 4096
 _VALUE_BYTES = 32 << 10
 _MOST_IN_VALUE = 512
+# A commit writes the last value again, and a lookup reads the whole value: so that is how large one
+# may get where the first frames were black, and later ones leave a codec nothing to do.
+_MOST_VALUE_BYTES = 1 << 20
 _OFFSET_BYTES = 4
 
 
@@ -127,12 +130,13 @@ class ObservationWriter:
         self._is_confirmed = True
 
     def forget_failed(self) -> None:
-        """Forget the digests and the frames of a commit that failed: others may get its ids."""
+        """Forget what a commit that failed has left: others may get its ids, and the layout."""
         if not self._is_confirmed:
             while self._order and self._order[-1][0] >= self._confirmed:
                 self._forget(*self._order[-1])
                 self._order.pop()  # at last: after an interrupt the entry is forgotten again
             self._reader.window.drop_from(self._confirmed)
+            self._reader.entries_per_value = 0  # read again: it may have decided the layout
             self._is_confirmed = True
 
     # Inside
@@ -215,8 +219,9 @@ class ObservationWriter:
         ]
         if not self.layout.entries_per_value:
             mean = sum(map(len, entries)) / len(entries) - ENTRY_HEADER
+            largest = max(nbytes for _, nbytes in self._logged.kinds)
             self.layout = self.layout._replace(
-                entries_per_value=entries_per_value(mean), reach=self._reach
+                entries_per_value=entries_per_value(mean, largest), reach=self._reach
             )
             self._reader.entries_per_value = self.layout.entries_per_value
         per_value = self.layout.entries_per_value
@@ -293,9 +298,15 @@ def reach_for(logged: LoggedFields, capacity: int) -> int:
     return max(reach, 4 * logged.frames_in_row)
 
 
-def entries_per_value(content_bytes: float) -> int:
-    """Return how many entries of a size share a value: as many as 32 KiB hold, at most 512."""
-    return max(1, min(_MOST_IN_VALUE, int(_VALUE_BYTES // entry_bytes(content_bytes))))
+def entries_per_value(content_bytes: float, largest_bytes: int) -> int:
+    """Return how many entries share a value: as many as 32 KiB hold, at most 512.
+
+    content_bytes:  of an entry, compressed
+    largest_bytes:  of the largest frame, so many of which take 1 MiB at most, or one alone
+    """
+    fitting = _VALUE_BYTES // entry_bytes(content_bytes)
+    bounded = _MOST_VALUE_BYTES // entry_bytes(largest_bytes)
+    return max(1, min(_MOST_IN_VALUE, int(fitting), int(bounded)))
 
 
 def entry_bytes(content_bytes: float) -> float:

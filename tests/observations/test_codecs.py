@@ -83,3 +83,19 @@ def test_a_store_whose_codec_is_not_installed_is_refused(codec: str, tmp_path: P
     assert run_python(code, tmp_path / "a").stdout.splitlines() == 3 * [message]
     with diskreplay.open(tmp_path / "a") as buffer:
         assert len(buffer) == 1
+
+
+@pytest.mark.parametrize("codec", COMPRESSING)
+def test_black_first_frames_do_not_decide_how_large_values_get(codec: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    before = np.zeros(100_000, np.uint8)
+    with diskreplay.ReplayBuffer(
+        40, path=tmp_path / "b", codec=codec, window_bytes=0, commit_interval=0.0
+    ) as buffer:
+        for step in range(300):
+            after = before if step < 3 else rng.integers(0, 256, before.shape, dtype=np.uint8)
+            buffer.push(before, 0, 0.0, after, False)
+            before = after
+        assert buffer.schema is not None
+        expected = diskreplay.estimate(buffer.schema, 40, prioritized=False)
+        assert buffer.stats()["disk_bytes"] <= 1.1 * expected.disk_bytes

@@ -20,7 +20,7 @@ from diskreplay.buffer.sizing import estimate_of, warn_of_disk
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.buffer.writer import Writer
 from diskreplay.errors import ArgumentError, DamageError, MismatchError, printable
-from diskreplay.records import schema_facts
+from diskreplay.records import codec_named, schema_facts
 from diskreplay.sampling import (
     Priorities,
     PrioritizedSampler,
@@ -107,6 +107,8 @@ def open_or_create(options: Options, priorities: PrioritySettings | None) -> Gua
     fields = ExpectedFields(
         expected, all_given=isinstance(options.schema, Schema), log=options.log_options
     )
+    for codec in {options.codec, *(field.codec for field in expected.values())}:
+        codec_named(codec)  # NotInstalledError here, before anything is made
     kind = "uniform" if priorities is None else "prioritized"
     if options.path is None:
         path = Path(tempfile.mkdtemp(prefix="diskreplay-"))

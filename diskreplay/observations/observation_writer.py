@@ -293,8 +293,8 @@ class ObservationWriter:
 
 
 def reach_for(logged: LoggedFields, capacity: int) -> int:
-    """Return the reach of a new log: a quarter of the capacity, from 64 to 4096 entries."""
-    reach = min(_MOST_REACH, max(_LEAST_REACH, capacity // 4))
+    """Return the reach of a new log: a sixteenth of the capacity, from 64 to 4096 entries."""
+    reach = min(_MOST_REACH, max(_LEAST_REACH, capacity // 16))
     return max(reach, 4 * logged.frames_in_row)
 
 

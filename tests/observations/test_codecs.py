@@ -99,3 +99,21 @@ def test_black_first_frames_do_not_decide_how_large_values_get(codec: str, tmp_p
         assert buffer.schema is not None
         expected = diskreplay.estimate(buffer.schema, 40, prioritized=False)
         assert buffer.stats()["disk_bytes"] <= 1.1 * expected.disk_bytes
+
+
+@pytest.mark.parametrize("given", ["codec='lz4'", "schema={'state': Field('state', codec='lz4')}"])
+def test_a_missing_codec_is_told_before_a_store_is_made(given: str, tmp_path: Path) -> None:
+    run_python(
+        f"""
+        import os, sys
+        sys.modules["lz4"] = None  # as where it is not installed
+        from diskreplay import Field, NotInstalledError, ReplayBuffer
+        try:
+            ReplayBuffer(10, path={str(tmp_path / "b")!r}, {given})
+        except NotInstalledError as error:
+            assert "pip install 'diskreplay[lz4]'" in str(error), error
+        else:
+            raise AssertionError("it was made")
+        assert not os.path.exists({str(tmp_path / "b")!r})
+        """
+    )

@@ -81,10 +81,9 @@ class LogCheck:
                     f"({self._first} to {self._count - 1})"
                 )
                 continue
-            for observation_id in range(max(begin, self._first), end):
-                expected.see(observation_id)
             kinds = self._kinds_of(uses, max(begin, self._first), end)
             for observation_id, entry in enumerate(self._entries(key, value, end - begin), begin):
+                expected.see(observation_id)
                 # Those before the range are no longer needed; a lost one may be empty.
                 if observation_id >= self._first or len(entry):
                     self._check_entry(entry, observation_id, kinds.get(observation_id, []))

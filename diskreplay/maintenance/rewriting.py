@@ -204,7 +204,8 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
                         builder.append_log(key, values)
                     for write_ids in builder.parts():
                         priorities = _priorities(source, identity, write_ids)
-                        builder.append(int(write_ids[0]), source.records(write_ids), priorities)
+                        records = source.records(write_ids, state.observations)
+                        builder.append(int(write_ids[0]), records, priorities)
                     builder.finish(snapshot.runs(), source.facts, others=snapshot)
                 if store.format < FORMAT:
                     raise_format(path)

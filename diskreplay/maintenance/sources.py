@@ -108,13 +108,16 @@ class SoundStore:
                 "transitions"
             )
 
-    def records(self, write_ids: Ints) -> list[bytes]:
-        """Return the records of live write ids, or raise DamageError."""
+    def records(self, write_ids: Ints, log: ObservationRange | None = None) -> list[bytes]:
+        """Return the records of live write ids, or raise DamageError.
+
+        log:  the range of the observation log that they may refer to, by default all of it
+        """
         slots = self.live.slots(write_ids)
         records = self.snapshot.records(slots, self._grouping)
         if faults := self.codec.faults(records, write_ids, slots):
             raise self._damage(faults[0])
-        self._check_references(records, write_ids, slots)
+        self._check_references(records, write_ids, slots, log or self.state.observations)
         return list(map(bytes, records))
 
     def columns(self, write_ids: Ints) -> Columns:
@@ -191,9 +194,10 @@ class SoundStore:
             return bytes(value)
         return pack([*[memoryview(b"")] * unneeded, *entries[unneeded:]])
 
-    def _check_references(self, records: Any, write_ids: Ints, slots: Ints) -> None:
+    def _check_references(
+        self, records: Any, write_ids: Ints, slots: Ints, log: ObservationRange
+    ) -> None:
         """Raise DamageError if a record refers to an observation that is not in the log."""
-        log = self.state.observations
         places = self._logged_places
         for ids in self.codec.decode(records, write_ids, slots, places) if places else ():
             wrong = ((ids < log.first) | (ids >= log.count)).reshape(len(ids), -1).any(axis=1)

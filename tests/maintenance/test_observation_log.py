@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from common import columns, numbers_of
-from logs import fact, flip, ids_in, log_of, put
+from logs import fact, flip, ids_in, log_of, put, set_id
 from stores import FIELDS, PAGE, change, logged, logged_frames, walk_of
 
 import diskreplay
@@ -121,6 +121,19 @@ def test_a_log_that_is_not_whole_is_found_and_not_copied(
     assert (path / "data.mdb").read_bytes() == before
     repair(path, tmp_path / "out")
     assert verify(tmp_path / "out") == []
+
+
+def test_a_record_that_refers_beyond_the_reach_is_not_copied(tmp_path: Path) -> None:
+    """No writer makes one. Its observation would be left behind."""
+    path = logged(tmp_path / "s")
+    set_id(path, 990, log_of(path)[0])
+    assert verify(path) == []
+    before = (path / "data.mdb").read_bytes()
+    with pytest.raises(DamageError, match="write id 990 refers to an observation that is not"):
+        diskreplay.resize(path, 50)
+    assert (path / "data.mdb").read_bytes() == before
+    assert diskreplay.compact(path).size == 200
+    assert verify(path) == []
 
 
 def test_a_damaged_entry_costs_the_rows_that_refer_to_it(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def gpu(*arguments: object) -> subprocess.CompletedProcess[str]:
 @needs_torch
 def test_a_learner_is_fed_in_each_way(tmp_path: Path) -> None:
     from bench.gpu_feeds import FEEDS
+    from bench.gpu_stores import LOGS
 
     (stores := tmp_path / "stores").mkdir()
     out = tmp_path / "out.json"
@@ -54,6 +55,10 @@ def test_a_learner_is_fed_in_each_way(tmp_path: Path) -> None:
                 for wait, back, step in zip(one["wait"], one["give back"], one["step"], strict=True)
             )
         assert all(values for values in table["pieces"].values())
+        assert table["bytes"].keys() == {"pairs", *LOGS}
+        assert table["bytes"]["pairs"] == table["batch"] * (2 * 84 * 84 * 4 + 20)
+        for log in LOGS:
+            assert table["bytes"][log] <= 0.7 * table["bytes"]["pairs"]
     assert {"cpu", "cores", "memory_bytes", "python"} <= found["machine"].keys()
     assert found["versions"].keys() == {"diskreplay", "numpy", "torch", "CUDA"}
     assert found["card"] == "none"
@@ -67,8 +72,9 @@ def test_a_feed_that_fails_has_a_reason_and_the_others_go_on(tmp_path: Path) -> 
     from bench import gpu as command
     from bench.gpu_feeds import ALONE, Setting
     from bench.gpu_learner import Wait
+    from bench.gpu_stores import filled
 
-    columns = command.filled(str(tmp_path / "pixels"), 50)
+    columns = filled(str(tmp_path / "pixels"), 50)
     setting = Setting(str(tmp_path / "nothing"), columns, 4, torch.device("cpu"))
     found = command.measured(setting, Wait(0.1), 0.01)
     assert "NotAStoreError" in found["sample"]["missing"]
@@ -79,8 +85,8 @@ def test_a_feed_that_fails_has_a_reason_and_the_others_go_on(tmp_path: Path) -> 
 @needs_torch
 def test_the_stored_pixels_are_those_in_memory(tmp_path: Path) -> None:
     import torch
-    from bench.gpu import filled
     from bench.gpu_feeds import Setting, gathered, sampled
+    from bench.gpu_stores import filled
 
     columns = filled(str(tmp_path / "pixels"), 70)
     setting = Setting(str(tmp_path / "pixels"), columns, 16, torch.device("cpu"))

@@ -17,9 +17,9 @@ import click
 import numpy as np
 
 import diskreplay
+from bench.gpu_stores import LOGS, fill_log, filled
 from bench.machine import facts, load
 from bench.options import shared, tell
-from bench.rows import Array, Task, blocks
 
 if TYPE_CHECKING:
     from bench.gpu_feeds import Open, Setting
@@ -69,15 +69,16 @@ def gpu(
 ) -> None:
     """Train Nature DQN on stored pixels, fed in several ways, and print a table.
 
-    Transitions are pairs of 84x84x4 bytes in a prioritized buffer, in the page cache. The first row
-    is the network alone, on one batch; in all rows the TD errors come back. On a CPU a wait stands
-    for the network. The exit status is 1 when a feed failed. Example: python -m bench gpu
+    Transitions are pairs of 84x84x4 bytes in a prioritized buffer, in the page cache; in the rows
+    of a log, stacks of frames that are kept once. The first row is the network alone, on one batch;
+    in all rows the TD errors come back. On a CPU a wait stands for the network. The exit status is
+    1 when a feed failed. Example: python -m bench gpu
     """  # fmt: skip
     try:
         import torch
     except ImportError as error:
         raise click.ClickException(f"this needs PyTorch: {error}") from error
-    from bench.gpu_feeds import Setting
+    from bench.gpu_feeds import Setting, copied_bytes
     from bench.gpu_learner import Network, Wait
     from bench.gpu_pieces import pieces
 
@@ -88,15 +89,19 @@ def gpu(
     with tempfile.TemporaryDirectory(prefix="diskreplay-bench-", dir=place) as stores:
         path = f"{stores}/pixels"
         columns = filled(path, rows)
+        logs = {name: f"{stores}/{name}" for name in LOGS}
+        for name, codec in LOGS.items():
+            fill_log(logs[name], rows, codec)
         tell(f"{rows:,} transitions are stored, after {time.monotonic() - began:.0f} s")
         for batch in batches:
-            setting = Setting(path, columns, batch, on)
+            setting = Setting(path, columns, batch, on, logs)
             tables.append({"batch": batch, "feeds": measured(setting, learner, seconds)})
             tell(f"batch {batch}, after {time.monotonic() - began:.0f} s")
             try:
+                tables[-1]["bytes"] = copied_bytes(setting)
                 tables[-1]["pieces"] = pieces(setting, learner, min(seconds, PIECE_SECONDS))
             except Exception as error:
-                tables[-1] |= {"pieces": {}, "missing": told(error)}
+                tables[-1] = {"bytes": {}, "pieces": {}, **tables[-1], "missing": told(error)}
     about = {
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "seconds": time.monotonic() - began,
@@ -117,23 +122,6 @@ def gpu(
     failed += [table.get("missing") for table in tables]
     if any(failed):
         raise click.ClickException("; ".join(sorted({one for one in failed if one})))
-
-
-def filled(path: str, rows: int) -> list[Array]:
-    """Fill a store at a path, and return its columns in memory."""
-    columns: list[Array] = []
-    first = 0
-    with diskreplay.PrioritizedReplayBuffer(
-        rows, seed=1, path=path, durability="process"
-    ) as buffer:
-        for part in blocks(Task(rows=rows, width=0)):
-            if not columns:
-                columns = [np.empty((rows, *column.shape[1:]), column.dtype) for column in part]
-            for column, values in zip(columns, part, strict=True):
-                column[first : first + len(values)] = values
-            buffer.extend(*part)
-            first += len(part[0])
-    return columns
 
 
 def measured(setting: Setting, learner: Learner, seconds: float) -> dict[str, dict[str, Any]]:
@@ -210,6 +198,11 @@ def page(tables: list[dict[str, Any]], about: dict[str, Any]) -> list[str]:
                 cells = [spread(one["step"]), f"{ratio:.2f}", *parts]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
+        for name, nbytes in table["bytes"].items():
+            ratio = nbytes / table["bytes"]["pairs"]
+            lines.append(
+                f"- copied to the device, {name}: {nbytes:,.0f} bytes a batch, {ratio:.3f} x"
+            )
         lines += [f"- {name}: {spread(values)} ms" for name, values in table["pieces"].items()]
     return lines
 

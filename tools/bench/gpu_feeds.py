@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,21 +17,25 @@ import numpy as np
 import torch
 
 import diskreplay
+from bench.gpu_stores import LOGS
 from bench.rows import Array
 from diskreplay.adapters.torch import TensorBatches
 
 ALONE = "the network alone, one fixed batch"
 READERS = (0, 1, 2, 4)
+LOG_READERS = (0, 2, 4)
+BATCHES = 10  # of which the bytes are counted
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What feeds read from: a full store, and the same transitions in memory."""
+    """What feeds read from: a full store, the same transitions in memory, and logs by name."""
 
     path: str
     columns: list[Array]  # states, actions, rewards, next states, dones
     batch: int
     device: Any
+    logs: dict[str, str] = field(default_factory=dict)  # paths
 
 
 class Tensors(NamedTuple):
@@ -117,18 +121,44 @@ def fed_by(setting: Setting, buffer: Any, draw: Callable[[], Any]) -> Feed:
 
 
 @contextlib.contextmanager
-def tensors(setting: Setting, prefetch: int, readers: int) -> Iterator[Feed]:
-    """Iterate over `TensorBatches`, which readers draw ahead."""
+def tensors(setting: Setting, prefetch: int, readers: int, log: str = "") -> Iterator[Feed]:
+    """Iterate over `TensorBatches`, which readers draw ahead, of the pairs or of a log."""
+
+    def take() -> Any:
+        batch = next(batches)
+        if not log:
+            return batch
+        channels_last = [one.permute(0, 2, 3, 1) for one in (batch.states, batch.next_states)]
+        return batch._replace(states=channels_last[0], next_states=channels_last[1])
+
     with (
-        diskreplay.open(setting.path) as buffer,
+        diskreplay.open(setting.logs[log] if log else setting.path) as buffer,
         TensorBatches(
             buffer, setting.batch, setting.device, prefetch, readers, reuse=True
         ) as batches,
     ):
         yield Feed(
-            batches.__next__,
+            take,
             lambda batch, errors: batches.update_priorities(batch.indices, errors),
         )
+
+
+def copied_bytes(setting: Setting) -> dict[str, float]:
+    """Return how many bytes of a batch `TensorBatches` copies to the device, of each store.
+
+    Where the device is the CPU, to which nothing is copied, one without data stands for another.
+    """
+    device = setting.device if setting.device.type != "cpu" else "meta"
+    found = {}
+    for name, path in {"pairs": setting.path, **setting.logs}.items():
+        with (
+            diskreplay.open(path) as buffer,
+            TensorBatches(buffer, setting.batch, device) as batches,
+        ):
+            for _ in range(BATCHES):
+                next(batches)
+            found[name] = batches.copied_bytes / BATCHES
+    return found
 
 
 FEEDS: dict[str, Open] = {
@@ -141,5 +171,12 @@ FEEDS: dict[str, Open] = {
             tensors, prefetch=max(2, 2 * n), readers=n
         )
         for n in READERS
+    },
+    **{
+        f"TensorBatches(prefetch={max(2, 2 * n)}, readers={n}), {log}": partial(
+            tensors, prefetch=max(2, 2 * n), readers=n, log=log
+        )
+        for log in LOGS
+        for n in LOG_READERS
     },
 }

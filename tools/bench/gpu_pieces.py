@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import diskreplay
 from bench.gpu_feeds import Setting, gathered
 from bench.gpu_learner import Learner
 from bench.rows import Array
@@ -23,6 +24,8 @@ Piece = Callable[[], object]
 def pieces(setting: Setting, learner: Learner, seconds: float) -> dict[str, list[float]]:
     """Return the milliseconds of each call of each piece, for `seconds` each."""
     found = {name: times(piece, seconds) for name, piece in gathers(setting).items()}
+    with contextlib.ExitStack() as stack:
+        found |= {name: times(piece, seconds) for name, piece in reads(setting, stack).items()}
     if setting.device.type == "cuda":
         with contextlib.ExitStack() as stack:
             for name, piece in copies(setting, learner, stack).items():
@@ -62,6 +65,17 @@ def gathers(setting: Setting) -> dict[str, Piece]:
             np.take(column, rows, axis=0, out=out, mode="clip")
 
     return {"gather into fresh arrays": fresh, "gather into the same arrays": again}
+
+
+def reads(setting: Setting, stack: contextlib.ExitStack) -> dict[str, Piece]:
+    """Return pieces that read a batch into the same arrays, as stacks, and of a log as frames."""
+    found: dict[str, Piece] = {}
+    for name, path in {"pairs": setting.path, **setting.logs}.items():
+        buffer: Any = stack.enter_context(diskreplay.open(path, access="read"))
+        for frames in (False, True) if name in setting.logs else (False,):
+            batches = stack.enter_context(buffer.batches(setting.batch, reuse=True, frames=frames))
+            found[f"read {'frames' if frames else 'stacks'}, {name}"] = batches.__next__
+    return found
 
 
 def copies(setting: Setting, learner: Learner, stack: contextlib.ExitStack) -> dict[str, Piece]:

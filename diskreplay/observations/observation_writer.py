@@ -243,17 +243,22 @@ class ObservationWriter:
                 self._reader.window.write(kind, begin + np.array(places), frames)
 
     def _last_group(self) -> list[bytes]:
-        """Return the entries of the last value if it is not full, empty ones for damaged ones."""
+        """Return the entries of the last value if it can get more.
+
+        A damaged one stays as it is, since repair may find its entries: the next ids are those of
+        another value.
+        """
         per_value = self.layout.entries_per_value
         n = self._count % per_value if per_value else 0
         if not n:
             return []
         [value] = self._txn.observation_values(np.array([self._count // per_value]))
-        try:
-            found = [bytes(entry) for entry in entries_in(value)[:n]]
-        except DamageError:
-            found = []
-        return found + [b""] * (n - len(found))
+        with contextlib.suppress(DamageError):
+            found = [bytes(entry) for entry in entries_in(value)]
+            if len(found) == n:
+                return found
+        self._count += per_value - n
+        return []
 
     # Digests of the entries within reach
 

@@ -77,7 +77,7 @@ def test_check_and_verify_name_the_observation_once(path: Path) -> None:
 
 
 def test_a_run_goes_on_with_a_damaged_tail(tmp_path: Path) -> None:
-    """The last value of the log gets more entries, also where those before are lost."""
+    """New entries go into another value than the damaged last one."""
     path, stream = tmp_path / "b", EnvStream()
     rows = [stream.step(number) for number in range(1, 30)]
     with ReplayBuffer(ROWS, path=path, frame_axis=0) as buffer:
@@ -97,6 +97,11 @@ def test_a_run_goes_on_with_a_damaged_tail(tmp_path: Path) -> None:
         np.testing.assert_array_equal(batch.states, [row["state"] for row in rows[12:]])
         with pytest.raises(diskreplay.DamageError, match="observation"):
             buffer.get([3])
+    # Its entries are there as before, for a repair.
+    assert len(diskreplay.verify(path)) == 1
+    assert diskreplay.repair(path, tmp_path / "repaired").copied == 29
+    with diskreplay.open(tmp_path / "repaired") as buffer:
+        np.testing.assert_array_equal(buffer.get(range(29)).states, [row["state"] for row in rows])
 
 
 @pytest.mark.parametrize("layout", [{}, {"frame_axis": 0}, {"observations": "log"}])

@@ -66,8 +66,11 @@ class Replay(Protocol[BatchT_co]):
 
     # Reading
 
-    def sample(self, batch_size: int, *, out: Any = None) -> BatchT_co:
-        """Draw a batch, into the arrays of an earlier one if `out` gives it."""
+    def sample(self, batch_size: int, *, out: Any = None, pad: bool = False) -> BatchT_co:
+        """Draw a batch, into the arrays of an earlier one if `out` gives it.
+
+        pad:  whether arrays with lengths that vary come as one array, with a mask
+        """
 
     def batches(
         self,
@@ -78,6 +81,7 @@ class Replay(Protocol[BatchT_co]):
         reuse: bool = False,
         prepare: Callable[[Any], Any] | None = None,
         frames: bool = False,
+        pad: bool = False,
     ) -> BatchIterator[BatchT_co]:
         """Return an endless iterator over batches, as `sample` returns them.
 
@@ -85,12 +89,13 @@ class Replay(Protocol[BatchT_co]):
         reuse:     allow to use the arrays of a batch again once the next one is requested
         prepare:   a function of a batch, whose result is returned in its place
         frames:    fields in the log come as distinct frames and their rows, to be put together
+        pad:       as of `sample`
         """
 
     def draw(self, n: int) -> tuple[Ints, Floats]:
         """Draw as `sample` does, and return write ids and probabilities."""
 
-    def get(self, indices: ArrayLike, fields: Any = None) -> Any:
+    def get(self, indices: ArrayLike, fields: Any = None, *, pad: bool = False) -> Any:
         """Return transitions by write id: all fields in a batch, or some in a dict."""
 
     def __iter__(self) -> Iterator[Any]: ...

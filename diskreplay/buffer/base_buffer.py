@@ -87,12 +87,17 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
             schema = writer.rows.schema or writer.schema_for(_by_name(standard, extra), lead=0)
             row = schema.accept_row(standard, extra)
             checked = None if priority is None else self._checked_priorities([priority], 1)
-            if guard.commit_failed or not writer.has_room(1):  # make_room, without its call
+            packed_bytes = schema.packed_bytes(row) if schema.varying else 0
+            if guard.commit_failed or not writer.has_room(1, packed_bytes):  # as make_room
                 guard.commit()
             if schema is not self._adopted_schema:
                 adopted = self._adopt(schema)
                 if adopted is not schema:  # another process was first
                     row = adopted.accept_row(standard, extra)
+            if packed_bytes and not writer.fits(1, packed_bytes):
+                guard.commit()
+                [only] = writer.commit_columns(schema.columns_of(row), checked).tolist()
+                return int(only)
             guard.begin_change()
             write_id = writer.push(row, checked)
             guard.end_change()
@@ -145,12 +150,13 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
                 return np.zeros(0, np.int64)
             if not self._disk_was_checked:
                 self._check_disk_room(schema)
-            guard.make_room(n)
+            packed_bytes = int(schema.packed_sizes(columns).sum()) if schema.varying else 0
+            guard.make_room(n, packed_bytes)
             if schema is not self._adopted_schema:
                 adopted = self._adopt(schema)
                 if adopted is not schema:  # another process was first
                     columns = adopted.accept_columns(standard, extra)
-            if not writer.fits(n):
+            if not writer.fits(n, packed_bytes):
                 guard.commit()
                 return writer.commit_columns(columns, checked)
             guard.begin_change()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from diskreplay.aliases import Array, Ints
 from diskreplay.buffer.batch import Batch, PrioritizedBatch, with_extra
+from diskreplay.buffer.batch_values import values_of
 from diskreplay.errors import ArgumentError, SchemaError
 from diskreplay.observations import (
     Frames,
@@ -21,12 +22,13 @@ from diskreplay.observations import (
     frame_columns,
     shapes_of_frames,
 )
-from diskreplay.schema import STANDARD_FIELDS, Schema, mapped, root_of
+from diskreplay.schema import STANDARD_FIELDS, Field, Schema, mapped, root_of
 
 Weights = NDArray[np.float32]
 
 _STANDARD = len(STANDARD_FIELDS)
 _INT64, _FLOAT32 = np.dtype(np.int64), np.dtype(np.float32)
+_NO_MASKS: Mapping[str, Any] = {}
 _WAY_OUT = "give an earlier batch of the same size, or leave out= away"
 
 
@@ -37,7 +39,7 @@ def batch_shapes(schema: Schema, n: int, *, frames: bool) -> list[Shape]:
     """
     fields = [field for field in schema.fields if not (frames and field.log)]
     shapes: list[Shape] = [(_INT64, (n,))]
-    shapes += [(field.dtype, (n, *field.shape)) for field in fields]
+    shapes += [(field.dtype, (n, *field.shape)) for field in fields if not field.varies]
     shapes.append((_FLOAT32, (n,)))
     return shapes + shapes_of_frames(LoggedFields(schema), n) if frames else shapes
 
@@ -51,9 +53,12 @@ class BatchArrays(NamedTuple):
     columns: list[Any]
     indices: Ints
     weights: Weights | None
+    lists: Sequence[tuple[list[Any], Field, Array]] = ()
 
     def fill(self, indices: Ints, weights: Weights | None) -> None:
-        """Write write ids and weights into the arrays."""
+        """Write write ids and weights into the arrays, and the values of columns into lists."""
+        for values, field, column in self.lists:
+            values[:] = values_of(field, column, column.shape)
         self.indices[...] = indices
         if self.weights is not None:
             self.weights[...] = weights
@@ -68,7 +73,12 @@ def batch_arrays(
 ) -> BatchArrays:
     """Return the batch of n transitions that lies in arrays of the shapes of `batch_shapes`."""
     indices = next(arrays)
-    columns: list[Any] = [None if frames and field.log else next(arrays) for field in schema.fields]
+    columns: list[Any] = []
+    for field in schema.fields:
+        if field.varies:
+            columns.append([None] * n)  # a list in this process: no other one reads such rows
+        else:
+            columns.append(None if frames and field.log else next(arrays))
     weights = next(arrays)
     if frames:
         for place, column in frame_columns(LoggedFields(schema), n, list(arrays)).items():
@@ -77,14 +87,23 @@ def batch_arrays(
 
 
 def batch_of(
-    schema: Schema, columns: Sequence[Array], indices: Ints, weights: Weights | None = None
+    schema: Schema,
+    columns: Sequence[Any],
+    indices: Ints,
+    weights: Weights | None = None,
+    masks: Mapping[str, Any] = _NO_MASKS,
 ) -> Any:
-    """Return a batch of the columns of a schema: a PrioritizedBatch if it has weights."""
-    values = columns if schema.is_flat else schema.nested(columns)
+    """Return a batch of the values of all fields: a PrioritizedBatch if it has weights.
+
+    masks:  further elements at the end, by name
+    """
+    values, names = columns if schema.is_flat else schema.nested(columns), schema.extra_names
+    if masks:
+        values, names = [*values, *masks.values()], (*names, *masks)
     if weights is not None:
-        kind = with_extra(PrioritizedBatch, schema.extra_names)
+        kind = with_extra(PrioritizedBatch, names)
         return kind._make((*values[:_STANDARD], weights, indices, *values[_STANDARD:]))
-    batch = tuple.__new__(with_extra(Batch, schema.extra_names), values)
+    batch = tuple.__new__(with_extra(Batch, names), values)
     batch.__dict__["indices"] = indices
     return batch
 
@@ -138,16 +157,22 @@ def reused_arrays(out: Any, schema: Schema, n: int, *, are_weighted: bool) -> Ba
         indices = getattr(out, "indices", None)
     if not schema.is_flat:
         names, columns = _parts(names, columns, schema)
-    are_apart = True
-    for name, array, field in zip(names, columns, schema.fields, strict=True):
-        are_apart &= _checked(name, array, field.dtype, (n, *field.shape))
+    are_apart, lists = True, []
+    for place, (name, array, field) in enumerate(zip(names, columns, schema.fields, strict=True)):
+        if field.varies:
+            lists.append((_checked_list(name, array, n), field, np.empty(n, object)))
+            columns[place] = lists[-1][2]
+        else:
+            are_apart &= _checked(name, array, field.dtype, (n, *field.shape))
+    if len({id(values) for values, _, _ in lists}) < len(lists):
+        raise ArgumentError(f"out has one list in two places: {_WAY_OUT}")
     are_apart &= _checked("indices", indices, _INT64, (n,))
     if are_weighted:
         are_apart &= _checked("weights", weights, _FLOAT32, (n,))
     arrays = [*columns, indices, weights] if are_weighted else [*columns, indices]
     if not are_apart or len(set(map(id, arrays))) < len(arrays):
         _check_overlap([*names, "indices", "weights"], arrays)
-    return BatchArrays(columns, indices, weights)
+    return BatchArrays(columns, indices, weights, lists)
 
 
 def _parts(
@@ -183,6 +208,14 @@ def _checked(name: str, found: Any, dtype: np.dtype[Any], shape: tuple[int, ...]
         f"out.{name} must be a writeable, aligned, C-contiguous array, {dtype} {shape} "
         f"({problem}): {_WAY_OUT}"
     )
+
+
+def _checked_list(name: str, found: Any, n: int) -> list[Any]:
+    """Return the list of values that vary in size; raise ArgumentError if it is none."""
+    if type(found) is not list or len(found) != n:
+        what = f"a list of {len(found)}" if type(found) is list else _described(found)
+        raise ArgumentError(f"out.{name} must be a list of {n} values (it is {what}): {_WAY_OUT}")
+    return found
 
 
 def _check_overlap(names: Sequence[str], arrays: Sequence[Array]) -> None:

@@ -33,7 +33,7 @@ class Source(Protocol):
     _guard: Guard
     _is_weighted: bool
 
-    def sample(self, batch_size: int, *, out: Any = None) -> Any:
+    def sample(self, batch_size: int, *, out: Any = None, pad: bool = False) -> Any:
         """Draw a batch."""
 
     def _new_batch(
@@ -44,9 +44,10 @@ class Source(Protocol):
         *,
         out: Any = None,
         frames: bool = False,
+        pad: bool = False,
     ) -> Any: ...
 
-    def _sample_frames(self, batch_size: int, out: Any) -> Any: ...
+    def _sample_frames(self, batch_size: int, out: Any, *, pad: bool) -> Any: ...
 
     def _draw_into(self, arrays: BatchArrays, batch_size: int, number: int) -> Ints: ...
 
@@ -73,6 +74,7 @@ class Batches(Generic[BatchT]):
         reuse: bool,
         prepare: Callable[[Any], Any] | None,
         frames: bool,
+        pad: bool,
     ) -> None:
         self._drawn_ahead: PrefetchQueue | None = None
         self._read_ahead: ReaderQueue | None = None
@@ -84,6 +86,7 @@ class Batches(Generic[BatchT]):
         self._reuse = reuse
         self._prepare = prepare
         self._frames = frames
+        self._pad = pad
         self._last: BatchT | None = None  # the batch of prefetch=0 whose arrays are used again
         self._process = process()
         self._memory_is_checked = not prefetch
@@ -102,7 +105,7 @@ class Batches(Generic[BatchT]):
                 "batches that are drawn ahead can be neither pickled nor copied: pickle the "
                 "buffer, and call batches() on it in the other process"
             )
-        settings = self._reuse, self._prepare, self._frames
+        settings = self._reuse, self._prepare, self._frames, self._pad
         return type(self), (self._buffer, self._batch_size, 0, 0, *settings)
 
     def __next__(self) -> BatchT:
@@ -123,9 +126,15 @@ class Batches(Generic[BatchT]):
         return self._next_read() if queue is None else self._next_drawn(queue)
 
     def _check_memory(self) -> None:
-        """Raise ArgumentError for too many batches ahead, as soon as there is a schema."""
+        """Raise ArgumentError for batches that cannot be drawn ahead, once there is a schema."""
         schema = self._buffer._guard.replica.rows.schema
         if schema is not None and not self._memory_is_checked:
+            if schema.varying and self._readers:
+                raise ArgumentError(
+                    f"readers={self._readers} read rows of one size into shared memory, and field "
+                    f"{schema.names[schema.varying[0]]!r} varies in size: leave readers= away, so "
+                    "that a thread reads them"
+                )
             check_batches_ahead(schema, self._batch_size, self._prefetch)
             self._memory_is_checked = True
 
@@ -232,9 +241,10 @@ class Batches(Generic[BatchT]):
     def _sample(self) -> BatchT:
         """Return the batch of the next draw, drawn now."""
         if self._frames:
-            batch = self._buffer._sample_frames(self._batch_size, self._last)
+            batch = self._buffer._sample_frames(self._batch_size, self._last, pad=self._pad)
         else:
-            batch = self._buffer.sample(self._batch_size, out=self._last)
+            more = {"pad": True} if self._pad else {}  # a subclass may know no padding
+            batch = self._buffer.sample(self._batch_size, out=self._last, **more)
         if self._reuse and not self._prefetch:
             self._last = batch
         prepared: BatchT = self._prepared_by_user(batch)
@@ -264,14 +274,16 @@ class Batches(Generic[BatchT]):
         if queue.thread is None:
             thread = threading.Thread(
                 target=_draw_ahead,
-                args=(queue, weakref.ref(self._buffer), self._batch_size),
+                args=(queue, weakref.ref(self._buffer), self._batch_size, self._pad),
                 name="diskreplay",
                 daemon=True,
             )
             queue.thread = start_thread(thread)  # set once the thread can be joined
 
 
-def _draw_ahead(queue: PrefetchQueue, buffer_of: weakref.ref[Source], batch_size: int) -> None:
+def _draw_ahead(
+    queue: PrefetchQueue, buffer_of: weakref.ref[Source], batch_size: int, pad: bool
+) -> None:
     """Draw batches while there is room; keep the buffer alive only during a draw."""
     while queue.wait_for_room():
         buffer = buffer_of()
@@ -282,13 +294,13 @@ def _draw_ahead(queue: PrefetchQueue, buffer_of: weakref.ref[Source], batch_size
         if guard.lock.acquire(timeout=_PATIENCE):
             try:
                 if queue.has_room and not guard.closed:
-                    _draw_one(queue, buffer, batch_size)
+                    _draw_one(queue, buffer, batch_size, pad)
             finally:
                 guard.lock.release()
         del buffer, guard
 
 
-def _draw_one(queue: PrefetchQueue, buffer: Source, batch_size: int) -> None:
+def _draw_one(queue: PrefetchQueue, buffer: Source, batch_size: int, pad: bool) -> None:
     replica = buffer._guard.replica
     with contextlib.suppress(Exception):
         with replica.view() as snapshot:
@@ -297,7 +309,9 @@ def _draw_one(queue: PrefetchQueue, buffer: Source, batch_size: int) -> None:
             out = None
             if schema is not None:
                 out = queue.arrays_for_next(schema, batch_size, are_weighted=buffer._is_weighted)
-            batch = buffer._new_batch(batch_size, number, snapshot, out=out, frames=queue.frames)
+            batch = buffer._new_batch(
+                batch_size, number, snapshot, out=out, frames=queue.frames, pad=pad
+            )
             queue.add(number, batch)
         return
     # The user's own draw raises the error, if it still occurs then.

@@ -145,9 +145,9 @@ class Guard:
         self._interval: float = replica.settings["commit_interval"]
         self._autocommit = Autocommit(self._interval, self._commit_when_due)
 
-    def make_room(self, n: int) -> None:
-        """Commit if n more rows cannot wait, or if the last commit failed."""
-        if self.commit_failed or not self.writer().has_room(n):
+    def make_room(self, n: int, packed_bytes: int = 0) -> None:
+        """Commit if n more rows, with packed values, cannot wait, or if the last commit failed."""
+        if self.commit_failed or not self.writer().has_room(n, packed_bytes):
             self.commit()
 
     def begin_change(self) -> None:

@@ -68,13 +68,17 @@ class PendingChanges:
             self._rows_nbytes = pending_nbytes(schema, capacity, window_bytes)
             self._rows = self._window.rows
 
-    def has_room(self, n: int) -> bool:
-        """Return whether n more rows can be held."""
-        return not self._rows or self.pushed - self.sent + n <= self._rows
+    def has_room(self, n: int, packed_bytes: int = 0) -> bool:
+        """Return whether n more rows, with packed values, can be held."""
+        if not self._rows:
+            return True
+        waiting = self._window.packed_since(self.sent)
+        has_bytes = waiting + packed_bytes <= self._window.most_packed
+        return has_bytes and self.pushed - self.sent + n <= self._rows
 
-    def fits(self, n: int) -> bool:
+    def fits(self, n: int, packed_bytes: int = 0) -> bool:
         """Return whether n rows can be held at all, once there is a schema."""
-        return n <= self._rows
+        return n <= self._rows and packed_bytes <= self._window.most_packed
 
     def push(self, row: list[Any], priorities: Values | None) -> None:
         """Add one row."""

@@ -71,7 +71,7 @@ class PrefetchQueue:
             return None
         if self._reused is None:
             n = self._room + 1  # one that is drawn, one that the user has, and those ready
-            frames = self.frames and bool(schema.logged)
+            frames = self.frames and schema.has_frames
             slots = BatchSlots(schema, batch_size, n, are_weighted=are_weighted, frames=frames)
             self.nbytes = slots.nbytes
             self._reused = [slot.arrays.to_batch(schema) for slot in slots.slots]

@@ -13,6 +13,7 @@ from diskreplay.buffer.assembly import Options, open_or_create
 from diskreplay.buffer.base_buffer import BaseBuffer
 from diskreplay.buffer.batch import PrioritizedBatch
 from diskreplay.buffer.batch_arrays import Weights
+from diskreplay.buffer.batch_values import checked_pad
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.sampling import (
@@ -101,6 +102,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         beta: float | None = None,
         *,
         out: PrioritizedBatch | None = None,
+        pad: bool = False,
     ) -> PrioritizedBatch:
         """Draw transitions in proportion to their masses, one from each of n equal shares.
 
@@ -118,12 +120,15 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
 
         beta:  the exponent of the weights of this batch, in [0, 1], instead of the annealed one
         out:   an earlier batch of the same size to write into, see ReplayBuffer.sample
+        pad:   whether arrays with lengths that vary come as one array, see ReplayBuffer.sample
         """
         if beta is not None:
             why = ": give an earlier batch as out=" if isinstance(beta, tuple) else ""
             beta = real_number("beta", beta, low=0.0, high=1.0, why=why)
+        is_padded = checked_pad(pad, out=out)
+        draw = partial(self._new_batch, batch_size, beta=beta, out=out, pad=is_padded)
         with self._guard.reading() as snapshot:
-            return self._counted(partial(self._new_batch, batch_size, beta=beta, out=out), snapshot)
+            return self._counted(draw, snapshot)
 
     _is_weighted = True
 

@@ -20,6 +20,13 @@ from diskreplay.buffer.batch_arrays import (
     frame_arrays,
     reused_arrays,
 )
+from diskreplay.buffer.batch_values import (
+    batch_values,
+    check_mask_name,
+    checked_pad,
+    mask_of,
+    some_values,
+)
 from diskreplay.buffer.batches import Batches, BatchT
 from diskreplay.buffer.guard import Guard
 from diskreplay.errors import ArgumentError, DamageError, NotLiveError, SampleError, SchemaError
@@ -39,10 +46,11 @@ class ReadingBuffer(Generic[BatchT]):
     _guard: Guard
     _options: Options
 
-    def sample(self, batch_size: int, *, out: BatchT | None = None) -> BatchT:
+    def sample(self, batch_size: int, *, out: BatchT | None = None, pad: bool = False) -> BatchT:
         """Draw a batch."""
+        draw = partial(self._new_batch, batch_size, out=out, pad=checked_pad(pad, out=out))
         with self._guard.reading() as snapshot:
-            return self._counted(partial(self._new_batch, batch_size, out=out), snapshot)
+            return self._counted(draw, snapshot)
 
     def batches(
         self,
@@ -53,6 +61,7 @@ class ReadingBuffer(Generic[BatchT]):
         reuse: bool = False,
         prepare: Callable[[Any], Any] | None = None,
         frames: bool = False,
+        pad: bool = False,
     ) -> Batches[BatchT]:
         """Return an endless iterator over batches as of `sample`; use it in a `with` block.
 
@@ -93,13 +102,16 @@ class ReadingBuffer(Generic[BatchT]):
                    again with the same batch, which the failed call must not have changed. It must
                    not call the buffer
         frames:    whether fields in the log come as Frames, the distinct frames of the batch, in
-                   place of whole arrays: for a copy to a device, where they are put together
+                   place of whole arrays: for a copy to a device, where they are put together.
+                   Where values vary in size they stay whole
+        pad:       as of `sample`; not together with reuse
         """
         n = whole_number("batch_size", batch_size, at_least=1, at_most=MAX_COUNT)
         ready = whole_number("prefetch", prefetch, at_least=0, at_most=MAX_COUNT)
         n_readers = whole_number("readers", readers, at_least=0, at_most=_MAX_READERS)
         is_reused = true_or_false("reuse", reuse)
         has_frames = true_or_false("frames", frames)
+        is_padded = checked_pad(pad, reuse=is_reused)
         if prepare is not None and not callable(prepare):
             raise ArgumentError(
                 f"prepare must be a function that takes a batch, or None (found {shown(prepare)})"
@@ -112,7 +124,8 @@ class ReadingBuffer(Generic[BatchT]):
         self._guard.refuse_nesting()
         with self._guard.lock:
             self._guard.check_open()
-            return Batches(self, n, ready, n_readers, is_reused, prepare, has_frames)
+            options = is_reused, prepare, has_frames, is_padded
+            return Batches(self, n, ready, n_readers, *options)
 
     def draw(self, n: int) -> Draw:
         """Draw transitions as `sample` does, and return their write ids instead of the transitions.
@@ -138,13 +151,15 @@ class ReadingBuffer(Generic[BatchT]):
             return Draw(*drawn)
 
     @overload
-    def get(self, indices: ArrayLike, fields: None = None) -> Batch: ...
+    def get(self, indices: ArrayLike, fields: None = None, *, pad: bool = False) -> Batch: ...
 
     @overload
-    def get(self, indices: ArrayLike, fields: Iterable[str]) -> dict[str, Any]: ...
+    def get(
+        self, indices: ArrayLike, fields: Iterable[str], *, pad: bool = False
+    ) -> dict[str, Any]: ...
 
     def get(
-        self, indices: ArrayLike, fields: Iterable[str] | None = None
+        self, indices: ArrayLike, fields: Iterable[str] | None = None, *, pad: bool = False
     ) -> Batch | dict[str, Any]:
         """Return transitions by write id, in the order given.
 
@@ -163,7 +178,9 @@ class ReadingBuffer(Generic[BatchT]):
                   memory nor decoded. The name of a nested field returns all of its parts, nested,
                   and that of a part, as "state.camera", the part. None returns all fields, in a
                   Batch
+        pad:      as of `sample`; in a dict the mask of `tokens` is `tokens_mask`
         """
+        is_padded = checked_pad(pad)
         ids = whole_numbers("indices", indices, any_shape=True)
         with self._guard.reading() as snapshot:
             write_ids = ids.reshape(-1)
@@ -174,13 +191,17 @@ class ReadingBuffer(Generic[BatchT]):
             wanted = None if fields is None else self._structures_of(schema, fields)
             places = None if wanted is None else [*dict.fromkeys(leaves(wanted))]
             columns = self._guard.replica.fetch(write_ids, snapshot, places)
-        if ids.ndim != 1:
-            columns = [column.reshape(ids.shape + column.shape[1:]) for column in columns]
-        if wanted is not None and places is not None:
-            found: dict[str, Any] = mapped(wanted, dict(zip(places, columns, strict=True)).get)
-            return found
-        batch: Batch = batch_of(schema, columns, ids)
-        return batch
+        if wanted is None or places is None:
+            values, masks = batch_values(schema, columns, ids.shape, pad=is_padded)
+            batch: Batch = batch_of(schema, values, ids, masks=masks)
+            return batch
+        values, own = some_values(schema, places, columns, ids.shape, pad=is_padded)
+        found: dict[str, Any] = mapped(wanted, dict(zip(places, values, strict=True)).get)
+        for name, structure in wanted.items() if own else ():
+            if not own.keys().isdisjoint(leaves(structure)):
+                check_mask_name(f"{name}_mask", wanted)
+                found[f"{name}_mask"] = mask_of(schema, own, name)
+        return found
 
     def __iter__(self) -> Iterator[Experience]:
         """Yield the live transitions, oldest first; those evicted meanwhile are left out."""
@@ -199,7 +220,8 @@ class ReadingBuffer(Generic[BatchT]):
                 rows = self._guard.replica.fetch(ids, snapshot)
                 schema: Any = self._guard.replica.rows.schema  # as there are transitions
             kind = with_extra(Experience, schema.extra_names)
-            values = zip(*rows, strict=True)
+            columns, _ = batch_values(schema, rows, ids.shape)
+            values = zip(*columns, strict=True)
             yield from map(kind._make, values if schema.is_flat else map(schema.nested, values))
             at += len(rows[0])
 
@@ -284,6 +306,7 @@ class ReadingBuffer(Generic[BatchT]):
         beta: float | None = None,
         out: BatchT | None = None,
         frames: bool = False,
+        pad: bool = False,
     ) -> BatchT:
         """Return the batch of a draw, in the arrays of `out` if it is given.
 
@@ -293,8 +316,8 @@ class ReadingBuffer(Generic[BatchT]):
         n = self._checked_size("batch_size", batch_size)
         replica = self._guard.replica
         schema: Any = replica.rows.schema  # as there are transitions
-        arrays = None
-        if frames and schema.logged:
+        arrays, frames = None, frames and schema.has_frames
+        if frames:
             arrays = frame_arrays(out, schema, n, are_weighted=self._is_weighted)
         elif out is not None:
             arrays = reused_arrays(out, schema, n, are_weighted=self._is_weighted)
@@ -304,11 +327,12 @@ class ReadingBuffer(Generic[BatchT]):
             snapshot,
             skip_damaged=self._options.on_damage == "skip",
             out=None if arrays is None else arrays.columns,
-            frames=frames and bool(schema.logged),
+            frames=frames,
         )
         weights = self._weights(probabilities, number, beta)
         if arrays is None or out is None:
-            batch: BatchT = batch_of(schema, columns, write_ids, weights)
+            values, masks = batch_values(schema, columns, write_ids.shape, pad=pad)
+            batch: BatchT = batch_of(schema, values, write_ids, weights, masks)
             return batch
         arrays.fill(write_ids, weights)
         return out
@@ -329,10 +353,10 @@ class ReadingBuffer(Generic[BatchT]):
         self._guard.count_draw()
         return batch
 
-    def _sample_frames(self, batch_size: int, out: BatchT | None) -> BatchT:
+    def _sample_frames(self, batch_size: int, out: BatchT | None, *, pad: bool) -> BatchT:
         """Draw a batch as `sample` does, with Frames."""
         with self._guard.reading() as snapshot:
-            draw = partial(self._new_batch, batch_size, out=out, frames=True)
+            draw = partial(self._new_batch, batch_size, out=out, frames=True, pad=pad)
             return self._counted(draw, snapshot)
 
     def _draw_into(self, arrays: BatchArrays, batch_size: int, number: int) -> Ints:

@@ -95,7 +95,7 @@ class ReplayBuffer(BaseBuffer[Batch]):
         )
         self._use(open_or_create(options, None), options)
 
-    def sample(self, batch_size: int, *, out: Batch | None = None) -> Batch:
+    def sample(self, batch_size: int, *, out: Batch | None = None, pad: bool = False) -> Batch:
         """Draw transitions with equal probability, without duplicates in the batch.
 
         Returns a Batch of fresh arrays whose first dimension is `batch_size`: states, actions,
@@ -114,8 +114,12 @@ class ReplayBuffer(BaseBuffer[Batch]):
               which is returned: large batches spare the time for fresh memory. Raises
               ArgumentError, naming the array, if one is not as `sample` has made it; after another
               error their contents are arbitrary
+        pad:  whether arrays with lengths that vary come as one array, (n, longest, ...), filled
+              with zeros, instead of as a list; further elements of the batch are the masks that
+              are true where values are: of `tokens` bool (n, longest) as `tokens_mask`, of states
+              `states_mask`. Texts and bytes are lists all the same
         """
-        return super().sample(batch_size, out=out)
+        return super().sample(batch_size, out=out, pad=pad)
 
     def _checked_priorities(self, priorities: ArrayLike, n: int) -> Values:
         raise PriorityError(

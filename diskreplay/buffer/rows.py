@@ -10,7 +10,7 @@ import numpy as np
 
 from diskreplay.aliases import Bools, Columns, Ints
 from diskreplay.buffer.expected_fields import ExpectedFields
-from diskreplay.buffer.window import new_window, window_nbytes
+from diskreplay.buffer.window import new_window, window_nbytes, window_row_bytes
 from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange
 from diskreplay.observations import LoggedFields, LoggedRows, observation_window_nbytes
@@ -32,6 +32,7 @@ COMMIT_BYTES = 2 << 20
 _LOGGED_COMMIT_BYTES = 8 << 20
 _LOGGED_COMMIT_FRAMES = 2048
 _CHUNK_BYTES = 1 << 20
+VARYING_CHUNK_ROWS = 256
 _WRITTEN_ALONE = 16 << 10  # bytes; larger records are written one by one, which is faster
 _REPAIR = "diskreplay.repair() copies the readable transitions"
 
@@ -41,7 +42,12 @@ def pending_bytes(schema: Schema) -> int:
     if not schema.logged:
         return COMMIT_BYTES
     rows = max(1, _LOGGED_COMMIT_FRAMES // LoggedFields(schema).frames_in_row)
-    return min(_LOGGED_COMMIT_BYTES, rows * schema.payload_bytes)
+    return min(_LOGGED_COMMIT_BYTES, rows * whole_row_bytes(schema))
+
+
+def whole_row_bytes(schema: Schema) -> int:
+    """Return the bytes of a whole row, without packed values, which are counted apart."""
+    return window_row_bytes(schema) if schema.varying else schema.payload_bytes
 
 
 def window_shares(schema: Schema, window_bytes: int) -> tuple[int, int]:
@@ -119,8 +125,10 @@ class Rows:
         if schema.logged:
             where = str(self.store.path)
             self._logged = LoggedRows(schema, self._capacity, frame_bytes, where)
-        payload = schema.payload_bytes if schema.logged else self._codec.record_bytes
+        payload = whole_row_bytes(schema) if schema.logged else self._codec.record_bytes
         self.chunk_rows = max(1, _CHUNK_BYTES // max(1, payload))
+        if schema.varying:  # a chunk of rows is in memory, with values of any size
+            self.chunk_rows = min(self.chunk_rows, VARYING_CHUNK_ROWS)
         self.most_pending = min(self.window.rows, max(1, pending_bytes(schema) // max(1, payload)))
         self.schema = schema
 

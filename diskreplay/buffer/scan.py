@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from diskreplay.aliases import Array, Ints
+from diskreplay.buffer.batch_values import as_objects
+from diskreplay.buffer.rows import VARYING_CHUNK_ROWS
 from diskreplay.errors import DamageError, NotLiveError
 from diskreplay.protocols import Replay
 
@@ -25,7 +27,8 @@ class Scan:
     """An iteration over rows in chunks of about 1 MiB, as (write ids, columns by field).
 
     Rows that were evicted before they were read are left out, and counted in `evicted`. `done`
-    counts the rows read or left out so far, of `total`.
+    counts the rows read or left out so far, of `total`. Values that vary in size are objects in an
+    array.
 
     >>> buffer = ReplayBuffer(capacity=100)
     >>> ids = buffer.extend([[0.0]] * 8, [0] * 8, range(8), [[0.0]] * 8, [False] * 8)
@@ -59,6 +62,8 @@ class Scan:
         # All of each record is read, also for few fields; a larger chunk leaves the CPU's cache.
         row_bytes = schema.payload_bytes if names else 0
         self._rows_in_chunk = max(1, CHUNK_BYTES // max(_LEAST_BYTES, row_bytes))
+        if names and schema.varying:
+            self._rows_in_chunk = min(self._rows_in_chunk, VARYING_CHUNK_ROWS)
         self.total, self.done, self.evicted = len(self._write_ids), 0, 0
         self.damaged: list[int] = []
 
@@ -97,6 +102,9 @@ class Scan:
 
     def _read(self, ids: Ints) -> dict[str, Array]:
         columns = self._buffer.get(ids, fields=self._fields) if self._fields else {}
+        for name, values in columns.items():
+            if isinstance(values, list):
+                columns[name] = as_objects(values)
         if self._priorities:
             columns["priority"] = self._buffer.priorities(ids)
         return columns

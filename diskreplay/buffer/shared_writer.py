@@ -98,13 +98,13 @@ class SharedWriter(Replica):
         self._pending.adopt(schema, self.identity.capacity, pending_bytes(schema))
         return schema
 
-    def has_room(self, n: int) -> bool:
-        """Return whether n more rows may wait for the next commit."""
-        return self._pending.has_room(n)
+    def has_room(self, n: int, packed_bytes: int = 0) -> bool:
+        """Return whether n more rows, with packed values, may wait for the next commit."""
+        return self._pending.has_room(n, packed_bytes)
 
-    def fits(self, n: int) -> bool:
-        """Return whether n rows can wait at all."""
-        return self._pending.fits(n)
+    def fits(self, n: int, packed_bytes: int = 0) -> bool:
+        """Return whether n rows, with packed values, can wait at all."""
+        return self._pending.fits(n, packed_bytes)
 
     def push(self, row: list[Any], priority: Values | None) -> int:
         """Add a row; the commit gives its write id."""

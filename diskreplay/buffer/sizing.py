@@ -5,15 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from diskreplay.buffer.pending_changes import pending_nbytes
-from diskreplay.buffer.rows import COMMIT_BYTES, pending_bytes, window_bytes_of
+from diskreplay.buffer.rows import COMMIT_BYTES, pending_bytes, whole_row_bytes, window_bytes_of
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.errors import ArgumentError, SchemaError, warn_caller
 from diskreplay.live_range import blocks_in
-from diskreplay.observations import LoggedFields, entries_per_value, entry_bytes, reach_for
+from diskreplay.observations import (
+    LoggedFields,
+    entries_per_value,
+    entry_bytes,
+    largest_frame_bytes,
+    reach_for,
+)
 from diskreplay.records import (
     BLOCK_BYTES,
     PAGE_BYTES,
@@ -23,7 +30,7 @@ from diskreplay.records import (
     tree_bytes,
 )
 from diskreplay.sampling import priorities_nbytes
-from diskreplay.schema import LogOptions, Schema, SchemaLike, fields_of, missing_in
+from diskreplay.schema import MAX_VALUE_BYTES, LogOptions, Schema, SchemaLike, fields_of, missing_in
 from diskreplay.validation import (
     ACCESS,
     check_word,
@@ -32,10 +39,11 @@ from diskreplay.validation import (
     true_or_false,
     whole_number,
 )
-from diskreplay.wording import count_of, human
+from diskreplay.wording import count_of, human, shown
 
 _OTHER_BYTES = 12  # of a transition in a batch: its write id and its weight
 _OTHER_PAGES = 40  # meta pages, schema and state, runs, lists of free pages
+_NO_MEANS: Mapping[str, float] = {}
 # A commit writes to new pages; the second commit after it uses the replaced pages again. At most
 # 2.1 times the pages of a commit were measured to be free.
 _COMMITS_FREED = 2.25
@@ -115,6 +123,7 @@ def estimate(
     frame_axis: int | None = None,
     codec: str | None = None,
     ratio: float = 1.0,
+    mean_bytes: Mapping[str, float] | None = None,
 ) -> Estimate:
     """Return the disk and memory that a full buffer of these arguments takes; write nothing.
 
@@ -142,6 +151,8 @@ def estimate(
     observations, frame_axis, codec:  as the constructors take them
     ratio:        the bytes that the codecs leave of a byte, as measured on some of the data; 1.0
                   is the most that they leave
+    mean_bytes:   of the fields whose values vary in size, by name: {"tokens": 800}. Needed for each
+                  of them but parts of next_state, of which a transition is taken to add one in all
     """
     given = fields_of(schema)
     if missing := missing_in(given):
@@ -152,6 +163,7 @@ def estimate(
     log = LogOptions.checked(observations, frame_axis, codec)
     whole = log.applied(Schema(given.values()))
     ratio = real_number("ratio", ratio, low=0.0, high=1.0)
+    means = _checked_means(whole, mean_bytes or {})
     capacity = checked_capacity(capacity)
     window_bytes = whole_number("window_bytes", window_bytes, at_least=0)
     check_word("access", access, ACCESS)
@@ -163,7 +175,28 @@ def estimate(
         window_bytes=window_bytes,
         access=access,
         ratio=ratio,
+        means=means,
     )
+
+
+def _checked_means(whole: Schema, means: Mapping[str, float]) -> dict[str, float]:
+    """Return the mean bytes of the values that vary in size, or raise ArgumentError."""
+    varying = [field.name for field in LoggedFields(whole).new_in_a_step() if field.varies]
+    if not isinstance(means, Mapping):
+        raise ArgumentError(f"mean_bytes must be numbers by field (found {shown(means)})")
+    unknown = [name for name in means if name not in whole.names or not whole[name].varies]
+    if missing := [name for name in varying if name not in means]:
+        raise ArgumentError(
+            f"the values of field {missing[0]!r} vary in size: give the mean number of bytes, as "
+            f"mean_bytes={{{missing[0]!r}: 800}}"
+        )
+    if unknown:
+        raise ArgumentError(
+            f"mean_bytes has {shown(unknown[0])}, which is no field that varies in size (expected "
+            f"{', '.join(varying) or 'none'})"
+        )
+    most = float(MAX_VALUE_BYTES)
+    return {name: real_number("mean_bytes", n, low=0.0, high=most) for name, n in means.items()}
 
 
 def estimate_of(
@@ -175,12 +208,16 @@ def estimate_of(
     window_bytes: int = DEFAULT_WINDOW_BYTES,
     access: str = "exclusive",
     ratio: float = 1.0,
+    means: Mapping[str, float] = _NO_MEANS,
 ) -> Estimate:
-    """Return the estimate of a store whose records share values as `grouping` says."""
+    """Return the estimate of a store whose records share values as `grouping` says.
+
+    means:  the mean bytes of values that vary in size; these take no room where it is not known
+    """
     blocks = blocks_in(capacity) if prioritized else 0
     records = tree_bytes(grouping.groups(capacity), grouping.value_bytes)
     priorities = tree_bytes(blocks, BLOCK_BYTES)
-    entries, observations = _observations(schema, capacity, ratio)
+    entries, observations = _observations(schema, capacity, ratio, means)
     spare = _COMMITS_FREED * (
         min(records, _commit_bytes(grouping)) + priorities + min(observations, entries)
     )
@@ -202,16 +239,21 @@ def estimate_of(
     )
 
 
-def _observations(schema: Schema, capacity: int, ratio: float) -> tuple[int, int]:
+def _observations(
+    schema: Schema, capacity: int, ratio: float, means: Mapping[str, float]
+) -> tuple[int, int]:
     """Return the disk space of the entries of a commit, and of all in the log, in bytes."""
     if not schema.logged:
         return 0, 0
     logged = LoggedFields(schema)
-    largest = max(kind.nbytes for kind in logged.kinds)
+    largest = largest_frame_bytes(logged)
     commit = total = 0
-    rows = pending_bytes(schema) // max(1, schema.payload_bytes)
+    rows = pending_bytes(schema) // max(1, whole_row_bytes(schema))
     for field in logged.new_in_a_step():
-        frame_bytes = field.frame_bytes * (ratio if field.codec else 1.0)
+        frame_bytes = float(field.frame_bytes)
+        if field.varies:
+            frame_bytes = means.get(field.name, 0.0) + 8 * field.shape.count(None)
+        frame_bytes *= ratio if field.codec else 1.0
         per_value = entries_per_value(frame_bytes, largest)
         value_bytes = int(per_value * entry_bytes(frame_bytes))
         entries = capacity + reach_for(logged, capacity)

@@ -6,7 +6,8 @@ changes, so a row in the window never becomes wrong and is never invalidated::
     rows = 4, owners = [8, 5, 6, 7]     write ids 5..8 are held; 9 will take the place of 5
 
 A small row is contiguous in memory with its owner in front, so that one copy writes or reads the
-row. Of large rows each field has an array of its own, as in a buffer in memory.
+row. Of large rows each field has an array of its own, as in a buffer in memory. Values that vary in
+size are objects, of which a window holds the newest, up to a number of bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from diskreplay.schema import Schema
 
 DEFAULT_WINDOW_BYTES = 256 << 20
 MIN_ROWS = 64
+_BEGIN_BYTES = 8
 _OWNER = "owner"  # the write id + 1; 0 in a row without content
+# The most bytes of packed values that wait for a commit; a window has room for them at least.
+PACKED_COMMIT_BYTES = 8 << 20
 _CODES = {  # format characters of the module struct, by numpy dtype
     "b1": "?", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
     "i1": "b", "i2": "h", "i4": "i", "i8": "q", "f2": "e", "f4": "f", "f8": "d",
@@ -35,18 +39,28 @@ _CODES = {  # format characters of the module struct, by numpy dtype
 @lru_cache(maxsize=64)
 def _row_dtype(schema: Schema) -> np.dtype[Any]:
     """Return the layout of a row: the owner, then the fields in their order, aligned."""
-    fields: list[Any] = [(_name(i), f.dtype, f.shape) for i, f in enumerate(schema.fields)]
+    fields: list[Any] = [(_name(i), *f.in_column) for i, f in enumerate(schema.fields)]
     return np.dtype([(_OWNER, np.int64), *fields], align=True)
+
+
+def window_row_bytes(schema: Schema) -> int:
+    """Return the bytes of a row in a window; of one with packed values, as many again for these."""
+    row_bytes = _row_dtype(schema).itemsize
+    return 2 * (row_bytes + _BEGIN_BYTES) if schema.varying else row_bytes
 
 
 def window_rows(schema: Schema, capacity: int, window_bytes: int) -> int:
     """Return how many rows a window of this size holds."""
-    return min(capacity, max(MIN_ROWS, window_bytes // _row_dtype(schema).itemsize))
+    return min(capacity, max(MIN_ROWS, window_bytes // window_row_bytes(schema)))
 
 
 def window_nbytes(schema: Schema, capacity: int, window_bytes: int) -> int:
     """Return the memory that a full window takes, in bytes."""
-    return window_rows(schema, capacity, window_bytes) * _row_dtype(schema).itemsize
+    rows = window_rows(schema, capacity, window_bytes)
+    if not schema.varying:
+        return rows * window_row_bytes(schema)
+    of_rows = rows * window_row_bytes(schema) // 2
+    return of_rows + max(PACKED_COMMIT_BYTES, window_bytes - of_rows)
 
 
 def new_window(schema: Schema, capacity: int, window_bytes: int) -> Window:
@@ -55,6 +69,8 @@ def new_window(schema: Schema, capacity: int, window_bytes: int) -> Window:
     Raises ArgumentError if there is not so much memory.
     """
     kind = Window if _row_dtype(schema).itemsize > LARGE_ROW else PackedWindow
+    if schema.varying:
+        kind = ObjectWindow
     try:
         return kind(schema, capacity, window_bytes)
     except (MemoryError, ValueError):
@@ -69,7 +85,11 @@ class Window:
     """A cache of rows by write id, with an array for each field: for large rows.
 
     Memory is taken from the operating system as the rows fill.
+
+    most_packed:  the most bytes of packed values that it holds
     """
+
+    most_packed = 0
 
     def __init__(self, schema: Schema, capacity: int, window_bytes: int) -> None:
         self.rows = window_rows(schema, capacity, window_bytes)
@@ -82,7 +102,8 @@ class Window:
     def _make_arrays(self, schema: Schema) -> None:
         self._owners: Ints = np.zeros(self.rows, np.int64)
         self._columns: Columns = [
-            np.zeros((self.rows, *field.shape), field.dtype) for field in schema.fields
+            np.zeros((self.rows, *shape), dtype)
+            for dtype, shape in (field.in_column for field in schema.fields)
         ]
 
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
@@ -133,6 +154,10 @@ class Window:
         """Return which of the write ids are held."""
         held: Bools = self._owners[write_ids % self.rows] == write_ids + 1
         return held
+
+    def packed_since(self, write_id: int) -> int:
+        """Return the bytes of packed values in the rows from a write id on, which are held."""
+        return 0
 
     def drop_from(self, write_id: int) -> None:
         """Remove the rows from a write id on: a refused call may have left some."""
@@ -230,6 +255,75 @@ class PackedWindow(Window):
             for index, column in zip(chosen, columns, strict=True):
                 column[...] = self._columns[index][places]
         return held
+
+
+class ObjectWindow(Window):
+    """A window of rows with values that vary in size, which are packed objects in their columns.
+
+    It holds the newest rows, as far as their values take no more than `most_packed` bytes.
+    """
+
+    def _make_arrays(self, schema: Schema) -> None:
+        super()._make_arrays(schema)
+        self.keeps_read_rows = False
+        self.most_packed = self.nbytes - self.rows * window_row_bytes(schema) // 2
+        self._schema = schema
+        # The bytes of all values ever written before a row, by place; and before the next row.
+        self._begins: Ints = np.zeros(self.rows, np.int64)
+        self._total = 0
+        self._oldest = self._end = 0  # write ids: of the rows that are held
+
+    def write_row(self, write_id: int, values: Sequence[Any]) -> None:
+        """Write one row, as a schema accepted it, in place of an older one."""
+        self._drop_gap(write_id)
+        self._begins[write_id % self.rows] = self._total
+        super().write_row(write_id, values)
+        self._total += self._schema.packed_bytes(values)
+        self._drop_oldest(write_id + 1)
+
+    def write(self, first: int, columns: Columns) -> None:
+        """Write rows of consecutive write ids."""
+        n, row = len(columns[0]), first % self.rows
+        if row + n > self.rows:
+            super().write(first, columns)  # in two parts, by this method
+            return
+        self._drop_gap(first)
+        ends = self._total + np.cumsum(self._schema.packed_sizes(columns))
+        self._begins[row] = self._total
+        self._begins[row + 1 : row + n] = ends[:-1]
+        super().write(first, columns)
+        self._total = int(ends[-1])
+        self._drop_oldest(first + n)
+
+    def packed_since(self, write_id: int) -> int:
+        """Return the bytes of packed values in the rows from a write id on, which are held."""
+        return self._total - int(self._begins[write_id % self.rows]) if write_id < self._end else 0
+
+    def drop_from(self, write_id: int) -> None:
+        """Remove the rows from a write id on: a refused call may have left some."""
+        super().drop_from(write_id)
+        self._end = min(self._end, write_id)
+        free = np.flatnonzero(self._owners == 0)
+        self._drop_values(free)
+
+    def _drop_gap(self, first: int) -> None:
+        """Remove the rows in the places between the last row and the next one to write."""
+        if first > self._end:
+            self._drop_values(np.arange(max(self._end, first - self.rows), first) % self.rows)
+        self._end = max(self._end, first)
+
+    def _drop_oldest(self, end: int) -> None:
+        """Remove the oldest rows as far as the values take too many bytes."""
+        oldest = max(self._oldest, end - self.rows)
+        while oldest < end and self._total - self._begins[oldest % self.rows] > self.most_packed:
+            self._drop_values(oldest % self.rows)
+            oldest += 1
+        self._oldest, self._end = oldest, end
+
+    def _drop_values(self, places: Any) -> None:
+        self._owners[places] = 0
+        for index in self._schema.varying:
+            self._columns[index][places] = None
 
 
 def _name(index: int) -> str:

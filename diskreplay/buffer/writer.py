@@ -13,6 +13,7 @@ from diskreplay.aliases import Columns, Ints
 from diskreplay.buffer.expected_fields import ExpectedFields
 from diskreplay.buffer.replica import Replica
 from diskreplay.buffer.rows import Rows
+from diskreplay.buffer.window import PACKED_COMMIT_BYTES
 from diskreplay.errors import MismatchError, StorageError
 from diskreplay.live_range import LiveRange
 from diskreplay.records import BLOCK_BYTES
@@ -75,14 +76,21 @@ class Writer(Replica):
         self.rows.adopt(schema)
         return schema
 
-    def has_room(self, n: int) -> bool:
-        """Return whether n more rows may wait for the next commit."""
+    def has_room(self, n: int, packed_bytes: int = 0) -> bool:
+        """Return whether n more rows, with packed values, may wait for the next commit."""
         pending = self.count - self.committed
-        return not pending or pending + n <= self.rows.most_pending
+        if not pending:
+            return True
+        if packed_bytes:
+            waiting = self.rows.window.packed_since(self.committed)
+            if waiting + packed_bytes > PACKED_COMMIT_BYTES:
+                return False
+        return pending + n <= self.rows.most_pending
 
-    def fits(self, n: int) -> bool:
-        """Return whether n rows can wait at all."""
-        return n <= self.rows.window.rows
+    def fits(self, n: int, packed_bytes: int = 0) -> bool:
+        """Return whether n rows, with packed values, can wait at all."""
+        window = self.rows.window
+        return n <= window.rows and packed_bytes <= window.most_packed
 
     def push(self, row: list[Any], priority: Values | None) -> int:
         """Add a row and return its write id."""

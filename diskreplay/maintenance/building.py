@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 NewRecords: TypeAlias = Sequence[bytes] | NDArray[np.uint8]
 
 _PART_BYTES = 4 << 20  # of records in a commit
+_VARYING_PART_ROWS = 1024
 _OTHER_BYTES = 1 << 20  # of the data file: facts, runs, and pages that commits have freed
 
 
@@ -122,7 +123,10 @@ class StoreBuilder:
         if self._logged is not None and self._schema is not None:
             row_bytes = self._schema.payload_bytes
             self._fill_early_slots()
-        spans = [*self.live.spans(max(1, _PART_BYTES // max(1, row_bytes)))]
+        rows = max(1, _PART_BYTES // max(1, row_bytes))
+        if self._logged is not None and self._schema is not None and self._schema.varying:
+            rows = min(rows, _VARYING_PART_ROWS)  # whole rows are in memory, of any size
+        spans = [*self.live.spans(rows)]
         if self._logged is None:
             spans.sort(key=lambda span: span.start)
         for span in spans:

@@ -9,7 +9,7 @@ from diskreplay.errors import DamageError
 from diskreplay.lmdbfile import Tree, Walk
 from diskreplay.maintenance.ranges import ExpectedNumbers, range_text
 from diskreplay.observations import LoggedFields
-from diskreplay.records import ENTRY_HEADER, Layout, codec_named, content_of, entries_in
+from diskreplay.records import ENTRY_HEADER, Layout, content_of, entries_in
 from diskreplay.schema import Schema
 from diskreplay.store import ObservationRange
 from diskreplay.wording import count_of
@@ -35,7 +35,7 @@ class LogCheck:
         logged = LoggedFields(schema) if schema is not None and schema.logged else None
         self._fields = [] if logged is None else logged.fields
         self._kinds = [] if logged is None else logged.kinds
-        self._codecs = [codec_named(kind.codec) for kind in self._kinds]
+        self._codecs = [kind.compression for kind in self._kinds]
         self._per_value = 0 if layout is None else layout.entries_per_value
         self._first, self._count = found.first, found.count
         # What the entries are used for: place in the range * kinds + number of the kind.

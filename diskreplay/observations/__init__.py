@@ -16,7 +16,12 @@ from diskreplay.observations.observation_window import (
     ObservationWindow,
     observation_window_nbytes,
 )
-from diskreplay.observations.observation_writer import entries_per_value, entry_bytes, reach_for
+from diskreplay.observations.observation_writer import (
+    entries_per_value,
+    entry_bytes,
+    largest_frame_bytes,
+    reach_for,
+)
 
 __all__ = [
     "Frames",
@@ -29,6 +34,7 @@ __all__ = [
     "entries_per_value",
     "entry_bytes",
     "frame_columns",
+    "largest_frame_bytes",
     "observation_window_nbytes",
     "reach_for",
     "shapes_of_frames",

@@ -7,6 +7,9 @@ of `state` and `next_state` are::
     state      uint8 (4, 84, 84), frame axis 0    four frames of 7056 bytes    kind 0
     next_state uint8 (4, 84, 84), frame axis 0    four frames of 7056 bytes    kind 0
     map        float32 (10,)                      one frame of 40 bytes        kind 1
+
+A packed value, of a field that varies in size, is one frame too, whose size is not known before.
+The kind of such frames is the type of their field, and their codec.
 """
 
 from __future__ import annotations
@@ -18,16 +21,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.aliases import Array, Ints
-from diskreplay.schema import Field, Schema
+from diskreplay.observations.packed_compression import PackedCompression
+from diskreplay.records import Compression, codec_named
+from diskreplay.schema import MAX_VALUE_BYTES, Field, Schema
 
 Bytes = NDArray[np.uint8]
 
 
 class FrameKind(NamedTuple):
-    """The frames of one size and one codec."""
+    """The frames of one size and one codec, or the packed values of one type and one codec.
+
+    nbytes:  of a frame; the most of a packed value
+    packed:  a field of the type, of packed values; None for frames of one size
+    """
 
     codec: str | None
     nbytes: int
+    packed: Field | None = None
+
+    @property
+    def compression(self) -> Compression:
+        """The compression of the frames, which also checks packed values."""
+        codec = codec_named(self.codec)
+        return codec if self.packed is None else PackedCompression(codec, self.packed)
 
 
 class LoggedField(NamedTuple):
@@ -38,7 +54,10 @@ class LoggedField(NamedTuple):
     kind: int
 
     def frames_of(self, column: Array) -> Bytes:
-        """Return n values as the bytes of their frames, uint8 (n, frames, frame_bytes)."""
+        """Return n values as the bytes of their frames, uint8 (n, frames, frame_bytes).
+
+        They are of one size; packed values are their bytes already.
+        """
         field, n = self.field, len(column)
         if field.frame_axis:
             column = np.moveaxis(column, 1 + field.frame_axis, 1)
@@ -93,7 +112,7 @@ class LoggedFields:
     ...           Field("next_state", **frame), Field("done", "f4")]
     >>> logged = LoggedFields(Schema(fields))
     >>> logged.kinds, logged.frames_in_row
-    ([FrameKind(codec=None, nbytes=7056)], 8)
+    ([FrameKind(codec=None, nbytes=7056, packed=None)], 8)
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -103,18 +122,21 @@ class LoggedFields:
         for place in schema.logged:
             field = schema.fields[place]
             kind = FrameKind(field.codec, field.frame_bytes)
+            if field.varies:
+                packed = Field.stored("value", field.dtype, field.shape)
+                kind = FrameKind(field.codec, MAX_VALUE_BYTES, packed)
             if kind not in self.kinds:
                 self.kinds.append(kind)
             self.fields.append(LoggedField(place, field, self.kinds.index(kind)))
         self.frames_in_row = sum(logged.field.frames for logged in self.fields)
 
-    def stack_copies(self, frames: Sequence[Bytes]) -> list[StackCopy | None]:
+    def stack_copies(self, frames: Sequence[Bytes | None]) -> list[StackCopy | None]:
         """Return, for each field, the rows that repeat what environments repeat.
 
         A state is the next state of the row before. A next state is the state of its own row, moved
         on by a frame. Other repetitions are found one frame at a time, which takes longer.
 
-        frames:  of each field, uint8 (n, frames, frame_bytes)
+        frames:  of each field, uint8 (n, frames, frame_bytes); None of packed values
         """
         copies: list[StackCopy | None] = []
         names = [logged.field.name for logged in self.fields]
@@ -124,7 +146,8 @@ class LoggedFields:
             other = names.index(partner) if partner in names else place
             own, theirs = frames[place], frames[other]
             n = field.frames
-            if other == place or self.fields[other].kind != kind or theirs.shape != own.shape:
+            is_alone = other == place or self.fields[other].kind != kind
+            if is_alone or own is None or theirs is None or theirs.shape != own.shape:
                 copies.append(None)
             elif other < place:  # the shift of a single frame would leave nothing to compare
                 found = _are_equal(own[:, : n - 1], theirs[:, 1:]) if n > 1 else [False] * len(own)

@@ -12,7 +12,7 @@ from diskreplay.errors import DamageError
 from diskreplay.observations.batch_frames import FrameMemory, Frames, memory_of, write_rows
 from diskreplay.observations.frames import Bytes, LoggedFields
 from diskreplay.observations.observation_window import ObservationWindow
-from diskreplay.records import codec_named, content_of, entry_in
+from diskreplay.records import content_of, entry_in
 
 # Returns the values of the log by their keys, empty where one is missing.
 Lookup: TypeAlias = Callable[[Ints], Sequence[Any]]
@@ -28,7 +28,7 @@ class ObservationReader:
         self.logged = logged
         self.window = window
         self.entries_per_value = 0
-        self._codecs = [codec_named(kind.codec) for kind in logged.kinds]
+        self._codecs = [kind.compression for kind in logged.kinds]
 
     def read_into(
         self,
@@ -51,6 +51,12 @@ class ObservationReader:
             if not of_kind:
                 continue
             at = [chosen.index(logged.place) for logged in of_kind]
+            if self.logged.kinds[kind].packed is not None:
+                for i in at:
+                    column: Any = columns[i]  # no Frames: those have frames of one size
+                    where = slice(None) if places is None else places
+                    column[where] = self._packed(kind, ids[i], lookup)
+                continue
             n = len(ids[at[0]])
             wanted = [ids[i].reshape(n, -1) for i in at]
             memory = memory_of(columns, at)
@@ -72,6 +78,11 @@ class ObservationReader:
 
     def frame(self, kind: int, observation_id: int, lookup: Lookup) -> bytes | None:
         """Return the bytes of one frame, None where it cannot be read."""
+        if self.logged.kinds[kind].packed is not None:
+            packed = [self.window.packed(kind, observation_id)]
+            if packed[0] is None:
+                self._read(kind, np.array([observation_id]), packed, lookup)
+            return packed[0]
         found = self.window.frame(kind, observation_id)
         if found is None:
             frames = np.empty((1, self.logged.kinds[kind].nbytes), np.uint8)
@@ -111,25 +122,38 @@ class ObservationReader:
         if window.keeps_read_frames:
             window.write(kind, wanted[missing], frames[missing])
 
+    def _packed(self, kind: int, ids: Ints, lookup: Lookup) -> Array:
+        """Return packed values, as an array of objects."""
+        wanted, rows = np.unique(ids, return_inverse=True)
+        found = np.empty(wanted.size, object)
+        if faults := self._read(kind, wanted, found, lookup):
+            raise DamageError(next(iter(faults.values())))
+        values: Array = found[rows.reshape(-1)]
+        return values
+
     def _read(
         self,
         kind: int,
         ids: Ints,
-        frames: Bytes | None,
+        frames: Bytes | Array | list[bytes | None] | None,
         lookup: Lookup,
         rows: Ints | None = None,
     ) -> dict[int, str]:
         """Read frames from the log, and return a sentence for each that is damaged, by its id.
 
         ids:     ascending
-        frames:  takes the frame of each id, or of each in its row of `rows`
+        frames:  takes the frame of each id, or of each in its row of `rows`; packed values are
+                 objects there
         """
         nbytes, decompress = self.logged.kinds[kind].nbytes, self._codecs[kind].decompress
         per_value = max(1, self.entries_per_value)
         groups, withins = np.divmod(ids, per_value)
         keys, of_value = np.unique(groups, return_inverse=True)
         values = lookup(keys)
-        target = None if frames is None else frames.reshape(-1).data
+        are_packed = self.logged.kinds[kind].packed is not None
+        target: Any = frames
+        if isinstance(frames, np.ndarray) and not are_packed:
+            target = frames.reshape(-1).data
         places = range(ids.size) if rows is None else rows.tolist()
         faults: dict[int, str] = {}
         for observation_id, value, within, place in zip(
@@ -152,6 +176,8 @@ class ObservationReader:
                 fault = f"the entry of observation {observation_id} is damaged: {error}"
                 faults[observation_id] = fault
                 continue
-            if target is not None:
+            if are_packed and target is not None:
+                target[place] = frame
+            elif target is not None:
                 target[place * nbytes : place * nbytes + nbytes] = frame
         return faults

@@ -14,6 +14,8 @@ from diskreplay.observations.frames import Bytes, LoggedFields
 
 _OWNER_BYTES = 8
 _MIN_ROWS = 64
+_PACKED_BYTES = 4 << 20  # of packed values: about as many as are within reach
+_OBJECT_BYTES = 256  # of one in memory, with its place
 _SMALL_PRIMES = (2, 3, 5, 7)
 
 
@@ -23,9 +25,9 @@ def observation_window_rows(logged: LoggedFields, capacity: int, window_bytes: i
     Ids count all kinds, so those of one kind may be every second or third one: a number of rows
     that no small number divides gives them all places.
     """
-    if not logged.kinds:
+    together = _row_bytes(logged)
+    if not together:
         return 0
-    together = sum(kind.nbytes + _OWNER_BYTES for kind in logged.kinds)
     rows = max(_MIN_ROWS, min(frames_needed(logged, capacity), window_bytes // together))
     while any(rows % prime == 0 for prime in _SMALL_PRIMES):
         rows += 1
@@ -35,7 +37,13 @@ def observation_window_rows(logged: LoggedFields, capacity: int, window_bytes: i
 def observation_window_nbytes(logged: LoggedFields, capacity: int, window_bytes: int) -> int:
     """Return the memory that a full window takes, in bytes."""
     rows = observation_window_rows(logged, capacity, window_bytes)
-    return rows * sum(kind.nbytes + _OWNER_BYTES for kind in logged.kinds)
+    has_packed = any(kind.packed is not None for kind in logged.kinds)
+    return rows * _row_bytes(logged) + _PACKED_BYTES * has_packed
+
+
+def _row_bytes(logged: LoggedFields) -> int:
+    """Return the bytes of a frame of each kind together, with their owners."""
+    return sum(kind.nbytes + _OWNER_BYTES for kind in logged.kinds if kind.packed is None)
 
 
 def frames_needed(logged: LoggedFields, capacity: int) -> int:
@@ -46,6 +54,8 @@ def frames_needed(logged: LoggedFields, capacity: int) -> int:
 class ObservationWindow:
     """A cache of frames. Memory is taken from the operating system as the rows fill.
 
+    Of packed values it holds the newest, for the comparison with those that are written next.
+
     keeps_read_frames:  whether frames that were read stay here: only where there is room for all,
                         since a frame comes from the page cache almost as fast
     """
@@ -53,12 +63,16 @@ class ObservationWindow:
     def __init__(self, logged: LoggedFields, capacity: int, window_bytes: int) -> None:
         self.rows = observation_window_rows(logged, capacity, window_bytes)
         self.nbytes = observation_window_nbytes(logged, capacity, window_bytes)  # when full
+        self._packed: dict[tuple[int, int], bytes] = {}  # by kind and id, the oldest first
+        self._packed_bytes = 0
         self.keeps_read_frames = self.rows >= frames_needed(logged, capacity)
+        rows_of_kinds = [0 if kind.packed else self.rows for kind in logged.kinds]
         try:
             self.frames: list[Bytes] = [
-                np.zeros((self.rows, kind.nbytes), np.uint8) for kind in logged.kinds
+                np.zeros((rows, kind.nbytes), np.uint8)
+                for rows, kind in zip(rows_of_kinds, logged.kinds, strict=True)
             ]
-            self._owners: list[Ints] = [np.zeros(self.rows, np.int64) for _ in logged.kinds]
+            self._owners: list[Ints] = [np.zeros(rows, np.int64) for rows in rows_of_kinds]
         except (MemoryError, ValueError):
             raise ArgumentError(
                 f"window_bytes is more memory than there is: {self.nbytes} bytes of observations "
@@ -79,6 +93,18 @@ class ObservationWindow:
         frame: bytes = self.frames[kind][place].tobytes()
         return frame
 
+    def packed(self, kind: int, observation_id: int) -> bytes | None:
+        """Return a packed value, None if it is not held."""
+        return self._packed.get((kind, observation_id))
+
+    def write_packed(self, kind: int, observation_id: int, content: bytes) -> None:
+        """Write a packed value, in place of the oldest ones."""
+        self._packed[kind, observation_id] = content
+        self._packed_bytes += len(content) + _OBJECT_BYTES
+        while self._packed_bytes > _PACKED_BYTES:
+            oldest = next(iter(self._packed))
+            self._packed_bytes -= len(self._packed.pop(oldest)) + _OBJECT_BYTES
+
     def write(self, kind: int, ids: Ints, frames: Bytes) -> None:
         """Write frames in place of others; of several with one place the last stays."""
         places = ids % self.rows
@@ -91,3 +117,5 @@ class ObservationWindow:
         """Remove the frames from an id on: a commit that failed may have left some."""
         for owners in self._owners:
             owners[owners > observation_id] = 0
+        for key in [key for key in self._packed if key[1] >= observation_id]:
+            self._packed_bytes -= len(self._packed.pop(key)) + _OBJECT_BYTES

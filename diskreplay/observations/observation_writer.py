@@ -19,7 +19,8 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
@@ -31,7 +32,6 @@ from diskreplay.observations.observation_reader import ObservationReader
 from diskreplay.records import (
     ENTRY_HEADER,
     Layout,
-    codec_named,
     content_of,
     entries_in,
     entry_of,
@@ -39,12 +39,16 @@ from diskreplay.records import (
 )
 from diskreplay.store import ObservationRange, Transaction
 
+Frame: TypeAlias = bytes | memoryview  # a packed value, or a view into the frames of a column
+
 _LEAST_REACH, _MOST_REACH = 64, 4096
 _VALUE_BYTES = 32 << 10
 _MOST_IN_VALUE = 512
 # A commit writes the last value again, and a lookup reads the whole value: so that is how large one
 # may get where the first frames were black, and later ones leave a codec nothing to do.
 _MOST_VALUE_BYTES = 1 << 20
+_LARGE_PACKED = 127 << 10  # of a packed value: eight of them share a value of the log
+_PART_BYTES = 4 << 20
 _OFFSET_BYTES = 4
 
 
@@ -59,7 +63,7 @@ class ObservationWriter:
         self._logged = logged
         self._reader = reader
         self._capacity = capacity
-        self._codecs = [codec_named(kind.codec) for kind in logged.kinds]
+        self._codecs = [kind.compression for kind in logged.kinds]
         self._recent: list[dict[int, int]] = [{} for _ in logged.kinds]  # ids by digest
         self._order: deque[tuple[int, int, int]] = deque()  # id, kind and digest, ascending ids
         self._confirmed = -1  # the count after the last commit; -1 before the first
@@ -91,8 +95,8 @@ class ObservationWriter:
         n, records = len(columns[0]), list(columns)
         size = max(1, self._reach // 2 // max(1, self._logged.frames_in_row))
         parts = [
-            self._put_part([column[at : at + size] for column in columns])
-            for at in range(0, n, size)
+            self._put_part([column[begin:end] for column in columns])
+            for begin, end in pairwise(self._ends_of_parts(columns, size))
         ]
         for place, index in enumerate(self._logged.schema.logged):
             of_field = np.concatenate([part[place] for part in parts])
@@ -113,6 +117,7 @@ class ObservationWriter:
             needed = max(oldest, default=-1) + 1 - self.layout.reach
             self._first = min(max(self._first, needed), self._count)
             self._txn.drop_observations(self._first // per_value if per_value else 0)
+        self._group = []  # its entries may be large; the next commit reads them
         return ObservationRange(self._first, self._count)
 
     def end_empty(self) -> ObservationRange:
@@ -145,16 +150,42 @@ class ObservationWriter:
     def _reach(self) -> int:
         return self.layout.reach or reach_for(self._logged, self._capacity)
 
+    def _ends_of_parts(self, columns: Columns, size: int) -> list[int]:
+        """Return where rows are cut into parts of at most a number of rows, with 0 in front.
+
+        A part with packed values ends also where these are 4 MiB, since all its entries are in
+        memory.
+        """
+        n, varying = len(columns[0]), self._logged.schema.varying
+        if not varying:
+            return [*range(0, n, size), n]
+        ends, waiting = [0], 0
+        for row in range(n):
+            waiting += sum(len(columns[index][row]) for index in varying)
+            if row + 1 - ends[-1] == size or waiting >= _PART_BYTES:
+                ends.append(row + 1)
+                waiting = 0
+        return ends if ends[-1] == n else [*ends, n]
+
     def _put_part(self, columns: Columns) -> list[Ints]:
         """Put rows with at most half a reach of frames; return the ids of each logged field."""
         begin, oldest = self._count, max(self._first, self._count - self._reach // 2)
-        frames = [logged.frames_of(columns[logged.place]) for logged in self._logged.fields]
+        frames = [
+            None if logged.field.varies else logged.frames_of(columns[logged.place])
+            for logged in self._logged.fields
+        ]
         copies = self._logged.stack_copies(frames)
-        contents = [array.reshape(-1).data for array in frames]
+        contents: list[Any] = [
+            None if array is None else array.reshape(-1).data for array in frames
+        ]
         ids: list[list[int]] = [[] for _ in frames]
-        new: list[tuple[int, memoryview]] = []  # kind and frame of each new id, from `begin` on
+        new: list[tuple[int, Frame]] = []  # kind and frame of each new id, from `begin` on
         for row in range(len(columns[0])):
-            for place, (_, field, kind) in enumerate(self._logged.fields):
+            for place, (index, field, kind) in enumerate(self._logged.fields):
+                if field.varies:
+                    content = columns[index][row]
+                    ids[place].append(self._id_of(kind, content, begin, oldest, new))
+                    continue
                 n, size, known = field.frames, field.frame_bytes, ids[place]
                 copy, at = copies[place], row * n
                 if copy is not None and copy.found[row]:
@@ -173,10 +204,10 @@ class ObservationWriter:
     def _id_of(
         self,
         kind: int,
-        frame: memoryview,
+        frame: Frame,
         begin: int,
         oldest: int,
-        new: list[tuple[int, memoryview]],
+        new: list[tuple[int, Frame]],
     ) -> int:
         """Return the id of a frame: of an entry not older than `oldest`, or a new one."""
         recent, digest = self._recent[kind], xxh3_64_intdigest(frame)
@@ -192,14 +223,14 @@ class ObservationWriter:
         self,
         kind: int,
         known: int,
-        view: memoryview,
+        frame: Frame,
         begin: int,
-        new: list[tuple[int, memoryview]],
+        new: list[tuple[int, Frame]],
     ) -> bool:
         """Return whether a frame has the bytes of an entry with the same digest."""
         if known >= begin:
-            return new[known - begin][1].tobytes() == view.tobytes()
-        return self._reader.frame(kind, known, self._values) == view.tobytes()
+            return bytes(new[known - begin][1]) == bytes(frame)
+        return self._reader.frame(kind, known, self._values) == bytes(frame)
 
     def _values(self, keys: Ints) -> list[Any]:
         """Return values of the log as of this moment in the transaction."""
@@ -209,7 +240,7 @@ class ObservationWriter:
             found[place] = pack(self._group)
         return found
 
-    def _put_new(self, begin: int, new: list[tuple[int, memoryview]]) -> None:
+    def _put_new(self, begin: int, new: list[tuple[int, Frame]]) -> None:
         """Put new entries, in whole values but for the last one."""
         if not new:
             return
@@ -219,7 +250,7 @@ class ObservationWriter:
         ]
         if not self.layout.entries_per_value:
             mean = sum(map(len, entries)) / len(entries) - ENTRY_HEADER
-            largest = max(nbytes for _, nbytes in self._logged.kinds)
+            largest = largest_frame_bytes(self._logged)
             self.layout = self.layout._replace(
                 entries_per_value=entries_per_value(mean, largest), reach=self._reach
             )
@@ -236,7 +267,10 @@ class ObservationWriter:
         self._count = begin + len(new)
         for kind in range(len(self._logged.kinds)):
             places = [at for at, (of, _) in enumerate(new) if of == kind]
-            if places:
+            if self._logged.kinds[kind].packed is not None:
+                for at in places:
+                    self._reader.window.write_packed(kind, begin + at, bytes(new[at][1]))
+            elif places:
                 nbytes = self._logged.kinds[kind].nbytes
                 joined = b"".join([new[at][1] for at in places])
                 frames = np.frombuffer(joined, np.uint8).reshape(len(places), nbytes)
@@ -280,7 +314,7 @@ class ObservationWriter:
 
     def _load(self, observation_id: int, entry: memoryview) -> None:
         """Keep the digest of an entry, of each kind that it can be of."""
-        for kind, (_, nbytes) in enumerate(self._logged.kinds):
+        for kind, (_, nbytes, _) in enumerate(self._logged.kinds):
             with contextlib.suppress(DamageError):
                 frame = self._codecs[kind].decompress(content_of(entry, observation_id), nbytes)
                 digest = xxh3_64_intdigest(frame)
@@ -312,6 +346,15 @@ def entries_per_value(content_bytes: float, largest_bytes: int) -> int:
     fitting = _VALUE_BYTES // entry_bytes(content_bytes)
     bounded = _MOST_VALUE_BYTES // entry_bytes(largest_bytes)
     return max(1, min(_MOST_IN_VALUE, int(fitting), int(bounded)))
+
+
+def largest_frame_bytes(logged: LoggedFields) -> int:
+    """Return the bytes of the largest frame; packed values count as large ones, whatever they are.
+
+    Any of them may be larger still. Since at most eight share a value of the log, it stays below
+    the limit of LMDB, 4 GiB.
+    """
+    return max(_LARGE_PACKED if kind.packed else kind.nbytes for kind in logged.kinds)
 
 
 def entry_bytes(content_bytes: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diskreplay.records.codec import Codec, checksum_in, record_head, write_id_in
-from diskreplay.records.compression import codec_named
+from diskreplay.records.compression import Buffer, Compression, codec_named
 from diskreplay.records.features import check_features
 from diskreplay.records.grouping import (
     ALONE,
@@ -43,7 +43,9 @@ __all__ = [
     "LARGE_ROW",
     "PAGE_BYTES",
     "PAGE_HEADER",
+    "Buffer",
     "Codec",
+    "Compression",
     "Grouping",
     "Layout",
     "check_features",

@@ -8,14 +8,15 @@ from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.schema import Schema
 from diskreplay.wording import shown
 
-_LOG, _NESTED = "observation-log", "nested-fields"
-KNOWN_FEATURES = (_LOG, _NESTED)
+_LOG, _NESTED, _VARYING = "observation-log", "nested-fields", "varying-fields"
+KNOWN_FEATURES = (_LOG, _NESTED, _VARYING)
 
 
 def features_of(schema: Schema) -> tuple[str, ...]:
     """Return the features that a store of this schema needs."""
     has_log = any(field.log for field in schema.fields)
-    return (_LOG,) * has_log + (_NESTED,) * (not schema.is_flat)
+    nested, varying = (_NESTED,) * (not schema.is_flat), (_VARYING,) * bool(schema.varying)
+    return (_LOG,) * has_log + nested + varying
 
 
 def check_features(found: Any, where: str) -> None:

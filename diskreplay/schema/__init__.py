@@ -7,10 +7,12 @@ from diskreplay.schema.inference import infer_fields, infer_schema
 from diskreplay.schema.log_options import LogOptions
 from diskreplay.schema.names import root_of
 from diskreplay.schema.nesting import leaves, mapped
+from diskreplay.schema.packing import MAX_VALUE_BYTES, unpacked
 from diskreplay.schema.row_check import only_row
 from diskreplay.schema.schema import STANDARD_FIELDS, Schema, SchemaLike, fields_of, missing_in
 
 __all__ = [
+    "MAX_VALUE_BYTES",
     "STANDARD_FIELDS",
     "Field",
     "LogOptions",
@@ -24,4 +26,5 @@ __all__ = [
     "missing_in",
     "only_row",
     "root_of",
+    "unpacked",
 ]

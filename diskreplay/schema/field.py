@@ -1,10 +1,14 @@
-"""Field: one named column of a schema: its dtype, its shape, and the conversion to it."""
+"""Field: one named column of a schema: its dtype, its shape, and the conversion to it.
+
+The values of some fields vary in size: text, bytes, and arrays with a length that is None.
+packing.py says how they are kept.
+"""
 
 from __future__ import annotations
 
-import cmath
 import keyword
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,18 +20,28 @@ from numpy.typing import DTypeLike
 from diskreplay.aliases import Array
 from diskreplay.errors import SchemaError
 from diskreplay.schema.names import root_of, steps_of
-from diskreplay.validation import as_array, as_whole
+from diskreplay.schema.numbers import (
+    COMPLEX,
+    DONES,
+    REAL,
+    are_dones,
+    are_finite,
+    as_numbers,
+    not_numbers,
+    shape_advice,
+)
+from diskreplay.validation import as_whole
 from diskreplay.wording import cut, shown
 
-FieldLike: TypeAlias = (
-    "Field | DTypeLike | tuple[DTypeLike, Sequence[int]] | Mapping[str, FieldLike]"
-)
+Lengths: TypeAlias = Sequence[int | None]
+FieldLike: TypeAlias = "Field | DTypeLike | tuple[DTypeLike, Lengths] | Mapping[str, FieldLike]"
 
 MAX_TRANSITION_BYTES = 2**30
 CODECS = ("lz4", "zstd")
 TYPES = frozenset(
     ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16")
 )
+WORDS = {"U": "str", "S": "bytes"}  # for the types without numbers, by numpy's kind
 # Parameters and results of the buffer's methods, which an extra field would shadow.
 _RESERVED_NAMES = frozenset(
     ("states", "actions", "rewards", "next_states", "dones", "weights", "indices")
@@ -35,10 +49,6 @@ _RESERVED_NAMES = frozenset(
 )
 _MAX_DIMENSIONS, _MAX_LENGTH = 32, 2**31 - 1  # of numpy's structured dtypes
 _RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}  # a kind converts to itself or a later one
-_REAL = "?bBhHiIlLqQefd"  # numpy's letters for the types of real numbers, in any byte order
-_COMPLEX = "FD"
-DONES = frozenset((0, 1))  # and every number that is equal to one of them
-_FEW = 64  # up to so many numbers Python looks at them faster than numpy, measured
 _FEW_TO_CAST = 32
 
 
@@ -50,16 +60,20 @@ class Field:
     Field(name='state', dtype=dtype('float32'), shape=(60,))
     >>> Field("state", "uint8", (4, 84, 84), frame_axis=0, codec="lz4").frames
     4
+    >>> Field("prompt", str).type, Field("points", "float32", (None, 3)).type
+    ('str', 'float32[None, 3]')
 
+    dtype:       of numpy, or `str` for text, or `bytes`
+    shape:       a length that is None varies from value to value
     log:         keep its values in the observation log: equal ones are kept once. A frame axis or a
-                 codec implies it
+                 codec implies it, and so does a value that varies in size
     frame_axis:  the axis along which the value is a stack of frames, each of which is kept once
     codec:       the compression of what is in the log: "lz4", "zstd", or None
     """
 
     name: str
     dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+    shape: tuple[Any, ...]  # of int or None
     log: bool
     frame_axis: int | None
     codec: str | None
@@ -68,7 +82,7 @@ class Field:
         self,
         name: str,
         dtype: DTypeLike = np.float32,
-        shape: Sequence[int] = (),
+        shape: Lengths = (),
         *,
         log: bool = False,
         frame_axis: int | None = None,
@@ -87,7 +101,7 @@ class Field:
         cls,
         name: str,
         dtype: DTypeLike,
-        shape: Sequence[int],
+        shape: Lengths,
         *,
         log: bool = False,
         frame_axis: int | None = None,
@@ -102,7 +116,7 @@ class Field:
         self,
         name: str,
         dtype: DTypeLike,
-        shape: Sequence[int],
+        shape: Lengths,
         log: bool,
         frame_axis: int | None,
         codec: str | None,
@@ -118,30 +132,66 @@ class Field:
                 found, lengths = found.newbyteorder("="), lengths + inner
         except Exception as error:  # an object may raise anything when it is iterated
             raise _unusable(name, error) from None
-        if found.str[1:] not in TYPES:
-            raise _not_numbers(name, found)
-        if any(length < 0 for length in lengths):
+        is_text = found.kind in WORDS and not found.itemsize
+        if is_text and lengths:
+            raise SchemaError(
+                f"field {name!r}: {WORDS[found.kind]} has no shape (found {shown(lengths)}): leave "
+                "it away; a value is one text"
+            )
+        if found.str[1:] not in TYPES and not is_text:
+            raise SchemaError(
+                f"field {name!r}: expected numbers or bools, or str or bytes (found {found})"
+            )
+        known = [length for length in lengths if length is not None]
+        if any(length < 0 for length in known):
             raise SchemaError(f"field {name!r} has a negative length in its shape {shown(lengths)}")
-        if len(lengths) > _MAX_DIMENSIONS or any(length > _MAX_LENGTH for length in lengths):
+        if len(lengths) > _MAX_DIMENSIONS or any(length > _MAX_LENGTH for length in known):
             raise SchemaError(
                 f"field {name!r} has {len(lengths)} dimensions, the longest of "
-                f"{shown(max(lengths))} (expected at most {_MAX_DIMENSIONS}, each of at most "
+                f"{shown(max(known))} (expected at most {_MAX_DIMENSIONS}, each of at most "
                 f"{_MAX_LENGTH})"
             )
         # Where one length is 0, numpy still multiplies the others.
-        if found.itemsize * math.prod(filter(None, lengths)) > MAX_TRANSITION_BYTES:
+        if found.itemsize * math.prod(filter(None, known)) > MAX_TRANSITION_BYTES:
             raise SchemaError(
                 f"field {name!r} has the shape {lengths} (expected at most {MAX_TRANSITION_BYTES} "
                 "bytes): store large values elsewhere and their names here"
             )
-        values = (name, found, lengths, *_kept(name, lengths, log, frame_axis, codec))
+        values = (
+            name,
+            found,
+            lengths,
+            *_kept(name, lengths, log, frame_axis, codec, varies=is_text or None in lengths),
+        )
         for attribute, value in zip(self.__dataclass_fields__, values, strict=True):
             object.__setattr__(self, attribute, value)
 
     def __repr__(self) -> str:
         kept = {"log": self.log, "frame_axis": self.frame_axis, "codec": self.codec}
+        if self.varies:
+            kept = {"codec": self.codec}
         more = "".join(f", {name}={value!r}" for name, value in kept.items() if self.log)
         return f"Field(name={self.name!r}, dtype={self.dtype!r}, shape={self.shape}{more})"
+
+    @cached_property
+    def varies(self) -> bool:
+        """Whether its values vary in size: text, bytes, or arrays with a length that is None."""
+        return self.dtype.kind in WORDS or None in self.shape
+
+    @cached_property
+    def open_lengths(self) -> struct.Struct:
+        """The form of the lengths that are None, in the bytes of a packed array."""
+        return struct.Struct(f"<{self.shape.count(None)}q")
+
+    @cached_property
+    def little_endian(self) -> np.dtype[Any]:
+        """The dtype in the byte order of stored values."""
+        return self.dtype.newbyteorder("<")
+
+    @property
+    def in_column(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """The dtype and the shape of a value in a column; of one that varies, its packed bytes."""
+        return (np.dtype(object), ()) if self.varies else (self.dtype, self.shape)
 
     @property
     def frames(self) -> int:
@@ -156,8 +206,8 @@ class Field:
 
     @cached_property
     def frame_bytes(self) -> int:
-        """The bytes of a frame."""
-        return self.dtype.itemsize * math.prod(self.frame_shape)
+        """The bytes of a frame; 0 where values vary in size."""
+        return 0 if self.varies else self.dtype.itemsize * math.prod(self.frame_shape)
 
     @property
     def place(self) -> str:
@@ -174,12 +224,12 @@ class Field:
     @property
     def type(self) -> str:
         """The dtype and the shape in one word, such as float32[60]."""
-        return f"{self.dtype}{list(self.shape) if self.shape else ''}"
+        return f"{WORDS.get(self.dtype.kind, self.dtype)}{list(self.shape) if self.shape else ''}"
 
     @cached_property
     def payload_bytes(self) -> int:
-        """The bytes of one value, without framing."""
-        return self.dtype.itemsize * math.prod(self.shape)
+        """The bytes of one value, without framing; 0 where they vary."""
+        return 0 if self.varies else self.dtype.itemsize * math.prod(self.shape)
 
     @cached_property
     def _narrower(self) -> frozenset[np.dtype[Any]]:
@@ -204,7 +254,7 @@ class Field:
         found = as_numbers(self.name, value)
         shape = lead + self.shape
         if found.shape != shape:
-            advice = shape_advice(found, self.shape, len(lead))
+            advice = shape_advice(self.name, found, self.shape, len(lead))
             raise SchemaError(
                 f"field {self.name!r}: expected shape {shape} (found {found.shape}, "
                 f"{found.dtype}){': ' * bool(advice)}{', or '.join(advice)}"
@@ -234,7 +284,7 @@ class Field:
 
         For the columns of a few environments this is several times faster than `_cast`.
         """
-        if not self._largest or found.dtype.char not in _REAL:
+        if not self._largest or found.dtype.char not in REAL:
             return False
         numbers = (found if found.ndim == 1 else found.ravel()).tolist()
         if self.name == "done":
@@ -248,8 +298,8 @@ class Field:
         """Return an array of another type as one of this field's, or raise SchemaError."""
         if found.dtype in self._narrower:
             return found.astype(self.dtype)
-        if found.dtype.char not in _REAL + _COMPLEX:
-            raise _not_numbers(self.name, found.dtype)
+        if found.dtype.char not in REAL + COMPLEX:
+            raise not_numbers(self.name, found.dtype)
         if found.size and _RANKS[found.dtype.kind] > _RANKS[self.dtype.kind]:
             takes_bools = self.dtype.kind == "b" or self.name == "done"
             if not takes_bools or found.dtype.kind == "c" or not np.isin(found, (0, 1)).all():
@@ -271,50 +321,6 @@ class Field:
                 f"(found {found.min()} to {found.max()})"
             )
         return array
-
-
-def as_numbers(name: str, value: Any) -> Array:
-    """Return a field's value, or a column of them, as an array of numbers; or raise SchemaError."""
-    if value is None:
-        way_out = " (at the end of an episode give the last observation, done masks it)"
-        is_after = root_of(name) == "next_state"
-        raise SchemaError(f"field {name!r} is None{way_out if is_after else ''}")
-    if isinstance(value, Mapping):
-        raise SchemaError(
-            f"field {name!r} is a dictionary (expected numbers or an array, as the first "
-            "transition or schema= has set it)"
-        )
-    array = as_array(value, SchemaError, f"field {name!r} is not an array of numbers")
-    if array.dtype.char not in _REAL + _COMPLEX:
-        raise _not_numbers(name, array.dtype)
-    return array
-
-
-def shape_advice(found: Array, shape: tuple[int, ...], lead: int) -> list[str]:
-    """Return the ways to correct a value of a wrong shape, [] where none is known."""
-    ways = []
-    if not lead and not shape and found.size == 1:
-        ways.append("give a plain number")
-    if lead and not shape and found.shape[:lead] and found.size == found.shape[0]:
-        ways.append(f"give shape {found.shape[:lead]}")
-    if not lead and found.ndim and found.shape[1:] == shape:
-        ways.append("call extend(), which takes the transitions of several environments at once")
-    return ways
-
-
-def are_finite(array: Array) -> bool:
-    """Return whether all numbers are finite."""
-    # A sum is not finite where one of its numbers is not, and takes a fifth of the time.
-    if array.size <= _FEW and array.ndim == 1 and cmath.isfinite(sum(array.tolist())):
-        return True
-    return bool(np.isfinite(array).all())
-
-
-def are_dones(array: Array) -> bool:
-    """Return whether all numbers are 0 or 1, or true or false."""
-    if array.size <= _FEW:
-        return DONES.issuperset(array.ravel().tolist())
-    return bool(((array == 0) | (array == 1)).all())
 
 
 def _dtype_and_shape(name: str, dtype: Any, shape: Any) -> tuple[Any, Any]:
@@ -340,7 +346,7 @@ def _dtype_and_shape(name: str, dtype: Any, shape: Any) -> tuple[Any, Any]:
 
 
 def _kept(
-    name: str, shape: tuple[int, ...], log: Any, frame_axis: Any, codec: Any
+    name: str, shape: tuple[Any, ...], log: Any, frame_axis: Any, codec: Any, *, varies: bool
 ) -> tuple[bool, int | None, str | None]:
     """Return whether a field is in the log, its frame axis and its codec, or raise SchemaError."""
     if codec is not None and codec not in CODECS:
@@ -349,6 +355,11 @@ def _kept(
         )
     axis = None
     if frame_axis is not None:
+        if varies:
+            raise SchemaError(
+                f"field {name!r} varies in size, so it has no frame axis (found frame_axis="
+                f"{shown(frame_axis)}): leave it away"
+            )
         axis = as_whole(frame_axis)
         if axis is None or not -len(shape) <= axis < len(shape) or not shape[axis]:
             raise SchemaError(
@@ -356,7 +367,9 @@ def _kept(
                 f"frame_axis (found {shown(frame_axis)})"
             )
         axis %= len(shape)
-    in_log = bool(log) or axis is not None or codec is not None
+    in_log = bool(log) or axis is not None or codec is not None or varies
+    if varies and name in ("reward", "done"):
+        raise SchemaError(f"field {name!r} cannot vary in size: it is one number")
     if in_log and name in ("reward", "done"):
         raise SchemaError(
             f"field {name!r} cannot be in the log, since it is one number: leave its codec, its "
@@ -372,7 +385,9 @@ def _without_torch(dtype: Any) -> Any:
     return str(dtype).removeprefix("torch.").replace("bfloat16", "float32")
 
 
-def _length(value: Any) -> int:
+def _length(value: Any) -> int | None:
+    if value is None:
+        return None
     length = as_whole(value)
     if length is None:
         raise TypeError(f"a length must be a whole number (found {shown(value)})")
@@ -381,9 +396,3 @@ def _length(value: Any) -> int:
 
 def _unusable(name: str, error: Exception) -> SchemaError:
     return SchemaError(f"field {name!r} has no usable dtype or shape: {cut(str(error))}")
-
-
-def _not_numbers(name: str, found: np.dtype[Any]) -> SchemaError:
-    return SchemaError(
-        f"field {name!r}: expected numbers or bools of a fixed shape (found {found})"
-    )

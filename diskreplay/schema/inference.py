@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from diskreplay.errors import SchemaError
-from diskreplay.schema.field import Field, as_numbers, shape_advice
+from diskreplay.schema.field import Field
 from diskreplay.schema.names import nested_names, root_of
 from diskreplay.schema.nesting import flattened
+from diskreplay.schema.numbers import as_numbers, shape_advice
 from diskreplay.schema.schema import Schema
 from diskreplay.wording import shown
 
@@ -20,7 +21,8 @@ def infer_schema(values: Mapping[str, Any], given: Mapping[str, Field], *, lead:
     """Make a schema from the first transitions, whose values have `lead` leading dimensions.
 
     Float states, rewards, dones and extras become float32, whole-number actions int64, other whole
-    numbers keep their type (Python's are int64). next_state is what state is. `given` wins.
+    numbers keep their type (Python's are int64), and so do text and bytes. next_state is what state
+    is. `given` wins.
 
     values:  by root, nested or not
     """
@@ -50,9 +52,11 @@ def infer_fields(values: Mapping[str, Any], given: Mapping[str, Field], *, lead:
 
 
 def _infer_field(name: str, value: Any, lead: int) -> Field:
+    if (text := _text_type(value, lead)) is not None and name not in ("reward", "done"):
+        return Field(name, text)
     found = as_numbers(name, value)
     if name in ("reward", "done") and found.ndim > lead:
-        advice = shape_advice(found, (), lead)
+        advice = shape_advice(name, found, (), lead)
         advice.append(f"set its shape with schema=, where a {name} has one")
         raise SchemaError(
             f"field {name!r}: expected one number a transition (found shape {found.shape}"
@@ -65,3 +69,15 @@ def _infer_field(name: str, value: Any, lead: int) -> Field:
     elif root_of(name) == "action" and dtype.kind in "iu":
         dtype = np.dtype(np.int64)
     return Field(name, dtype, found.shape[lead:])
+
+
+def _text_type(value: Any, lead: int) -> type[str] | type[bytes] | None:
+    """Return `str` or `bytes` where a value, or each value of a column, is so; else None."""
+    values = [value]
+    if lead:
+        is_array = type(value) is np.ndarray and value.ndim and value.dtype.kind in "OUS"
+        values = list(value) if is_array or isinstance(value, list) else []
+    for kind, kinds in ((str, str), (bytes, (bytes, bytearray))):
+        if values and all(isinstance(each, kinds) for each in values):
+            return kind
+    return None

@@ -54,7 +54,7 @@ class LogOptions(NamedTuple):
         if self.observations != "log":
             return schema
         states = [field for field in schema.fields if _is_observation(field)]
-        if self.frame_axis is not None and not any(len(field.shape) > 1 for field in states):
+        if self.frame_axis is not None and not any(map(_can_be_stacked, states)):
             raise SchemaError(
                 "frame_axis is for states with several dimensions (found "
                 f"{', '.join(map(str, states))}): leave it away"
@@ -75,12 +75,17 @@ class LogOptions(NamedTuple):
         return None
 
     def _applied_to(self, field: Field) -> Field:
-        if field.log or self.observations != "log" or not _is_observation(field):
+        is_set = field.codec is not None if field.varies else field.log
+        if is_set or self.observations != "log" or not _is_observation(field):
             return field
-        axis = self.frame_axis if len(field.shape) > 1 else None
+        axis = self.frame_axis if _can_be_stacked(field) else None
         return Field.stored(
             field.name, field.dtype, field.shape, log=True, frame_axis=axis, codec=self.codec
         )
+
+
+def _can_be_stacked(field: Field) -> bool:
+    return len(field.shape) > 1 and not field.varies
 
 
 def _is_observation(field: Field) -> bool:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from diskreplay.errors import SchemaError
-from diskreplay.schema.field import as_numbers
 from diskreplay.schema.names import MAX_DEPTH, name_of_key, name_of_place, root_of, too_deep
+from diskreplay.schema.numbers import as_numbers
 from diskreplay.validation import as_array
 from diskreplay.wording import cut
 

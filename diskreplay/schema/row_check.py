@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from diskreplay.aliases import Array
-from diskreplay.schema.field import DONES, Field, are_dones, are_finite
+from diskreplay.schema.field import Field
+from diskreplay.schema.numbers import DONES, are_dones, are_finite
+from diskreplay.schema.packing import packed
 
 _WHOLE_NUMBERS = frozenset((int, np.int64, np.int32, np.uint8))
 _BOOLS = frozenset((bool, np.bool_))
@@ -23,10 +25,13 @@ class RowCheck:
         self._arrays: list[tuple[int, Field, np.dtype[Any], Any]] = []
         self._numbers: list[tuple[int, Field, frozenset[type], float, float]] = []
         self._dones: list[tuple[int, Field]] = []
+        self._varying: list[tuple[int, Field]] = []
         for i, field in enumerate(fields):
             are_allowed = {"reward": are_finite, "done": are_dones}.get(field.name)
             self._columns.append((field, field.shape, field.dtype, are_allowed))
-            if field.shape:
+            if field.varies:
+                self._varying.append((i, field))
+            elif field.shape:
                 # No array has the shape None, so that what has a limit is always converted.
                 shape = None if are_allowed else field.shape
                 self._arrays.append((i, field, field.dtype, shape))
@@ -39,7 +44,7 @@ class RowCheck:
         """Convert the values of a row where they need it, in place, and return the row.
 
         A plain number stays as it is where writing it into an array of its field gives the same
-        bits as the conversion.
+        bits as the conversion. A value that varies in size is packed.
         """
         for i, field, dtype, shape in self._arrays:
             value = row[i]
@@ -54,12 +59,14 @@ class RowCheck:
             kind = type(value)
             if kind not in _BOOLS and (kind not in _NUMBERS or value not in DONES):
                 row[i] = field.convert(value, ())
+        for i, field in self._varying:
+            row[i] = packed(field, row[i])
         return row
 
     def columns(self, columns: list[Any]) -> list[Array] | None:
         """Return columns of the fields' types, or None where one is no array of the right shape."""
         lead: tuple[int, ...] = columns[0].shape[:1] if type(columns[0]) is np.ndarray else ()
-        if not lead:
+        if not lead or self._varying:
             return None
         converted = []
         for column, (field, shape, dtype, are_allowed) in zip(columns, self._columns, strict=True):

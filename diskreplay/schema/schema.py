@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from diskreplay.aliases import Columns
+from diskreplay.aliases import Columns, Ints
 from diskreplay.errors import DamageError, SchemaError
-from diskreplay.schema.field import MAX_TRANSITION_BYTES, TYPES, Field, FieldLike, as_numbers
+from diskreplay.schema.field import MAX_TRANSITION_BYTES, TYPES, WORDS, Field, FieldLike
 from diskreplay.schema.names import (
     MAX_DEPTH,
     name_of_key,
@@ -25,11 +25,14 @@ from diskreplay.schema.names import (
     too_deep,
 )
 from diskreplay.schema.nesting import entries_of, fill, leaves, mapped, misfit, unusable
+from diskreplay.schema.numbers import as_numbers
+from diskreplay.schema.packing import packed_column
 from diskreplay.schema.row_check import RowCheck
 from diskreplay.wording import shown
 
 STANDARD_FIELDS = ("state", "action", "reward", "next_state", "done")
 _PARTS = (Mapping, tuple, list)  # of a space
+_OBJECT_BYTES = 48  # of a bytes object in memory, beside its content
 _MAX_FIELDS = 2**16 - 3  # a msgpack array of 16 bits, with the checksum and the write id
 
 
@@ -96,13 +99,34 @@ class Schema:
 
     @cached_property
     def payload_bytes(self) -> int:
-        """The bytes of one transition's values, without framing."""
+        """The bytes of one transition's values, without framing and without those that vary."""
         return sum(field.payload_bytes for field in self.fields)
 
     @cached_property
     def logged(self) -> tuple[int, ...]:
         """The places of the fields whose values are in the observation log."""
         return tuple(index for index, field in enumerate(self.fields) if field.log)
+
+    @cached_property
+    def varying(self) -> tuple[int, ...]:
+        """The places of the fields whose values vary in size."""
+        return tuple(index for index, field in enumerate(self.fields) if field.varies)
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether batches may have frames in place of whole values: not beside varying ones."""
+        return bool(self.logged) and not self.varying
+
+    def packed_bytes(self, row: Sequence[Any]) -> int:
+        """Return the memory of the values in a row that vary in size; the row was accepted."""
+        return sum([len(row[index]) + _OBJECT_BYTES for index in self.varying])
+
+    def packed_sizes(self, columns: Columns) -> Ints:
+        """Return the memory of such values in each row of columns."""
+        sizes = np.full(len(columns[0]), _OBJECT_BYTES * len(self.varying))
+        for index in self.varying:
+            sizes += np.fromiter(map(len, columns[index]), np.int64, sizes.size)
+        return sizes
 
     @property
     def types(self) -> frozenset[tuple[str, str]]:
@@ -124,7 +148,15 @@ class Schema:
     def empty_columns(self, n: int, fields: Sequence[int] | None = None) -> Columns:
         """Return arrays of n arbitrary values, of all fields or of those at some places."""
         chosen = self.fields if fields is None else [self.fields[index] for index in fields]
-        return [np.empty((n, *field.shape), field.dtype) for field in chosen]
+        types = [field.in_column for field in chosen]
+        return [np.empty((n, *shape), dtype) for dtype, shape in types]
+
+    def columns_of(self, row: Sequence[Any]) -> Columns:
+        """Return one row, as it was accepted, as columns."""
+        columns = self.empty_columns(1)
+        for column, value in zip(columns, row, strict=True):
+            column[0] = value
+        return columns
 
     def accept_row(self, standard: Iterable[Any], extra: Mapping[str, Any]) -> list[Any]:
         """Return one transition's values in the order of the fields, ready to be stored.
@@ -149,7 +181,10 @@ class Schema:
             given = self._in_order(given, extra)
         if (converted := self._check.columns(given)) is not None:
             return converted
-        columns = list(map(as_numbers, self.names, given))
+        columns = [
+            packed_column(f, c) if f.varies else as_numbers(f.name, c)
+            for f, c in zip(self.fields, given, strict=True)
+        ]
         single = [name for name, c in zip(self.names, columns, strict=True) if not c.ndim]
         if single:
             raise SchemaError(
@@ -161,7 +196,9 @@ class Schema:
             advice = "" if self.is_flat else ": a nested field is a dictionary or tuple of columns"
             raise SchemaError(f"expected columns of one length (found {found}){advice}")
         lead = (len(columns[0]),)
-        return [f.convert(c, lead) for f, c in zip(self.fields, columns, strict=True)]
+        return [
+            c if f.varies else f.convert(c, lead) for f, c in zip(self.fields, columns, strict=True)
+        ]
 
     def _in_order(self, standard: list[Any], extra: Mapping[str, Any]) -> list[Any]:
         """Return values in the order of the fields; raise SchemaError for other parts."""
@@ -215,7 +252,8 @@ class Schema:
         """Return the schema as lists, strings and numbers; `from_plain` is the way back."""
         plain: list[list[Any]] = []
         for f in self.fields:
-            plain.append([f.name, f.dtype.newbyteorder("<").str, list(f.shape)])
+            word = WORDS.get(f.dtype.kind, f.dtype.newbyteorder("<").str)
+            plain.append([f.name, word, list(f.shape)])
             if f.log:
                 plain[-1].append({"frame_axis": f.frame_axis, "codec": f.codec})
         return plain
@@ -226,7 +264,7 @@ class Schema:
         try:
             fields = []
             for name, dtype, shape, *log in plain:
-                if not isinstance(dtype, str) or dtype.lstrip("<|") not in TYPES:
+                if not isinstance(dtype, str) or dtype.lstrip("<|") not in (*TYPES, "str", "bytes"):
                     raise SchemaError(f"it has a field of type {shown(dtype)}")
                 kept: Any = {}
                 if log:

@@ -142,9 +142,12 @@ def test_a_layout_lists_the_features_of_its_schema() -> None:
     for name in ("x.camera", "x[0]"):
         assert features_of(Schema([*schema.fields, Field(name)])) == ("nested-fields",)
         both = Schema([*schema.fields, Field(name, log=True)])
-        assert features_of(both) == KNOWN_FEATURES == ("observation-log", "nested-fields")
+        assert features_of(both) == ("observation-log", "nested-fields")
+    for field in (Field("x.a", str), Field("x.a", bytes), Field("x.a", "i4", (None,))):
+        both = Schema([*schema.fields, field])
+        assert features_of(both) == KNOWN_FEATURES
     layout = schema_facts(both, **LOG)["layout"]
-    assert layout["features"] == ["observation-log", "nested-fields"]
+    assert layout["features"] == ["observation-log", "nested-fields", "varying-fields"]
     assert layout["observations"] == LOG
     assert layout_of(layout, "it")[1:] == (KNOWN_FEATURES, *LOG.values())
 

@@ -338,7 +338,8 @@ def test_a_space_without_a_dtype_or_a_shape_of_its_own_is_refused() -> None:
         with pytest.raises(SchemaError, match="field 'x' has no usable dtype or shape"):
             diskreplay.Field("x", entry)
     with pytest.raises(SchemaError, match="field 'x': expected numbers or bools"):
-        diskreplay.Field("x", Space(str, ()))
+        diskreplay.Field("x", Space("U3", ()))
+    assert diskreplay.Field("x", Space(str, ())).type == "str"  # as that of texts
 
 
 def test_spaces_of_gymnasium_are_fields() -> None:

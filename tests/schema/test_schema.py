@@ -80,7 +80,7 @@ UNUSABLE = "field 'x' has no usable dtype or shape"
         *((("x", dtype), NUMBERS) for dtype in ("O", "U3", "S3", "M8[s]", "V4", np.clongdouble)),
         (("x", [("a", "f4")]), NUMBERS),
         (("x", "nonsense"), f"{UNUSABLE}: .*nonsense"),
-        *((("x", "f4", shape), UNUSABLE) for shape in (3, None, ["a"], [None])),
+        *((("x", "f4", shape), UNUSABLE) for shape in (3, None, ["a"], [()])),
         *((("x", "f4", shape), UNUSABLE) for shape in ((2.5,), "12", (INF,))),  # no whole numbers
         (("x", "f4", (2, -1)), r"has a negative length in its shape \(2, -1\)"),
         (("x", "f4", (1,) * 33), r"has 33 dimensions, the longest of 1 \(expected at most 32"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ def plain(value: Any) -> Any:
     """Return a value as JSON has it.
 
     What JSON has no number for is a string: "NaN", "Infinity", "-Infinity". A complex number is
-    a list of its two parts.
+    a list of its two parts. Bytes are a string in Base64.
     """
     if isinstance(value, np.ndarray | np.generic):
         simple = value.dtype.kind in "biu" or (value.dtype.kind == "f" and np.isfinite(value).all())
@@ -29,6 +30,8 @@ def plain(value: Any) -> Any:
         return [plain(value.real), plain(value.imag)]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 

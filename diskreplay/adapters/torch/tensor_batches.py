@@ -48,6 +48,8 @@ class TensorBatches:
     readers:     number of processes that read their rows; 0 is a thread
     reuse:       whether the tensors of a batch on the CPU, `indices` too, are used again once the
                  next batch is requested; those on a device are always fresh
+    pad:         whether arrays with lengths that vary come as one tensor, with a mask, as of
+                 `buffer.sample`; otherwise they are lists of tensors
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class TensorBatches:
         readers: int = 0,
         *,
         reuse: bool = False,
+        pad: bool = False,
     ) -> None:
         self._pending: Update | None = None
         self._upload: Upload | None = None
@@ -81,7 +84,8 @@ class TensorBatches:
             batch_size,
             prefetch,
             readers,
-            reuse=reuse or self._device.type != "cpu",
+            reuse=reuse or (self._device.type != "cpu" and not pad),
+            pad=pad,
             prepare=prepare,
             frames=self._device.type != "cpu",
         )

@@ -16,7 +16,7 @@ _WIDE = (torch.int64, torch.int32, torch.int16)
 def to_torch(batch: diskreplay.Batch | diskreplay.PrioritizedBatch, device: Any = None) -> Any:
     """Return a batch with tensors in place of its arrays: a named tuple of the same type.
 
-    Elements that are dictionaries or tuples of arrays become such of tensors. Frames are put
+    Elements that are dictionaries, tuples or lists of arrays become such of tensors. Frames are put
     together, on the device, to the values that they stand for.
 
     The `indices` of a uniform batch become a tensor, too. On the CPU tensors and arrays share their
@@ -97,20 +97,25 @@ def with_each(batch: Any, convert: Callable[[Any], Any]) -> Any:
 
 
 def nested(value: Any, convert: Callable[[Any], Any]) -> Any:
-    """Return an element of a batch, which may be a dictionary or a tuple, with arrays converted."""
+    """Return an element of a batch with arrays converted, also in dictionaries, tuples and lists.
+
+    Texts and bytes stay as they are.
+    """
     if isinstance(value, dict):
         return {key: nested(part, convert) for key, part in value.items()}
     if isinstance(value, tuple):
         return tuple(nested(part, convert) for part in value)
-    return convert(value)
+    if isinstance(value, list):
+        return [nested(part, convert) for part in value]
+    return value if isinstance(value, str | bytes) else convert(value)
 
 
 def arrays_in(value: Any) -> Iterator[Any]:
     """Yield the arrays or tensors of a batch, or of an element of one."""
-    if isinstance(value, dict | tuple):
+    if isinstance(value, dict | tuple | list):
         for part in value.values() if isinstance(value, dict) else value:
             yield from arrays_in(part)
-    else:
+    elif not isinstance(value, str | bytes):
         yield value
 
 

@@ -68,6 +68,11 @@ def export(
                 f"{path} has a field 'write_id', which is a column of every export: it cannot be "
                 "exported"
             )
+        if form != "jsonl" and (varying := [c.name for c in columns if c.varies]):
+            raise click.ClickException(
+                f"the values of {varying[0]!r} vary in size, and {form} has columns of one shape: "
+                "export them as jsonl"
+            )
         checked = conditions_of(conditions, columns)
         live = live_write_ids(buffer)
         first, count = live.start, live.stop

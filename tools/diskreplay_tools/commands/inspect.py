@@ -111,10 +111,16 @@ def schema(path: Path, as_json: bool) -> None:
                 f"{path} has no schema yet: the first transition that is pushed fixes it"
             )
         capacity = buffer.capacity
-    record_bytes = diskreplay.estimate(found, capacity).record_bytes
+    means = {f.name: 0 for f in found.fields if f.varies}  # they do not count here
+    record_bytes = diskreplay.estimate(found, capacity, mean_bytes=means).record_bytes
     if as_json:
         fields = [
-            {"name": f.name, "dtype": str(f.dtype), "shape": f.shape, "bytes": f.payload_bytes}
+            {
+                "name": f.name,
+                "dtype": _word(f),
+                "shape": f.shape,
+                "bytes": None if f.varies else f.payload_bytes,
+            }
             for f in found.fields
         ]
         facts = {"path": str(path.absolute()), "payload_bytes": found.payload_bytes}
@@ -122,14 +128,20 @@ def schema(path: Path, as_json: bool) -> None:
             say(line)
         return
     lines = [f'    "{f.name}": {_as_given(f)},' for f in found.fields]
-    sizes = [f"{f.payload_bytes:,}" for f in found.fields]
+    sizes = ["varies" if f.varies else f"{f.payload_bytes:,}" for f in found.fields]
     width, digits = max(map(len, lines)), max(map(len, sizes))
     say("{")
     for line, size in zip(lines, sizes, strict=True):
-        say(f"{line:<{width}}  # {size:>{digits}} byte{'s' * (size != '1')}")
+        unit = "" if size == "varies" else f" byte{'s' * (size != '1')}"
+        say(f"{line:<{width}}  # {size:>{digits}}{unit}")
     say(f"}}  # {count_of(found.payload_bytes, 'byte')} a transition, {record_bytes:,} as a record")
 
 
+def _word(each: diskreplay.Field) -> str:
+    """Return the type without the shape, as `schema=` takes it."""
+    return each.type.partition("[")[0]
+
+
 def _as_given(each: diskreplay.Field) -> str:
-    dtype = f'"{each.dtype}"'
+    dtype = f'"{_word(each)}"'
     return f"({dtype}, {each.shape})" if each.shape else dtype

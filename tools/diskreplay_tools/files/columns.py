@@ -30,12 +30,14 @@ KEY = b"diskreplay"
 RUN_SETTINGS = ("durability", "commit_interval")
 PRIORITIZED_SETTINGS = ("alpha", "beta_start", "beta_end", "beta_frames", "epsilon")
 CHUNK_BYTES = 4 << 20
+_VARYING_BYTES = 1024
 
 
 class Column(NamedTuple):
     """A column of a file: its name, and the dtype and the shape of one row of it.
 
-    Of a file that is read also how many rows it has, and why it cannot be used, if so.
+    Of a file that is read also how many rows it has, and why it cannot be used, if so. Values that
+    vary in size have a length that is None, or are text or bytes.
     """
 
     name: str
@@ -43,15 +45,18 @@ class Column(NamedTuple):
     shape: tuple[int, ...] = ()
     rows: int = 0
     fault: str = ""
+    varies: bool = False
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of one row."""
-        return self.dtype.itemsize * math.prod(self.shape)
+        """The bytes of one row; of values that vary in size a guess."""
+        return _VARYING_BYTES if self.varies else self.dtype.itemsize * math.prod(self.shape)
 
     @property
     def type(self) -> str:
         """The dtype and the shape in one word, such as float32[60]."""
+        if self.varies:
+            return diskreplay.Field("column", self.dtype, self.shape).type
         return f"{self.dtype}{list(self.shape) if self.shape else ''}"
 
 
@@ -59,7 +64,9 @@ def columns_of(buffer: Buffer) -> list[Column]:
     """Return the columns of what is exported of a buffer."""
     fields = buffer.schema.fields if buffer.schema is not None else ()
     columns = [Column("write_id", np.dtype(np.int64))]
-    columns += [Column(field.name, field.dtype, field.shape) for field in fields]
+    columns += [
+        Column(field.name, field.dtype, field.shape, varies=field.varies) for field in fields
+    ]
     if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
         columns.append(Column("priority", np.dtype(np.float32)))
     return columns

@@ -63,7 +63,7 @@ class Condition(NamedTuple):
 
 def conditions_of(texts: Sequence[str], columns: Sequence[Column]) -> list[Condition]:
     """Return what `--where` was given, checked against the columns that there are."""
-    scalars = [c.name for c in columns if not c.shape and c.dtype.kind != "c"]
+    scalars = [c.name for c in columns if not c.shape and c.dtype.kind != "c" and not c.varies]
     return [_condition(text, {c.name: c for c in columns}, scalars) for text in texts]
 
 

@@ -115,7 +115,8 @@ def about_others(names: Sequence[str]) -> list[Html]:
 
 def values_of(data: ReportData, name: str) -> Html:
     """Show the values of a field: (n, k), a number each or the components of an array."""
-    values, k = data.spread[name], math.prod(data.schema[name].shape)
+    values, field = data.spread[name], data.schema[name]
+    k = 1 if field.varies else math.prod(field.shape)
     if not values.size or values.dtype.kind == "c":
         why = (
             "it is complex"
@@ -129,11 +130,13 @@ def values_of(data: ReportData, name: str) -> Html:
     words = [f"{data.which(len(values))}:"]
     if name != root_of(name):
         words.insert(0, f"{name}:")
+    if field.varies:
+        words.append("the lengths of its values,")
     if not drawable.size:
         return page.paragraph(f"{words[-1]} no {name} is a finite number.")
     if k > 1:
         parts = f"{values.shape[1]} of " * (values.shape[1] < k) + f"{k:,} components"
-        words.append(f"{parts}{shape_in_words(data.schema[name])},")
+        words.append(f"{parts}{shape_in_words(field)},")
     if k == 1:
         words.append(few_in_words(values) or spread_in_words(drawable))
     else:
@@ -268,7 +271,7 @@ def observations_of(data: ReportData) -> Section:
     parts: list[Html] = []
     for name in data.states[:MOST_PARTS]:
         field = data.schema[name]
-        if frames.is_image(field.dtype, field.shape):
+        if not field.varies and frames.is_image(field.dtype, field.shape):
             parts += images_of(data, field)
         else:
             parts.append(values_of(data, name))

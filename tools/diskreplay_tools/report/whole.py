@@ -129,7 +129,11 @@ def fields_of(schema: diskreplay.Schema | None) -> Html:
     if schema is None:
         return page.facts_table("Fields", [("none yet", "the first push says what they are")])
     rows = [
-        (short_text(each.name), f"{short_text(each.type)}, {human(each.payload_bytes)}")
+        (
+            short_text(each.name),
+            f"{short_text(each.type)}, "
+            f"{'of any size' if each.varies else human(each.payload_bytes)}",
+        )
         for each in schema.fields[:MOST_FIELDS]
     ]
     if len(schema.fields) > MOST_FIELDS:

@@ -174,7 +174,7 @@ def _field_lines(plain: Sequence[Any] | None, on: Screen) -> Iterator[str]:
     yield entry("transition", f"{count_of(total, 'byte')} in {count_of(len(fields), 'field')}", on)
     width = max(max(len(each.name) for each in fields), 10)
     kinds = max(len(each.type) for each in fields)
-    sizes = [count_of(each.payload_bytes, "byte") for each in fields]
+    sizes = ["varies" if each.varies else count_of(each.payload_bytes, "byte") for each in fields]
     digits = max(map(len, sizes))
     for each, size in zip(fields, sizes, strict=True):
         line = f"    {each.name:<{width}} {each.type:<{kinds}}"

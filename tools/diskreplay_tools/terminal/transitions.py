@@ -52,11 +52,15 @@ class Transition:
         kinds = max(len(f.type) for f in schema.fields)
         pictures: dict[str, Array] = {}
         for each in schema.fields:
-            value = np.asarray(self.fields[each.name])
+            value: Any = self.fields[each.name]
             label = f"  {each.name:<{width}}  "
             if on.width >= 60:
                 label += f"{each.type:<{kinds}}  "
             room = max(on.width - len(label), 16)
+            if isinstance(value, str | bytes):
+                yield f"{label}{quoted(value, room)}"
+                continue
+            value = np.asarray(value)
             if (found := image(value)) is not None:
                 pixels, what = found
                 pictures[each.name] = pixels
@@ -70,6 +74,15 @@ class Transition:
                     summary, on.width, initial_indent=indent, subsequent_indent=indent
                 )
         yield from _side_by_side(pictures, on)
+
+
+def quoted(value: str | bytes, room: int) -> str:
+    """Return text or bytes in one line, with its length where not all is shown."""
+    whole = ascii(value)
+    if len(whole) <= room:
+        return whole
+    length = f"... {count_of(len(value), 'byte' if isinstance(value, bytes) else 'character')}"
+    return f"{ascii(value[:room])[: max(1, room - len(length))]}{length}"
 
 
 def described(value: Array, room: int) -> tuple[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +10,15 @@ import numpy as np
 import pytest
 from common import run_python
 from nested_rows import assert_same
-from reading import pids_of, wait_for_reads
-from stacked import STACK, columns, frames_in, stored, whole
+from stacked import STACK, columns, content, frames_in, stored, whole
 from stores import change
 from stores import stored as value_of
 
 import diskreplay
-from diskreplay import DamageError, Field, Frames, PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay import DamageError, Field, Frames, ReplayBuffer
 
 N, SIZE = 80, 16
 WAYS = [(0, 0, False), (0, 0, True), (2, 0, False), (2, 0, True), (2, 1, False), (2, 1, True)]
-
-
-def content(batch: Any) -> bytes:
-    return batch.indices.tobytes() + b"".join(column.tobytes() for column in whole(batch))
 
 
 def put_together(found: Frames) -> Any:
@@ -155,40 +148,6 @@ def test_a_buffer_without_a_log_gives_arrays() -> None:
         batch = next(batches)
         assert type(batch.states) is np.ndarray
         assert content(batch) == content(buffer.get(batch.indices))
-
-
-def test_the_batches_of_readers_that_are_killed_are_the_same() -> None:
-    rng = np.random.default_rng(5)
-    with (
-        stored(None, N, pending=20) as buffer,
-        stored(None, N, pending=20) as twin,
-        buffer.batches(SIZE, 3, 2, reuse=True, frames=True) as batches,
-    ):
-        for _ in range(12):
-            assert content(next(batches)) == content(twin.sample(SIZE))
-            if rng.random() < 0.5:  # or else while they read, or begin
-                wait_for_reads(batches)
-            os.kill(int(rng.choice(pids_of(batches))), signal.SIGKILL)
-        assert content(next(batches)) == content(twin.sample(SIZE))
-
-
-@pytest.mark.parametrize(("prefetch", "readers"), [(0, 0), (2, 0), (2, 1)])
-def test_pushes_between_batches_are_drawn_whole(prefetch: int, readers: int) -> None:
-    """A lap and more, so that the log loses frames: of readers' batches, only those they have."""
-    with (
-        PrioritizedReplayBuffer(60, frame_axis=0, commit_interval=1e9) as buffer,
-        buffer.batches(SIZE, prefetch, readers, reuse=True, frames=True) as batches,
-    ):
-        given = columns(0, 200)
-        for first in range(0, 200, 20):
-            buffer.extend(**{name: column[first : first + 20] for name, column in given.items()})
-            for turn in range(3):
-                batch = next(batches)
-                for name in ("states", "next_states"):
-                    wanted = given[name][batch.indices]
-                    np.testing.assert_array_equal(getattr(batch, name).whole(), wanted)
-                if turn == 1:
-                    buffer.flush()
 
 
 @pytest.mark.parametrize(("prefetch", "readers"), [(0, 0), (2, 0), (2, 1)])

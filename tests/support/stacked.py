@@ -66,6 +66,11 @@ def whole(value: Any) -> Any:
     return tuple(map(whole, value)) if isinstance(value, tuple) else value
 
 
+def content(batch: Any) -> bytes:
+    """Return all that is in a batch, put together."""
+    return batch.indices.tobytes() + b"".join(column.tobytes() for column in whole(batch))
+
+
 def frames_in(value: Any) -> list[Frames]:
     """Return the Frames of a batch."""
     if isinstance(value, dict | tuple):

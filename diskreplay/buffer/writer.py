@@ -263,8 +263,8 @@ class Writer(Replica):
         raw, state, self._described_run = self.store.commit(put, put_bytes)
         self.rows.confirm()
         self._own_state, self.commits = (raw, state), state.commits
-        self._run_rows += n
-        self.count = self.committed = live.count
+        # In one step: after an interrupt in between the rows would be counted twice.
+        self._run_rows, self.count, self.committed = self._run_rows + n, live.count, live.count
         self.start = live.start
         for table, changed in blocks:
             table.mark_committed(changed)

@@ -284,6 +284,8 @@ class ObservationWriter:
         """
         per_value = self.layout.entries_per_value
         n = self._count % per_value if per_value else 0
+        if self._first == self._count:  # nothing is needed, and a compacted store lacks the value
+            return [b""] * n
         if not n:
             return []
         [value] = self._txn.observation_values(np.array([self._count // per_value]))

@@ -293,6 +293,8 @@ class ObservationWriter:
             found = [bytes(entry) for entry in entries_in(value)]
             if len(found) == n:
                 return found
+        if self._first == self._count:  # there are none, as after `clear` and `compact`
+            self._first += per_value - n
         self._count += per_value - n
         return []
 

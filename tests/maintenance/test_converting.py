@@ -48,7 +48,7 @@ def test_a_store_becomes_the_other_kind_and_goes_on(make: Any, tmp_path: Path) -
         buffer.check()
         if before[1]["size"]:
             row = next(iter(buffer))
-            buffer.push(*row[:5])
+            buffer.push(*row[:5], **dict(zip(row._fields[5:], row[5:], strict=True)))
             buffer.sample(2)
         buffer.check()
 

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,7 +149,11 @@ def check_repair(
                 assert np.count_nonzero(wrong) <= done.priorities_lost
                 assert (got[wrong] == buffer.max_priority).all()
         assert buffer.schema is not None
-        zeros = {f.name: np.zeros(f.shape, f.dtype) for f in buffer.schema.fields}
+        texts: dict[str, Any] = {"note": "", "blob": b""}
+        zeros = {
+            f.name: texts.get(f.name, np.zeros([n or 0 for n in f.shape], f.dtype))
+            for f in buffer.schema.fields
+        }
         buffer.push(**zeros)  # type: ignore[arg-type]
     return str(done)
 

@@ -26,7 +26,13 @@ def filled(kind: Any, path: Path | None = None, **arguments: Any) -> Any:
 
 
 def as_bytes(batch: Any) -> bytes:
-    return b"".join(column.tobytes() for column in batch)
+    return b"".join(map(_content, batch))
+
+
+def _content(column: Any) -> bytes:
+    if isinstance(column, list):  # of values that vary in size
+        return b"".join(map(_content, column))
+    return column.encode() if isinstance(column, str) else bytes(column)
 
 
 def expected(kind: Any, n: int) -> list[bytes]:

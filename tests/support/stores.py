@@ -131,14 +131,29 @@ def logged_frames(path: Path) -> Path:
     return path
 
 
+def varying(path: Path) -> Path:
+    """Texts, bytes and arrays of any length in the log, the oldest of which are gone."""
+    schema = {"tokens": ("int32", (None,)), "points": ("float32", (None, 3)), "blob": bytes}
+    with ReplayBuffer(60, path=path, seed=1, schema=schema) as buffer:
+        for i in range(150):
+            more: dict[str, Any] = {"tokens": np.arange(i % 40), "points": np.full((i % 3, 3), i)}
+            more |= {"blob": bytes([i]) * i, "note": f"text {i} " * 5}
+            buffer.push([i], i, i / 8, [i], i % 5 == 4, **more)
+            if i % 20 == 0:
+                buffer.flush()
+    return path
+
+
 def empty(path: Path) -> Path:
     ReplayBuffer(capacity=10, path=path).close()
     return path
 
 
 # A ring that went round, one that was cleared, several records in a value, pages of their own,
-# and an observation log.
-MAKERS = [uniform, prioritized, large, packed, packed_pages, logged, logged_frames]
+# an observation log, and values that vary in size.
+MAKERS = [
+    uniform, prioritized, large, packed, packed_pages, logged, logged_frames, varying
+]  # fmt: skip
 
 
 def change(path: Path, database: str, key: str | int, value: bytes | None) -> None:
@@ -185,12 +200,19 @@ def told(path: Path) -> tuple[Any, ...]:
         return ids.tolist(), numbers, priorities, facts, stream_of(buffer)
 
 
+def content_of_column(column: Any) -> Any:
+    """The elements of a batch, comparable; values that vary in size are in a list."""
+    if isinstance(column, list):
+        return [(v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for v in column]
+    return column.tobytes()
+
+
 def kept(path: Path) -> tuple[Any, ...]:
     """All that a store keeps when its data file is made anew, whatever its kind becomes."""
     with diskreplay.open(path, access="read") as buffer:
         buffer.check()
         ids = np.arange(buffer.first, buffer.count)
-        rows = [column.tobytes() for column in buffer.get(ids)] if ids.size else []
+        rows = [*map(content_of_column, buffer.get(ids))] if ids.size else []
         stats = buffer.stats()
         names = ("size", "count", "capacity", "schema", "durability", "commit_interval")
         facts = {name: stats[name] for name in (*names, "commits", "runs", "stale_updates")}

@@ -87,7 +87,7 @@ class ReaderQueue:
             batch_size,
             room + 1,
             are_weighted=are_weighted,
-            frames=frames and bool(schema.logged),
+            frames=frames and schema.has_frames,
             shared=True,
         )
 

@@ -52,8 +52,8 @@ def test_stacks_put_together_are_those_of_sample(
 
 
 def test_each_frame_of_a_batch_is_there_once() -> None:
-    with stored(None, N) as buffer, buffer.batches(N, frames=True) as batches:
-        for _ in range(3):
+    with stored(None, N) as buffer, buffer.batches(N, reuse=True, frames=True) as batches:
+        for _ in range(8):
             batch = next(batches)
             steps = set(batch.indices.tolist())
             distinct = {step + place for step in steps for place in range(STACK + 1)}
@@ -193,3 +193,23 @@ def test_damage_of_what_the_window_has_is_not_met(tmp_path: Path) -> None:
             batch = next(batches)
         given = columns(0, N)
         np.testing.assert_array_equal(batch.states.whole(), given["states"][batch.indices])
+
+
+def test_a_copy_of_the_iterator_gives_frames_too() -> None:
+    with stored(None, N) as buffer, stored(None, N) as twin:
+        batches = copy.copy(buffer.batches(SIZE, frames=True))
+        batch = next(batches)
+        assert frames_in(batch)
+        assert content(batch) == content(twin.sample(SIZE))
+
+
+def test_the_memory_of_frames_is_counted() -> None:
+    with (
+        stored(None, N) as buffer,
+        buffer.batches(SIZE, 2, 1, frames=True) as frames,
+        buffer.batches(SIZE, 2, reuse=True, frames=True) as reused,
+    ):
+        before = buffer.stats()["memory_bytes"]
+        next(frames), next(reused)
+        taken = buffer.stats()["memory_bytes"] - before
+        assert taken >= 2 * 3 * SIZE * buffer.schema.payload_bytes

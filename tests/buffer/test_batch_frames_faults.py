@@ -16,6 +16,7 @@ from stacked import columns, content, stored
 
 import diskreplay
 from diskreplay import ReplayBuffer
+from diskreplay.buffer.batch_slots import BatchSlots
 
 N, SIZE = 80, 16
 
@@ -132,3 +133,21 @@ def test_a_reader_beside_a_writer_sees_whole_stacks(
                 batch = next(batches)
                 wanted = given["states"][batch.indices]
                 np.testing.assert_array_equal(batch.states.whole(), wanted)
+
+
+def test_a_read_that_is_made_again_writes_the_same() -> None:
+    """As another reader does in place of one that was killed at the end of its read."""
+    with stored(None, N, pending=20) as buffer:
+        replica = buffer._guard.replica
+        [slot] = BatchSlots(buffer.schema, N, 1, frames=True).slots
+        columns, ids = slot.arrays.columns, np.arange(N)
+        places = replica.rows.take_uncommitted(columns, ids, replica.committed)
+        assert places.size == N - 20
+        found = []
+        for _ in range(2):
+            replica.rows.read_into(columns, places, ids[places])
+            states, next_states = columns[0], columns[3]
+            found.append((states.frames.tobytes(), states.whole(), next_states.whole()))
+        for one, other in zip(*found, strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(found[1][1], buffer.get(ids).states)

@@ -15,9 +15,9 @@ from diskreplay.buffer.batch import Batch, PrioritizedBatch, with_extra
 from diskreplay.buffer.batch_values import values_of
 from diskreplay.errors import ArgumentError, SchemaError
 from diskreplay.observations import (
+    ArraySpec,
     Frames,
     LoggedFields,
-    Shape,
     copied_frames,
     frame_columns,
     shapes_of_frames,
@@ -32,13 +32,13 @@ _NO_MASKS: Mapping[str, Any] = {}
 _WAY_OUT = "give an earlier batch of the same size, or leave out= away"
 
 
-def batch_shapes(schema: Schema, n: int, *, frames: bool) -> list[Shape]:
+def batch_shapes(schema: Schema, n: int, *, frames: bool) -> list[ArraySpec]:
     """Return the dtypes and shapes of the arrays of a batch: write ids, columns, weights.
 
     frames:  whether the batch has Frames in place of logged fields: their arrays come last
     """
     fields = [field for field in schema.fields if not (frames and field.log)]
-    shapes: list[Shape] = [(_INT64, (n,))]
+    shapes: list[ArraySpec] = [(_INT64, (n,))]
     shapes += [(field.dtype, (n, *field.shape)) for field in fields if not field.varies]
     shapes.append((_FLOAT32, (n,)))
     return shapes + shapes_of_frames(LoggedFields(schema), n) if frames else shapes

@@ -23,7 +23,7 @@ import numpy as np
 from diskreplay.aliases import Array, Ints
 from diskreplay.buffer.batch_arrays import BatchArrays, batch_arrays, batch_shapes
 from diskreplay.errors import StorageError
-from diskreplay.observations import Shape
+from diskreplay.observations import ArraySpec
 from diskreplay.schema import Schema
 
 _HEADER = 4
@@ -142,7 +142,7 @@ class BatchSlots:
 
 
 def _arrays_in(
-    memory: mmap.mmap, at: int, shapes: Iterable[Shape], sizes: Iterable[int]
+    memory: mmap.mmap, at: int, shapes: Iterable[ArraySpec], sizes: Iterable[int]
 ) -> Iterator[Array]:
     """Yield arrays one behind the other."""
     for (dtype, shape), size in zip(shapes, sizes, strict=True):

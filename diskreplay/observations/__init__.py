@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from diskreplay.observations.batch_frames import (
+    ArraySpec,
     Frames,
-    Shape,
     copied_frames,
     frame_columns,
     shapes_of_frames,
@@ -24,12 +24,12 @@ from diskreplay.observations.observation_writer import (
 )
 
 __all__ = [
+    "ArraySpec",
     "Frames",
     "LoggedFields",
     "LoggedRows",
     "ObservationReader",
     "ObservationWindow",
-    "Shape",
     "copied_frames",
     "entries_per_value",
     "entry_bytes",

@@ -9,7 +9,7 @@ The fields of a kind share a FrameMemory, which has each frame of their observat
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from diskreplay.aliases import Array, Columns, Ints
 from diskreplay.observations.frames import Bytes, LoggedField, LoggedFields
 
 _SIZES = 4  # so many in each multiple of the batch size; JAX compiles a program for each size
-Shape = tuple[np.dtype[Any], tuple[int, ...]]
+ArraySpec: TypeAlias = tuple[np.dtype[Any], tuple[int, ...]]  # dtype and shape
 
 
 class FrameMemory:
@@ -159,16 +159,16 @@ def copied_frames(found: Frames, memories: dict[int, FrameMemory]) -> Frames:
     return Frames(memories[key], found.rows.copy(), found._logged)
 
 
-def shapes_of_frames(logged: LoggedFields, n: int) -> list[Shape]:
+def shapes_of_frames(logged: LoggedFields, n: int) -> list[ArraySpec]:
     """Return the dtypes and shapes of the arrays that `frame_columns` takes for n transitions."""
     int32, uint8, int64 = map(np.dtype, (np.int32, np.uint8, np.int64))
-    rows: list[Shape] = []
+    rows: list[ArraySpec] = []
     room = [0] * len(logged.kinds)
     for _, field, kind in logged.fields:
         rows.append((int32, (n,) if field.frame_axis is None else (n, field.frames)))
         room[kind] += n * field.frames
     of_kinds = zip(room, logged.kinds, strict=True)
-    frames: list[Shape] = [(uint8, (most, kind.nbytes)) for most, kind in of_kinds]
+    frames: list[ArraySpec] = [(uint8, (most, kind.nbytes)) for most, kind in of_kinds]
     return [(int64, (len(frames), 2)), *rows, *frames]
 
 

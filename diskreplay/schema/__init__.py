@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diskreplay.schema.field import Field
+from diskreplay.schema.field import WORDS, Field
 from diskreplay.schema.inference import infer_fields, infer_schema
 from diskreplay.schema.log_options import LogOptions
 from diskreplay.schema.names import root_of
@@ -14,6 +14,7 @@ from diskreplay.schema.schema import STANDARD_FIELDS, Schema, SchemaLike, fields
 __all__ = [
     "MAX_VALUE_BYTES",
     "STANDARD_FIELDS",
+    "WORDS",
     "Field",
     "LogOptions",
     "Schema",

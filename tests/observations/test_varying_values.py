@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
@@ -297,6 +300,40 @@ def test_a_value_larger_than_the_window_is_committed_at_once(tmp_path: Path, acc
         ids = buffer.extend([""] * 3, [0] * 3, [0.0] * 3, [""] * 3, [1] * 3, blob=[blob, b"", b"x"])
         assert len(ids) == 3
         assert buffer.get([2, 4], fields=["blob"])["blob"] == [blob, b"x"]
+
+
+PUSHES = """
+import sys
+import diskreplay
+from test_varying_values import fields, row
+
+with diskreplay.ReplayBuffer(
+    capacity=40, path=sys.argv[1], schema=fields(), access=sys.argv[2], commit_interval=0.0
+) as buffer:
+    for number in range(buffer.count, 10**6):
+        buffer.push(**row(number, number % 13))
+        print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("access", ["exclusive", "shared"])
+def test_a_killed_writer_leaves_whole_rows(tmp_path: Path, access: str) -> None:
+    path = tmp_path / "store"
+    places = [Path(__file__).parent, Path(__file__).parents[1] / "support"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, *map(str, places)])}
+    command = [sys.executable, "-c", PUSHES, str(path), access]
+    for pushes in (3, 70, 20):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+        with child:
+            assert child.stdout is not None
+            for _ in range(pushes):
+                told = int(child.stdout.readline())
+            child.kill()
+        assert diskreplay.verify(path) == []
+        with diskreplay.open(path, access="read") as buffer:
+            assert buffer.count > told
+            ids = np.arange(buffer.first, buffer.count)
+            check(buffer.get(ids), [row(i, i % 13) for i in ids.tolist()])
 
 
 # Damage, and strangers' stores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from diskreplay_tools.commands.arguments import force_option, out_argument, stor
 from diskreplay_tools.extras import pyarrow
 from diskreplay_tools.files import (
     WRITERS,
+    Column,
     columns_of,
     conditions_of,
     metadata_of,
@@ -68,11 +70,7 @@ def export(
                 f"{path} has a field 'write_id', which is a column of every export: it cannot be "
                 "exported"
             )
-        if form != "jsonl" and (varying := [c.name for c in columns if c.varies]):
-            raise click.ClickException(
-                f"the values of {varying[0]!r} vary in size, and {form} has columns of one shape: "
-                "export them as jsonl"
-            )
+        _check_sizes(columns, form)
         checked = conditions_of(conditions, columns)
         live = live_write_ids(buffer)
         first, count = live.start, live.stop
@@ -98,6 +96,22 @@ def export(
         told = f"left out {count_of(rows.evicted, 'transition')}, evicted before they were read"
         tell(told, err=True)
     tell(f"{out}: {count_of(written, 'transition')} of {path}, {human(size)}")
+
+
+def _check_sizes(columns: Sequence[Column], form: str) -> None:
+    """Raise ClickException for values that vary in size in a way that a format does not have."""
+    for column in columns:
+        if column.varies and form == "npz":
+            raise click.ClickException(
+                f"the values of {column.name!r} vary in size, and npz has columns of one shape: "
+                "export them as parquet or jsonl"
+            )
+        is_told = column.shape.count(None) < 2 and 0 not in column.shape
+        if column.varies and form == "parquet" and not is_told:
+            raise click.ClickException(
+                f"{column.name!r} is {column.type}, and a list in parquet tells one length that "
+                "varies: export it as jsonl"
+            )
 
 
 def _form_of(out: Path) -> str:

@@ -98,7 +98,7 @@ def metadata_of(buffer: Buffer) -> str:
 
 def stored_as(column: Column) -> tuple[np.dtype[Any], int | None]:
     """Return the dtype that parquet holds, and how many of it make a row; None is one number."""
-    dtype, size = column.dtype, math.prod(column.shape)
+    dtype, size = column.dtype, 0 if column.varies else math.prod(column.shape)
     if dtype.kind == "c":
         return np.dtype(f"f{dtype.itemsize // 2}"), 2 * size
     if dtype == np.float16:

@@ -245,13 +245,16 @@ class ParquetFile:
             lengths.append(length)
             type_ = type_.value_type
         types = self._arrow.types
+        declared = _declared(field)
+        if declared is not None and declared.varies:
+            fault = "its values vary in size, which import does not take"
+            return Column(field.name, np.dtype(np.uint8), (), rows, fault)
         if not (types.is_integer(type_) or types.is_floating(type_) or types.is_boolean(type_)):
             fault = f"expected numbers or lists of them (found {str(field.type)[:100]})"
             return Column(field.name, np.dtype(np.uint8), (), rows, fault)
         # Its own conversion imports pandas in older releases.
         name = f"float{type_.bit_width}" if types.is_floating(type_) else str(type_)
         column = Column(field.name, np.dtype(name), (), rows)
-        declared = _declared(field)
         if declared is not None:
             dtype, size = stored_as(declared)
             if (dtype, [] if size is None else [size or -1]) == (column.dtype, lengths):
@@ -326,7 +329,7 @@ def _declared(field: Any) -> Column | None:
     with contextlib.suppress(diskreplay.SchemaError, TypeError, ValueError, RecursionError):
         dtype, shape = says.get(b"dtype", b"").decode(), json.loads(says.get(b"shape", b""))
         found = diskreplay.Field("column", dtype, tuple(shape))
-        return Column(field.name, found.dtype, found.shape)
+        return Column(field.name, found.dtype, found.shape, varies=found.varies)
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from diskreplay.aliases import Array
+from diskreplay.schema import WORDS
 from diskreplay_tools.extras import needed, pyarrow
 from diskreplay_tools.files.columns import CHUNK_BYTES, KEY, MEMBER, Column, Table, stored_as
 from diskreplay_tools.plain import plain
@@ -77,7 +78,8 @@ def write_parquet(out: Path, columns: Sequence[Column], metadata: str) -> Iterat
     """Write row groups of some MiB; a column of arrays is a fixed-size list of their numbers.
 
     The list is flat, with the shape in the field's metadata: lists of lists cost a level of
-    Parquet's encoding each, and not every reader takes fixed-size ones.
+    Parquet's encoding each, and not every reader takes fixed-size ones. Arrays with a length that
+    varies are lists of any size, and texts and bytes are what Parquet has for them.
     """
     arrow, parquet = pyarrow(), needed("pyarrow.parquet", "parquet", "parquet")
     schema = arrow.schema([_arrow_field(arrow, c) for c in columns], metadata={KEY: metadata})
@@ -92,7 +94,7 @@ def write_parquet(out: Path, columns: Sequence[Column], metadata: str) -> Iterat
 
     def write(table: Table) -> None:
         waiting.append(table)
-        if sum(values.nbytes for t in waiting for values in t.values()) >= _GROUP_BYTES:
+        if sum(_nbytes(values) for t in waiting for values in t.values()) >= _GROUP_BYTES:
             put()
 
     with parquet.ParquetWriter(out, schema) as writer:
@@ -101,16 +103,39 @@ def write_parquet(out: Path, columns: Sequence[Column], metadata: str) -> Iterat
 
 
 def _arrow_field(arrow: Any, column: Column) -> Any:
+    word = WORDS.get(column.dtype.kind, column.dtype.newbyteorder("<").str)
+    says = {"dtype": word, "shape": json.dumps(column.shape)}
+    if word in WORDS.values():
+        type_ = arrow.large_string() if word == "str" else arrow.large_binary()
+        return arrow.field(column.name, type_, metadata=says)
     dtype, size = stored_as(column)
     type_ = arrow.from_numpy_dtype(dtype)
-    if size is not None:
+    if column.varies:
+        type_ = arrow.large_list(type_)
+    elif size is not None:
         type_ = arrow.list_(type_, size) if size else arrow.list_(type_)  # parquet has none of 0
-    says = {"dtype": column.dtype.newbyteorder("<").str, "shape": json.dumps(column.shape)}
     return arrow.field(column.name, type_, metadata=says)
 
 
+def _nbytes(values: Array) -> int:
+    """Return the bytes of a column, also of one with values that vary in size."""
+    if not values.dtype.hasobject:
+        return int(values.nbytes)
+    return sum(v.nbytes if isinstance(v, np.ndarray) else len(v) for v in values)
+
+
 def _arrow_array(arrow: Any, column: Column, values: Array) -> Any:
+    if column.dtype.kind in WORDS:
+        return arrow.array(values.tolist(), _arrow_field(arrow, column).type)
     dtype, size = stored_as(column)
+    if column.varies:
+        flat = np.concatenate([value.reshape(-1) for value in values])
+        if column.dtype.kind == "c":
+            flat = _as_pairs(flat).reshape(-1)
+        per_element = 2 if column.dtype.kind == "c" else 1
+        ends = np.cumsum([0, *(value.size * per_element for value in values)])
+        numbers = arrow.array(np.ascontiguousarray(flat, dtype))
+        return arrow.LargeListArray.from_arrays(ends.astype(np.int64), numbers)
     if column.dtype.kind == "c":
         values = _as_pairs(values)
     flat = arrow.array(np.ascontiguousarray(values, dtype).reshape(-1))

@@ -74,6 +74,22 @@ def test_an_interrupt_at_any_line_leaves_all_or_nothing(
             break
         line += step
     assert line > 10
+    buffer.close()
+    assert diskreplay.verify(tmp_path / "b") == []
+
+
+def test_a_run_counts_the_rows_of_an_interrupted_commit_once(tmp_path: Path) -> None:
+    buffer = ReplayBuffer(1000, path=tmp_path / "b", commit_interval=1e9)
+    line, came_so_far = 0, True
+    while came_so_far:
+        buffer.push(**row(buffer.count))
+        buffer.flush()  # or the next one would have more lines
+        buffer.push(**row(buffer.count))
+        line += 1
+        came_so_far = interrupted_at(line, buffer.flush)
+    buffer.flush()
+    [run] = buffer.stats()["runs"]
+    assert run["rows"] == buffer.count
 
 
 def test_a_commit_whose_end_was_not_noted_is_followed_by_readers(tmp_path: Path) -> None:

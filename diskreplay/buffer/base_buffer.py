@@ -218,8 +218,9 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         """Return a description of the buffer, as a plain dict. Cost: O(size).
 
         kind, path, size, capacity, count, schema; disk_bytes (the data file now), payload_bytes (of
-        all live transitions, without framing), records_bytes, priorities_bytes and
-        observations_bytes (pages that hold them), free_bytes (unused pages, for later commits),
+        all live transitions, without framing and values that vary in size), records_bytes,
+        priorities_bytes and observations_bytes (pages that hold them), free_bytes (unused pages,
+        for later commits),
         memory_bytes (window and side tables when full, and the memory that batches() with readers=
         or reuse=True keeps); durability and commit_interval; openers (a list of the openers of the
         store: pid, host, since, access, stopped); oldest_reader (the opener that keeps the pages of

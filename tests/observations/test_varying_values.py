@@ -393,3 +393,55 @@ def test_an_older_version_refuses_by_the_name_of_the_feature(tmp_path: Path) -> 
     put_fact(path, "schema", plain)
     with pytest.raises(FormatVersionError, match="fields-of-a-newer-version"):
         diskreplay.open(path)
+
+
+# The rest of the buffer
+
+
+def test_saved_and_loaded_stores_have_the_same_values(
+    buffer: PrioritizedReplayBuffer, tmp_path: Path
+) -> None:
+    buffer.save(tmp_path / "saved")
+    with PrioritizedReplayBuffer(capacity=30, path=tmp_path / "b", schema=fields()) as other:
+        other.push(**row(1, 1))
+        other.load(tmp_path / "saved")
+        check(other.get(range(other.first, other.count)), [row(i, i % 13) for i in range(30, 60)])
+        other.clear()
+        other.push(**row(2, 5))
+        check(other.get([other.first]), [row(2, 5)])
+    with diskreplay.open(tmp_path / "saved", access="read", window_bytes=0) as saved:
+        check(saved.get(range(10, 60)), [row(i, i % 13) for i in range(10, 60)])
+
+
+def test_batches_with_frames_are_whole_where_values_vary(tmp_path: Path) -> None:
+    schema = {"state": ("uint8", (4, 64, 64)), "note": str}
+    with ReplayBuffer(20, path=tmp_path / "b", schema=schema, frame_axis=0) as found:
+        for i in range(20):
+            found.push(np.full((4, 64, 64), i), 0, 0.0, np.full((4, 64, 64), i), True, note=f"{i}")
+        for prefetch, reuse in ((0, False), (0, True), (2, True)):
+            with found.batches(6, prefetch, frames=True, reuse=reuse) as batches:
+                for _ in range(3):
+                    batch = next(batches)
+                    assert batch.states.shape == (6, 4, 64, 64)
+                    assert batch.note == [f"{i}" for i in batch.indices]
+
+
+def test_an_estimate_takes_the_mean_size(tmp_path: Path) -> None:
+    standard = {"state": "f4", "action": "i8", "reward": "f4", "next_state": "f4", "done": "f4"}
+    schema = {**standard, "tokens": ("int32", (None,))}
+    with pytest.raises(ArgumentError, match=r"'tokens' vary in size: .* mean_bytes=\{'tokens': 80"):
+        diskreplay.estimate(schema, 100)
+    with pytest.raises(ArgumentError, match="mean_bytes has 'state', which is no field that varie"):
+        diskreplay.estimate(schema, 100, mean_bytes={"tokens": 80, "state": 4})
+    with pytest.raises(ArgumentError, match="mean_bytes must be a number"):
+        diskreplay.estimate(schema, 100, mean_bytes={"tokens": -1})
+    for mean in (40, 400, 4000):
+        expected = diskreplay.estimate(schema, 2000, prioritized=False, mean_bytes={"tokens": mean})
+        with ReplayBuffer(2000, path=tmp_path / str(mean), schema=schema) as found:
+            for i in range(5000):
+                tokens = np.arange(i, i + mean // 4 + (i % 3 - 1) * 5)
+                found.push(0.0, 0, 0.0, 0.0, True, tokens=tokens)
+            found.flush()
+            assert found.stats()["disk_bytes"] <= 1.1 * expected.disk_bytes
+            assert found.stats()["observations_bytes"] <= 1.1 * expected.observations_disk_bytes
+            assert found.stats()["memory_bytes"] == expected.memory_bytes

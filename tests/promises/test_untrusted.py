@@ -32,7 +32,7 @@ CAPACITY = 60
 
 
 def originals(place: Path) -> list[Path]:
-    """A store of each kind, one with records of several pages, and two with a log."""
+    """A store of each kind, one with records of several pages, and three with a log."""
     with ReplayBuffer(capacity=CAPACITY, path=place / "uniform", seed=1) as buffer:
         buffer.extend(*columns(0, 100).values())
     with PrioritizedReplayBuffer(capacity=CAPACITY, path=place / "prioritized", seed=1) as buffer:
@@ -50,7 +50,12 @@ def originals(place: Path) -> list[Path]:
             for first in range(0, 140, 20):
                 buffer.extend(*columns(first, 20).values())
                 buffer.flush()
-    names = ("uniform", "prioritized", "large", "logged", "compressed")
+    state = diskreplay.Field("state", "float32", (None,), codec="lz4")
+    with ReplayBuffer(CAPACITY, path=place / "varying", seed=1, schema={"state": state}) as buffer:
+        for first in range(0, 140, 20):
+            buffer.extend(*columns(first, 20).values())
+            buffer.flush()
+    names = ("uniform", "prioritized", "large", "logged", "compressed", "varying")
     return [place / name for name in names]
 
 

@@ -1,4 +1,4 @@
-"""Commits to a log that fail, with other processes that write in between."""
+"""Commits to a log that fail or are cleared, with other processes that write in between."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from common import run_python
+from logs import log_of
 from refused import writes_refused
 
 import diskreplay
@@ -44,4 +45,44 @@ def test_the_layout_of_a_failed_commit_is_forgotten(on_damage: str, tmp_path: Pa
         assert buffer.stats()["damaged"] == 0
         buffer.flush()
         np.testing.assert_array_equal(buffer.get([40]).states, [black])
+    assert diskreplay.verify(path) == []
+
+
+@pytest.mark.parametrize("access", ["exclusive", "shared"])
+@pytest.mark.parametrize("before", [0, 5])
+def test_a_failed_commit_is_tried_again(access: str, before: int, tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    with ReplayBuffer(
+        100, path=path, access=access, observations="log", window_bytes=0, commit_interval=1e9
+    ) as buffer:
+        for frame in NOISE[:before]:
+            buffer.push(frame, 0, 0.0, frame, False)
+        buffer.flush()
+        for frame in NOISE[before:]:
+            buffer.push(frame, 0, 0.0, frame, False)
+        for _ in range(2):
+            with writes_refused(), pytest.raises(StorageError):
+                buffer.flush()
+        buffer.flush()
+        np.testing.assert_array_equal(buffer.get(range(40)).states, NOISE)
+    assert log_of(path)[:2] == (0, 40)
+    assert diskreplay.verify(path) == []
+
+
+def test_frames_that_another_process_has_cleared_are_stored_anew(tmp_path: Path) -> None:
+    path, frames = tmp_path / "b", NOISE[:20]
+    code = """
+        import sys, diskreplay
+        with diskreplay.open(sys.argv[1], access="shared") as buffer:
+            buffer.clear()
+    """
+    with ReplayBuffer(100, path=path, access="shared", observations="log") as buffer:
+        for _ in range(2):
+            run_python(code, path)
+            for frame in frames:
+                buffer.push(frame, 0, 0.0, frame, False)
+            buffer.flush()
+            ids = np.arange(buffer.first, buffer.count)
+            np.testing.assert_array_equal(buffer.get(ids).states, frames)
+    assert log_of(path)[:2] == (20, 40)
     assert diskreplay.verify(path) == []

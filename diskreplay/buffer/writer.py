@@ -79,13 +79,11 @@ class Writer(Replica):
     def has_room(self, n: int, packed_bytes: int = 0) -> bool:
         """Return whether n more rows, with packed values, may wait for the next commit."""
         pending = self.count - self.committed
-        if not pending:
-            return True
-        if packed_bytes:
+        if packed_bytes and pending:
             waiting = self.rows.window.packed_since(self.committed)
             if waiting + packed_bytes > PACKED_COMMIT_BYTES:
                 return False
-        return pending + n <= self.rows.most_pending
+        return not pending or pending + n <= self.rows.most_pending
 
     def fits(self, n: int, packed_bytes: int = 0) -> bool:
         """Return whether n rows, with packed values, can wait at all."""

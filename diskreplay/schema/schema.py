@@ -45,6 +45,7 @@ class Schema:
     names:        of the fields
     extra_names:  of the values after the five standard ones, nested or not
     is_flat:      whether each value is one field
+    varying:      the places of the fields whose values vary in size
 
     >>> schema = Schema({"state": ("float32", (60,)), "action": "int64", "log_prob": "float32"})
     Traceback (most recent call last):
@@ -72,6 +73,7 @@ class Schema:
         self.is_flat = self.names == tuple(self._nested_names)
         self._index_of = {name: index for index, name in enumerate(self.names)}
         self._structures = mapped(self._nested_names, self._index_of.__getitem__)
+        self.varying = tuple(i for i, field in enumerate(self.fields) if field.varies)
         self._is_standard = self.is_flat and not self.extra_names
         self._check = RowCheck(self.fields)
         if self.payload_bytes > MAX_TRANSITION_BYTES:
@@ -106,11 +108,6 @@ class Schema:
     def logged(self) -> tuple[int, ...]:
         """The places of the fields whose values are in the observation log."""
         return tuple(index for index, field in enumerate(self.fields) if field.log)
-
-    @cached_property
-    def varying(self) -> tuple[int, ...]:
-        """The places of the fields whose values vary in size."""
-        return tuple(index for index, field in enumerate(self.fields) if field.varies)
 
     @property
     def has_frames(self) -> bool:

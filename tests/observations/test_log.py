@@ -125,6 +125,27 @@ def test_no_live_record_needs_what_is_removed(
     assert diskreplay.verify(path) == []
 
 
+@pytest.mark.parametrize("back", [1, 15, 28, 31, 40, 64])
+def test_live_records_that_refer_far_back_keep_their_entries(back: int, tmp_path: Path) -> None:
+    """Each next state is the state of some rows before; each frame has a value of its own."""
+    path, frames = tmp_path / "b", np.zeros((200, 40_000), np.uint8)
+    frames[:, 7] = range(200)
+    with ReplayBuffer(
+        4, path=path, observations="log", window_bytes=0, commit_interval=0.0
+    ) as buffer:
+        for row in range(200):
+            buffer.push(frames[row], 0, 0.0, frames[max(0, row - back)], False)
+            if row > 150:
+                found = buffer.get(range(row - 3, row + 1))
+                assert found.next_states[:, 7].tolist() == [
+                    n - back for n in range(row - 3, row + 1)
+                ]
+                buffer.check()
+    assert log_of(path)[1] == {"entries_per_value": 1, "reach": 64}
+    assert (count_in(path) == 200) == (back < 32)
+    assert diskreplay.verify(path) == []
+
+
 def records_of(path: Path) -> list[Any]:
     """Return the columns of all live records, oldest first."""
     store = Store(path)

@@ -132,12 +132,15 @@ class Environment:
         Another process may have made the data file larger, or an optional database, meanwhile.
         """
         while True:
-            databases = self._databases  # another thread may adopt more
+            env, databases = self._env, self._databases  # another thread may adopt more
             txn = self._begin(write)
-            if len(databases) == len(TABLES) or not _has_more(txn, databases):
+            is_same = self._env is env  # or it was opened again, and has handles of its own
+            if is_same and (len(databases) == len(TABLES) or not _has_more(txn, databases)):
                 return txn, databases
             txn.abort()
             del txn
+            if not is_same:
+                continue
             with contextlib.suppress(lmdb.MapResizedError):  # the next `_begin` follows
                 self._adopt()
 

@@ -12,14 +12,25 @@ _AS_STORED = LogOptions()
 
 
 class ExpectedFields:
-    """The fields that a user gave, all or some; the fields of the store must equal them."""
+    """The fields that a user gave, all or some; the fields of the store must equal them.
+
+    all_given:   whether the store may have no others
+    log:         the place of the observations
+    any_place:   whether fields of the store may be kept elsewhere than the given ones
+    """
 
     def __init__(
-        self, fields: dict[str, Field], *, all_given: bool, log: LogOptions = _AS_STORED
+        self,
+        fields: dict[str, Field],
+        *,
+        all_given: bool,
+        log: LogOptions = _AS_STORED,
+        any_place: bool = False,
     ) -> None:
         self.fields = fields
         self._all_given = all_given
         self._log = log
+        self._any_place = any_place
 
     def inferred(self, values: dict[str, Any], *, lead: int) -> Schema:
         """Return the schema of a new store, inferred from the first transitions."""
@@ -28,6 +39,12 @@ class ExpectedFields:
     def applied(self, schema: Schema) -> Schema:
         """Return a schema with its observations where the user wants them."""
         return self._log.applied(schema)
+
+    def placed(self, schema: Schema) -> Schema:
+        """Return the schema of another store, to be kept as the user wants it."""
+        given = {name: field for name, field in self.fields.items() if field.log}
+        placed = self._log.placed(schema)
+        return Schema([given.get(field.name, field) for field in placed.fields])
 
     def check(self, schema: Schema, store: Store) -> None:
         """Raise MismatchError if the schema of a store has other fields."""
@@ -43,6 +60,8 @@ class ExpectedFields:
                 f"the fields are {', '.join(schema.names)} in {store.path} (expected "
                 f"{', '.join(self.fields)}): {way_out}"
             )
+        if self._any_place:
+            return
         differing = self._log.differing(schema) or next(
             ((schema[n], f) for n, f in self.fields.items() if f.log and f != schema[n]), None
         )

@@ -158,7 +158,8 @@ class Writer(Replica):
         capacity, own = self.identity.capacity, self.rows.schema
         expected = self.rows.expected.fields if own is None else fields_of(own)
         identity = store.identity
-        source = Rows(store, identity.capacity, 0, ExpectedFields(expected, all_given=False))
+        fields = ExpectedFields(expected, all_given=False, any_place=True)
+        source = Rows(store, identity.capacity, 0, fields)
         with self._restored_on_error(), store.snapshot() as snapshot:
             self.prefetch_queues.drop()
             source.adopt_stored(snapshot)
@@ -169,7 +170,7 @@ class Writer(Replica):
             newest = theirs.since(theirs.count - capacity)
             moved = max(0, self.count - newest.first + capacity - 1) // capacity * capacity
             if source.schema is not None:
-                self.rows.adopt(source.schema)
+                self.rows.adopt(self.rows.expected.placed(source.schema))
             begin, size = newest.first + moved, newest.size
             for table in self.tables:
                 priorities = _priorities_of(table, snapshot, theirs, newest)

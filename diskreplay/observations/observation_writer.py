@@ -50,6 +50,8 @@ _MOST_VALUE_BYTES = 1 << 20
 _LARGE_PACKED = 127 << 10  # of a packed value: eight of them share a value of the log
 _PART_BYTES = 4 << 20
 _OFFSET_BYTES = 4
+# Of the entries within reach, read by the first commit after an opening: 4096 frames of 84x84.
+_LOADED_BYTES = 32 << 20
 
 
 class ObservationWriter:
@@ -113,9 +115,9 @@ class ObservationWriter:
         per_value = self.layout.entries_per_value
         if self._group_is_changed:
             self._txn.put_observations((self._count - 1) // per_value, [pack(self._group)])
-        if oldest is not None:
-            needed = max(oldest, default=-1) + 1 - self.layout.reach
-            self._first = min(max(self._first, needed), self._count)
+        newest = -1 if oldest is None else max(oldest, default=-1)
+        if -1 < newest < self._count:  # an id beyond the log says nothing of what is needed
+            self._first = max(self._first, newest + 1 - self.layout.reach)
             self._txn.drop_observations(self._first // per_value if per_value else 0)
         self._group = []  # its entries may be large; the next commit reads them
         return ObservationRange(self._first, self._count)
@@ -301,20 +303,28 @@ class ObservationWriter:
     # Digests of the entries within reach
 
     def _load_recent(self) -> None:
-        """Read the entries within reach, so that the first transitions find their frames."""
+        """Read the newest entries within reach, so that the first transitions find their frames."""
         self._order.clear()
         for recent in self._recent:
             recent.clear()
-        per_value, first = (
-            self.layout.entries_per_value,
-            max(self._first, self._count - self._reach),
-        )
-        for key in range(first // per_value, -(-self._count // per_value)) if per_value else ():
+        per_value = self.layout.entries_per_value
+        first = max(self._first, self._count - self._reach)
+        keys = range(first // per_value, -(-self._count // per_value)) if per_value else range(0)
+        for key in self._newest(keys):
             with contextlib.suppress(DamageError):
                 [value] = self._txn.observation_values(np.array([key]))
                 for observation_id, entry in enumerate(entries_in(value), key * per_value):
                     if first <= observation_id < self._count:
                         self._load(observation_id, entry)
+
+    def _newest(self, keys: range) -> range:
+        """Return the last of some keys, whose values have 32 MiB together, or one more."""
+        begin, nbytes = keys.stop, 0
+        while begin > keys.start and nbytes < _LOADED_BYTES:
+            begin -= 1
+            [value] = self._txn.observation_values(np.array([begin]))
+            nbytes += len(value)
+        return range(begin, keys.stop)
 
     def _load(self, observation_id: int, entry: memoryview) -> None:
         """Keep the digest of an entry, of each kind that it can be of."""

@@ -61,6 +61,21 @@ class LogOptions(NamedTuple):
             )
         return Schema([self._applied_to(field) for field in schema.fields])
 
+    def placed(self, schema: Schema) -> Schema:
+        """Return the schema of another store with its states where these options say."""
+        if self.observations is None:
+            return schema
+        return self.applied(
+            Schema(
+                [
+                    Field.stored(field.name, field.dtype, field.shape)
+                    if _is_observation(field) and not field.varies
+                    else field
+                    for field in schema.fields
+                ]
+            )
+        )
+
     def differing(self, schema: Schema) -> tuple[Field, Field] | None:
         """Return a field of a store that is kept elsewhere than these options say, and as they say.
 

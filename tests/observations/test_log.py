@@ -256,23 +256,33 @@ def test_refused_arguments() -> None:
         buffer.push(**EnvStream().step(1))
 
 
-def test_load_puts_a_store_into_another_layout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_schema", [False, True])
+def test_load_puts_a_store_into_another_layout(has_schema: bool, tmp_path: Path) -> None:
     stream = EnvStream()
     rows = [stream.step(number % 9) for number in range(40)]
     with ReplayBuffer(30, path=tmp_path / "plain") as plain:
         plain.extend(**columns_of(rows))
-    with ReplayBuffer(30, path=tmp_path / "log", frame_axis=0) as logged:
-        logged.load(tmp_path / "plain")
-        np.testing.assert_array_equal(
-            logged.get(range(10, 40)).next_states, [row["next_state"] for row in rows[10:]]
-        )
-        logged.check()
-    assert count_in(tmp_path / "log") <= 9 + STACK
-    with ReplayBuffer(30, path=tmp_path / "back") as back:
-        back.load(tmp_path / "log")
-        np.testing.assert_array_equal(
-            back.get(range(10, 40)).states, [row["state"] for row in rows[10:]]
-        )
+    layouts: dict[str, dict[str, Any]] = {
+        "frames": {"frame_axis": 0}, "whole": {"observations": "log"},
+        "back": {"observations": "record"}, "own": {},
+    }  # fmt: skip
+    source = tmp_path / "plain"
+    for name, layout in layouts.items():
+        with ReplayBuffer(30, path=tmp_path / name, **layout) as buffer:
+            if has_schema:
+                buffer.push(**rows[0])
+            buffer.load(source)
+            assert buffer.schema is not None
+            field = buffer.schema["state"]
+            assert field.log == (name in ("frames", "whole"))
+            assert field.frame_axis == layout.get("frame_axis")
+            np.testing.assert_array_equal(
+                buffer.get(range(buffer.first, buffer.count)).next_states,
+                [row["next_state"] for row in rows[10:]],
+            )
+            buffer.check()
+        assert diskreplay.verify(tmp_path / name) == []
+        source = tmp_path / name
 
 
 def test_the_tools_say_where_observations_are(tmp_path: Path) -> None:

@@ -16,9 +16,13 @@ kinds = diskreplay.ReplayBuffer, diskreplay.PrioritizedReplayBuffer
 """
 FLUSHES_NOTHING = f"{KINDS}for kind in kinds: kind.flush = lambda self: None"
 LOSES_A_ROW = f"""{KINDS}
+def cut(column):
+    if isinstance(column, dict):
+        return dict(zip(column, map(cut, column.values())))
+    return column[:-1]
 for kind in kinds:
     def extend(self, *columns, priorities=None, real=kind.extend):
-        return real(self, *(column[:-1] for column in columns))
+        return real(self, *map(cut, columns))
     kind.extend = extend
 """
 IGNORES_PRIORITIES = f"{KINDS}kinds[1].update_priorities = lambda self, ids, given: len(ids)"

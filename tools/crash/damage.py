@@ -11,7 +11,7 @@ import numpy as np
 
 import diskreplay
 from crash.layout import Layout, Mask, layout_of
-from crash.rows import LOGGED, Buffer, extend, fingerprint
+from crash.rows import Buffer, extend, fingerprint, logged
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Target:
 def targets(directory: Path) -> list[Target]:
     """Make a store of each form: records in leaves and of several pages, wrapped, with a log."""
     made = []
-    for name, prioritized, capacity, width, count, step, logged in (
+    for name, prioritized, capacity, width, count, step, more in (
         ("small rows", False, 2000, 4, 500, 100, {}),
         ("small rows, wrapped", True, 300, 6, 800, 33, {}),
         ("rows of a page", True, 60, 490, 45, 7, {}),
@@ -38,13 +38,13 @@ def targets(directory: Path) -> list[Target]:
         ("seven rows to a value, wrapped", False, 24, 252, 60, 5, {}),
         ("rows of several pages, wrapped", False, 12, 1200, 30, 3, {}),
         ("several priority blocks", True, 4000, 2, 1500, 150, {}),
-        ("observations in the log, wrapped", True, 300, 30, 900, 33, LOGGED),
+        ("observations in the log, wrapped", True, 300, 30, 900, 33, logged(30)),
         ("large observations in the log", False, 50, 1500, 140, 7, {"observations": "log"}),
     ):
         path = directory / name.replace(", ", "-").replace(" ", "-")
         for run in range(3):
             kind = diskreplay.PrioritizedReplayBuffer if prioritized else diskreplay.ReplayBuffer
-            arguments: dict[str, Any] = {"seed": 7, "commit_interval": float("inf"), **logged}
+            arguments: dict[str, Any] = {"seed": 7, "commit_interval": float("inf"), **more}
             with kind(capacity, path=path, **arguments) as buffer:
                 write(buffer, count * (run + 1) // 3, width, step)
         with diskreplay.open(path, access="read") as reader:

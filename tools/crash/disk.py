@@ -32,7 +32,7 @@ import diskreplay
 from crash import report
 from crash.disk_writer import GO_ON, MODES, faults_in, file_limit, fill, is_clean
 from crash.processes import Child, run_apart
-from crash.rows import changed_in, numbers_from, rows_of
+from crash.rows import changed_in, numbers_from, rows_for
 
 COLUMNS = ("points", "errors clean", "committed lost", "held lost", "killed", "went on")
 # Room: of a small disk when nothing is in it, of a writer at its first and last point, and the most
@@ -159,7 +159,7 @@ def open_once(place: Place, n: int, *, new: bool) -> Point:
 
     def use() -> list[str]:
         with diskreplay.ReplayBuffer(10, path=path) as buffer:
-            buffer.push(*rows_of(numbers_from(0, buffer.count, 1), 3)[0])
+            buffer.push(*rows_for(buffer, numbers_from(0, buffer.count, 1), 3)[0])
             buffer.flush()
             return [f"transition {wrong} is not what was pushed" for wrong in changed_in(buffer)]
 

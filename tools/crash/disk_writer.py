@@ -15,15 +15,15 @@ import numpy as np
 import diskreplay
 from crash.processes import Tell
 from crash.rows import (
-    LOGGED,
     Buffer,
     Floats,
     changed_in,
-    columns_of,
+    columns_for,
     live_ids,
+    logged,
     numbers_from,
     pushed_priorities,
-    rows_of,
+    rows_for,
     updated_priorities,
 )
 
@@ -59,7 +59,7 @@ class Writer:
         numbers = numbers_from(0, self.accepted, 1)
         given = pushed_priorities(numbers)
         priority = float(given[0]) if self.is_prioritized else None
-        self.buffer.push(*rows_of(numbers, WIDTH)[0], priority)
+        self.buffer.push(*rows_for(self.buffer, numbers, WIDTH)[0], priority)
         self._accept(given)
 
     def extend(self) -> None:
@@ -69,7 +69,7 @@ class Writer:
         numbers = numbers_from(0, self.accepted, n)
         given = pushed_priorities(numbers)
         priorities = given if self.is_prioritized else None
-        self.buffer.extend(*columns_of(numbers, WIDTH), priorities)
+        self.buffer.extend(*columns_for(self.buffer, numbers, WIDTH), priorities)
         self._accept(given)
         if large:
             self.acknowledged = self.accepted
@@ -146,8 +146,8 @@ def fill(path: Path, mode: str, at: int, limit: int | None, tell: Tell) -> dict[
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [GO_ON])  # the buffer's threads do not get it, either
     kind = diskreplay.PrioritizedReplayBuffer if at % 8 < 4 else diskreplay.ReplayBuffer
-    logged = LOGGED if at % 3 == 2 else {}
-    buffer = kind(CAPACITY, seed=at, path=path, **MODES[mode], **logged)
+    more = logged(WIDTH) if at % 3 == 2 else {}
+    buffer = kind(CAPACITY, seed=at, path=path, **MODES[mode], **more)
     writer = Writer(buffer, mode, np.random.default_rng(at))
     writer.push()
     writer.flush()

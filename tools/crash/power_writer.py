@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import diskreplay
-from crash.rows import LOGGED, Buffer, extend, fingerprint, numbers_from, rows_of
+from crash.rows import Buffer, extend, fingerprint, logged, numbers_from, rows_for
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def write(buffer: Buffer, plan: Plan, rng: np.random.Generator, acknowledged: in
     """Write as the plan says, and acknowledge each commit when it has returned."""
     for _ in range(plan.commits):
         extend(buffer, int(rng.integers(1, plan.rows + 1)), plan.width)
-        for row in rows_of(numbers_from(0, buffer.count, int(rng.integers(0, 3))), plan.width):
+        numbers = numbers_from(0, buffer.count, int(rng.integers(0, 3)))
+        for row in rows_for(buffer, numbers, plan.width):
             buffer.push(*row)
         if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
             indices = buffer.sample(min(32, len(buffer))).indices
@@ -73,7 +74,7 @@ def main(directory: str, durability: str, name: str, seed: str) -> None:
         durability=durability,
         commit_interval=float("inf"),
         window_bytes=plan.window_bytes,
-        **(LOGGED if plan.is_logged else {}),
+        **(logged(plan.width) if plan.is_logged else {}),
     ) as buffer:
         os.write(acknowledged, json.dumps(fingerprint(buffer)).encode())
         write(buffer, plan, np.random.default_rng(int(seed)), acknowledged)

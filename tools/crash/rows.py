@@ -26,16 +26,34 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
 
-# The arguments of a buffer that keeps states in the observation log, compressed where it can be.
-LOGGED: dict[str, Any] = {
-    "observations": "log",
-    "codec": "lz4" if find_spec("lz4") is not None else None,
-}
 _SEQUENCE = (1 << 32) - 1
 
 
 class WrongRead(Exception):
     """What was read is not what any process pushed."""
+
+
+def logged(width: int) -> dict[str, Any]:
+    """Return the arguments of a buffer with states in the observation log.
+
+    They are dictionaries, and compressed where the codec is installed.
+
+    width:  numbers in a state, at least two
+    """
+    near = width // 2
+    far = {"deep": ("float32", (width - near,))}
+    state = {"near": ("float32", (near,)), "far": far}
+    return {
+        "observations": "log",
+        "codec": "lz4" if find_spec("lz4") is not None else None,
+        "schema": {
+            "state": state,
+            "action": "int64",
+            "reward": "float32",
+            "next_state": state,
+            "done": "float32",
+        },
+    }
 
 
 def numbers_from(writer: int, first: int, n: int) -> Ints:
@@ -67,15 +85,42 @@ def columns_of(numbers: Ints, width: int) -> list[NDArray[Any]]:
     return [states, numbers, rewards, next_states, (more & 1).astype(np.bool_)]
 
 
-def rows_of(numbers: Ints, width: int) -> list[tuple[Any, ...]]:
-    """Return rows as the first arguments of `push`."""
-    return list(zip(*columns_of(numbers, width), strict=True))
+def columns_for(buffer: Buffer, numbers: Ints, width: int) -> list[Any]:
+    """Return rows as the first arguments of `extend`, with states nested where the buffer's are."""
+    columns: list[Any] = columns_of(numbers, width)
+    if buffer.schema is not None and "state.near" in buffer.schema.names:
+        near = width // 2
+        for place in (0, 3):
+            whole = columns[place]
+            columns[place] = {"near": whole[:, :near], "far": {"deep": whole[:, near:]}}
+    return columns
+
+
+def rows_for(buffer: Buffer, numbers: Ints, width: int) -> list[tuple[Any, ...]]:
+    """Return rows as the first arguments of `push`, see `columns_for`."""
+    columns = columns_for(buffer, numbers, width)
+    return [tuple(_row(column, at) for column in columns) for at in range(len(numbers))]
+
+
+def _row(column: Any, at: int) -> Any:
+    if isinstance(column, dict):
+        return {name: _row(part, at) for name, part in column.items()}
+    return column[at]
+
+
+def _whole(states: Any) -> NDArray[Any]:
+    """Return states as arrays, also where they are nested."""
+    if isinstance(states, dict):
+        return np.concatenate([states["near"], states["far"]["deep"]], axis=1)
+    return np.asarray(states)
 
 
 def changed(batch: Sequence[Any], numbers: Ints) -> list[int]:
     """Return the numbers of those rows in a batch that are not what was pushed."""
     wrong = np.zeros(len(numbers), np.bool_)
-    for found, wanted in zip(batch, columns_of(numbers, batch[0].shape[1]), strict=False):
+    states, actions, rewards, next_states, dones, *_ = batch
+    columns = [_whole(states), actions, rewards, _whole(next_states), dones]
+    for found, wanted in zip(columns, columns_of(numbers, columns[0].shape[1]), strict=True):
         differs = found != wanted.astype(found.dtype)
         wrong |= differs.reshape(len(numbers), -1).any(axis=1)
     return [int(number) for number in numbers[wrong]]
@@ -120,7 +165,7 @@ def _mixed(numbers: Ints) -> NDArray[np.uint64]:
 
 def extend(buffer: Buffer, n: int, width: int) -> None:
     """Extend a buffer by n rows, whose numbers are their write ids."""
-    buffer.extend(*columns_of(numbers_from(0, buffer.count, n), width))
+    buffer.extend(*columns_for(buffer, numbers_from(0, buffer.count, n), width))
 
 
 def live_ids(buffer: Buffer) -> Ints:

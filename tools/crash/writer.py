@@ -14,15 +14,15 @@ import numpy as np
 import diskreplay
 from crash.processes import Tell
 from crash.rows import (
-    LOGGED,
     Ints,
     WrongRead,
-    columns_of,
+    columns_for,
+    logged,
     newest_of,
     numbers_from,
     numbers_of,
     pushed_priorities,
-    rows_of,
+    rows_for,
     sequences_of,
     updated_priorities,
     writers_of,
@@ -67,7 +67,7 @@ class Task:
             durability=self.durability,
             commit_interval=self.commit_interval,
             window_bytes=self.window_bytes,
-            **(LOGGED if self.is_logged else {}),
+            **(logged(self.width) if self.is_logged else {}),
         )
 
     def generator(self) -> np.random.Generator:
@@ -140,7 +140,7 @@ class Writer:
 
     def _push(self, n: int) -> None:
         numbers = self._next(n)
-        rows = rows_of(numbers, self.task.width)
+        rows = rows_for(self.buffer, numbers, self.task.width)
         for row, priority in zip(rows, pushed_priorities(numbers).tolist(), strict=True):
             given = priority if self.task.is_prioritized else None
             self.pushed += 1
@@ -149,7 +149,7 @@ class Writer:
     def _extend(self, n: int) -> None:
         numbers = self._next(n)
         given = pushed_priorities(numbers) if self.task.is_prioritized else None
-        columns = columns_of(numbers, self.task.width)
+        columns = columns_for(self.buffer, numbers, self.task.width)
         self.pushed += n
         self._call(partial(self.buffer.extend, *columns, priorities=given))
 

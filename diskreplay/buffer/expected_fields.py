@@ -69,5 +69,6 @@ class ExpectedFields:
             found, expected = differing
             raise MismatchError(
                 f"field {found.name!r} is kept {found.place} in {store.path} (expected "
-                f"{expected.place}): {way_out}"
+                f"{expected.place}): {way_out}; load() puts a store into a new one of these "
+                "arguments"
             )

@@ -242,7 +242,8 @@ class Field:
         return float(np.finfo(self.dtype).max) if self.dtype.kind == "f" else 0.0
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.type}"
+        is_chosen = self.log and (not self.varies or self.codec is not None)
+        return f"{self.name}: {self.type}{f' ({self.place})' * is_chosen}"
 
     def convert(self, value: Any, lead: tuple[int, ...]) -> Array:
         """Return `value` as an array of this field's dtype and of shape `lead + shape`.

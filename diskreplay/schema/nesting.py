@@ -157,9 +157,12 @@ def _check_kind(name: str, value: Any, known: Structure) -> None:
     if value is None:
         as_numbers(name, value)
     what = f"a dictionary with {', '.join(known)}" if is_dict else f"a tuple of {len(known)}"
+    advice = ""
+    if is_dict and isinstance(value, list | tuple):
+        advice = ": give one dictionary of arrays, {key: [one[key] for one in dictionaries]}"
     raise SchemaError(
         f"field {name!r}: expected {what}, as the first transition or schema= has set it (found "
-        f"{type(value).__name__})"
+        f"{type(value).__name__}){advice}"
     )
 
 

@@ -55,7 +55,7 @@ def shape_advice(name: str, found: Array, shape: tuple[int, ...], lead: int) -> 
     return ways
 
 
-def way_to_vary(name: str, dtype: object = "int32", ndim: int = 1) -> str:
+def way_to_vary(name: str, dtype: object = "float32", ndim: int = 1) -> str:
     """Return the advice for arrays with lengths that differ."""
     lengths = ", ".join(["None"] * ndim) + "," * (ndim == 1)
     return f'where lengths vary, say so with schema={{"{name}": ("{dtype}", ({lengths}))}}'

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -178,6 +179,13 @@ class Schema:
             given = self._in_order(given, extra)
         if (converted := self._check.columns(given)) is not None:
             return converted
+        for f, c in zip(self.fields, given, strict=True):
+            if type(c) is tuple and not f.name.isidentifier() and not f.varies:
+                # Its length does not tell whether it is a column of rows or of parts.
+                raise SchemaError(
+                    f"field {f.name!r} is one array, {f.type}: give an array whose first dimension "
+                    f"counts the transitions (found a tuple of {len(c)})"
+                )
         columns = [
             packed_column(f, c) if f.varies else as_numbers(f.name, c)
             for f, c in zip(self.fields, given, strict=True)
@@ -306,6 +314,8 @@ def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dic
         root = value.name if key is None and isinstance(value, Field) else str(key)
         for name, entry in _entries_in(root, value, MAX_DEPTH):
             field = _field_of(name, entry, is_named=key is not None)
+            if field.name == steps_of(name)[-1]:  # a part may be named by its key alone
+                field = replace(field, name=name)
             if field.name != name or name in found:
                 raise SchemaError(f"field {field.name!r} is given twice or under the name {name!r}")
             found[name] = field

@@ -399,3 +399,31 @@ def test_a_store_whose_names_contradict_each_other_is_damaged(
         with pytest.raises(DamageError, match=f"the schema of .* is damaged: not a sch.*{message}"):
             call(path)
     assert message in " ".join(diskreplay.verify(path))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_tuple_of_columns_for_one_array_is_refused(is_first: bool, tmp_path: Path) -> None:
+    """With as many transitions as the array is long, it could be taken for its rows."""
+    with diskreplay.ReplayBuffer(10, path=tmp_path / "b") as buffer:
+        if not is_first:
+            buffer.push({"goal": (1.0, 2.0)}, 0, 0.0, {"goal": (3.0, 4.0)}, False)
+        states = {"goal": (np.array([10.0, 11.0]), np.array([20.0, 21.0]))}
+        with pytest.raises(diskreplay.SchemaError, match=r"goal' is one array, float32\[2\]: give"):
+            buffer.extend(states, [0, 0], [0.0, 0.0], states, [False, False])
+        assert len(buffer) == (0 if is_first else 1)
+        whole = {"goal": np.array([[10.0, 20.0], [11.0, 21.0]])}
+        buffer.extend(whole, [0, 0], [0.0, 0.0], whole, [False, False])
+        np.testing.assert_array_equal(buffer.get([buffer.count - 1]).states["goal"], [[11, 21]])
+
+
+def test_a_field_in_a_nested_schema_may_have_the_name_of_its_key() -> None:
+    parts = {"camera": diskreplay.Field("camera", "uint8", (4, 8, 8), frame_axis=0)}
+    with diskreplay.ReplayBuffer(10, schema={"state": parts}) as buffer:
+        image = np.zeros((4, 8, 8), np.uint8)
+        buffer.push({"camera": image}, 0, 0.0, {"camera": image}, False)
+        assert buffer.schema is not None
+        assert buffer.schema["state.camera"].frames == 4
+        assert "state.camera: uint8[4, 8, 8] (in the log, frame axis 0)" in repr(buffer.schema)
+        with pytest.raises(diskreplay.SchemaError, match=r"found list.*give one dictionary"):
+            buffer.extend([{"camera": image}] * 2, [0] * 2, [0.0] * 2, [{"camera": image}] * 2,
+                          [False] * 2)  # fmt: skip

@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from diskreplay import DiskReplayError, PrioritizedReplayBuffer, ReplayBuffer
 MIB = 300
 SECONDS = 10
 CAPACITY = 60
+LZ4 = "lz4" if find_spec("lz4") is not None else None
 
 
 def originals(place: Path) -> list[Path]:
@@ -43,14 +45,14 @@ def originals(place: Path) -> list[Path]:
     with ReplayBuffer(capacity=CAPACITY, path=place / "large", seed=1) as buffer:
         states = np.zeros((70, 1500), np.float32)
         buffer.extend(states, np.zeros(70), np.zeros(70), states, np.zeros(70))
-    for name, codec in (("logged", None), ("compressed", "lz4")):
+    for name, codec in (("logged", None), ("compressed", LZ4)):
         with ReplayBuffer(
             CAPACITY, path=place / name, seed=1, observations="log", codec=codec
         ) as buffer:
             for first in range(0, 140, 20):
                 buffer.extend(*columns(first, 20).values())
                 buffer.flush()
-    state = diskreplay.Field("state", "float32", (None,), codec="lz4")
+    state = diskreplay.Field("state", "float32", (None,), codec=LZ4)
     with ReplayBuffer(CAPACITY, path=place / "varying", seed=1, schema={"state": state}) as buffer:
         for first in range(0, 140, 20):
             buffer.extend(*columns(first, 20).values())

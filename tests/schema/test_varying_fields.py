@@ -177,7 +177,7 @@ def test_texts_and_bytes_are_inferred_and_lengths_are_not() -> None:
     columns = (["a", "b"], np.array([b"x", b"y"]), [0.0, 1.0], ["b", "c"], [0, 1])
     assert buffer.extend(*columns).tolist() == [0, 1]
     assert buffer.get([0, 1]).next_states == ["b", "c"]
-    with pytest.raises(SchemaError, match=r'say so with schema=\{"tokens": \("int32", \(None,'):
+    with pytest.raises(SchemaError, match=r'say so with schema=\{"tokens": \("float32", \(None,'):
         ReplayBuffer(capacity=10).extend(*columns, tokens=[[1], [1, 2]])
     with pytest.raises(SchemaError, match="'reward': expected numbers or bools"):
         ReplayBuffer(capacity=10).push("a", 0, "good", "b", False)

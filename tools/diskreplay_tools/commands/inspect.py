@@ -120,6 +120,9 @@ def schema(path: Path, as_json: bool) -> None:
                 "dtype": _word(f),
                 "shape": f.shape,
                 "bytes": None if f.varies else f.payload_bytes,
+                "log": f.log,
+                "frame_axis": f.frame_axis,
+                "codec": f.codec,
             }
             for f in found.fields
         ]
@@ -144,4 +147,9 @@ def _word(each: diskreplay.Field) -> str:
 
 def _as_given(each: diskreplay.Field) -> str:
     dtype = f'"{_word(each)}"'
+    kept = {"frame_axis": each.frame_axis, "codec": each.codec}
+    given = [f"{name}={value!r}" for name, value in kept.items() if value is not None]
+    if each.log and (given or not each.varies):
+        more = ", ".join(given or ["log=True"])
+        return f'Field("{each.name}", {dtype}, {each.shape}, {more})'
     return f"({dtype}, {each.shape})" if each.shape else dtype

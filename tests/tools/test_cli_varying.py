@@ -101,7 +101,10 @@ def test_inspect_and_schema_show_them(tmp_path: Path) -> None:
         schema = buffer.schema
     assert diskreplay.Schema(fields) == schema
     found = json.loads(run("schema", path, "--json").stdout)
-    assert found["fields"][-1] == {"name": "note", "dtype": "str", "shape": [], "bytes": None}
+    assert found["fields"][-1] == {
+        "name": "note", "dtype": "str", "shape": [], "bytes": None,
+        "log": True, "frame_axis": None, "codec": None,
+    }  # fmt: skip
 
 
 def test_a_text_of_a_stranger_is_shown_without_its_control_characters(tmp_path: Path) -> None:

@@ -314,7 +314,8 @@ def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dic
         root = value.name if key is None and isinstance(value, Field) else str(key)
         for name, entry in _entries_in(root, value, MAX_DEPTH):
             field = _field_of(name, entry, is_named=key is not None)
-            if field.name == steps_of(name)[-1]:  # a part may be named by its key alone
+            if field.name != name and field.name == steps_of(name)[-1]:
+                # A part may be named by its key alone.
                 field = replace(field, name=name)
             if field.name != name or name in found:
                 raise SchemaError(f"field {field.name!r} is given twice or under the name {name!r}")

@@ -50,7 +50,7 @@ class Recorder:
 
 
 def measured(place: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Give each call by its name, after what it needs has been done."""
+    """Yield each call with its name, once all that it needs is prepared."""
     path = place / "store"
     row: dict[str, Any] = {
         "state": [0.0, 1.0], "action": 1, "reward": 1.0, "next_state": [1.0, 2.0], "done": False,

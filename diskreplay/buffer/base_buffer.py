@@ -296,7 +296,8 @@ class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
         Transitions, priorities, annealing, largest priority and random stream become those of the
         saved store, in one commit; of a larger store the newest transitions are taken. Write ids
         are the saved ones, moved up by a multiple of the capacity if this buffer has used them
-        before. Raises MismatchError and changes nothing when schema or kind differ.
+        before. Raises MismatchError and changes nothing when the fields or the kind differ; the
+        saved store may keep its observations elsewhere, in records or in a log.
 
         >>> with ReplayBuffer(capacity=10, path="runs/saved") as saved:
         ...     write_id = saved.push([0.0], 0, 1.0, [1.0], False)

@@ -15,7 +15,7 @@ from diskreplay_tools.terminal import progress, tell
 @click.command()
 @store_argument
 def compact(path: Path) -> None:
-    """Give back a store's free pages, and put the others in order.
+    """Write a store anew, without free pages and in order.
 
     A data file does not shrink by itself: what is evicted or cleared leaves pages that later
     commits use. Nothing else changes, and a run goes on as it would have. Nobody may have the
@@ -39,7 +39,7 @@ def compact(path: Path) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do not ask before transitions are dropped.")
 def resize(path: Path, capacity: int, yes: bool) -> None:
-    """Give a store another capacity; the newest transitions stay.
+    """Change the capacity of a store; the newest transitions stay.
 
     It asks before transitions are dropped. Write ids and priorities stay what they are, and the
     data file is as after compact. Programs that open it must give the new capacity, too. Nobody may

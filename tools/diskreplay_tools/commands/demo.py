@@ -74,7 +74,7 @@ def demo(
 
 
 def learn(directory: Path, seed: int, steps: int, kill: bool) -> None:
-    """Have a process learn CartPole-v1, with a kill half-way or without, and report."""
+    """Learn CartPole-v1 in a process, kill it half-way where that is asked, and report."""
     command = [sys.executable, "-m", "diskreplay_tools.commands.dqn", str(directory)]
     command += ["--seed", str(seed), "--steps", str(steps)]
     click.echo(f"CartPole-v1, {count_of(steps, 'step')}, seed {seed}, in {directory}")

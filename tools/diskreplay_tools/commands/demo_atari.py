@@ -61,7 +61,7 @@ def games(gymnasium: Any) -> list[str]:
 
 
 def demo(directory: Path, game: str, seed: int, steps: int, kill: bool) -> None:
-    """Have a process play, with a kill half-way or without, and report."""
+    """Play in a process, kill it half-way where that is asked, and report."""
     command = [sys.executable, "-m", "diskreplay_tools.commands.atari", str(directory)]
     command += ["--game", game, "--seed", str(seed), "--steps", str(steps)]
     click.echo(f"{game}, {count_of(steps, 'step')} of random play, seed {seed}, in {directory}")

@@ -21,7 +21,7 @@ from diskreplay_tools.terminal import progress, tell
 @json_option
 @click.pass_context
 def verify(context: click.Context, paths: tuple[Path, ...], deep: bool, as_json: bool) -> None:
-    """Say what is wrong with stores: pages, then every checksum.
+    """Check each page and checksum of stores, and list the faults.
 
     All faults are told, one a line below the path, and the exit status is 1 when there are any, or
     a store cannot be looked at. Nothing is changed, and writers may go on meanwhile. With --deep a

@@ -76,7 +76,7 @@ import diskreplay
 try:
     buffer = diskreplay.ReplayBuffer(10, path=sys.argv[1])
 except diskreplay.LockedError as error:
-    print(error)
+    print(error, flush=True)  # a child of forkserver ends without
     sys.exit()
 multiprocessing.set_start_method({method!r})
 process = multiprocessing.Process(target=print)

@@ -15,16 +15,17 @@ import diskreplay
 from diskreplay.buffer import warn_of_disk
 from diskreplay.maintenance import StoreBuilder
 from diskreplay.sampling import PrioritySettings, checked_priorities, new_seed
-from diskreplay.schema import STANDARD_FIELDS
+from diskreplay.schema import STANDARD_FIELDS, LogOptions
 from diskreplay.store import Identity, RunSettings, State, beside, real_path
 from diskreplay.validation import checked_capacity
 from diskreplay.wording import count_of
-from diskreplay_tools.commands.arguments import force_option, out_argument
+from diskreplay_tools.commands.arguments import force_option, log_options, out_argument
 from diskreplay_tools.files import (
     NUMBERS,
     PRIORITY,
     Column,
     TableFile,
+    as_exported,
     map_columns,
     metadata_in,
     new_store,
@@ -62,6 +63,7 @@ from diskreplay_tools.terminal import progress, tell
 @click.option(
     "--drop", "dropped", multiple=True, metavar="COLUMN", help="Leave a column out; again for more."
 )
+@log_options
 @force_option
 def import_(
     source: Path,
@@ -70,6 +72,9 @@ def import_(
     kind: str | None,
     pairs: tuple[str, ...],
     dropped: tuple[str, ...],
+    observations: str | None,
+    frame_axis: int | None,
+    codec: str | None,
     force: bool,
 ) -> None:
     """Make a store of the transitions in an npz or parquet file.
@@ -79,13 +84,15 @@ def import_(
     file, columns with the names of the fields are these fields, --field names others, a column
     `priority` is the priorities, and the rest become extra fields. Parts of a nested field have
     names such as state.camera or state[0]. Fields get the types that push would give them: floats,
-    rewards and dones float32, whole-number actions int64; a DTYPE keeps another one. Of more rows
-    than the capacity the last are kept.
+    rewards and dones float32, whole-number actions int64; a DTYPE keeps another one. States are
+    kept as in the exported store, or in records, unless --observations, --frame-axis or --codec
+    say otherwise. Of more rows than the capacity the last are kept.
 
     Example: diskreplay import walks.npz runs/b --field state=observations
     """
     if real_path(path) in real_path(source).parents:
         raise click.UsageError(f"{source} is inside of {path}: give a new directory")
+    log = LogOptions.checked(observations, frame_axis, codec)
     with open_table(source) as file, new_store(path, force=force) as place:
         metadata = metadata_in(file)
         fields, dtypes = map_columns(file, pairs, dropped)
@@ -96,6 +103,7 @@ def import_(
         rows = next(iter(fields.values())).rows if fields else 0
         capacity = capacity or metadata.get("capacity") or max(1, rows)
         schema = schema_of(file, fields, dtypes)
+        schema = schema and log.placed(as_exported(file, schema, metadata))
         size = min(rows, capacity) if schema is not None else 0
         identity = Identity(kind, checked_capacity(capacity), str(uuid4()))
         state = _state(metadata, kind, size)

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from diskreplay_tools.files.columns import Column, columns_of, metadata_of, rows_in_chunk
-from diskreplay_tools.files.mapping import NUMBERS, PRIORITY, map_columns, metadata_in, schema_of
+from diskreplay_tools.files.mapping import (
+    NUMBERS,
+    PRIORITY,
+    as_exported,
+    map_columns,
+    metadata_in,
+    schema_of,
+)
 from diskreplay_tools.files.outputs import new_file, new_store, refuse_existing, refuse_same
 from diskreplay_tools.files.readers import TableFile, open_table
 from diskreplay_tools.files.selecting import (
@@ -21,6 +28,7 @@ __all__ = [
     "WRITERS",
     "Column",
     "TableFile",
+    "as_exported",
     "columns_of",
     "conditions_of",
     "map_columns",

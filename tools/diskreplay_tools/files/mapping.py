@@ -176,3 +176,19 @@ def schema_of(
             f"{file.path}: {error}: name fields with --field NAME=COLUMN, or leave columns out "
             "with --drop COLUMN"
         ) from None
+
+
+def as_exported(
+    file: TableFile, schema: diskreplay.Schema, metadata: Mapping[str, Any]
+) -> diskreplay.Schema:
+    """Return a schema whose fields are kept where those of the exported store were."""
+    plain = metadata.get("schema")
+    if plain is None:
+        return schema
+    try:
+        exported = {field.name: field for field in diskreplay.Schema.from_plain(plain).fields}
+    except diskreplay.SchemaError as error:
+        raise click.ClickException(f"{file.path} is damaged: {error}") from None
+    kept = [exported.get(field.name, field) for field in schema.fields]
+    pairs = zip(schema.fields, kept, strict=True)
+    return diskreplay.Schema(old if old.type == field.type else field for field, old in pairs)

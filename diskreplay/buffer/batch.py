@@ -126,7 +126,9 @@ class Batch(NamedTuple):
 class PrioritizedBatch(NamedTuple):
     """A Batch with two more elements before the extra ones.
 
-    `weights` is float32 (n,), and `indices`, the write ids, int64 (n,).
+    `weights` is float32 (n,), and `indices`, the write ids, int64 (n,). The attribute
+    `largest_weight` is the number that the weights were divided by: their product is
+    `(size * P(i)) ** -beta`. Batches that reader processes have read do not have it.
     """
 
     states: Any

@@ -110,6 +110,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         importance weights divided by the largest of the batch, and `indices`, int64 (n,), the write
         ids for `update_priorities`. Advances the annealing of beta by one. Raises SampleError when
         the buffer holds fewer than `batch_size`, and DamageError for a damaged record.
+        `batch.largest_weight`, an attribute, is the number that the weights were divided by.
 
         >>> buffer = PrioritizedReplayBuffer(capacity=10, seed=1)
         >>> buffer.push([0.0], 0, 1.0, [1.0], False, priority=2.0)
@@ -134,9 +135,17 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
 
     def _weights(self, probabilities: Floats, number: int, beta: float | None) -> Weights:
         """Return the importance weights of a draw."""
+        return weights_of(probabilities, self._live.size, self._beta_of(number, beta))
+
+    def _largest_weight(self, probabilities: Floats, number: int, beta: float | None) -> float:
+        least = self._live.size * float(np.minimum.reduce(probabilities))
+        return float(least ** -self._beta_of(number, beta))
+
+    def _beta_of(self, number: int, beta: float | None) -> float:
+        """Return the exponent of the weights of a draw, the annealed one for None."""
         if beta is None:
             beta = self._settings.beta(self._guard.replica.frame_of(number))
-        return weights_of(probabilities, self._live.size, beta)
+        return beta
 
     def _checked_priorities(self, priorities: ArrayLike, n: int) -> Values:
         return checked_priorities(priorities, n)

@@ -332,9 +332,11 @@ class ReadingBuffer(Generic[BatchT]):
         weights = self._weights(probabilities, number, beta)
         if arrays is None or out is None:
             values, masks = batch_values(schema, columns, write_ids.shape, pad=pad)
-            batch: BatchT = batch_of(schema, values, write_ids, weights, masks)
-            return batch
-        arrays.fill(write_ids, weights)
+            out = batch_of(schema, values, write_ids, weights, masks)
+        else:
+            arrays.fill(write_ids, weights)
+        if weights is not None:
+            vars(out)["largest_weight"] = self._largest_weight(probabilities, number, beta)
         return out
 
     def _counted(
@@ -372,6 +374,10 @@ class ReadingBuffer(Generic[BatchT]):
     def _weights(self, probabilities: Floats, number: int, beta: float | None) -> Weights | None:
         """Return the importance weights of a draw; None where batches have none."""
         return None
+
+    def _largest_weight(self, probabilities: Floats, number: int, beta: float | None) -> float:
+        """Return the number that the weights of a draw were divided by."""
+        return 1.0
 
     def _structures_of(self, schema: Schema, fields: Iterable[str]) -> dict[str, Any]:
         """Return the structures of the fields and parts that a user named, by these names."""

@@ -42,12 +42,16 @@ def test_weights_follow_the_formula(
         masses = prioritized.draws.masses(priorities_of(LIVE), **exponents)
         assert buffer.total_mass == pytest.approx(masses.sum(), rel=1e-12)
         for beta in (None, 0.0, 0.75, 1, None):
-            exponent = buffer.beta if beta is None else beta
-            batch = buffer.sample(40, beta=beta)
-            assert batch._fields[5:7] == ("weights", "indices")
-            assert (batch.weights.dtype, batch.weights.shape) == (np.float32, (40,))
-            expected = (CAPACITY * (masses / masses.sum())[batch.indices - LIVE[0]]) ** -exponent
-            np.testing.assert_allclose(batch.weights, expected / expected.max(), rtol=1e-6)
+            batch = None
+            for _ in range(2):  # fresh, and written into the earlier one
+                exponent = buffer.beta if beta is None else beta
+                batch = buffer.sample(40, beta=beta, out=batch)
+                assert batch._fields[5:7] == ("weights", "indices")
+                assert (batch.weights.dtype, batch.weights.shape) == (np.float32, (40,))
+                probabilities = masses[batch.indices - LIVE[0]] / masses.sum()
+                expected = (CAPACITY * probabilities) ** -exponent
+                np.testing.assert_allclose(batch.weights, expected / expected.max(), rtol=1e-6)
+                assert batch.largest_weight == pytest.approx(expected.max(), rel=1e-9)
         for bad in (-0.1, 1.1, float("nan"), "1", True):
             with pytest.raises(ArgumentError, match=r"beta must be a number in \[0, 1\]"):
                 buffer.sample(20, beta=bad)

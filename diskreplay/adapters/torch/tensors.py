@@ -92,7 +92,9 @@ def put_together(
 def with_each(batch: Any, convert: Callable[[Any], Any]) -> Any:
     """Return a batch with each array converted, also `indices` where it is an attribute."""
     made = batch._make(nested(value, convert) for value in batch)
-    vars(made).update({name: convert(value) for name, value in vars(batch).items()})
+    vars(made).update(vars(batch))
+    if "indices" in vars(batch):
+        made.indices = convert(batch.indices)
     return made
 
 

@@ -19,6 +19,7 @@ from diskreplay.buffer.shared_writer import SharedWriter
 from diskreplay.buffer.sizing import estimate_of, warn_of_disk
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.buffer.writer import Writer
+from diskreplay.episodes import Links
 from diskreplay.errors import ArgumentError, DamageError, MismatchError, printable
 from diskreplay.records import codec_named, schema_facts
 from diskreplay.sampling import (
@@ -262,11 +263,12 @@ def _new_replica(
 ) -> Replica:
     """Return the replica of an open store, with the parts for its kind and access."""
     rows = Rows(store, options.capacity, options.window_bytes, fields)
+    links = Links(options.capacity)
     if priorities is None:
-        parts = Parts((), UniformSampler())
+        parts = Parts(None, links, UniformSampler())
     else:
         table = Priorities(options.capacity, alpha=priorities.alpha, epsilon=priorities.epsilon)
-        parts = Parts((table,), PrioritizedSampler(table))
+        parts = Parts(table, links, PrioritizedSampler(table))
     settings = _settings(options, priorities)
     if options.access == "exclusive":
         replica: Replica = Writer(store, rows, parts, settings)
@@ -309,7 +311,7 @@ def check_disk_room(replica: Replica, schema: Schema) -> None:
     """Warn if the disk has too little room for the full buffer; reserve a map of that size."""
     store, grouping = replica.store, replica.rows.grouping_of(schema)
     capacity = replica.identity.capacity
-    found = estimate_of(schema, capacity, grouping, prioritized=bool(replica.tables))
+    found = estimate_of(schema, capacity, grouping, prioritized=replica.priorities is not None)
     store.reserve(found.disk_bytes * 5 // 4)
     warn_of_disk(found, store.path, store.disk_bytes())
 

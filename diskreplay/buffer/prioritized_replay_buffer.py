@@ -213,7 +213,9 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
 
     @property
     def _table(self) -> Priorities:
-        [table] = self._guard.replica.tables
+        table = self._guard.replica.priorities
+        if table is None:
+            raise TypeError("the replica of a prioritized buffer has no priorities")
         return table
 
     def _priority_stats(self) -> dict[str, Any]:

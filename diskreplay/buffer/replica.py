@@ -17,9 +17,10 @@ import numpy as np
 from diskreplay.aliases import Columns, Floats, Ints
 from diskreplay.buffer.prefetch import PrefetchQueues
 from diskreplay.buffer.rows import Rows
+from diskreplay.episodes import Links
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling import Priorities, RandomStream
+from diskreplay.sampling import Priorities, RandomStream, SlotTable
 from diskreplay.store import Snapshot, State, Store
 
 
@@ -38,9 +39,10 @@ class Sampler(Protocol):
 
 @dataclass
 class Parts:
-    """The slot tables and the sampler of a replica: they make the kind of a buffer."""
+    """The slot tables and the sampler of a replica; priorities make the kind of a buffer."""
 
-    tables: tuple[Priorities, ...]
+    priorities: Priorities | None
+    links: Links
     sampler: Sampler
 
 
@@ -60,7 +62,9 @@ class Replica:
         self.store = store
         self.identity = store.identity
         self.rows = rows
-        self.tables: Sequence[Priorities] = parts.tables
+        self.priorities, self.links = parts.priorities, parts.links
+        tables: tuple[SlotTable[Any] | None, ...] = (self.priorities,)
+        self.tables = [table for table in tables if table is not None]
         self.sampler = parts.sampler
         self.settings = settings
         self.damaged: set[int] = set()  # write ids of records that draws have left out
@@ -155,14 +159,15 @@ class Replica:
             seals = snapshot.seals(table.database)
             if missing := set(self.live.blocks()) - set(seals):
                 raise DamageError(
-                    f"priority block {min(missing)} of {self.store.path} is missing: "
+                    f"{table.item} {min(missing)} of {self.store.path} is missing: "
                     "diskreplay.repair() copies the transitions"
                 )
             known = self._seals.get(table.database, {})
             changed = [number for number, seal in seals.items() if known.get(number) != seal]
             table.load(snapshot.blocks(changed, table.database), self.live)
-            table.largest = state.max_priority
             self._seals[table.database] = seals
+        if self.priorities is not None:
+            self.priorities.largest = state.max_priority
         if self._stream is None:
             self._stream = RandomStream(state.seed)
 
@@ -241,10 +246,9 @@ class Replica:
         found = self.rows.faults(committed, snapshot) if committed.size else []
         checks: list[Callable[[], object]] = [snapshot.runs]
         for table in self.tables:
-            checks += [
-                partial(table.check, live),
-                partial(dict, snapshot.blocks(committed.blocks(), table.database)),
-            ]
+            checks.append(partial(dict, snapshot.blocks(committed.blocks(), table.database)))
+        if self.priorities is not None:
+            checks.append(partial(self.priorities.check, live))
         for check in checks:
             try:
                 check()

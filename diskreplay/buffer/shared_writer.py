@@ -34,7 +34,9 @@ class SharedWriter(Replica):
         self._pending = PendingChanges()
         self._draws_committed = 0
         super().__init__(*arguments)
-        self.draws_are_kept = bool(self.tables)  # the annealing counts the draws of all processes
+        self.draws_are_kept = (
+            self.priorities is not None
+        )  # the annealing counts the draws of all processes
         if self.rows.schema is not None:
             self.adopt(self.rows.schema)
 
@@ -59,20 +61,19 @@ class SharedWriter(Replica):
         self.stale_updates += self._pending.stale - (known.stale if known else 0)
         update = self._pending.latest()
         self._apply(update.write_ids, update.priorities)
-        if update.highest >= 0.0:
-            for table in self.tables:
-                table.raise_largest(update.highest)
+        if update.highest >= 0.0 and self.priorities is not None:
+            self.priorities.raise_largest(update.highest)
 
     def _apply(self, write_ids: Ints, priorities: Values) -> int:
         """Set the priorities of live write ids in memory, and return how many were live."""
-        applied = 0
-        for table in self.tables if write_ids.size else ():
-            seals = self._seals.get(table.database, {})
-            # These blocks differ from the stored ones now: the next load must read them.
-            for number in np.unique(write_ids % table.capacity // BLOCK_SLOTS).tolist():
-                seals.pop(number, None)
-            applied = table.update(write_ids, priorities, self.live)
-        return applied
+        table = self.priorities
+        if table is None or not write_ids.size:
+            return 0
+        seals = self._seals.get(table.database, {})
+        # These blocks differ from the stored ones now: the next load must read them.
+        for number in np.unique(write_ids % table.capacity // BLOCK_SLOTS).tolist():
+            seals.pop(number, None)
+        return table.update(write_ids, priorities, self.live)
 
     # Writing
 
@@ -192,7 +193,7 @@ class SharedWriter(Replica):
             values = np.concatenate([update.priorities[live], priorities])
             highest = NEW if update.highest < 0.0 else np.float32(update.highest)
             given = np.append(priorities, highest)
-            for table in self.tables:
+            if (table := self.priorities) is not None:
                 blocks_of = partial(txn.blocks, database=table.database)
                 largest, blocks = table.after_update(largest, blocks_of, before, ids, values, given)
                 txn.put_blocks(blocks, table.database)

@@ -94,8 +94,8 @@ class Writer(Replica):
         """Add a row and return its write id."""
         write_id = self.count
         self.rows.window.write_row(write_id, row)
-        for table in self.tables:
-            table.stage(write_id, 1, priority)
+        if self.priorities is not None:
+            self.priorities.stage(write_id, 1, priority)
         self.count = write_id + 1  # live in one step: an interrupt comes before it or after it
         return write_id
 
@@ -103,8 +103,8 @@ class Writer(Replica):
         """Add rows that fit the window, and return their write ids."""
         first, n = self.count, len(columns[0])
         self.rows.window.write(first, columns)
-        for table in self.tables:
-            table.stage(first, n, priorities)
+        if self.priorities is not None:
+            self.priorities.stage(first, n, priorities)
         write_ids = np.arange(first, first + n)
         self.count = first + n
         return write_ids
@@ -113,16 +113,16 @@ class Writer(Replica):
         """Add and commit rows that do not fit the window; all else must be committed."""
         first, n = self.count, len(columns[0])
         with self._restored_on_error():
-            for table in self.tables:
-                table.stage(first, n, priorities)
+            if self.priorities is not None:
+                self.priorities.stage(first, n, priorities)
             self._commit_rows(lambda: [columns], first, self.start, first + n)
         return np.arange(first, first + n)
 
     def update(self, write_ids: Ints, priorities: Values) -> int:
         """Set the priorities of live write ids, and return how many were live."""
         applied = 0
-        for table in self.tables:
-            applied = table.update(write_ids, priorities, self.live)
+        if self.priorities is not None:
+            applied = self.priorities.update(write_ids, priorities, self.live)
         self.stale_updates += write_ids.size - applied
         return applied
 
@@ -172,12 +172,12 @@ class Writer(Replica):
             if source.schema is not None:
                 self.rows.adopt(self.rows.expected.placed(source.schema))
             begin, size = newest.first + moved, newest.size
-            for table in self.tables:
-                priorities = _priorities_of(table, snapshot, theirs, newest)
-                table.clear(begin)
+            if self.priorities is not None:
+                priorities = _priorities_of(self.priorities, snapshot, theirs, newest)
+                self.priorities.clear(begin)
                 if size:
-                    table.stage(begin, size, priorities)
-                table.largest = saved.max_priority
+                    self.priorities.stage(begin, size, priorities)
+                self.priorities.largest = saved.max_priority
             self._stream = RandomStream(saved.seed)
             self.set_draws(saved.draws, saved.frame)
 
@@ -246,7 +246,7 @@ class Writer(Replica):
                 seed=self.stream.seed,
                 draws=self.draws,
                 frame=self.frame,
-                max_priority=next((table.largest for table in self.tables), None),
+                max_priority=None if self.priorities is None else self.priorities.largest,
                 settings=self.settings,
                 stale_updates=self.stale_updates,
                 count=live.count,

@@ -25,7 +25,7 @@ from diskreplay.records import (
     pack,
     stored_grouping,
 )
-from diskreplay.sampling import PrioritySettings, Values, block_of
+from diskreplay.sampling import Priorities, PrioritySettings, Values
 from diskreplay.schema import Schema
 from diskreplay.store import Identity, ObservationRange, RunSettings, Snapshot, State, Store
 
@@ -53,7 +53,7 @@ def parse_block(number: int, content: Any, identity: Identity) -> Values:
         raise DamageError(f"priority block {number} belongs to no slots")
     if not isinstance(content, bytes):
         raise DamageError(f"priority block {number} holds no bytes")
-    return block_of(number, content, identity.capacity)
+    return Priorities.block_of(number, content, identity.capacity)
 
 
 def priorities_at(slots: Ints, block: Callable[[int], Values | None]) -> tuple[Values, Bools]:

@@ -8,20 +8,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diskreplay.aliases import Floats, Ints
-from diskreplay.errors import ArgumentError, DamageError, PriorityError
+from diskreplay.errors import DamageError, PriorityError
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling.slot_table import (
-    MAX_VALUE,
-    PART_SLOTS,
-    SlotTable,
-    Values,
-    overlaid,
-    slot_table_nbytes,
-)
+from diskreplay.sampling.slot_table import PART_SLOTS, SlotTable, slot_table_nbytes
 from diskreplay.sampling.sum_tree import SumTree
 from diskreplay.validation import as_array
 from diskreplay.wording import count_of
 
+Values = NDArray[np.float32]
+
+MAX_PRIORITY = float(np.finfo(np.float32).max)  # the smallest is 0
 DEFAULT_PRIORITY = 1.0  # of new transitions before any priority was given
 
 
@@ -30,7 +26,7 @@ def priorities_nbytes(capacity: int) -> int:
     return slot_table_nbytes(capacity) + 16 * capacity
 
 
-class Priorities(SlotTable):
+class Priorities(SlotTable[np.float32]):
     """The raw priority of each slot, and the tree of the masses `(priority + epsilon) ** alpha`.
 
     The tree follows the table. A change marks the tree as broken before its first step and as whole
@@ -38,20 +34,20 @@ class Priorities(SlotTable):
     """
 
     database = "priorities"
+    dtype = np.dtype(np.float32)
+    item = "priority block"
+    slot_bytes = 20
 
     def __init__(self, capacity: int, *, alpha: float, epsilon: float) -> None:
         self.alpha, self.epsilon = alpha, epsilon
         self.largest: float | None = None  # so far; None before there was any
         self._left_out: set[int] = set()  # slots of damaged records, with mass 0
         self._tree_is_whole = True
+        super().__init__(capacity)
         try:
-            super().__init__(capacity)
             self.tree = SumTree(capacity)
         except MemoryError:
-            raise ArgumentError(
-                f"capacity {capacity} needs {20 * capacity >> 30} GiB of memory for its "
-                "priorities, 20 bytes a slot: choose a smaller one"
-            ) from None
+            raise self._too_large() from None
 
     @property
     def nbytes(self) -> int:
@@ -92,11 +88,6 @@ class Priorities(SlotTable):
         """Raise the largest priority so far to a given one."""
         if self.largest is None or priority > self.largest:
             self.largest = priority
-
-    def of(self, write_ids: Ints, live: LiveRange) -> Values:
-        """Return the raw priorities of live write ids."""
-        self.settle(live)
-        return self.values[write_ids % self.capacity]
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
         """Set masses to zero, so that these write ids are never drawn again."""
@@ -151,7 +142,7 @@ class Priorities(SlotTable):
         elif largest is None and new.any():
             largest = DEFAULT_PRIORITY
         values = np.where(new, 0.0 if largest is None else largest, priorities)
-        return largest, overlaid(self.capacity, read, live, write_ids, values)
+        return largest, self.overlaid(self.capacity, read, live, write_ids, values)
 
     def clear(self, count: int) -> None:
         """Forget all write ids below `count`, and the largest priority."""
@@ -196,6 +187,11 @@ class Priorities(SlotTable):
             masses[np.isin(numbers, list(self._left_out))] = 0.0
         return masses
 
+    @classmethod
+    def _check_block(cls, number: int, block: Values) -> None:
+        if not ((block >= 0.0) & (block <= MAX_PRIORITY)).all():
+            raise DamageError(f"{cls.item} {number} holds a value that is not a priority")
+
     def _follow_span(self, span: slice) -> None:
         self.tree.fill(span.start, self._masses(span))
 
@@ -226,10 +222,10 @@ def checked_priorities(priorities: ArrayLike, n: int) -> Values:
         )
     given: NDArray[np.float64] = found.astype(np.float64)
     # The minimum of a NaN is NaN. A ufunc takes half as long as the method of the array.
-    if n and not (np.minimum.reduce(given) >= 0 and np.maximum.reduce(given) <= MAX_VALUE):
-        bad = given[~((given >= 0) & (given <= MAX_VALUE))][0]
+    if n and not (np.minimum.reduce(given) >= 0 and np.maximum.reduce(given) <= MAX_PRIORITY):
+        bad = given[~((given >= 0) & (given <= MAX_PRIORITY))][0]
         raise PriorityError(
-            f"a priority must be finite and not negative, at most {MAX_VALUE:.4g} "
+            f"a priority must be finite and not negative, at most {MAX_PRIORITY:.4g} "
             f"(found {bad}): give the absolute TD error"
         )
     return given.astype(np.float32)

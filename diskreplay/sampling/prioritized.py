@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from diskreplay.aliases import Floats, Ints
 from diskreplay.errors import ArgumentError
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling.priorities import Priorities
-from diskreplay.sampling.slot_table import MAX_VALUE
+from diskreplay.sampling.priorities import MAX_PRIORITY, Priorities
 from diskreplay.validation import real_number, real_numbers, whole_number
 
 _WHY_ALPHA = ": 1 is full proportion; to draw the largest more often, give powers of priorities"
@@ -43,7 +42,7 @@ class PrioritySettings:
             "beta_end": real_number("beta_end", self.beta_end, low=0.0, high=1.0),
             "beta_frames": whole_number("beta_frames", self.beta_frames, at_least=1, at_most=2**53),
             "epsilon": real_number(
-                "epsilon", self.epsilon, low=0.0, high=MAX_VALUE, above=True, why=_WHY_EPSILON
+                "epsilon", self.epsilon, low=0.0, high=MAX_PRIORITY, above=True, why=_WHY_EPSILON
             ),
         }
         for name, value in checked.items():

@@ -14,55 +14,75 @@ and opening a store reads the blocks and no record::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.aliases import Ints
-from diskreplay.errors import DamageError
+from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.live_range import BLOCK_SLOTS, LiveRange, block_span, blocks_in
 from diskreplay.wording import count_of
 
-Values = NDArray[np.float32]
+ValueT = TypeVar("ValueT", bound=np.generic)
 
-MAX_VALUE = float(np.finfo(np.float32).max)  # the smallest is 0
 PART_SLOTS = 1 << 18  # the most slots in one step, since each step takes memory
+_VALUE_BYTES = 4  # of each type that a table may have
 _STAGED_KEPT = 1 << 14  # places for staged values that are never given back
-_STORED_DTYPE = np.dtype("<f4")
 
 
 def slot_table_nbytes(capacity: int) -> int:
     """Return the memory of a table, in bytes, when all slots are in use."""
-    return 4 * capacity + blocks_in(capacity) + 4 * _STAGED_KEPT
+    return _VALUE_BYTES * (capacity + _STAGED_KEPT) + blocks_in(capacity)
 
 
-class SlotTable:
-    """A float32 for each slot, stored in blocks in the database of that name."""
+class SlotTable(Generic[ValueT]):
+    """A number for each slot, stored in blocks in the database of that name.
 
-    database: str
+    dtype:       of the numbers: float32 or int32
+    item:        the word for a block, in messages
+    slot_bytes:  the memory that a slot takes, with all that follows the table
+    """
+
+    database: ClassVar[str]
+    dtype: ClassVar[np.dtype[Any]]
+    item: ClassVar[str]
+    slot_bytes: ClassVar[int] = _VALUE_BYTES
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.values = np.zeros(capacity, np.float32)
-        self._dirty = np.zeros(blocks_in(capacity), np.bool_)
-        self._staged = np.zeros(_STAGED_KEPT, np.float32)
+        try:
+            self.values = self._zeros(capacity)
+            self._dirty = np.zeros(blocks_in(capacity), np.bool_)
+            self._staged = self._zeros(_STAGED_KEPT)
+        except MemoryError:
+            raise self._too_large() from None
         self._settled_to = 0  # the values of write ids from here on are staged
+
+    @classmethod
+    def _zeros(cls, n: int) -> NDArray[ValueT]:
+        return np.zeros(n, cls.dtype)
+
+    def _too_large(self) -> ArgumentError:
+        return ArgumentError(
+            f"capacity {self.capacity} needs {self.slot_bytes * self.capacity >> 30} GiB of memory "
+            f"for its {self.database}, {self.slot_bytes} bytes a slot: choose a smaller one"
+        )
 
     @property
     def nbytes(self) -> int:
         """The memory of the table, in bytes."""
-        return slot_table_nbytes(self.capacity) + 4 * (self._staged.size - _STAGED_KEPT)
+        return slot_table_nbytes(self.capacity) + _VALUE_BYTES * (self._staged.size - _STAGED_KEPT)
 
-    def stage(self, first: int, n: int, values: Values | float) -> None:
+    def stage(self, first: int, n: int, values: NDArray[ValueT] | float) -> None:
         """Stage the values of n write ids from `first` on, before they become live."""
         at = first - self._settled_to
         if at + n > self._staged.size:
-            more = np.zeros(max(at + n, 2 * self._staged.size), np.float32)
+            more = self._zeros(max(at + n, 2 * self._staged.size))
             more[:at] = self._staged[:at]
             self._staged = more
         if n == 1:  # a push: the assignment of one number is several times faster
-            self._staged[at] = values if isinstance(values, float) else values[0]
+            self._staged[at] = values[0] if isinstance(values, np.ndarray) else values
         else:
             self._staged[at : at + n] = values
 
@@ -80,23 +100,28 @@ class SlotTable:
             at += size
         self._settled_to = live.count
         if self._staged.size > _STAGED_KEPT:
-            self._staged = np.zeros(_STAGED_KEPT, np.float32)
+            self._staged = self._zeros(_STAGED_KEPT)
 
-    def set(self, slots: Ints, values: Values) -> None:
+    def set(self, slots: Ints, values: NDArray[ValueT]) -> None:
         """Set the values of settled slots; the last of duplicates wins."""
         self._dirty[slots // BLOCK_SLOTS] = True
         self.values[slots] = values
         self._follow_slots(slots)
 
-    def live_values(self, live: LiveRange) -> Values:
+    def of(self, write_ids: Ints, live: LiveRange) -> NDArray[ValueT]:
+        """Return the values of live write ids."""
+        self.settle(live)
+        return self.values[write_ids % self.capacity]
+
+    def live_values(self, live: LiveRange) -> NDArray[ValueT]:
         """Return the values of the live slots, oldest first. Cost: O(size)."""
         self.settle(live)
         return np.concatenate([self.values[:0], *(self.values[span] for span in live.spans())])
 
     def clear(self, count: int) -> None:
         """Remove the values of all write ids below `count`."""
-        self.values = np.zeros(self.capacity, np.float32)  # untouched pages take no memory
-        self._staged = np.zeros(_STAGED_KEPT, np.float32)
+        self.values = self._zeros(self.capacity)  # untouched pages take no memory
+        self._staged = self._zeros(_STAGED_KEPT)
         self._settled_to = count
 
     def dirty_blocks(self, live: LiveRange) -> Blocks:
@@ -115,7 +140,7 @@ class SlotTable:
         changed = [np.zeros(0, np.int64)]
         for number, content in blocks.items():
             span = block_span(number, self.capacity)
-            stored = block_of(number, content, self.capacity)
+            stored = self.block_of(number, content, self.capacity)
             if not is_much:
                 changed.append(np.flatnonzero(self.values[span] != stored) + span.start)
             self.values[span] = stored
@@ -127,6 +152,62 @@ class SlotTable:
             self._follow_span(span)
         slots = np.concatenate(changed)
         self._follow_slots(slots[live.newest_ids(slots) >= live.first])
+
+    def mark_broken(self) -> None:
+        """Mark what follows the values as broken, so that it is built again before its next use."""
+
+    # Blocks as the store holds them
+
+    @classmethod
+    def _stored_dtype(cls) -> np.dtype[Any]:
+        return cls.dtype.newbyteorder("<")
+
+    @classmethod
+    def block_of(cls, number: int, content: bytes, capacity: int) -> NDArray[ValueT]:
+        """Return the values of a stored block, or raise DamageError."""
+        span = block_span(number, capacity)
+        expected = max(0, span.stop - span.start) * _VALUE_BYTES
+        if not expected or len(content) != expected:
+            raise DamageError(
+                f"{cls.item} {number} has {count_of(len(content), 'byte')} (expected {expected:,})"
+            )
+        block: NDArray[ValueT] = np.frombuffer(content, cls._stored_dtype())
+        cls._check_block(number, block)
+        return block
+
+    @classmethod
+    def overlaid(
+        cls,
+        capacity: int,
+        read: Callable[[list[int]], Mapping[int, bytes]],
+        live: LiveRange,
+        write_ids: Ints,
+        values: NDArray[Any],
+    ) -> dict[int, bytes]:
+        """Return stored blocks with new values in them; the last of duplicates wins.
+
+        Blocks without a live slot need not be stored.
+
+        read:  returns stored blocks by number, or raises if one is missing
+        live:  the live range of the store
+        """
+        slots = write_ids % capacity
+        numbers = np.unique(slots // BLOCK_SLOTS)
+        places = numbers[:, None] * BLOCK_SLOTS + np.arange(BLOCK_SLOTS)
+        is_live = (live.newest_ids(places) >= live.first) & (places < capacity)
+        table = np.zeros(places.shape, cls._stored_dtype())
+        for number, content in read(numbers[is_live.any(axis=1)].tolist()).items():
+            block = cls.block_of(number, content, capacity)
+            table[np.searchsorted(numbers, number), : block.size] = block
+        table[np.searchsorted(numbers, slots // BLOCK_SLOTS), slots % BLOCK_SLOTS] = values
+        return {
+            number: row[: block_span(number, capacity).stop - number * BLOCK_SLOTS].tobytes()
+            for number, row in zip(numbers.tolist(), table, strict=True)
+        }
+
+    @classmethod
+    def _check_block(cls, number: int, block: NDArray[ValueT]) -> None:
+        """Raise DamageError for a block with values that no commit writes."""
 
     # Called after changes: a subclass may keep a structure that follows the values.
 
@@ -147,11 +228,12 @@ class Blocks(Mapping[int, bytes]):
     """
 
     def __init__(self, values: NDArray[Any], numbers: list[int]) -> None:
-        self._raw = values.astype(_STORED_DTYPE, copy=False).data.cast("B")
+        stored = values.astype(values.dtype.newbyteorder("<"), copy=False)
+        self._raw = stored.data.cast("B")
         self._numbers = numbers
 
     def __getitem__(self, number: int) -> bytes:
-        size = BLOCK_SLOTS * _STORED_DTYPE.itemsize
+        size = BLOCK_SLOTS * _VALUE_BYTES
         return bytes(self._raw[number * size : (number + 1) * size])
 
     def __iter__(self) -> Iterator[int]:
@@ -159,48 +241,3 @@ class Blocks(Mapping[int, bytes]):
 
     def __len__(self) -> int:
         return len(self._numbers)
-
-
-def block_of(number: int, content: bytes, capacity: int) -> Values:
-    """Return the values of a stored block, or raise DamageError."""
-    span = block_span(number, capacity)
-    expected = max(0, span.stop - span.start) * _STORED_DTYPE.itemsize
-    if not expected or len(content) != expected:
-        raise DamageError(
-            f"priority block {number} has {count_of(len(content), 'byte')} (expected {expected:,})"
-        )
-    block = np.frombuffer(content, _STORED_DTYPE)
-    if not ((block >= 0.0) & (block <= MAX_VALUE)).all():
-        raise DamageError(f"priority block {number} holds a value that is not a priority")
-    return block
-
-
-def overlaid(
-    capacity: int,
-    read: Callable[[list[int]], Mapping[int, bytes]],
-    live: LiveRange,
-    write_ids: Ints,
-    values: NDArray[Any],
-) -> dict[int, bytes]:
-    """Return stored blocks with new values in them; the last of duplicates wins.
-
-    Blocks without a live slot need not be stored.
-
-    read:  returns stored blocks by number, or raises if one is missing
-    live:  the live range of the store
-    """
-    slots = write_ids % capacity
-    numbers = np.unique(slots // BLOCK_SLOTS)
-    places = numbers[:, None] * BLOCK_SLOTS + np.arange(BLOCK_SLOTS)
-    is_live = (live.newest_ids(places) >= live.first) & (places < capacity)
-    table = np.zeros(places.shape, np.float32)
-    for number, content in read(numbers[is_live.any(axis=1)].tolist()).items():
-        block = block_of(number, content, capacity)
-        table[np.searchsorted(numbers, number), : block.size] = block
-    table[np.searchsorted(numbers, slots // BLOCK_SLOTS), slots % BLOCK_SLOTS] = values
-    return {
-        number: row[: block_span(number, capacity).stop - number * BLOCK_SLOTS]
-        .astype(_STORED_DTYPE)
-        .tobytes()
-        for number, row in zip(numbers.tolist(), table, strict=True)
-    }

@@ -127,7 +127,7 @@ def test_numbers_that_nothing_can_have_are_refused() -> None:
         lambda: PrioritizedReplayBuffer(10, beta_frames=2**64),
         lambda: PrioritizedReplayBuffer(2**40),
         lambda: diskreplay.SumTree(2**40),
-        lambda: ReplayBuffer(2**40, window_bytes=1 << 62).push(**row(0)),
+        lambda: ReplayBuffer(2**30, window_bytes=1 << 62).push(**row(0)),
         lambda: diskreplay.importance_weights([0.5, 0.0], 4, 1.0),
     ):
         with pytest.raises(diskreplay.ArgumentError):

@@ -299,7 +299,7 @@ def test_a_file_system_that_tells_nothing_is_not_spoken_of(
 
     for tell in (refuse, lambda path: usage(0, 0, 0)):
         monkeypatch.setattr("shutil.disk_usage", tell)
-        ReplayBuffer(2**40, path=tmp_path / f"{id(tell)}", schema=SMALL).close()
+        ReplayBuffer(2**30, path=tmp_path / f"{id(tell)}", schema=SMALL).close()
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(100, 100, 0))
     with pytest.warns(DiskSpaceWarning, match="0 bytes free"):
         ReplayBuffer(100, path=tmp_path / "full", schema=SMALL).close()

@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampling": set(),
     "store": {"lmdbfile", "records", "sampling", "schema"},
     "observations": {"records", "schema", "store"},
-    "buffer": {"observations", "records", "sampling", "schema", "store"},
+    "episodes": {"sampling", "schema"},
+    "buffer": {"episodes", "observations", "records", "sampling", "schema", "store"},
     "maintenance": {"lmdbfile", "observations", "records", "sampling", "schema", "store"},
     "adapters": set(),
 }

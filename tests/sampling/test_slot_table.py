@@ -10,17 +10,23 @@ from interrupted import interrupted_at
 
 from diskreplay import DamageError
 from diskreplay.live_range import BLOCK_SLOTS, LiveRange
-from diskreplay.sampling import Blocks, block_of
-from diskreplay.sampling.slot_table import _STAGED_KEPT, SlotTable, Values, overlaid
+from diskreplay.sampling import Blocks, Priorities, SlotTable, Values
+from diskreplay.sampling.slot_table import _STAGED_KEPT
+
+
+class Floats(SlotTable[np.float32]):
+    """A table that nothing follows."""
+
+    database, item, dtype = "floats", "block of floats", np.dtype(np.float32)
 
 
 def floats(*values: float) -> Values:
     return np.array(values, np.float32)
 
 
-def numbered(capacity: int, count: int) -> tuple[SlotTable, LiveRange]:
+def numbered(capacity: int, count: int) -> tuple[Floats, LiveRange]:
     """A table in which each write id is its own value, and what is live."""
-    target = SlotTable(capacity)
+    target = Floats(capacity)
     target.stage(0, count, np.arange(count, dtype=np.float32))
     return target, LiveRange(capacity, 0, count)
 
@@ -29,7 +35,7 @@ def numbered(capacity: int, count: int) -> tuple[SlotTable, LiveRange]:
 
 
 def test_values_are_those_that_were_staged_each_or_one_for_all() -> None:
-    target = SlotTable(10)
+    target = Floats(10)
     assert target.live_values(LiveRange(10, 0, 0)).tolist() == []
     target.stage(0, 2, floats(3, 4))
     target.stage(2, 3, 0.5)
@@ -41,16 +47,16 @@ def test_values_are_those_that_were_staged_each_or_one_for_all() -> None:
 
 
 def test_values_of_any_number_are_staged_unchanged() -> None:
-    generator, target, parts, first = np.random.default_rng(3), SlotTable(100_000), [], 0
+    generator, target, parts, first = np.random.default_rng(3), Floats(100_000), [], 0
     for n in (_STAGED_KEPT - 1, 1, 1, 100, 2 * _STAGED_KEPT, 3 * _STAGED_KEPT):
         parts.append(generator.exponential(size=n).astype(np.float32))
         target.stage(first, n, parts[-1])
         first += n
     more = target._staged.nbytes - 4 * _STAGED_KEPT
-    assert target.nbytes == SlotTable(100_000).nbytes + more
+    assert target.nbytes == Floats(100_000).nbytes + more
     assert np.array_equal(target.live_values(LiveRange(100_000, 0, first)), np.concatenate(parts))
     assert target._staged.size == _STAGED_KEPT  # the memory of the others is given back
-    assert target.nbytes == SlotTable(100_000).nbytes
+    assert target.nbytes == Floats(100_000).nbytes
 
 
 def test_clear_forgets_all_below_a_count() -> None:
@@ -64,7 +70,7 @@ def test_clear_forgets_all_below_a_count() -> None:
     target.stage(11, 3 * _STAGED_KEPT, 0.0)
     target.clear(10**6)
     target.stage(10**6, 1, floats(4))
-    assert target.nbytes == SlotTable(10).nbytes
+    assert target.nbytes == Floats(10).nbytes
     assert target.live_values(LiveRange(10, 10**6, 10**6 + 1)).tolist() == [4]
 
 
@@ -72,7 +78,7 @@ def test_clear_forgets_all_below_a_count() -> None:
 
 
 def test_only_changed_blocks_are_dirty_until_they_are_committed() -> None:
-    target, live = SlotTable(2500), LiveRange(2500, 0, 1700)
+    target, live = Floats(2500), LiveRange(2500, 0, 1700)
     assert dict(target.dirty_blocks(live.until(0))) == {}
     target.stage(0, 1700, np.ones(1700, np.float32))
     blocks = dict(target.dirty_blocks(live))
@@ -103,9 +109,10 @@ def test_blocks_are_a_mapping_of_stored_bytes() -> None:
 
 
 def test_a_block_that_no_commit_wrote_is_refused() -> None:
-    target, live = SlotTable(1500), LiveRange(1500, 0, 1500)
+    target = Priorities(1500, alpha=0.6, epsilon=1e-6)
+    live = LiveRange(1500, 0, 1500)
     largest = np.full(500, np.finfo(np.float32).max, "<f4")
-    assert block_of(1, largest.tobytes(), 1500).tolist() == largest.tolist()
+    assert Priorities.block_of(1, largest.tobytes(), 1500).tolist() == largest.tolist()
     for number, size, expected in [(0, 3999, 4000), (1, 4000, 2000), (2, 0, 0), (2, 4000, 0)]:
         message = rf"priority block {number} has {size:,} bytes \(expected {expected:,}\)"
         with pytest.raises(DamageError, match=message):
@@ -127,14 +134,14 @@ def test_values_are_laid_over_stored_blocks() -> None:
         return {number: stored[number] for number in numbers}
 
     write_ids = np.array([3, 1000, 2000, 2499, 1000, 2503, 2])
-    found = overlaid(2500, read, live, write_ids, floats(11, 12, 13, 14, 15, 16, 17))
+    found = Floats.overlaid(2500, read, live, write_ids, floats(11, 12, 13, 14, 15, 16, 17))
     assert asked == [[0, 1]]  # block 2 has no live slot, so it need not be there
     expected = np.zeros(2500, "<f4")
     expected[:1700] = np.arange(1700)
     expected[[3, 1000, 2000, 2499, 2]] = [16, 15, 13, 14, 17]  # 2503 is in slot 3
     assert found == dict(Blocks(expected, [0, 1, 2]))
     assert dict(target.dirty_blocks(live)) == stored
-    assert overlaid(2500, read, live, write_ids[:0], floats()) == {}
+    assert Floats.overlaid(2500, read, live, write_ids[:0], floats()) == {}
 
 
 # Interrupts

@@ -25,6 +25,11 @@ def checked_capacity(value: Any) -> int:
     return whole_number("capacity", value, at_least=1, at_most=2**40)
 
 
+def checked_keep_rows(value: Any, capacity: int) -> int:
+    """Return `value` as a number of slots beyond the capacity, or raise ArgumentError."""
+    return whole_number("keep_rows", value, at_least=0, at_most=2**40 - capacity)
+
+
 def checked_path(value: Any) -> Path:
     """Return `value` as an absolute path, or raise ArgumentError."""
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from diskreplay.aliases import PathLike
 from diskreplay.buffer.expected_fields import ExpectedFields
@@ -21,7 +22,7 @@ from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.buffer.writer import Writer
 from diskreplay.episodes import Links
 from diskreplay.errors import ArgumentError, DamageError, MismatchError, printable
-from diskreplay.records import codec_named, schema_facts
+from diskreplay.records import KEPT_ROWS, codec_named, schema_facts, with_features
 from diskreplay.sampling import (
     Priorities,
     PrioritizedSampler,
@@ -40,7 +41,14 @@ from diskreplay.store import (
     raising_own_errors,
     replacing,
 )
-from diskreplay.validation import ACCESS, check_word, checked_capacity, checked_path, whole_number
+from diskreplay.validation import (
+    ACCESS,
+    check_word,
+    checked_capacity,
+    checked_keep_rows,
+    checked_path,
+    whole_number,
+)
 from diskreplay.wording import count_of
 
 _log = logging.getLogger("diskreplay")
@@ -64,12 +72,14 @@ class Options:
     observations: str | None = None
     frame_axis: int | None = None
     codec: str | None = None
+    keep_rows: int = 0
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
             "capacity": checked_capacity(self.capacity),
             "window_bytes": whole_number("window_bytes", self.window_bytes, at_least=0),
         }
+        checked["keep_rows"] = checked_keep_rows(self.keep_rows, checked["capacity"])
         if self.seed is not None:
             checked["seed"] = whole_number("seed", self.seed, at_least=0)
         check_word("access", self.access, ACCESS)
@@ -123,6 +133,7 @@ def open_or_create(options: Options, priorities: PrioritySettings | None) -> Gua
         with _closed_on_error(store):
             _check_identity(store, "kind", kind)
             _check_identity(store, "capacity", options.capacity)
+            _check_identity(store, "keep_rows", options.keep_rows)
             return _new_replica(store, fields, options, priorities, is_new=is_new)
 
     return Guard(
@@ -197,7 +208,9 @@ def _stored_options(
         )
     settings |= {name: value for name, value in overrides.items() if name not in own}
     own |= {name: value for name, value in overrides.items() if name in own}
-    options = Options(identity.capacity, seed=seed, path=store.path, **settings)
+    options = Options(
+        identity.capacity, seed=seed, path=store.path, keep_rows=identity.keep_rows, **settings
+    )
     return options, PrioritySettings(**own) if identity.has_priorities else None
 
 
@@ -238,8 +251,11 @@ def _create(
     is_whole = not missing_in(fields.fields)
     facts = schema_facts(fields.applied(Schema(fields.fields.values()))) if is_whole else {}
     state = State(new_seed(options.seed), _settings(options, priorities))
-    facts["state"] = state.to_plain(Identity(kind, options.capacity, ""))
-    plain = {"kind": kind, "capacity": options.capacity}
+    identity = Identity(kind, options.capacity, str(uuid4()), options.keep_rows)
+    facts["state"] = state.to_plain(identity)
+    if identity.keep_rows:
+        facts["layout"] = with_features(facts.get("layout"), (KEPT_ROWS,))
+    plain = identity.to_plain()
     if Store.create(path, plain, facts):
         return True
     if options.if_exists == "fail":
@@ -263,11 +279,11 @@ def _new_replica(
 ) -> Replica:
     """Return the replica of an open store, with the parts for its kind and access."""
     rows = Rows(store, options.capacity, options.window_bytes, fields)
-    links = Links(options.capacity)
+    links = Links(store.identity.slots)
     if priorities is None:
         parts = Parts(None, links, UniformSampler())
     else:
-        table = Priorities(options.capacity, alpha=priorities.alpha, epsilon=priorities.epsilon)
+        table = Priorities(store.identity.slots, alpha=priorities.alpha, epsilon=priorities.epsilon)
         parts = Parts(table, links, PrioritizedSampler(table))
     settings = _settings(options, priorities)
     if options.access == "exclusive":
@@ -310,8 +326,9 @@ def _check_identity(store: Store, name: str, expected: Any) -> None:
 def check_disk_room(replica: Replica, schema: Schema) -> None:
     """Warn if the disk has too little room for the full buffer; reserve a map of that size."""
     store, grouping = replica.store, replica.rows.grouping_of(schema)
-    capacity = replica.identity.capacity
-    found = estimate_of(schema, capacity, grouping, prioritized=replica.priorities is not None)
+    capacity, keep_rows = replica.identity.capacity, replica.identity.keep_rows
+    prioritized = replica.priorities is not None
+    found = estimate_of(schema, capacity, grouping, prioritized=prioritized, keep_rows=keep_rows)
     store.reserve(found.disk_bytes * 5 // 4)
     warn_of_disk(found, store.path, store.disk_bytes())
 

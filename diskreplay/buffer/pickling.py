@@ -15,6 +15,7 @@ def pickled(kind: Callable[..., Any], options: Options, guard: Guard) -> tuple[A
     """Return the result of `__reduce__`: the arguments of a reader of the store."""
     arguments = {
         "capacity": options.capacity,
+        "keep_rows": options.keep_rows,
         "path": str(guard.path),
         "access": "read",
         "window_bytes": options.window_bytes,

@@ -71,6 +71,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         observations: str | None = None,
         frame_axis: int | None = None,
         codec: str | None = None,
+        keep_rows: int = 0,
     ) -> None:
         options = Options(
             capacity=capacity,
@@ -86,6 +87,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
             observations=observations,
             frame_axis=frame_axis,
             codec=codec,
+            keep_rows=keep_rows,
         )
         priorities = PrioritySettings(alpha, beta_start, beta_end, beta_frames, epsilon)
         self._use_prioritized(open_or_create(options, priorities), options, priorities)

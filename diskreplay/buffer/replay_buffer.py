@@ -59,6 +59,9 @@ class ReplayBuffer(BaseBuffer[Batch]):
                       is kept once: 0 for (4, 84, 84). It implies observations="log"
     codec:            in the log: the compression, "lz4" or "zstd" (each an extra); lossless. It
                       implies observations="log"
+    keep_rows:        number of evicted transitions that stay on the disk, and are not live: so
+                      many pushes after a mark, `rewind` still goes back to it exactly. An existing
+                      store must have the same; diskreplay.resize() changes it
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class ReplayBuffer(BaseBuffer[Batch]):
         observations: str | None = None,
         frame_axis: int | None = None,
         codec: str | None = None,
+        keep_rows: int = 0,
     ) -> None:
         options = Options(
             capacity=capacity,
@@ -92,6 +96,7 @@ class ReplayBuffer(BaseBuffer[Batch]):
             observations=observations,
             frame_axis=frame_axis,
             codec=codec,
+            keep_rows=keep_rows,
         )
         self._use(open_or_create(options, None), options)
 

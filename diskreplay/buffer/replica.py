@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -82,7 +82,8 @@ class Replica:
     @property
     def live(self) -> LiveRange:
         """The live range."""
-        return LiveRange(self.identity.capacity, self.start, self.count)
+        identity = self.identity
+        return LiveRange(identity.capacity, self.start, self.count, identity.keep_rows)
 
     @property
     def nbytes(self) -> int:
@@ -145,7 +146,7 @@ class Replica:
                 f"{self.committed} in {self.commits}): its files were replaced; close the buffer, "
                 "and open the store again"
             )
-        self.rows.check_count(snapshot, state.live(self.identity.capacity))
+        self.rows.check_count(snapshot, state.live(self.identity))
         return state
 
     def _clear_tables(self) -> None:
@@ -242,7 +243,7 @@ class Replica:
         live = self.live
         # Not the rows that uncommitted ones evict: an interrupted commit may have replaced them.
         first = min(live.first, self.committed)
-        committed = LiveRange(live.capacity, first, self.committed)
+        committed = replace(live, start=first, count=self.committed)
         found = self.rows.faults(committed, snapshot) if committed.size else []
         checks: list[Callable[[], object]] = [snapshot.runs]
         for table in self.tables:

@@ -84,6 +84,7 @@ class Rows:
         self.expected = expected
         self.schema: Schema | None = None
         self._capacity = capacity
+        self._slots = store.identity.slots
         self._window_bytes = window_bytes
         self._grouping = ALONE
         self._logged: LoggedRows | None = None  # set if some fields are in the log
@@ -105,7 +106,7 @@ class Rows:
             self.expected.check(schema, self.store)
             codec = Codec(schema.record_schema)
             layout, where = snapshot.meta("layout"), str(self.store.path)
-            grouping = stored_grouping(layout, snapshot.some_values, codec, self._capacity, where)
+            grouping = stored_grouping(layout, snapshot.some_values, codec, self._slots, where)
             self._use(schema, grouping)
 
     def grouping_of(self, schema: Schema) -> Grouping:
@@ -140,14 +141,14 @@ class Rows:
         if self.schema is None:
             return 0
         logged = 0 if self._logged is None else self._logged.nbytes
-        return self.window.nbytes + logged + self._grouping.places_nbytes(self._capacity)
+        return self.window.nbytes + logged + self._grouping.places_nbytes(self._slots)
 
     def record_bytes(self, n: int) -> int:
         """Return the bytes of n records, at most one for each slot, and of their observations."""
         if self.schema is None:
             return 0
         logged = n * self.schema.payload_bytes if self.schema.logged else 0
-        return min(n, self._capacity) * self._codec.record_bytes + logged
+        return min(n, self._slots) * self._codec.record_bytes + logged
 
     def check_count(self, snapshot: Snapshot, live: LiveRange) -> None:
         """Raise DamageError if the store has fewer records than live transitions."""
@@ -155,7 +156,7 @@ class Rows:
             if live.count:
                 raise DamageError(f"the schema of {self.store.path} is missing: {_REPAIR}")
             return
-        needed = self._grouping.live_groups(live.first, live.count, live.capacity)
+        needed = self._grouping.live_groups(live.first, live.count, live.ring_slots)
         found = snapshot.entries("transitions")
         if needed > found:
             values = "records" if self._grouping.per_value == 1 else "groups of records"
@@ -178,8 +179,8 @@ class Rows:
     def with_write_ids(
         self, parts: Iterable[Columns], first: int, count: int
     ) -> Iterator[tuple[int, Columns]]:
-        """Yield rows from write id `first` on in chunks, without those evicted at `count`."""
-        oldest = count - self._capacity
+        """Yield rows from write id `first` on in chunks, without those overwritten at `count`."""
+        oldest = count - self._slots
         for columns in parts:
             n = len(columns[0])
             for at in range(max(0, oldest - first), n, self.chunk_rows):
@@ -201,7 +202,7 @@ class Rows:
         observations:  the range of the log before it
         """
         if self.schema is not None and not (txn.has("schema") and txn.has("layout")):
-            txn.put_meta(self.schema_facts())
+            txn.put_schema(self.schema_facts())
         logged = self._logged
         if logged is not None:
             logged.begin(txn, observations)
@@ -210,10 +211,10 @@ class Rows:
                 columns = logged.put(columns)
             if self._grouping.per_value == 1 and self._codec.record_bytes > _WRITTEN_ALONE:
                 one_by_one = self._codec.encode_one_by_one(columns, first)
-                txn.put_one_by_one(self._capacity, first, len(columns[0]), one_by_one)
+                txn.put_one_by_one(self._slots, first, len(columns[0]), one_by_one)
             else:
                 records = self._codec.encode(columns, first)
-                txn.put_records(self._capacity, first, records, self._grouping)
+                txn.put_records(self._slots, first, records, self._grouping)
         if logged is None:
             return observations
         oldest = self._oldest(txn, live)
@@ -294,7 +295,7 @@ class Rows:
         fields: Sequence[int] | None = None,
     ) -> None:
         """Read committed rows from the store into columns, see `Codec.decode_into`."""
-        slots = write_ids % self._capacity
+        slots = write_ids % self._slots
         with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
             try:
                 if self._logged is None:
@@ -347,7 +348,7 @@ class Rows:
         """Return the live write ids whose record in the store is damaged."""
         held = self.window.holds(write_ids)
         wanted = np.unique(write_ids[~held])
-        slots = wanted % self._capacity
+        slots = wanted % self._slots
         with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
             records = view.records(slots, self._grouping)
             sound = self._codec.sound(records, wanted)
@@ -365,7 +366,7 @@ class Rows:
         """Return one sentence for each damaged record of a live range."""
         found: list[str] = []
         for write_ids in self._chunked(live):
-            slots = write_ids % self._capacity
+            slots = write_ids % self._slots
             records = snapshot.records(slots, self._grouping)
             found += self._codec.faults(records, write_ids, slots)
             if self._logged is not None:

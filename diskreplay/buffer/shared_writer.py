@@ -13,7 +13,7 @@ from diskreplay.buffer.pending_changes import NEW, PendingChanges
 from diskreplay.buffer.replica import Replica
 from diskreplay.buffer.rows import pending_bytes
 from diskreplay.errors import ReadOnlyError
-from diskreplay.live_range import BLOCK_SLOTS, LiveRange, blocks_in
+from diskreplay.live_range import BLOCK_SLOTS, blocks_in
 from diskreplay.records import BLOCK_BYTES, schema_facts
 from diskreplay.sampling import Values
 from diskreplay.schema import Schema
@@ -90,7 +90,7 @@ class SharedWriter(Replica):
 
             def put(txn: Transaction) -> None:
                 if txn.meta("schema") is None:
-                    txn.put_meta(schema_facts(schema))
+                    txn.put_schema(schema_facts(schema))
 
             self.store.commit(put)
             with self.view():
@@ -169,7 +169,7 @@ class SharedWriter(Replica):
         clear: bool = False,
     ) -> None:
         """Commit the pending changes, then rows of `columns`, then clear, in one transaction."""
-        rows, pending, capacity = self.rows, self._pending, self.identity.capacity
+        rows, pending, identity = self.rows, self._pending, self.identity
         self.prefetch_queues.finish_reads(self.count)  # others' commits decide what is evicted
 
         def put(txn: Transaction) -> tuple[list[Columns], int, tuple[bytes, State]]:
@@ -181,7 +181,7 @@ class SharedWriter(Replica):
             if columns is not None and new_values is not None:
                 parts.append(columns)
                 priorities = np.concatenate([priorities, new_values])
-            before = LiveRange(capacity, state.start, state.count)
+            before = state.live(identity)
             after = before.until(state.count + priorities.size)
             if state.start != self.start:
                 pending.forget_highest()  # another process has called clear()
@@ -221,7 +221,7 @@ class SharedWriter(Replica):
                 observations=rows.put(
                     txn,
                     rows.with_write_ids(parts, before.count, after.count),
-                    new.live(capacity),
+                    new.live(identity),
                     state.observations,
                 ),
             )
@@ -229,7 +229,7 @@ class SharedWriter(Replica):
             return parts, before.count, (raw, new)
 
         n = pending.pushed - pending.sent + (0 if columns is None else len(columns[0]))
-        put_bytes = rows.record_bytes(n) + BLOCK_BYTES * blocks_in(capacity)  # at most
+        put_bytes = rows.record_bytes(n) + BLOCK_BYTES * blocks_in(identity.slots)  # at most
         parts, begin, self._own_state = self.store.commit(put, put_bytes)
         rows.confirm()
         for first, part in rows.with_write_ids(parts, begin, self._own_state[1].count):

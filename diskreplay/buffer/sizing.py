@@ -35,6 +35,7 @@ from diskreplay.validation import (
     ACCESS,
     check_word,
     checked_capacity,
+    checked_keep_rows,
     real_number,
     true_or_false,
     whole_number,
@@ -122,6 +123,7 @@ def estimate(
     observations: str | None = None,
     frame_axis: int | None = None,
     codec: str | None = None,
+    keep_rows: int = 0,
     ratio: float = 1.0,
     mean_bytes: Mapping[str, float] | None = None,
 ) -> Estimate:
@@ -148,7 +150,7 @@ def estimate(
 
     schema:       a Schema or fields by name, as the constructors take it, but complete
     prioritized:  True for a PrioritizedReplayBuffer, False for a ReplayBuffer
-    observations, frame_axis, codec:  as the constructors take them
+    observations, frame_axis, codec, keep_rows:  as the constructors take them
     ratio:        the bytes that the codecs leave of a byte, as measured on some of the data; 1.0
                   is the most that they leave
     mean_bytes:   of the fields whose values vary in size, by name: {"tokens": 800}. Needed for each
@@ -172,6 +174,7 @@ def estimate(
         capacity,
         new_grouping(whole),
         prioritized=true_or_false("prioritized", prioritized),
+        keep_rows=checked_keep_rows(keep_rows, capacity),
         window_bytes=window_bytes,
         access=access,
         ratio=ratio,
@@ -205,6 +208,7 @@ def estimate_of(
     grouping: Grouping,
     *,
     prioritized: bool,
+    keep_rows: int = 0,
     window_bytes: int = DEFAULT_WINDOW_BYTES,
     access: str = "exclusive",
     ratio: float = 1.0,
@@ -214,10 +218,11 @@ def estimate_of(
 
     means:  the mean bytes of values that vary in size; these take no room where it is not known
     """
-    blocks = blocks_in(capacity) if prioritized else 0
-    records = tree_bytes(grouping.groups(capacity), grouping.value_bytes)
+    slots = capacity + keep_rows
+    blocks = blocks_in(slots) if prioritized else 0
+    records = tree_bytes(grouping.groups(slots), grouping.value_bytes)
     priorities = tree_bytes(blocks, BLOCK_BYTES)
-    entries, observations = _observations(schema, capacity, ratio, means)
+    entries, observations = _observations(schema, capacity, slots, ratio, means)
     spare = _COMMITS_FREED * (
         min(records, _commit_bytes(grouping)) + priorities + min(observations, entries)
     )
@@ -231,8 +236,8 @@ def estimate_of(
         observations_disk_bytes=observations,
         spare_disk_bytes=(int(spare) // PAGE_BYTES + _OTHER_PAGES) * PAGE_BYTES,
         window_bytes=window_bytes_of(schema, capacity, window_bytes),
-        side_table_bytes=(priorities_nbytes(capacity) if prioritized else 0)
-        + grouping.places_nbytes(capacity),
+        side_table_bytes=(priorities_nbytes(slots) if prioritized else 0)
+        + grouping.places_nbytes(slots),
         outbox_bytes=pending_nbytes(schema, capacity, pending_bytes(schema))
         if access == "shared"
         else 0,
@@ -240,7 +245,7 @@ def estimate_of(
 
 
 def _observations(
-    schema: Schema, capacity: int, ratio: float, means: Mapping[str, float]
+    schema: Schema, capacity: int, slots: int, ratio: float, means: Mapping[str, float]
 ) -> tuple[int, int]:
     """Return the disk space of the entries of a commit, and of all in the log, in bytes."""
     if not schema.logged:
@@ -256,7 +261,7 @@ def _observations(
         frame_bytes *= ratio if field.codec else 1.0
         per_value = entries_per_value(frame_bytes, largest)
         value_bytes = int(per_value * entry_bytes(frame_bytes))
-        entries = capacity + reach_for(logged, capacity)
+        entries = slots + reach_for(logged, capacity)
         total += tree_bytes(-(-entries // per_value) + 1, value_bytes)
         commit += tree_bytes(-(-rows // per_value) + 1, value_bytes)
     return commit, total

@@ -164,11 +164,12 @@ class Writer(Replica):
             self.prefetch_queues.drop()
             source.adopt_stored(snapshot)
             saved = State.parse(snapshot.meta("state"), identity)
-            theirs = saved.live(identity.capacity)
+            theirs = saved.live(identity)
             source.check_count(snapshot, theirs)
             order = self._order_of(source)
             newest = theirs.since(theirs.count - capacity)
-            moved = max(0, self.count - newest.first + capacity - 1) // capacity * capacity
+            slots = self.identity.slots
+            moved = max(0, self.count - newest.first + slots - 1) // slots * slots
             if source.schema is not None:
                 self.rows.adopt(self.rows.expected.placed(source.schema))
             begin, size = newest.first + moved, newest.size
@@ -213,7 +214,7 @@ class Writer(Replica):
         origin:  the state of the store that the rows come from, whose unknown entries are kept
         """
         self.rows.drop_from(first)
-        live = LiveRange(self.identity.capacity, start, count)
+        live = replace(self.live, start=start, count=count)
         self._commit(
             lambda: self.rows.with_write_ids(rows(), first, count), count - first, live, origin
         )
@@ -284,6 +285,6 @@ def _priorities_of(
     table: Priorities, snapshot: Snapshot, live: LiveRange, newest: LiveRange
 ) -> Values:
     """Return the priorities of the newest transitions of a store with this live range."""
-    saved = Priorities(live.capacity, alpha=table.alpha, epsilon=table.epsilon)
+    saved = Priorities(live.ring_slots, alpha=table.alpha, epsilon=table.epsilon)
     saved.load(snapshot.blocks(live.blocks(), table.database), live)
     return saved.live_values(newest)

@@ -25,11 +25,13 @@ from diskreplay.observations import LoggedRows
 from diskreplay.records import (
     ALONE,
     BLOCK_BYTES,
+    KEPT_ROWS,
     Codec,
     Layout,
     new_grouping,
     schema_facts,
     tree_bytes,
+    with_features,
 )
 from diskreplay.sampling import Blocks, Priorities, PrioritySettings, Values
 from diskreplay.schema import Schema
@@ -89,9 +91,9 @@ class StoreBuilder:
     ) -> None:
         if identity.has_priorities:  # ArgumentError here if memory has no room for the priorities
             usual = PrioritySettings()
-            Priorities(identity.capacity, alpha=usual.alpha, epsilon=usual.epsilon)
+            Priorities(identity.slots, alpha=usual.alpha, epsilon=usual.epsilon)
         self.identity = identity
-        self.live = state.live(identity.capacity)
+        self.live = state.live(identity)
         self._place, self._state, self._schema = place, state, schema
         self._progress, self._done = progress, 0
         self._part_blocks: dict[int, Values] = {}  # the first one and the last one
@@ -186,12 +188,12 @@ class StoreBuilder:
         """Commit n records, with all that `records` puts for them before it returns them."""
         blocks: Mapping[int, bytes] = {}
         if priorities is not None:
-            blocks = self._blocks(first % self.live.capacity, priorities)
+            blocks = self._blocks(first % self.live.ring_slots, priorities)
             largest = max(float(priorities.max()), self._state.max_priority or 0.0)
             self._state = replace(self._state, max_priority=largest)
 
         def put(txn: Transaction) -> None:
-            txn.put_records(self.live.capacity, first, records(txn), self._grouping)
+            txn.put_records(self.live.ring_slots, first, records(txn), self._grouping)
             txn.put_blocks(blocks, "priorities")
 
         self._store.commit(put, nbytes + len(blocks) * BLOCK_BYTES)
@@ -216,9 +218,12 @@ class StoreBuilder:
             self._state = replace(self._state, commits=1, runs=1, run=run.id)
             runs = [run.to_plain()]
         kept = {name: fact for name, fact in (facts or {}).items() if name != "identity"}
+        layout = kept.pop("layout", {})
         if self._schema is not None:
             new = self._schema_facts()
-            kept |= {**new, "layout": {**kept.get("layout", {}), **new["layout"]}}
+            kept |= {**new, "layout": {**layout, **new["layout"]}}
+        if self.identity.keep_rows:
+            kept["layout"] = with_features(kept.get("layout"), (KEPT_ROWS,))
         state = self._state.to_plain(self.identity)
 
         def put(txn: Transaction) -> None:
@@ -254,7 +259,7 @@ class StoreBuilder:
         rows = max(1, _PART_BYTES // max(1, size))
         for begin in range(0, end, rows):
             empty = np.zeros((min(rows, end - begin), size), np.uint8)
-            put = partial(Transaction.put_records, capacity=self.live.capacity, first=begin)
+            put = partial(Transaction.put_records, ring_slots=self.live.ring_slots, first=begin)
             self._store.commit(partial(put, records=empty, grouping=self._grouping), empty.size)
 
     def _blocks(self, slot: int, priorities: Values) -> dict[int, bytes]:
@@ -264,7 +269,7 @@ class StoreBuilder:
         """
         first, end = slot // BLOCK_SLOTS, slot + priorities.size
         begin, last = first * BLOCK_SLOTS, (end - 1) // BLOCK_SLOTS
-        table = np.zeros(block_span(last, self.live.capacity).stop - begin, np.float32)
+        table = np.zeros(block_span(last, self.live.ring_slots).stop - begin, np.float32)
         for number in self._part_blocks.keys() & {first, last}:
             block = self._part_blocks[number]
             table[number * BLOCK_SLOTS - begin :][: block.size] = block

@@ -51,7 +51,7 @@ from diskreplay.store import (
     sync,
     work_directory,
 )
-from diskreplay.validation import check_word, checked_capacity, checked_path
+from diskreplay.validation import check_word, checked_capacity, checked_keep_rows, checked_path
 from diskreplay.wording import count_of, human
 
 # The identity and state of the rewritten store, in which fewer transitions may be live.
@@ -111,10 +111,17 @@ def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
 
 
 @raising_own_errors
-def resize(path: PathLike, capacity: int, *, progress: Progress | None = None) -> Rewritten:
+def resize(
+    path: PathLike,
+    capacity: int,
+    *,
+    keep_rows: int | None = None,
+    progress: Progress | None = None,
+) -> Rewritten:
     """Change the capacity of a store; of more transitions than that, keep the newest.
 
     They keep their write ids and priorities. Otherwise as `compact`, in cost and errors.
+    keep_rows is that of the constructors; None leaves it as it is.
 
     >>> with ReplayBuffer(capacity=10, path="runs/short") as buffer:
     ...     for reward in range(8):
@@ -125,11 +132,13 @@ def resize(path: PathLike, capacity: int, *, progress: Progress | None = None) -
     5
     """
     capacity = checked_capacity(capacity)
-    return _rewrite(
-        checked_path(path),
-        progress,
-        lambda source: (replace(source.identity, capacity=capacity), source.state),
-    )
+    kept = None if keep_rows is None else checked_keep_rows(keep_rows, capacity)
+
+    def change(source: SoundStore) -> tuple[Identity, State]:
+        own = checked_keep_rows(source.identity.keep_rows, capacity) if kept is None else kept
+        return replace(source.identity, capacity=capacity, keep_rows=own), source.state
+
+    return _rewrite(checked_path(path), progress, change)
 
 
 @raising_own_errors
@@ -184,10 +193,10 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
         with store.snapshot() as snapshot:
             source = SoundStore(store, snapshot)
             identity, state = change(source)
-            live = state.live(identity.capacity)
+            live = state.live(identity)
             # Evicted transitions stay evicted, also with a larger capacity.
             state = replace(state, start=max(live.first, source.live.first))
-            live = state.live(identity.capacity)
+            live = state.live(identity)
             state = replace(state, observations=source.needed_observations(live))
             _check_owner(path)
             with _reporting_unchanged(path), work_directory(path, _NEW) as hidden:

@@ -176,10 +176,11 @@ class Salvage:
         return blocks
 
     def _live_range(self, write_ids: Ints) -> LiveRange:
-        state, capacity = self.state, self.identity.capacity
+        state, identity = self.state, self.identity
         if state is not None and self.state_is_reached:
-            return state.live(capacity)
-        known = state.live(capacity) if state else LiveRange(capacity, 0, 0)
+            return state.live(identity)
+        empty = LiveRange(identity.capacity, 0, 0, identity.keep_rows)
+        known = state.live(identity) if state else empty
         return known.until(max(known.count, int(write_ids.max(initial=-1)) + 1))
 
     # Records
@@ -191,7 +192,7 @@ class Salvage:
         """
         within = range(MAX_COUNT)
         if self.state is not None and self.state_is_reached:
-            live = self.state.live(self.identity.capacity)
+            live = self.state.live(self.identity)
             within = range(live.first, live.count)
         ids, offsets = _sound_records(self._reached_records(codec), codec, within)
         if ids.size == len(within):

@@ -53,7 +53,7 @@ def parse_block(number: int, content: Any, identity: Identity) -> Values:
         raise DamageError(f"priority block {number} belongs to no slots")
     if not isinstance(content, bytes):
         raise DamageError(f"priority block {number} holds no bytes")
-    return Priorities.block_of(number, content, identity.capacity)
+    return Priorities.block_of(number, content, identity.slots)
 
 
 def priorities_at(slots: Ints, block: Callable[[int], Values | None]) -> tuple[Values, Bools]:
@@ -85,7 +85,7 @@ class SoundStore:
         self.facts = snapshot.facts()
         self.identity = store.identity
         self.state = parse_state(self.facts.get("state"), self.identity)
-        self.live = self.state.live(self.identity.capacity)
+        self.live = self.state.live(self.identity)
         plain = self.facts.get("schema")
         self.schema = None if plain is None else Schema.from_stored(plain, str(self.path))
         if self.schema is not None:
@@ -99,7 +99,7 @@ class SoundStore:
                 self.facts.get("layout"),
                 snapshot.some_values,
                 self.codec,
-                self.identity.capacity,
+                self.identity.slots,
                 str(self.path),
             )
         elif self.state.count:

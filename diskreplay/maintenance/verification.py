@@ -197,8 +197,8 @@ class _Check:
     def _live(self, identity: Identity) -> LiveRange:
         """Return the live range; without a state, an empty one above all possible write ids."""
         if self._state is None:
-            return LiveRange(identity.capacity, MAX_COUNT, MAX_COUNT)
-        return self._state.live(identity.capacity)
+            return LiveRange(identity.capacity, MAX_COUNT, MAX_COUNT, identity.keep_rows)
+        return self._state.live(identity)
 
     def _live_slots(self) -> list[tuple[int, int]]:
         """Return the live slots as ascending ranges."""
@@ -219,7 +219,7 @@ class _Check:
         size = done = 0
         for group, _, value in self._walk.numbered(b"transitions", tree):
             done += grouping.per_value
-            if not self._has_place(group, value, grouping, identity.capacity):
+            if not self._has_place(group, value, grouping, identity.slots):
                 continue
             for slot, record in grouping.split(group, value):
                 expected.see(slot)
@@ -254,15 +254,15 @@ class _Check:
         self._codec = self._codec or Codec(schema.record_schema)
         with self._collected_faults():
             layout, codec = self._plain_layout, self._codec
-            return stored_grouping(layout, some_values, codec, identity.capacity, DATA)
+            return stored_grouping(layout, some_values, codec, identity.slots, DATA)
         return None
 
-    def _has_place(self, group: int, value: bytes, grouping: Grouping, capacity: int) -> bool:
+    def _has_place(self, group: int, value: bytes, grouping: Grouping, ring_slots: int) -> bool:
         """Return whether a value has slots of the ring; a wrong place or length is a fault."""
-        slots, size = grouping.slots_in(group, capacity), grouping.record_bytes
+        slots, size = grouping.slots_in(group, ring_slots), grouping.record_bytes
         first = group * grouping.per_value
         if slots <= 0:
-            self._faults.add(f"there is a record in slot {first} of {capacity}")
+            self._faults.add(f"there is a record in slot {first} of {ring_slots}")
         elif grouping.per_value > 1 and len(value) != slots * size:
             self._faults.add(
                 f"the value of {range_text('slot', first, first + slots)} is damaged: it has "
@@ -292,7 +292,7 @@ class _Check:
         for index in np.flatnonzero(write_ids < live.first).tolist():
             slot = int(slots[index])
             write_ids[index] = write_id = write_id_in(records[slot])
-            if not 0 <= write_id < live.count or write_id % live.capacity != slot:
+            if not 0 <= write_id < live.count or write_id % live.ring_slots != slot:
                 self._faults.add(f"the record in slot {slot} holds write id {write_id}")
         raw = list(records.values())
         for sentence in codec.faults(raw, write_ids, slots):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diskreplay.records.codec import Codec, checksum_in, record_head, write_id_in
 from diskreplay.records.compression import Buffer, Compression, codec_named
-from diskreplay.records.features import check_features
+from diskreplay.records.features import KEPT_ROWS, check_features
 from diskreplay.records.grouping import (
     ALONE,
     BLOCK_BYTES,
@@ -20,6 +20,7 @@ from diskreplay.records.layout import (
     new_grouping,
     schema_facts,
     stored_grouping,
+    with_features,
 )
 from diskreplay.records.log_entries import (
     ENTRY_HEAD,
@@ -40,6 +41,7 @@ __all__ = [
     "BLOCK_BYTES",
     "ENTRY_HEAD",
     "ENTRY_HEADER",
+    "KEPT_ROWS",
     "LARGE_ROW",
     "PAGE_BYTES",
     "PAGE_HEADER",
@@ -68,5 +70,6 @@ __all__ = [
     "stored_grouping",
     "tree_bytes",
     "unseal",
+    "with_features",
     "write_id_in",
 ]

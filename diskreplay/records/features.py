@@ -9,7 +9,8 @@ from diskreplay.schema import Schema
 from diskreplay.wording import shown
 
 _LOG, _NESTED, _VARYING = "observation-log", "nested-fields", "varying-fields"
-KNOWN_FEATURES = (_LOG, _NESTED, _VARYING)
+KEPT_ROWS = "kept-rows"  # of a ring with slots beyond the capacity
+KNOWN_FEATURES = (_LOG, _NESTED, _VARYING, KEPT_ROWS)
 
 
 def features_of(schema: Schema) -> tuple[str, ...]:

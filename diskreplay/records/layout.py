@@ -78,6 +78,12 @@ def schema_facts(
     return {"schema": schema.to_plain(), "layout": layout.to_plain()}
 
 
+def with_features(plain: Any, features: Iterable[str]) -> dict[str, Any]:
+    """Return a layout with more features; None is that of a store without a schema."""
+    layout: dict[str, Any] = Layout(1).to_plain() if plain is None else dict(plain)
+    return {**layout, "features": [*dict.fromkeys([*layout["features"], *features])]}
+
+
 def stored_grouping(
     plain: Any,
     values: Callable[[], Iterable[tuple[int, bytes]]],

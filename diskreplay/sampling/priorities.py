@@ -103,6 +103,7 @@ class Priorities(SlotTable[np.float32]):
         if self._settled_to != live.count:
             whole, self._tree_is_whole = self._tree_is_whole, False
             self._readmit(live.since(self._settled_to))
+            self._drop_evicted(live)
             super().settle(live)
             self._tree_is_whole = whole
         if not self._tree_is_whole:
@@ -112,6 +113,7 @@ class Priorities(SlotTable[np.float32]):
         """Load blocks of the store, and put the masses of their live slots into the tree."""
         whole, self._tree_is_whole = self._tree_is_whole, False
         self._readmit(live.since(self._settled_to))
+        self._drop_evicted(live)
         super().load(blocks, live)
         if whole:
             self._tree_is_whole = True
@@ -205,6 +207,11 @@ class Priorities(SlotTable[np.float32]):
         for span in live.spans(PART_SLOTS):
             self._follow_span(span)
         self._tree_is_whole = True
+
+    def _drop_evicted(self, live: LiveRange) -> None:
+        """Set the masses of kept rows to zero that were live when the table was settled last."""
+        for span in live.evicted_spans(self._settled_to, PART_SLOTS) if live.keep_rows else ():
+            self.tree.fill(span.start, np.zeros(span.stop - span.start))
 
     def _readmit(self, new: LiveRange) -> None:
         """Stop leaving out slots to which new transitions were written."""

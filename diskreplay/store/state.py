@@ -37,11 +37,15 @@ _RUN_TOTALS = ("sent", "updated", "draws", "stale")
 
 @dataclass(frozen=True)
 class Identity:
-    """The facts of a store that never change."""
+    """The facts of a store that never change.
+
+    keep_rows:  slots beyond the capacity, which hold evicted transitions for `rewind`
+    """
 
     kind: str
     capacity: int
     uuid: str
+    keep_rows: int = 0
     plain: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -50,9 +54,14 @@ class Identity:
         return self.kind == "prioritized"
 
     @property
+    def slots(self) -> int:
+        """The number of slots of the ring."""
+        return self.capacity + self.keep_rows
+
+    @property
     def blocks(self) -> int:
         """The number of priority blocks when all slots are in use."""
-        return blocks_in(self.capacity) if self.has_priorities else 0
+        return blocks_in(self.slots) if self.has_priorities else 0
 
     @classmethod
     def parse(cls, plain: Any) -> Identity:
@@ -65,12 +74,18 @@ class Identity:
             raise DamageError(f"the identity holds no capacity (found {shown(capacity)})")
         if not isinstance(uuid, str):
             raise DamageError(f"the identity holds no uuid (found {shown(uuid)})")
-        return cls(str(kind), capacity, uuid, found)
+        keep_rows = found.get("keep_rows", 0)
+        if type(keep_rows) is not int or not 0 <= keep_rows <= MAX_CAPACITY - capacity:
+            raise DamageError(f"the identity holds no keep_rows (found {shown(keep_rows)})")
+        return cls(str(kind), capacity, uuid, keep_rows, found)
 
     def to_plain(self) -> dict[str, Any]:
-        """Return the identity as plain data."""
-        known = {"kind": self.kind, "capacity": self.capacity, "uuid": self.uuid}
-        return {**self.plain, **known}
+        """Return the identity as plain data; without `keep_rows` where it is 0."""
+        known: dict[str, Any] = {"kind": self.kind, "capacity": self.capacity, "uuid": self.uuid}
+        plain = {**self.plain, **known, "keep_rows": self.keep_rows}
+        if not self.keep_rows:
+            del plain["keep_rows"]
+        return plain
 
 
 @dataclass(frozen=True)
@@ -123,9 +138,9 @@ class State:
     observations: ObservationRange = field(default_factory=ObservationRange)
     plain: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
-    def live(self, capacity: int) -> LiveRange:
-        """Return the live range in a ring of so many slots."""
-        return LiveRange(capacity, self.start, self.count)
+    def live(self, identity: Identity) -> LiveRange:
+        """Return the live range in the ring of a store."""
+        return LiveRange(identity.capacity, self.start, self.count, identity.keep_rows)
 
     @classmethod
     def parse(cls, plain: Any, identity: Identity) -> State:

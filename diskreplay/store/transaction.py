@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.errors import StorageError
-from diskreplay.records import ALONE, Grouping, seal
+from diskreplay.records import ALONE, Grouping, layout_of, seal, with_features
 from diskreplay.store.snapshot import OBSERVATIONS, Snapshot
 from diskreplay.store.tables import integer_key, integer_keys, number_of
 
@@ -22,41 +22,41 @@ class Transaction(Snapshot):
     """A snapshot that nobody else can change before it ends, and the values put into it."""
 
     def put_records(
-        self, capacity: int, first: int, records: NewRecords, grouping: Grouping = ALONE
+        self, ring_slots: int, first: int, records: NewRecords, grouping: Grouping = ALONE
     ) -> None:
         """Put the records of the write ids from `first` on into their slots."""
-        slot = first % capacity
-        self._forget_places(capacity, slot, len(records), grouping)
+        slot = first % ring_slots
+        self._forget_places(ring_slots, slot, len(records), grouping)
         with self._cursor("transitions") as cursor:
             if grouping.per_value == 1:
                 rows = _rows_of(records) if isinstance(records, np.ndarray) else records
-                _put_in_order(cursor, slot, len(rows), rows, capacity)
+                _put_in_order(cursor, slot, len(rows), rows, ring_slots)
                 return
             if not isinstance(records, np.ndarray):
                 joined = np.frombuffer(b"".join(records), np.uint8)
                 records = joined.reshape(-1, grouping.record_bytes)
             while len(records):
-                part, records = records[: capacity - slot], records[capacity - slot :]
-                values = _values_of(cursor, slot, part, capacity, grouping)
+                part, records = records[: ring_slots - slot], records[ring_slots - slot :]
+                values = _values_of(cursor, slot, part, ring_slots, grouping)
                 key = slot // grouping.per_value
-                _put_in_order(cursor, key, len(values), values, grouping.groups(capacity))
+                _put_in_order(cursor, key, len(values), values, grouping.groups(ring_slots))
                 slot = 0
 
     def put_one_by_one(
-        self, capacity: int, first: int, n: int, records: Iterable[memoryview]
+        self, ring_slots: int, first: int, n: int, records: Iterable[memoryview]
     ) -> None:
         """Put n records of the write ids from `first` on into their slots, each in its own value.
 
         records:  may yield the same memory again: each is copied before the next is asked for
         """
-        self._forget_places(capacity, first % capacity, n, ALONE)
+        self._forget_places(ring_slots, first % ring_slots, n, ALONE)
         with self._cursor("transitions") as cursor:
-            _put_in_order(cursor, first % capacity, n, records, capacity)
+            _put_in_order(cursor, first % ring_slots, n, records, ring_slots)
 
-    def _forget_places(self, capacity: int, slot: int, n: int, grouping: Grouping) -> None:
+    def _forget_places(self, ring_slots: int, slot: int, n: int, grouping: Grouping) -> None:
         """Forget the places of the values of n slots, around the end of the ring."""
         end, per_value = slot + n, grouping.per_value
-        for first, last in ((slot, min(end, capacity)), (0, min(end - capacity, capacity))):
+        for first, last in ((slot, min(end, ring_slots)), (0, min(end - ring_slots, ring_slots))):
             if first < last:
                 self._env.places.forget(first // per_value, grouping.groups(last))
 
@@ -100,6 +100,12 @@ class Transaction(Snapshot):
             self._put("meta", name.encode(), raw)
         return sealed
 
+    def put_schema(self, facts: Mapping[str, Any]) -> None:
+        """Put the facts of a schema; the layout keeps the features that the store has already."""
+        stored = self.meta("layout")
+        features = () if stored is None else layout_of(stored, str(self._path)).features
+        self.put_meta({**facts, "layout": with_features(facts["layout"], features)})
+
     def put_run(self, number: int, description: Mapping[str, Any]) -> None:
         """Put the description of a run."""
         self._put("runs", integer_key(number), seal(number, description))
@@ -116,7 +122,7 @@ class Transaction(Snapshot):
 
 
 def _values_of(
-    cursor: Any, slot: int, part: NDArray[np.uint8], capacity: int, grouping: Grouping
+    cursor: Any, slot: int, part: NDArray[np.uint8], ring_slots: int, grouping: Grouping
 ) -> list[Any]:
     """Return the values of the records of contiguous slots, with the records beside them.
 
@@ -126,7 +132,7 @@ def _values_of(
     def value_around(slot: int, part: NDArray[np.uint8]) -> bytes:
         group, within = divmod(slot, grouping.per_value)
         found = bytes(cursor.value()) if cursor.set_key(integer_key(group)) else b""
-        value = np.zeros((grouping.slots_in(group, capacity), grouping.record_bytes), np.uint8)
+        value = np.zeros((grouping.slots_in(group, ring_slots), grouping.record_bytes), np.uint8)
         value.reshape(-1)[: len(found)] = np.frombuffer(found, np.uint8)[: value.size]
         value[within : within + len(part)] = part
         return value.tobytes()

@@ -151,7 +151,7 @@ def records_of(path: Path) -> list[Any]:
     store = Store(path)
     try:
         with store.snapshot() as snapshot:
-            live = State.parse(snapshot.meta("state"), store.identity).live(store.identity.capacity)
+            live = State.parse(snapshot.meta("state"), store.identity).live(store.identity)
             codec = Codec(Schema.from_stored(snapshot.meta("schema"), "").record_schema)
             grouping = layout_of(snapshot.meta("layout"), "").grouping(codec.record_bytes)
             ids = np.arange(live.first, live.count)

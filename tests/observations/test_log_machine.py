@@ -154,7 +154,7 @@ def holds_no_more_than_stated(path: Path) -> None:
             layout = snapshot.meta("layout") or {}
             log = layout.get("observations", {"entries_per_value": 1, "reach": 0})
             first, count = state.observations.first, state.observations.count
-            live = state.live(store.identity.capacity).size
+            live = state.live(store.identity).size
             keys = snapshot.entries("observations")
     finally:
         store.close()

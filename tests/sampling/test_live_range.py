@@ -15,10 +15,12 @@ from diskreplay.live_range import BLOCK_SLOTS, LiveRange, block_span, blocks_in,
 class Ring:
     """A naive twin: slot by slot, the newest write id, and whether it came after the clear."""
 
-    def __init__(self, capacity: int, start: int, count: int) -> None:
-        self.held = {write_id % capacity: write_id for write_id in range(count)}
-        self.ids = sorted(write_id for write_id in self.held.values() if write_id >= start)
-        self.slots = [write_id % capacity for write_id in self.ids]
+    def __init__(self, live: LiveRange) -> None:
+        n = live.capacity + live.keep_rows
+        self.held = {write_id % n: write_id for write_id in range(live.count)}
+        oldest = max(live.start, live.count - live.capacity)
+        self.ids = sorted(write_id for write_id in self.held.values() if write_id >= oldest)
+        self.slots = [write_id % n for write_id in self.ids]
 
 
 @st.composite
@@ -26,7 +28,8 @@ def ranges(draw: st.DrawFn) -> LiveRange:
     """Small rings, and some of a few blocks."""
     capacity = draw(st.integers(1, 20) | st.sampled_from([999, 1000, 1001, 2500]))
     count = draw(st.integers(0, 60) | st.integers(0, 3 * capacity))
-    return LiveRange(capacity, draw(st.integers(0, count)), count)
+    start, keep_rows = draw(st.integers(0, count)), draw(st.sampled_from([0, 0, 1, 7, 1001]))
+    return LiveRange(capacity, start, count, keep_rows)
 
 
 def slots_of(spans: Iterator[slice]) -> list[int]:
@@ -42,7 +45,7 @@ def slots_of(spans: Iterator[slice]) -> list[int]:
 def test_the_live_write_ids_and_their_slots_are_those_of_the_ring(
     live: LiveRange, most: int
 ) -> None:
-    ring = Ring(live.capacity, live.start, live.count)
+    ring = Ring(live)
     assert list(range(live.first, live.count)) == ring.ids
     assert live.size == len(ring.ids)
     assert live.slots(np.array(ring.ids, np.int64)).tolist() == ring.slots
@@ -54,8 +57,8 @@ def test_the_live_write_ids_and_their_slots_are_those_of_the_ring(
 
 @given(ranges())
 def test_the_newest_write_id_of_a_slot_is_that_of_the_ring(live: LiveRange) -> None:
-    ring = Ring(live.capacity, live.start, live.count)
-    slots = np.arange(live.capacity).reshape(-1, 1)
+    ring = Ring(live)
+    slots = np.arange(live.ring_slots).reshape(-1, 1)
     found = live.newest_ids(slots)
     assert found.shape == slots.shape
     for slot, write_id in enumerate(found.ravel().tolist()):
@@ -67,7 +70,7 @@ def test_the_newest_write_id_of_a_slot_is_that_of_the_ring(live: LiveRange) -> N
 def test_it_holds_what_the_ring_holds_in_part_and_later(
     live: LiveRange, write_id: int, more: int
 ) -> None:
-    ring = Ring(live.capacity, live.start, live.count)
+    ring = Ring(live)
     asked = np.array([*range(-3, live.count + 3), -(2**63), 2**63 - 1])
     assert asked[live.holds(asked)].tolist() == ring.ids
     assert live.holds(asked[:0]).tolist() == []
@@ -77,10 +80,22 @@ def test_it_holds_what_the_ring_holds_in_part_and_later(
     assert live.start <= since.start
     assert since.first <= since.count
     later = live.until(live.count + more)
-    assert list(range(later.first, later.count)) == (
-        Ring(live.capacity, live.start, live.count + more).ids
-    )
+    assert list(range(later.first, later.count)) == (Ring(live.until(live.count + more)).ids)
     assert later.until(live.count) == live
+
+
+@given(ranges(), st.integers(0, 60))
+def test_evicted_spans_are_the_slots_that_are_live_no_more_and_kept(
+    live: LiveRange, more: int
+) -> None:
+    later = live.until(live.count + more)
+    before, after = Ring(live), Ring(later)
+    found = slots_of(later.evicted_spans(live.count))
+    assert set(found) >= set(before.slots) - set(after.slots)
+    assert not set(found) & set(after.slots)
+    assert len(found) == len(set(found)) <= live.keep_rows
+    if not live.keep_rows:
+        assert found == []
 
 
 @given(st.integers(0, 300), st.integers(0, 120), st.integers(1, 50), st.integers(1, 20))

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike
 from diskreplay.aliases import Ints, PathLike
 from diskreplay.buffer.assembly import Options, check_disk_room, conversion_advice
 from diskreplay.buffer.batches import BatchT
+from diskreplay.buffer.drawing_buffer import DrawingBuffer
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.pickling import copy_refused, pickled
-from diskreplay.buffer.reading_buffer import ReadingBuffer
 from diskreplay.errors import DamageError, MismatchError, SchemaError
 from diskreplay.records import PAGE_BYTES
 from diskreplay.sampling import Values
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 _FAULTS_TOLD = 100
 
 
-class BaseBuffer(ReadingBuffer[BatchT], Generic[BatchT]):
-    """An open buffer: the reading methods, and those that write, copy and describe."""
+class BaseBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
+    """An open buffer: the methods that draw, and those that write, copy and describe."""
 
     def _use(self, guard: Guard, options: Options) -> None:
         self._guard, self._options = guard, options

@@ -185,37 +185,15 @@ class Replica:
         """Return the write ids of a draw and the probability of each."""
         return self.sampler.draw(n, self.live, self.stream.of_draw(number))
 
-    def draw(
-        self,
-        n: int,
-        number: int,
-        snapshot: Snapshot | None,
-        *,
-        skip_damaged: bool,
-        out: Columns | None = None,
-        frames: bool = False,
-    ) -> tuple[Ints, Floats, Columns]:
-        """Return the write ids of a draw, the probability of each, and their rows.
+    def leave_out_damaged(self, write_ids: Ints, snapshot: Snapshot | None) -> bool:
+        """Draw those of some live write ids whose record is damaged never again.
 
-        skip_damaged:  draw again, on the same stream, without the damaged records
-        out:           columns to write the rows into, and to return
-        frames:        whether the columns of logged fields are Frames
+        Returns whether there are any.
         """
-        live, generator = self.live, self.stream.of_draw(number)
-        while True:
-            write_ids, probabilities = self.sampler.draw(n, live, generator)
-            try:
-                if frames and out is not None:
-                    rows = self.rows.fetch_frames(write_ids, self.committed, snapshot, out)
-                else:
-                    rows = self.rows.fetch(write_ids, self.committed, snapshot, out=out)
-                return write_ids, probabilities, rows
-            except DamageError:
-                damaged = self.rows.damaged(write_ids, snapshot)
-                if not (skip_damaged and damaged.size):
-                    raise
-                self.sampler.leave_out(damaged, live)
-                self.damaged.update(damaged.tolist())
+        damaged = self.rows.damaged(write_ids, snapshot)
+        self.sampler.leave_out(damaged, self.live)
+        self.damaged.update(damaged.tolist())
+        return damaged.size > 0
 
     def fetch(
         self, write_ids: Ints, snapshot: Snapshot | None, fields: Sequence[int] | None = None

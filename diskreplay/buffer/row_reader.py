@@ -16,6 +16,7 @@ from pathlib import Path
 from diskreplay.buffer.batch_slots import BatchSlot, BatchSlots
 from diskreplay.buffer.expected_fields import ExpectedFields
 from diskreplay.buffer.rows import Rows
+from diskreplay.buffer.stored_rows import RowsPart
 from diskreplay.store import Store
 
 MESSAGE = struct.Struct("=qq")  # number of the slot, number of the request
@@ -65,7 +66,7 @@ def _read(rows: Rows, slot: BatchSlot) -> bool:
     """Read the wanted rows of a slot; return False if that fails, for any reason."""
     columns, places = slot.arrays.columns, slot.wanted
     try:
-        rows.read_into(columns, places, slot.arrays.indices[places])
+        rows.stored.read([RowsPart(columns, slot.arrays.indices[places], None, places)])
     except Exception:  # the process that draws will meet the error, if it occurs again
         return False
     return True

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.aliases import Columns, Ints
 from diskreplay.buffer.expected_fields import ExpectedFields
+from diskreplay.buffer.stored_rows import RowsPart, StoredRows
 from diskreplay.buffer.window import new_window, window_nbytes, window_row_bytes
 from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange
@@ -126,6 +127,8 @@ class Rows:
         if schema.logged:
             where = str(self.store.path)
             self._logged = LoggedRows(schema, self._capacity, frame_bytes, where)
+        own = self._codec, self._grouping, self._logged
+        self.stored = StoredRows(self.store, self._slots, *own)
         payload = whole_row_bytes(schema) if schema.logged else self._codec.record_bytes
         self.chunk_rows = max(1, _CHUNK_BYTES // max(1, payload))
         if schema.varying:  # a chunk of rows is in memory, with values of any size
@@ -262,11 +265,39 @@ class Rows:
         if not held.all():
             missing = None if not held.any() else np.flatnonzero(~held)
             wanted = write_ids if missing is None else write_ids[missing]
-            self.read_into(columns, missing, wanted, snapshot, fields)
+            self.stored.read([RowsPart(columns, wanted, fields, missing)], snapshot)
             if fields is None and self.window.keeps_read_rows:
                 found = columns if missing is None else [column[missing] for column in columns]
                 self.window.write_below(wanted, found, committed)
         return columns
+
+    def fetch_parts(
+        self, parts: Sequence[RowsPart], committed: int, snapshot: Snapshot | None
+    ) -> None:
+        """Write some fields of live rows into columns; the rows of all parts are read together.
+
+        Where rows that are read stay in the window, they are read with all their fields.
+
+        parts:  each fills its columns
+        """
+        missing: list[RowsPart] = []
+        for part in parts:
+            held = self.window.take(part.columns, part.write_ids, part.fields)
+            if not held.all():
+                places = np.flatnonzero(~held)
+                missing.append(part._replace(places=places, write_ids=part.write_ids[places]))
+        if not missing:
+            return
+        wanted = np.concatenate([part.write_ids for part in missing])
+        if not self.window.keeps_read_rows or wanted.size > self.window.rows:
+            self.stored.read(missing, snapshot)
+            return
+        write_ids = np.unique(wanted)
+        rows = self.fetch(write_ids, committed, snapshot)
+        for part in missing:
+            at = np.searchsorted(write_ids, part.write_ids)
+            for index, column in zip(part.fields or (), part.columns, strict=True):
+                column[part.places] = rows[index][at]
 
     def fetch_frames(
         self, write_ids: Ints, committed: int, snapshot: Snapshot | None, out: Columns
@@ -281,50 +312,10 @@ class Rows:
             if not others.size:
                 return out
             with contextlib.suppress(DamageError):  # where the window may have the rows
-                self.read_into(out, others, write_ids[others], snapshot)
+                self.stored.read([RowsPart(out, write_ids[others], None, others)], snapshot)
                 return out
-        self._put(out, np.arange(write_ids.size), self.fetch(write_ids, committed, snapshot))
+        self.put_whole(out, np.arange(write_ids.size), self.fetch(write_ids, committed, snapshot))
         return out
-
-    def read_into(
-        self,
-        columns: Columns,
-        places: Ints | None,
-        write_ids: Ints,
-        snapshot: Snapshot | None = None,
-        fields: Sequence[int] | None = None,
-    ) -> None:
-        """Read committed rows from the store into columns, see `Codec.decode_into`."""
-        slots = write_ids % self._slots
-        with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
-            try:
-                if self._logged is None:
-                    self._read_records(view, columns, places, write_ids, slots, fields)
-                else:
-                    records = self._codec.schema.empty_columns(write_ids.size, fields)
-                    self._read_records(view, records, None, write_ids, slots, fields)
-                    self._logged.read_into(columns, places, records, write_ids, slots, view, fields)
-            except DamageError as error:
-                raise DamageError(
-                    f"{error}, in {self.store.path}: on_damage='skip' draws batches without "
-                    "it, and diskreplay.repair() copies the others"
-                ) from None
-
-    def _read_records(
-        self,
-        view: Snapshot,
-        columns: Columns,
-        places: Ints | None,
-        write_ids: Ints,
-        slots: Ints,
-        fields: Sequence[int] | None,
-    ) -> None:
-        try:
-            records = view.remembered_records(slots, self._grouping)
-            self._codec.decode_into(columns, places, records, write_ids, slots, fields)
-        except DamageError:  # look each value up again: the place may be what is wrong
-            records = view.records(slots, self._grouping)
-            self._codec.decode_into(columns, places, records, write_ids, slots, fields)
 
     def take_uncommitted(self, columns: Columns, write_ids: Ints, committed: int) -> Ints:
         """Copy the rows from `committed` on, which are in the window; return the others' places."""
@@ -333,10 +324,10 @@ class Rows:
         new = self._whole.empty_columns(places.size)
         if places.size:
             self.window.take(new, write_ids[places])
-        self._put(columns, places, new)
+        self.put_whole(columns, places, new)
         return np.flatnonzero(~is_new)
 
-    def _put(self, columns: Columns, places: Ints, values: Columns) -> None:
+    def put_whole(self, columns: Columns, places: Ints, values: Columns) -> None:
         """Write whole rows into columns, where they are the first to be written."""
         if self._logged is not None:
             self._logged.put_whole(columns, places, values)
@@ -347,15 +338,7 @@ class Rows:
     def damaged(self, write_ids: Ints, snapshot: Snapshot | None) -> Ints:
         """Return the live write ids whose record in the store is damaged."""
         held = self.window.holds(write_ids)
-        wanted = np.unique(write_ids[~held])
-        slots = wanted % self._slots
-        with contextlib.nullcontext(snapshot) if snapshot else self.store.snapshot() as view:
-            records = view.records(slots, self._grouping)
-            sound = self._codec.sound(records, wanted)
-            if self._logged is not None:
-                ids = self._decoded(records, wanted, slots, sound)
-                sound[sound] = self._logged.sound(ids, view)
-            return wanted[~sound]
+        return self.stored.damaged(np.unique(write_ids[~held]), snapshot)
 
     def chunks(self, live: LiveRange, snapshot: Snapshot) -> Iterator[Columns]:
         """Yield the rows of a live range, oldest first, a chunk at a time."""
@@ -364,21 +347,9 @@ class Rows:
 
     def faults(self, live: LiveRange, snapshot: Snapshot) -> list[str]:
         """Return one sentence for each damaged record of a live range."""
-        found: list[str] = []
-        for write_ids in self._chunked(live):
-            slots = write_ids % self._slots
-            records = snapshot.records(slots, self._grouping)
-            found += self._codec.faults(records, write_ids, slots)
-            if self._logged is not None:
-                sound = self._codec.sound(records, write_ids)
-                ids = self._decoded(records, write_ids, slots, sound)
-                found += self._logged.faults(ids, snapshot)
-        return list(dict.fromkeys(found))  # several chunks may share an observation
-
-    def _decoded(self, records: Any, write_ids: Ints, slots: Ints, sound: Bools) -> Columns:
-        """Return the columns of the sound ones of some records."""
-        whole = [records[i] for i in np.flatnonzero(sound).tolist()]
-        return self._codec.decode(whole, write_ids[sound], slots[sound])
+        of_chunks = (self.stored.faults(write_ids, snapshot) for write_ids in self._chunked(live))
+        # Several chunks may share an observation.
+        return list(dict.fromkeys(itertools.chain.from_iterable(of_chunks)))
 
     @property
     def _whole(self) -> Schema:

@@ -17,6 +17,7 @@ from stacked import columns, content, stored
 import diskreplay
 from diskreplay import ReplayBuffer
 from diskreplay.buffer.batch_slots import BatchSlots
+from diskreplay.buffer.stored_rows import RowsPart
 
 N, SIZE = 80, 16
 
@@ -145,7 +146,7 @@ def test_a_read_that_is_made_again_writes_the_same() -> None:
         assert places.size == N - 20
         found = []
         for _ in range(2):
-            replica.rows.read_into(columns, places, ids[places])
+            replica.rows.stored.read([RowsPart(columns, ids[places], None, places)])
             states, next_states = columns[0], columns[3]
             found.append((states.frames.tobytes(), states.whole(), next_states.whole()))
         for one, other in zip(*found, strict=True):

@@ -1,0 +1,251 @@
+"""DrawingBuffer: the methods of both kinds of buffers that draw transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Generic
+
+from diskreplay.aliases import Columns, Floats, Ints
+from diskreplay.buffer.batch import Draw
+from diskreplay.buffer.batch_arrays import (
+    BatchArrays,
+    Weights,
+    batch_of,
+    frame_arrays,
+    reused_arrays,
+)
+from diskreplay.buffer.batch_values import batch_values, checked_pad
+from diskreplay.buffer.batches import Batches, BatchT
+from diskreplay.buffer.reading_buffer import ReadingBuffer
+from diskreplay.errors import ArgumentError, DamageError, SampleError
+from diskreplay.store import Snapshot
+from diskreplay.validation import MAX_COUNT, true_or_false, whole_number
+from diskreplay.wording import count_of, shown
+
+_MAX_READERS = 256  # each is a Python process, of some 20 MB and 60 ms to start
+
+
+class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
+    """An open buffer: the methods that read transitions, and those that draw them."""
+
+    def sample(self, batch_size: int, *, out: BatchT | None = None, pad: bool = False) -> BatchT:
+        """Draw a batch."""
+        draw = partial(self._new_batch, batch_size, out=out, pad=checked_pad(pad, out=out))
+        with self._guard.reading() as snapshot:
+            return self._counted(draw, snapshot)
+
+    def batches(
+        self,
+        batch_size: int,
+        prefetch: int = 0,
+        readers: int = 0,
+        *,
+        reuse: bool = False,
+        prepare: Callable[[Any], Any] | None = None,
+        frames: bool = False,
+        pad: bool = False,
+    ) -> Batches[BatchT]:
+        """Return an endless iterator over batches as of `sample`; use it in a `with` block.
+
+        With prefetch=0 each batch is drawn when it is requested. With prefetch=n a thread keeps up
+        to n batches ready, in memory: the same batches in the same order, as long as nothing is
+        pushed or updated. A batch that was drawn ahead keeps the contents, priorities, weights and
+        beta of the moment of its draw, so a push or an update takes effect at most n batches later.
+        A batch counts when it is returned, so that a resumed run gets the batches that the killed
+        run would have got. `clear` and `load` drop the batches drawn before. The iterator raises
+        the errors of `sample`, and ClosedError when the buffer is closed. Raises ArgumentError for
+        a prefetch that would take more memory than the machine has.
+
+        With readers, processes read the rows instead of the thread: for large rows, such as images,
+        and several cores, since no thread then competes with the training loop for the
+        interpreter. Rows of a few kB, or rows in the window, are read as fast without. The call
+        that returns a batch draws the one that comes `prefetch` batches later, so pushes and
+        updates take effect exactly that much later. Batches lie in shared memory, `prefetch + 1` of
+        them; `stats()["memory_bytes"]` counts it. A reader that dies is replaced, and the batches
+        are the same. Raises StorageError where readers cannot run.
+
+        >>> buffer = PrioritizedReplayBuffer(capacity=100)
+        >>> ids = buffer.extend([[0.0]] * 9, [0] * 9, [1.0] * 9, [[0.0]] * 9, [False] * 9)
+        >>> with buffer.batches(4, prefetch=2) as batches:
+        ...     for step, batch in zip(range(10), batches):
+        ...         applied = buffer.update_priorities(batch.indices, [0.5] * 4)
+        >>> buffer.frame
+        10
+
+        prefetch:  the number of batches that are drawn ahead
+        readers:   the number of processes that read the rows, 0 for the thread; they need a
+                   prefetch of at least 1; at most 256
+        reuse:     whether the arrays of a batch, `indices` too, are used again once the next batch
+                   is requested: spares the time for fresh memory, and with readers a copy
+        prepare:   a function whose result is returned instead of the batch. It is called in the
+                   request of a batch, with that batch and all others that are ready, in order and
+                   each once, so it may begin a copy to a device while an earlier batch is in use.
+                   Its error is raised where its batch would be returned, and the next request tries
+                   again with the same batch, which the failed call must not have changed. It must
+                   not call the buffer
+        frames:    whether fields in the log come as Frames, the distinct frames of the batch, in
+                   place of whole arrays: for a copy to a device, where they are put together.
+                   Where values vary in size they stay whole
+        pad:       as of `sample`; not together with reuse
+        """
+        n = whole_number("batch_size", batch_size, at_least=1, at_most=MAX_COUNT)
+        ready = whole_number("prefetch", prefetch, at_least=0, at_most=MAX_COUNT)
+        n_readers = whole_number("readers", readers, at_least=0, at_most=_MAX_READERS)
+        is_reused = true_or_false("reuse", reuse)
+        has_frames = true_or_false("frames", frames)
+        is_padded = checked_pad(pad, reuse=is_reused)
+        if prepare is not None and not callable(prepare):
+            raise ArgumentError(
+                f"prepare must be a function that takes a batch, or None (found {shown(prepare)})"
+            )
+        if n_readers and not ready:
+            raise ArgumentError(
+                f"readers={n_readers} needs prefetch of at least 1 (found prefetch=0): the readers "
+                "read the batches that are drawn ahead"
+            )
+        self._guard.refuse_nesting()
+        with self._guard.lock:
+            self._guard.check_open()
+            options = is_reused, prepare, has_frames, is_padded
+            return Batches(self, n, ready, n_readers, *options)
+
+    def draw(self, n: int) -> Draw:
+        """Draw transitions as `sample` does, and return their write ids instead of the transitions.
+
+        The call counts as a draw: the write ids are those of the batch that `sample(n)` would have
+        returned, the next call draws another batch, beta advances, and the next commit saves both.
+        No record is read, so on_damage="skip" leaves out only the damaged records that an earlier
+        `sample` has met. Raises SampleError as `sample` does.
+
+        >>> buffer = ReplayBuffer(capacity=100)
+        >>> ids = buffer.extend([[0.0]] * 8, [0] * 8, [1.0] * 8, [[0.0]] * 8, [False] * 8)
+        >>> indices, probabilities = buffer.draw(4)
+        >>> probabilities.tolist(), buffer.get(indices, fields=["reward"])["reward"].tolist()
+        ([0.125, 0.125, 0.125, 0.125], [1.0, 1.0, 1.0, 1.0])
+
+        Returns a Draw: `indices`, int64 (n,), and `probabilities`, float64 (n,).
+        """
+        with self._guard.reading():
+            n = self._checked_size("n", n)
+            replica = self._guard.replica
+            drawn = replica.draw_ids(n, replica.draws)
+            self._guard.count_draw()
+            return Draw(*drawn)
+
+    # Inside
+
+    def _checked_size(self, name: str, n: int) -> int:
+        """Return a number of transitions to draw as an int; raise SampleError for too many."""
+        n = whole_number(name, n, at_least=1)
+        size = self._live.size
+        if n > size:
+            raise SampleError(
+                f"cannot draw {count_of(n, 'transition')}: {self.path} holds "
+                f"{size}; wait until is_ready({n})"
+            )
+        return n
+
+    def _new_batch(
+        self,
+        batch_size: int,
+        number: int,
+        snapshot: Snapshot | None,
+        *,
+        beta: float | None = None,
+        out: BatchT | None = None,
+        frames: bool = False,
+        pad: bool = False,
+    ) -> BatchT:
+        """Return the batch of a draw, in the arrays of `out` if it is given.
+
+        beta:    the exponent of the weights, if the batch has some; None takes the annealed one
+        frames:  whether fields in the log come as Frames, as in `out`
+        """
+        n = self._checked_size("batch_size", batch_size)
+        replica = self._guard.replica
+        schema: Any = replica.rows.schema  # as there are transitions
+        arrays, frames = None, frames and schema.has_frames
+        if frames:
+            arrays = frame_arrays(out, schema, n, are_weighted=self._is_weighted)
+        elif out is not None:
+            arrays = reused_arrays(out, schema, n, are_weighted=self._is_weighted)
+        into = None if arrays is None else arrays.columns
+
+        def read(write_ids: Ints) -> Columns:
+            if frames and into is not None:
+                return replica.rows.fetch_frames(write_ids, replica.committed, snapshot, into)
+            return replica.rows.fetch(write_ids, replica.committed, snapshot, out=into)
+
+        write_ids, probabilities, columns = self._drawn(n, number, snapshot, read)
+        weights = self._weights(probabilities, number, beta)
+        if arrays is None or out is None:
+            values, masks = batch_values(schema, columns, write_ids.shape, pad=pad)
+            out = batch_of(schema, values, write_ids, weights, masks)
+        else:
+            arrays.fill(write_ids, weights)
+        if weights is not None:
+            vars(out)["largest_weight"] = self._largest_weight(probabilities, number, beta)
+        return out
+
+    def _drawn(
+        self,
+        n: int,
+        number: int,
+        snapshot: Snapshot | None,
+        read: Callable[[Ints], Columns],
+    ) -> tuple[Ints, Floats, Columns]:
+        """Return the write ids of a draw, the probability of each, and their rows.
+
+        Where damaged records are skipped, the draw is repeated on its stream without them.
+        """
+        replica = self._guard.replica
+        live, generator = self._live, replica.stream.of_draw(number)
+        while True:
+            write_ids, probabilities = replica.sampler.draw(n, live, generator)
+            try:
+                return write_ids, probabilities, read(write_ids)
+            except DamageError:
+                skips = self._options.on_damage == "skip"
+                if not (skips and replica.leave_out_damaged(write_ids, snapshot)):
+                    raise
+
+    def _counted(
+        self, draw: Callable[[int, Snapshot | None], BatchT], snapshot: Snapshot | None
+    ) -> BatchT:
+        """Return the batch of the next draw, and count it.
+
+        A draw that meets a damaged record counts, too, or each later call would meet it again.
+        """
+        replica = self._guard.replica
+        try:
+            batch = draw(replica.draws, snapshot)
+        except DamageError:
+            self._guard.skip_draw()
+            raise
+        self._guard.count_draw()
+        return batch
+
+    def _sample_frames(self, batch_size: int, out: BatchT | None, *, pad: bool) -> BatchT:
+        """Draw a batch as `sample` does, with Frames."""
+        with self._guard.reading() as snapshot:
+            draw = partial(self._new_batch, batch_size, out=out, frames=True, pad=pad)
+            return self._counted(draw, snapshot)
+
+    def _draw_into(self, arrays: BatchArrays, batch_size: int, number: int) -> Ints:
+        """Write a draw into arrays, but for the rows that are committed; return their places."""
+        n = self._checked_size("batch_size", batch_size)
+        replica = self._guard.replica
+        write_ids, probabilities = replica.draw_ids(n, number)
+        arrays.fill(write_ids, self._weights(probabilities, number, None))
+        return replica.rows.take_uncommitted(arrays.columns, write_ids, replica.committed)
+
+    _is_weighted = False  # True where batches have importance weights
+
+    def _weights(self, probabilities: Floats, number: int, beta: float | None) -> Weights | None:
+        """Return the importance weights of a draw; None where batches have none."""
+        return None
+
+    def _largest_weight(self, probabilities: Floats, number: int, beta: float | None) -> float:
+        """Return the number that the weights of a draw were divided by."""
+        return 1.0

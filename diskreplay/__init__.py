@@ -40,6 +40,7 @@ from diskreplay.maintenance import (
     resize,
     verify,
 )
+from diskreplay.mixture import Mixture
 from diskreplay.observations import Frames
 from diskreplay.sampling import SumTree, importance_weights
 from diskreplay.schema import Field, Schema
@@ -62,6 +63,7 @@ __all__ = [
     "Frames",
     "LockedError",
     "MismatchError",
+    "Mixture",
     "NotAStoreError",
     "NotInstalledError",
     "NotLiveError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diskreplay.buffer.batch import Batch, Draw, Experience, PrioritizedBatch
+from diskreplay.buffer.batch import Batch, Draw, Experience, PrioritizedBatch, with_extra
 from diskreplay.buffer.batches import Batches
 from diskreplay.buffer.open import open
 from diskreplay.buffer.prioritized_replay_buffer import PrioritizedReplayBuffer
@@ -25,4 +25,5 @@ __all__ = [
     "live_write_ids",
     "open",
     "warn_of_disk",
+    "with_extra",
 ]

@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "episodes": {"sampling", "schema"},
     "buffer": {"episodes", "observations", "records", "sampling", "schema", "store"},
     "maintenance": {"lmdbfile", "observations", "records", "sampling", "schema", "store"},
+    "mixture": {"buffer", "sampling", "schema"},
     "adapters": set(),
 }
 GROUND_MAY_IMPORT = {

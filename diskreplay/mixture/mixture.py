@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -226,11 +227,11 @@ class Mixture:
         with self._locked():
             shares, counts = self._counts(n)
             ids, probabilities = [], []
-            for k in np.flatnonzero(counts).tolist():
-                with self._sources.naming(self.names[k]):
-                    drawn = self._sources.replays[k].draw(int(counts[k]))
-                ids.append(drawn[0])
-                probabilities.append(drawn[1] * shares[k])
+            for k, (count, share) in enumerate(zip(counts, shares, strict=True)):
+                if count:
+                    drawn = self._sources.call(k, methodcaller("draw", count))
+                    ids.append(drawn[0])
+                    probabilities.append(drawn[1] * share)
             self._draws += 1
         return SourcedDraw(np.concatenate(ids), np.concatenate(probabilities), places_of(counts))
 
@@ -262,19 +263,16 @@ class Mixture:
             for k in np.flatnonzero(self._sources.are_weighted).tolist():
                 [rows] = np.nonzero(of == k)
                 if rows.size:
-                    with self._sources.naming(self.names[k]):
-                        try:
-                            replay = self._sources.replays[k]
-                            applied += replay.update_priorities(ids[rows], given[rows])
-                        except ReadOnlyError:
-                            continue
+                    update = methodcaller("update_priorities", ids[rows], given[rows])
+                    with contextlib.suppress(ReadOnlyError):
+                        applied += self._sources.call(k, update)
         return applied
 
     # Looking at it
 
     def __len__(self) -> int:
         with self._locked():
-            return int(self._sources.sizes().sum())
+            return sum(self._sources.sizes())
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the transitions of the first source, oldest first, then of the next."""
@@ -295,9 +293,9 @@ class Mixture:
         n = whole_number("n", n, at_least=0)
         with self._locked():
             sizes = self._sources.sizes()
-            if n == 0 or not sizes.any():
+            if n == 0 or not any(sizes):
                 return n == 0
-            shares = self._shares.of(self._draws, sizes)
+            shares = np.array(self._shares.of(self._draws, sizes))
             most = np.ceil(shares * n - 1e-9 * n) if self._is_exact else n * (shares > 0)
             return bool((most <= sizes).all())
 
@@ -310,7 +308,7 @@ class Mixture:
     def sizes(self) -> dict[str, int]:
         """The number of live transitions of each source, by name."""
         with self._locked():
-            return dict(zip(self.names, self._sources.sizes().tolist(), strict=True))
+            return dict(zip(self.names, self._sources.sizes(), strict=True))
 
     @property
     def draws(self) -> int:
@@ -332,11 +330,9 @@ class Mixture:
         """
         with self._locked():
             sizes = self._sources.sizes()
-            shares = [None] * len(sizes)
-            if sizes.any():
-                shares = self._shares.of(self._draws, sizes).tolist()
+            shares = self._shares.of(self._draws, sizes) if any(sizes) else [None] * len(sizes)
             return {
-                "size": int(sizes.sum()),
+                "size": sum(sizes),
                 "draws": self._draws,
                 "exact": self._is_exact,
                 "shares": dict(zip(self.names, shares, strict=True)),
@@ -415,23 +411,23 @@ class Mixture:
 
     def _call_each(self, method: str) -> None:
         with self._locked():
-            for name, replay in zip(self.names, self._sources.replays, strict=True):
-                with self._sources.naming(name):
-                    getattr(replay, method)()
+            for place in range(len(self.names)):
+                self._sources.call(place, methodcaller(method))
 
-    def _counts(self, n: int) -> tuple[Floats, Ints]:
+    def _counts(self, n: int) -> tuple[list[float], list[int]]:
         """Return the shares, and how many transitions each source gives to the next batch."""
         self._sources.check_fields()
         sizes = self._sources.sizes()
         shares = self._shares.of(self._draws, sizes)
         of_batch = exact_counts if self._is_exact else mean_counts
         counts = of_batch(n, shares, self._stream.of_draw(self._draws))
-        for k in np.flatnonzero(counts > sizes).tolist():
-            raise SampleError(
-                f"source {self.names[k]!r} holds {count_of(int(sizes[k]), 'transition')} (expected "
-                f"at least the {counts[k]} that it gives to this batch of {n}): wait until "
-                f"is_ready({n}), or give it the weight 0 meanwhile, with a function as weights="
-            )
+        for name, size, count in zip(self.names, sizes, counts, strict=True):
+            if count > size:
+                raise SampleError(
+                    f"source {name!r} holds {count_of(size, 'transition')} (expected at least the "
+                    f"{count} that it gives to this batch of {n}): wait until is_ready({n}), or "
+                    "give it the weight 0 meanwhile, with a function as weights="
+                )
         return shares, counts
 
 

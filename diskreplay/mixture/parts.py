@@ -52,18 +52,15 @@ def stretch(element: Any, begin: int, end: int) -> Any:
     return mapped(element, lambda value: value[begin:end])
 
 
-def put(element: Any, begin: int, part: Any, *, lists_only: bool = False) -> None:
-    """Write the rows of a part into an element; dictionaries may have another order of keys.
-
-    lists_only:  leave arrays out: the part's are views of those of the element
-    """
+def put_lists(element: Any, begin: int, part: Any) -> None:
+    """Write the lists of a part into those of an element; its arrays are views of the element's."""
     if isinstance(element, dict):
         for key, value in element.items():
-            put(value, begin, part[key], lists_only=lists_only)
+            put_lists(value, begin, part[key])
     elif isinstance(element, tuple):
         for value, inner in zip(element, part, strict=True):
-            put(value, begin, inner, lists_only=lists_only)
-    elif isinstance(element, list) or not lists_only:
+            put_lists(value, begin, inner)
+    elif isinstance(element, list):
         element[begin : begin + len(part)] = part
 
 
@@ -73,6 +70,8 @@ def joined(parts: Sequence[Any], into: Any = None) -> Any:
     into:  an element to write the rows into, and to return
     """
     first = parts[0]
+    if type(first) is np.ndarray and len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts, out=into)
     if isinstance(first, dict):
         inner = into or dict.fromkeys(first)
         return {key: joined([part[key] for part in parts], inner[key]) for key in inner}
@@ -85,10 +84,7 @@ def joined(parts: Sequence[Any], into: Any = None) -> Any:
             return values
         into[:] = values
         return into
-    shapes = {part.shape[1:] for part in parts}
-    if len(shapes) == 1:
-        return np.concatenate(parts, out=into)
-    longest = tuple(map(max, zip(*shapes, strict=True)))
+    longest = tuple(map(max, zip(*(part.shape[1:] for part in parts), strict=True)))
     whole = np.zeros((sum(map(len, parts)), *longest), first.dtype)
     begin = 0
     for part in parts:

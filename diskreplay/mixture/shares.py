@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from diskreplay.aliases import Floats, Ints
 from diskreplay.errors import ArgumentError, SampleError
 from diskreplay.wording import shown
 
@@ -26,7 +25,7 @@ class Shares:
         if weights is not None and self._schedule is None:
             self._fixed = self._checked(weights, "weights")
 
-    def of(self, number: int, sizes: Ints) -> Floats:
+    def of(self, number: int, sizes: Sequence[int]) -> list[float]:
         """Return the share of each source in the batch of a number; their sum is 1.
 
         Raises SampleError where no source holds anything, ArgumentError for what a function of the
@@ -36,14 +35,14 @@ class Shares:
             return self._fixed
         if self._schedule is not None:
             return self._checked(self._schedule(number), f"weights({number})")
-        if not sizes.any():
+        total = sum(sizes)
+        if not total:
             raise SampleError(
                 f"cannot draw: the sources {', '.join(map(repr, self._names))} hold no transitions"
             )
-        shares: Floats = sizes / sizes.sum()
-        return shares
+        return [size / total for size in sizes]
 
-    def _checked(self, weights: Any, what: str) -> Floats:
+    def _checked(self, weights: Any, what: str) -> list[float]:
         """Return weights by name as shares in the order of the names, or raise ArgumentError."""
         if not isinstance(weights, Mapping):
             raise ArgumentError(
@@ -58,12 +57,11 @@ class Shares:
                 f"{', '.join(map(repr, missing)) or 'none'}; unknown: "
                 f"{', '.join(map(shown, unknown)) or 'none'})"
             )
-        found = np.array([_checked_weight(what, name, weights[name]) for name in self._names])
-        total = found.sum()
+        found = [_checked_weight(what, name, weights[name]) for name in self._names]
+        total = sum(found)
         if not 0.0 < total < math.inf:
             raise ArgumentError(f"{what} must have a sum above 0 (found {shown(weights)})")
-        shares: Floats = found / total
-        return shares
+        return [weight / total for weight in found]
 
 
 def _checked_weight(what: str, name: str, value: Any) -> float:
@@ -78,29 +76,29 @@ def _checked_weight(what: str, name: str, value: Any) -> float:
     return number
 
 
-def exact_counts(n: int, shares: Floats, generator: np.random.Generator) -> Ints:
+def exact_counts(n: int, shares: Sequence[float], generator: np.random.Generator) -> list[int]:
     """Return how many of n transitions each source gives: `n * share`, rounded down or up.
 
     The sum is n, and the mean of each count over the random numbers is `n * share`: the counts are
     the whole numbers between the ends of the shares on a line that is moved by one random number.
     Source: systematic sampling, Madow, On the theory of systematic sampling II, 1949.
     """
-    counts = np.empty(shares.size, np.int64)
+    counts = []
     shift, end, before = generator.random(), 0.0, 0
-    for place, share in enumerate(shares[:-1].tolist()):
+    for share in shares[:-1]:
         end += share * n
         whole = round(end)
         if abs(end - whole) >= _NEAR * n:
             whole = int(end) + (end % 1.0 + shift >= 1.0)
-        counts[place] = whole - before
+        counts.append(whole - before)
         before = whole
-    counts[-1] = n - before
-    return counts
+    return [*counts, n - before]
 
 
-def mean_counts(n: int, shares: Floats, generator: np.random.Generator) -> Ints:
+def mean_counts(n: int, shares: Sequence[float], generator: np.random.Generator) -> list[int]:
     """Return how many of n transitions each source gives, where the source of each is drawn."""
-    counts = np.zeros(shares.size, np.int64)
-    [drawn] = np.nonzero(shares)
-    counts[drawn] = generator.multinomial(n, shares[drawn])
-    return counts
+    counts = np.zeros(len(shares), np.int64)
+    of = np.array(shares)
+    [drawn] = np.nonzero(of)
+    counts[drawn] = generator.multinomial(n, of[drawn])
+    return counts.tolist()

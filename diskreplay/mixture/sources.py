@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from diskreplay.aliases import Ints
 from diskreplay.buffer import open
 from diskreplay.errors import ArgumentError, DiskReplayError, MismatchError, SchemaError
 from diskreplay.schema import Schema
@@ -58,33 +58,29 @@ class Sources:
                     f"{type(source).__name__})"
                 )
             return source
-        with self.naming(name):
+        try:
             self._opened.append(open(source, access="read", seed=seed))
+        except DiskReplayError as error:
+            raise _named(name, error) from error
         return self._opened[-1]
 
-    def sizes(self) -> Ints:
+    def sizes(self) -> list[int]:
         """Return the number of live transitions of each."""
-        found = np.empty(len(self.names), np.int64)
-        for place, (name, replay) in enumerate(zip(self.names, self.replays, strict=True)):
-            with self.naming(name):
-                found[place] = len(replay)
-        return found
+        return [self.call(place, len) for place in range(len(self.names))]
 
-    @contextlib.contextmanager
-    def naming(self, name: str) -> Iterator[None]:
-        """Name the source in an error of its buffer."""
+    def call(self, place: int, function: Callable[[Any], Any]) -> Any:
+        """Return the result of a function of a buffer; name the source in its errors."""
         try:
-            yield
+            return function(self.replays[place])
         except DiskReplayError as error:
-            raise type(error)(f"source {name!r}: {error}") from error
+            raise _named(self.names[place], error) from error
 
     def check_fields(self) -> None:
         """Raise MismatchError unless all sources whose fields are known have the same ones."""
-        for name, replay in zip(self.names, self.replays, strict=True):
+        for place, name in enumerate(self.names):
             if name in self._checked:
                 continue
-            with self.naming(name):
-                schema = replay.schema
+            schema = self.call(place, attrgetter("schema"))
             if schema is None:
                 continue
             if _ELEMENT in schema.extra_names:
@@ -107,6 +103,10 @@ class Sources:
         with contextlib.ExitStack() as closing:
             for replay in self._opened:
                 closing.callback(replay.close)
+
+
+def _named(name: str, error: DiskReplayError) -> DiskReplayError:
+    return type(error)(f"source {name!r}: {error}")
 
 
 def seed_of(seed: int | None, *key: int) -> int | None:

@@ -1,5 +1,6 @@
 """diskreplay: an experience-replay buffer that lives on disk."""
 
+from diskreplay import samplers as samplers
 from diskreplay.buffer import (
     Batch,
     Batches,

@@ -24,11 +24,14 @@ from diskreplay.episodes import Links
 from diskreplay.errors import ArgumentError, DamageError, MismatchError, printable
 from diskreplay.records import KEPT_ROWS, codec_named, schema_facts, with_features
 from diskreplay.sampling import (
+    Distribution,
     Priorities,
     PrioritizedSampler,
     PrioritySettings,
     RandomStream,
+    Sampler,
     UniformSampler,
+    checked_distribution,
     new_seed,
 )
 from diskreplay.schema import LogOptions, Schema, SchemaLike, fields_of, missing_in
@@ -73,6 +76,7 @@ class Options:
     frame_axis: int | None = None
     codec: str | None = None
     keep_rows: int = 0
+    sampler: Distribution | None = None
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
@@ -82,6 +86,7 @@ class Options:
         checked["keep_rows"] = checked_keep_rows(self.keep_rows, checked["capacity"])
         if self.seed is not None:
             checked["seed"] = whole_number("seed", self.seed, at_least=0)
+        checked_distribution(self.sampler)
         check_word("access", self.access, ACCESS)
         check_word("on_damage", self.on_damage, ("raise", "skip"))
         check_word("if_exists", self.if_exists, ("resume", "fail", "replace"))
@@ -121,6 +126,7 @@ def open_or_create(options: Options, priorities: PrioritySettings | None) -> Gua
     for codec in {options.codec, *(field.codec for field in expected.values())}:
         codec_named(codec)  # NotInstalledError here, before anything is made
     kind = "uniform" if priorities is None else "prioritized"
+    _check_sampler(options, kind)
     if options.path is None:
         path = Path(tempfile.mkdtemp(prefix="diskreplay-"))
         durability = "process"  # a temporary store does not outlive its process
@@ -200,17 +206,18 @@ def _stored_options(
             own = PrioritySettings.of(stored).to_plain() if identity.has_priorities else {}
         except ArgumentError as error:
             raise DamageError(f"the settings of {store.path} are damaged: {error}") from None
-    others = ("access", "window_bytes", "on_damage")
+    others = ("access", "window_bytes", "on_damage", "sampler")
     if unknown := overrides.keys() - {*settings, *own, *others}:
         raise ArgumentError(
             f"{min(unknown)!r} is no setting of a {identity.kind} buffer: "
-            f"expected some of access, window_bytes, on_damage, {', '.join([*own, *settings])}"
+            f"expected some of {', '.join([*others, *own, *settings])}"
         )
     settings |= {name: value for name, value in overrides.items() if name not in own}
     own |= {name: value for name, value in overrides.items() if name in own}
     options = Options(
         identity.capacity, seed=seed, path=store.path, keep_rows=identity.keep_rows, **settings
     )
+    _check_sampler(options, identity.kind)
     return options, PrioritySettings(**own) if identity.has_priorities else None
 
 
@@ -281,10 +288,10 @@ def _new_replica(
     rows = Rows(store, options.capacity, options.window_bytes, fields)
     links = Links(store.identity.slots)
     if priorities is None:
-        parts = Parts(None, links, UniformSampler())
+        parts = Parts(None, links, _sampler_of(options, None))
     else:
         table = Priorities(store.identity.slots, alpha=priorities.alpha, epsilon=priorities.epsilon)
-        parts = Parts(table, links, PrioritizedSampler(table))
+        parts = Parts(table, links, _sampler_of(options, table))
     settings = _settings(options, priorities)
     if options.access == "exclusive":
         replica: Replica = Writer(store, rows, parts, settings)
@@ -302,6 +309,22 @@ def _new_replica(
             held = count_of(replica.live.size, "transition")
             _log.info("%s holds %s, this is run %d", printable(store.path), held, replica.runs)
     return replica
+
+
+def _sampler_of(options: Options, table: Priorities | None) -> Sampler:
+    if options.sampler is not None:
+        return options.sampler.sampler(table)
+    return UniformSampler() if table is None else PrioritizedSampler(table)
+
+
+def _check_sampler(options: Options, kind: str) -> None:
+    """Raise ArgumentError for a sampler that a buffer of this kind cannot have."""
+    sampler = options.sampler
+    if sampler is not None and sampler.needs_priorities and kind == "uniform":
+        raise ArgumentError(
+            f"the sampler {sampler} follows priorities, and a ReplayBuffer keeps none: use a "
+            "PrioritizedReplayBuffer, or make one of a store with diskreplay.convert()"
+        )
 
 
 def _settings(options: Options, priorities: PrioritySettings | None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def open(
 
     seed:       starts a new random stream; None goes on with the stored one
     overrides:  arguments of the constructor that may change from run to run: access, durability,
-                commit_interval, window_bytes, on_damage, and alpha, beta_start, beta_end,
+                commit_interval, window_bytes, on_damage, sampler, and alpha, beta_start, beta_end,
                 beta_frames, epsilon
     """
     if fixed := overrides.keys() & {"capacity", "path", "schema"}:

@@ -20,6 +20,7 @@ def pickled(kind: Callable[..., Any], options: Options, guard: Guard) -> tuple[A
         "access": "read",
         "window_bytes": options.window_bytes,
         "on_damage": options.on_damage,
+        "sampler": options.sampler,
         **guard.replica.settings,
     }
     return unpickled, (kind, arguments, guard.is_temporary)

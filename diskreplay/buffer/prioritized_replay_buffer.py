@@ -17,6 +17,7 @@ from diskreplay.buffer.batch_values import checked_pad
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.sampling import (
+    Distribution,
     Priorities,
     PrioritySettings,
     Values,
@@ -72,6 +73,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         frame_axis: int | None = None,
         codec: str | None = None,
         keep_rows: int = 0,
+        sampler: Distribution | None = None,
     ) -> None:
         options = Options(
             capacity=capacity,
@@ -88,6 +90,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
             frame_axis=frame_axis,
             codec=codec,
             keep_rows=keep_rows,
+            sampler=sampler,
         )
         priorities = PrioritySettings(alpha, beta_start, beta_end, beta_frames, epsilon)
         self._use_prioritized(open_or_create(options, priorities), options, priorities)

@@ -10,7 +10,7 @@ from diskreplay.buffer.base_buffer import BaseBuffer
 from diskreplay.buffer.batch import Batch
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.errors import PriorityError
-from diskreplay.sampling import Values
+from diskreplay.sampling import Distribution, Values
 from diskreplay.schema import SchemaLike
 
 
@@ -62,6 +62,8 @@ class ReplayBuffer(BaseBuffer[Batch]):
     keep_rows:        number of evicted transitions that stay on the disk, and are not live: so
                       many pushes after a mark, `rewind` still goes back to it exactly. An existing
                       store must have the same; diskreplay.resize() changes it
+    sampler:          one of diskreplay.samplers, which draws in place of the usual distribution;
+                      not stored, so each opening chooses it anew. None is the usual one
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class ReplayBuffer(BaseBuffer[Batch]):
         frame_axis: int | None = None,
         codec: str | None = None,
         keep_rows: int = 0,
+        sampler: Distribution | None = None,
     ) -> None:
         options = Options(
             capacity=capacity,
@@ -97,6 +100,7 @@ class ReplayBuffer(BaseBuffer[Batch]):
             frame_axis=frame_axis,
             codec=codec,
             keep_rows=keep_rows,
+            sampler=sampler,
         )
         self._use(open_or_create(options, None), options)
 

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,21 +20,8 @@ from diskreplay.buffer.rows import Rows
 from diskreplay.episodes import Links
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling import Priorities, RandomStream, SlotTable
+from diskreplay.sampling import Priorities, RandomStream, Sampler, SlotTable
 from diskreplay.store import Snapshot, State, Store
-
-
-class Sampler(Protocol):
-    """Draws write ids of a live range, without reading transitions."""
-
-    def draw(self, n: int, live: LiveRange, generator: np.random.Generator) -> tuple[Ints, Floats]:
-        """Return n write ids and the probability of each."""
-
-    def total_mass(self, live: LiveRange) -> float:
-        """Return the sum of the masses."""
-
-    def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
-        """Draw these write ids never again."""
 
 
 @dataclass

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from diskreplay.sampling.distribution import Distribution, Sampler, checked_distribution
+from diskreplay.sampling.epoch import Epoch
+from diskreplay.sampling.mixed import Mixed
+from diskreplay.sampling.newest import Newest
 from diskreplay.sampling.priorities import (
     DEFAULT_PRIORITY,
     Priorities,
@@ -16,22 +20,32 @@ from diskreplay.sampling.prioritized import (
     weights_of,
 )
 from diskreplay.sampling.random_stream import RandomStream, new_seed
+from diskreplay.sampling.recent import Recent
 from diskreplay.sampling.slot_table import PART_SLOTS, Blocks, SlotTable
 from diskreplay.sampling.sum_tree import SumTree
 from diskreplay.sampling.uniform import UniformSampler
+from diskreplay.sampling.write_id_range import Range
 
 __all__ = [
     "DEFAULT_PRIORITY",
     "PART_SLOTS",
     "Blocks",
+    "Distribution",
+    "Epoch",
+    "Mixed",
+    "Newest",
     "Priorities",
     "PrioritizedSampler",
     "PrioritySettings",
     "RandomStream",
+    "Range",
+    "Recent",
+    "Sampler",
     "SlotTable",
     "SumTree",
     "UniformSampler",
     "Values",
+    "checked_distribution",
     "checked_priorities",
     "importance_weights",
     "new_seed",

@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diskreplay.aliases import Floats, Ints
-from diskreplay.errors import ArgumentError
-from diskreplay.live_range import LiveRange
+from diskreplay.errors import ArgumentError, SampleError
+from diskreplay.live_range import LiveRange, slot_spans
+from diskreplay.sampling.drawable import Restriction
 from diskreplay.sampling.priorities import MAX_PRIORITY, Priorities
+from diskreplay.sampling.sum_tree import SumTree
+from diskreplay.sampling.tree_part import TreePart
 from diskreplay.validation import real_number, real_numbers, whole_number
 
 _WHY_ALPHA = ": 1 is full proportion; to draw the largest more often, give powers of priorities"
@@ -69,28 +72,48 @@ class PrioritySettings:
 
 
 class PrioritizedSampler:
-    """Draws write ids with probability `mass / total`, stratified, with replacement."""
+    """Draws write ids with probability `mass / total`, stratified, with replacement.
 
-    def __init__(self, priorities: Priorities) -> None:
+    restriction:  the total is then that of the live write ids which may be drawn
+    """
+
+    def __init__(self, priorities: Priorities, restriction: Restriction | None = None) -> None:
         self._priorities = priorities
+        self._restriction = restriction
 
     def draw(self, n: int, live: LiveRange, generator: np.random.Generator) -> tuple[Ints, Floats]:
         """Return n write ids, one from each of n equal shares of the total, and their P(i)."""
-        self._priorities.settle(live)
-        tree = self._priorities.tree
+        tree = self._tree(live)
         total = tree.total_priority
-        values = (np.arange(n) + generator.random(n)) * (total / n)
-        slots, masses = tree.find(values)
+        if self._restriction is not None and total <= 0.0:
+            raise SampleError(
+                f"nothing to draw: the sampler {self._restriction} may draw none of the live write "
+                f"ids [{live.first}, {live.count}), or only damaged ones; open the buffer with "
+                "another sampler"
+            )
+        slots, masses = tree.find(strata(n, generator) * (total / n))
         return live.newest_ids(slots), masses / total
 
     def total_mass(self, live: LiveRange) -> float:
         """Return the sum of the masses."""
-        self._priorities.settle(live)
-        return self._priorities.tree.total_priority
+        return self._tree(live).total_priority
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
         """Draw these write ids never again."""
         self._priorities.leave_out(write_ids, live)
+
+    def _tree(self, live: LiveRange) -> SumTree | TreePart:
+        self._priorities.settle(live)
+        tree = self._priorities.tree
+        if self._restriction is None:
+            return tree
+        ranges = self._restriction.ranges(live)
+        return tree.part(span for ids in ranges for span in slot_spans(*ids, live.ring_slots))
+
+
+def strata(n: int, generator: np.random.Generator) -> Floats:
+    """Return one random number from each of [0, 1), [1, 2) ... [n - 1, n)."""
+    return np.arange(n) + generator.random(n)
 
 
 def importance_weights(probabilities: ArrayLike, size: int, beta: float) -> NDArray[np.float32]:

@@ -23,6 +23,19 @@ def new_seed(seed: int | None = None, *, run: int | None = None) -> bytes:
     return np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(4).tobytes()
 
 
+class DrawGenerator(np.random.Generator):
+    """The random numbers of a draw, and what they depend on.
+
+    number:     the number of the draw
+    seed:       the seed of the stream
+    was_asked:  True from the first call of a sampler in this draw on, see Epoch
+    """
+
+    number: int
+    seed: bytes
+    was_asked: bool
+
+
 class RandomStream:
     """The random numbers of one seed.
 
@@ -35,14 +48,16 @@ class RandomStream:
     def __init__(self, seed: bytes) -> None:
         self.seed = seed
         self._bits = np.random.Philox(key=np.frombuffer(seed, "<u8"))
-        self._generator = np.random.Generator(self._bits)
+        self._generator = DrawGenerator(self._bits)
+        self._generator.seed = seed
         self._start = self._bits.state  # without random numbers left over from earlier calls
 
-    def of_draw(self, number: int) -> np.random.Generator:
+    def of_draw(self, number: int) -> DrawGenerator:
         """Return the generator of a draw, which is good until the next call.
 
         Cost: 2 microseconds. Draws are 2**64 counters apart, more than a draw can use.
         """
         self._start["state"]["counter"][1] = number
         self._bits.state = self._start
+        self._generator.number, self._generator.was_asked = number, False
         return self._generator

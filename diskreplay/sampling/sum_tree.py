@@ -17,7 +17,7 @@ any: the same sums and leaves, bit for bit.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from diskreplay.aliases import Floats, Ints
 from diskreplay.errors import ArgumentError, DamageError, PriorityError, SampleError
 from diskreplay.sampling.compiled_tree import CompiledTree, compiled_tree
+from diskreplay.sampling.tree_part import TreePart
 from diskreplay.validation import as_array, checked_capacity, real_numbers
 
 _MAX_MASS = 1e295  # the sum of as many as the largest capacity is finite
@@ -193,6 +194,10 @@ class SumTree:
             slots[i] = self._walk(float(targets[i]))
             masses[i] = self._levels[0][slots[i]]
         return slots, masses
+
+    def part(self, spans: Iterable[slice]) -> TreePart:
+        """Return some spans of slots to find leaves in; good until the next change."""
+        return TreePart(self._levels, spans)
 
     def masses(self, slots: ArrayLike) -> Floats:
         """Return the masses of slots, float64 (n,), zero where a slot is not in use."""

@@ -25,8 +25,8 @@ PACKAGE = Path(diskreplay.__file__).parent
 TOOLS = PACKAGE.parent / "tools"
 # The rooms of the house, each with those that it may import from; the ground is open to all.
 GROUND = {
-    "aliases", "bell", "errors", "forks", "live_range", "protocols", "validation", "version",
-    "wording",
+    "aliases", "bell", "errors", "forks", "live_range", "protocols", "samplers", "validation",
+    "version", "wording",
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "schema": set(),
@@ -51,6 +51,7 @@ GROUND_MAY_IMPORT = {
     "validation": {"aliases", "errors", "wording"},
     "live_range": {"aliases"},
     "protocols": {"aliases"},
+    "samplers": {"sampling"},  # public names for users alone
 }
 # Who beside numpy is imported from which files.
 EXTERNAL = {

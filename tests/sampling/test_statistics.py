@@ -10,36 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from frequencies import assert_neither_too_far_nor_too_near, assert_not_too_far, chi_square
 from sampling import mass, new_priorities, of_ones, stage, written
-from scipy.stats import chi2
 
 from diskreplay.live_range import LiveRange
 from diskreplay.sampling import Priorities, PrioritizedSampler, UniformSampler
 
-SIGNIFICANCE = 1e-3
 BATCH, BATCHES = 64, 3200  # 204,800 draws
-
-
-def chi_square(observed: Any, expected: Any) -> tuple[float, int]:
-    """Pearson's statistic and its degrees of freedom, with bins pooled to 5 expected or more."""
-    bins, waiting = [], np.zeros(2)
-    for pair in np.stack([observed, expected], axis=1)[np.argsort(expected, kind="stable")]:
-        waiting = waiting + pair
-        if waiting[1] >= 5.0:
-            bins.append(waiting)
-            waiting = np.zeros(2)
-    if bins:
-        bins[-1] = bins[-1] + waiting
-    return float(sum((found - wanted) ** 2 / wanted for found, wanted in bins)), len(bins) - 1
-
-
-def assert_not_too_far(statistic: float, freedom: int) -> None:
-    assert statistic <= chi2.ppf(1 - SIGNIFICANCE, max(1, freedom))
-
-
-def assert_neither_too_far_nor_too_near(statistic: float, freedom: int) -> None:
-    low, high = chi2.ppf([SIGNIFICANCE / 2, 1 - SIGNIFICANCE / 2], freedom)
-    assert low <= statistic <= high
 
 
 def shares_of(priorities: Priorities, live: LiveRange) -> Any:

@@ -1,0 +1,49 @@
+"""Distribution: which transitions a buffer draws, and how often; Sampler: the draws of one buffer.
+
+Each distribution is a frozen dataclass, in one file with its sampler.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, Protocol
+
+from diskreplay.aliases import Floats, Ints
+from diskreplay.errors import ArgumentError
+from diskreplay.live_range import LiveRange
+from diskreplay.sampling.priorities import Priorities
+from diskreplay.sampling.random_stream import DrawGenerator
+from diskreplay.wording import shown
+
+
+class Sampler(Protocol):
+    """Draws write ids of a live range, without reading transitions."""
+
+    def draw(self, n: int, live: LiveRange, generator: DrawGenerator) -> tuple[Ints, Floats]:
+        """Return n write ids and the probability of each."""
+
+    def total_mass(self, live: LiveRange) -> float:
+        """Return the sum of the masses."""
+
+    def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
+        """Draw these write ids never again."""
+
+
+class Distribution(abc.ABC):
+    """A distribution of draws, chosen when a buffer is opened; it may be shared by buffers."""
+
+    needs_priorities = False
+
+    @abc.abstractmethod
+    def sampler(self, priorities: Priorities | None) -> Sampler:
+        """Return a sampler of a buffer with these priorities; None for a uniform buffer."""
+
+
+def checked_distribution(value: Any) -> Distribution | None:
+    """Return a distribution, or None, or raise ArgumentError for anything else."""
+    if value is None or isinstance(value, Distribution):
+        return value
+    raise ArgumentError(
+        "sampler must be one of diskreplay.samplers, such as diskreplay.samplers.Newest(10_000), "
+        f"or None (found {shown(value)})"
+    )

@@ -1,0 +1,271 @@
+"""Buffers with a sampler: over reopenings, kills, forks and processes, and beside damage."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from children import in_child
+from common import columns, run_python
+from drawn import fill
+from others import Other
+from stores import spoil
+
+import diskreplay
+from diskreplay import ArgumentError, PrioritizedReplayBuffer, ReplayBuffer, SampleError
+from diskreplay.samplers import Epoch, Mixed, Newest, Range, Recent
+
+N, SIZE = 60, 8
+FOR_BOTH: list[Any] = [Newest(25), Range(40, 80), Recent(7.5), Epoch()]
+FOR_PRIORITIZED: list[Any] = [Mixed(0.25)]
+CASES = [
+    *((kind, sampler) for sampler in FOR_BOTH for kind in (ReplayBuffer, PrioritizedReplayBuffer)),
+    *((PrioritizedReplayBuffer, sampler) for sampler in FOR_PRIORITIZED),
+]
+ALL = pytest.mark.parametrize(("kind", "sampler"), CASES, ids=str)
+
+
+def extend(buffer: Any, first: int, n: int) -> None:
+    more = {}
+    if isinstance(buffer, PrioritizedReplayBuffer):
+        more["priorities"] = np.arange(first, first + n) % 7 + 0.5
+    buffer.extend(**columns(first, n), **more)
+
+
+def opened(kind: Any, path: Path, sampler: Any, **arguments: Any) -> Any:
+    return kind(N, seed=3, path=path, commit_interval=1e9, sampler=sampler, **arguments)
+
+
+def indices(batch: Any) -> list[int]:
+    found: list[int] = batch.indices.tolist()
+    return found
+
+
+def may_be_drawn(sampler: Any, buffer: Any) -> range:
+    """Return the write ids that the sampler of a buffer may draw."""
+    first, end = buffer.first, buffer.count
+    if isinstance(sampler, Newest):
+        first = max(first, end - sampler.n)
+    elif isinstance(sampler, Range):
+        first, end = max(first, sampler.first), min(end, sampler.end or end)
+    return range(first, end)
+
+
+@ALL
+def test_a_resumed_run_draws_what_one_run_would(kind: Any, sampler: Any, tmp_path: Path) -> None:
+    def train(buffer: Any, begin: int, end: int) -> list[list[int]]:
+        found = []
+        for step in range(begin, end):
+            if step % 3 == 0:
+                extend(buffer, 50 + step, 1)  # over the end of the ring
+            found.append(indices(buffer.sample(SIZE)))
+            if kind is PrioritizedReplayBuffer:
+                buffer.update_priorities(found[-1], [step % 5 + 0.25] * SIZE)
+        return found
+
+    with opened(kind, tmp_path / "whole", sampler) as buffer:
+        extend(buffer, 0, 50)
+        whole = train(buffer, 0, 30)
+    with opened(kind, tmp_path / "parts", sampler) as buffer:
+        extend(buffer, 0, 50)
+        parts = train(buffer, 0, 11)
+    with diskreplay.open(tmp_path / "parts", sampler=sampler) as buffer:
+        parts += train(buffer, 11, 17)
+        buffer.flush()
+        assert pickle.loads(pickle.dumps(buffer._options)).sampler == sampler  # noqa: S301
+    with opened(kind, tmp_path / "parts", sampler) as buffer:
+        parts += train(buffer, 17, 30)
+    assert parts == whole
+
+
+@ALL
+def test_batches_drawn_ahead_are_those_of_sample(kind: Any, sampler: Any, tmp_path: Path) -> None:
+    for name in ("plain", "ahead", "readers"):
+        with opened(kind, tmp_path / name, sampler) as buffer:
+            extend(buffer, 0, 90)
+    with opened(kind, tmp_path / "plain", sampler) as buffer:
+        expected = [indices(buffer.sample(SIZE)) for _ in range(12)]
+    with opened(kind, tmp_path / "ahead", sampler) as buffer, buffer.batches(SIZE, 3) as batches:
+        found = [indices(next(batches)) for _ in range(5)]
+        fill(batches)
+    with opened(kind, tmp_path / "ahead", sampler) as buffer, buffer.batches(SIZE, 2) as batches:
+        found += [indices(next(batches)) for _ in range(7)]
+    assert found == expected
+    buffer = opened(kind, tmp_path / "readers", sampler)
+    with buffer, buffer.batches(SIZE, prefetch=2, readers=1) as batches:
+        assert [indices(next(batches)) for _ in range(12)] == expected
+
+
+TRAIN = """
+import os, sys
+import numpy as np
+import diskreplay
+from common import columns
+from diskreplay.samplers import *
+
+kind, path, sampler, begin, end = sys.argv[1:]
+made = eval(sampler)
+buffer = getattr(diskreplay, kind)(60, seed=3, path=path, commit_interval=1e9, sampler=made)
+for step in range(int(begin), int(end)):
+    if step == 0:
+        buffer.extend(**columns(0, 90))
+    print(buffer.sample(8).indices.tolist())
+buffer.flush()
+print(buffer.sample(8).indices.tolist(), "is not committed", flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@ALL
+def test_a_killed_run_goes_on_where_it_committed(kind: Any, sampler: Any, tmp_path: Path) -> None:
+    def train(path: str, begin: int, end: int) -> list[str]:
+        arguments = kind.__name__, tmp_path / path, repr(sampler), begin, end
+        done = run_python(TRAIN, *arguments, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        *found, last = done.stdout.splitlines()
+        assert last.endswith("is not committed")
+        return found
+
+    whole = train("whole", 0, 9)
+    assert train("parts", 0, 4) + train("parts", 4, 9) == whole
+
+
+@ALL
+def test_writers_that_share_and_readers_draw_what_may_be_drawn(
+    kind: Any, sampler: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "b"
+    with opened(kind, path, sampler) as buffer:
+        extend(buffer, 0, 55)
+    with Other(path) as other:
+        other.open(N, kind=kind.__name__, access="shared")
+        for access in ("shared", "read"):
+            with opened(kind, path, sampler, access=access) as buffer:
+                found = []
+                for step in range(12):
+                    if step % 4 == 3:  # over the end of the ring
+                        other.extend(other.count(), 12)
+                        other.flush()
+                    found.append(indices(buffer.sample(SIZE)))
+                    allowed = may_be_drawn(sampler, buffer)
+                    assert set(found[-1]) <= set(allowed)
+                assert len({tuple(ids) for ids in found}) > 9
+
+
+@ALL
+def test_the_sampler_goes_along_to_other_processes(kind: Any, sampler: Any, tmp_path: Path) -> None:
+    with opened(kind, tmp_path / "b", sampler) as buffer:
+        extend(buffer, 0, 90)
+        buffer.flush()
+        allowed = set(may_be_drawn(sampler, buffer))
+        pickled = pickle.dumps(buffer)
+
+        def draws_of_child() -> tuple[list[int], str]:
+            ids = [i for _ in range(40) for i in indices(buffer.sample(SIZE))]
+            return ids, repr(buffer._options.sampler)
+
+        ids, name = in_child(draws_of_child).value
+        assert set(ids) <= allowed
+        assert name == repr(sampler)
+    with pickle.loads(pickled) as reader:  # noqa: S301
+        assert reader._options.sampler == sampler
+        assert {i for _ in range(40) for i in indices(reader.sample(SIZE))} <= allowed
+
+
+@ALL
+def test_a_damaged_record_is_left_out(kind: Any, sampler: Any, tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    with opened(kind, path, sampler) as buffer:
+        extend(buffer, 0, 90)
+    spoil(path, [10, 17])  # write ids 70 and 77
+    with opened(kind, path, sampler, window_bytes=0, on_damage="skip") as buffer:
+        found = [i for _ in range(60) for i in indices(buffer.sample(SIZE))]
+        assert not {70, 77} & set(found)
+        assert buffer.stats()["damaged"] == 2
+        assert set(found) <= set(may_be_drawn(sampler, buffer))
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 60])
+@pytest.mark.parametrize("writes", [False, True])
+def test_each_slot_comes_once_in_an_epoch(n: int, writes: bool, tmp_path: Path) -> None:
+    with opened(ReplayBuffer, tmp_path / "b", Epoch()) as buffer:
+        extend(buffer, 0, 100)
+        found = []
+        while len(found) < 7 * N:
+            found += indices(buffer.sample(n))
+            if writes:
+                extend(buffer, buffer.count, 3)
+        epochs = np.array(found[: 7 * N]).reshape(7, N) % N
+        assert (np.sort(epochs) == np.arange(N)).all()
+        assert len({tuple(epoch) for epoch in epochs.tolist()}) == 7
+
+
+def test_an_epoch_is_whole_again_after_a_change(tmp_path: Path) -> None:
+    with opened(ReplayBuffer, tmp_path / "b", Epoch()) as buffer:
+        for size, skipped in ((20, 3), (35, 4), (N, 2)):
+            extend(buffer, buffer.count, size - len(buffer))
+            for _ in range(skipped):
+                buffer.sample(5)
+            while buffer._guard.replica.draws * 5 % size:
+                buffer.sample(5)
+            found = [i for _ in range(size // 5) for i in indices(buffer.sample(5))]
+            assert sorted(found) == list(range(size))
+
+
+@pytest.mark.parametrize("kind", [ReplayBuffer, PrioritizedReplayBuffer])
+def test_a_restriction_with_nothing_live_says_so(kind: Any) -> None:
+    message = r"Range\(first=70, end=90\) may draw (0|none).*with another sampler"
+    with kind(N, sampler=Range(70, 90), seed=1) as buffer:
+        extend(buffer, 0, 50)
+        with pytest.raises(SampleError, match=message):
+            buffer.sample(1)
+        assert buffer.total_mass == 0.0
+        extend(buffer, 50, 21)
+        assert indices(buffer.sample(1)) == [70]
+        extend(buffer, 71, 79)
+        with pytest.raises(SampleError, match=rf"{message}|\[90, 150\)"):
+            buffer.draw(1)
+
+
+@pytest.mark.parametrize("opens", [False, True])
+def test_what_needs_priorities_is_refused_without_them(opens: bool, tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    message = r"Mixed\(uniform=0.5\) follows priorities.*use a PrioritizedReplayBuffer, or make"
+    if opens:
+        ReplayBuffer(N, path=path).close()
+        with pytest.raises(ArgumentError, match=message):
+            diskreplay.open(path, sampler=Mixed(0.5))
+        diskreplay.open(path).close()  # it is not left open
+    else:
+        with pytest.raises(ArgumentError, match=message):
+            ReplayBuffer(N, path=path, sampler=Mixed(0.5))
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("bad", [Epoch, "epoch", 3, [Epoch()]])
+def test_a_sampler_is_one_of_the_module(bad: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"one of diskreplay.samplers, such as .*\(found "):
+        ReplayBuffer(N, sampler=bad)
+
+
+def test_arguments_of_samplers_are_checked_where_they_are_made() -> None:
+    bad: Any
+    for bad in (0, -1, 1.5, "3", None, True):
+        with pytest.raises(ArgumentError, match="n must be a whole number of at least 1"):
+            Newest(bad)
+        with pytest.raises(ArgumentError, match=r"first must be a whole|end must be above first"):
+            Range(bad, 0)
+    with pytest.raises(ArgumentError, match=r"end must be above first \(found first=4 and end=4\)"):
+        Range(4, 4)
+    for bad in (0, -1.0, float("nan"), float("inf"), "1", None):
+        with pytest.raises(ArgumentError, match="half_life must be a number"):
+            Recent(bad)
+        if bad != 0:
+            with pytest.raises(ArgumentError, match="uniform must be a number"):
+                Mixed(bad)
+    assert Newest(3.0).n == 3  # type: ignore[arg-type]
+    assert repr(Range(2)) == "Range(first=2, end=None)"

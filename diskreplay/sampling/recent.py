@@ -10,7 +10,7 @@ import numpy as np
 from diskreplay.aliases import Floats, Ints
 from diskreplay.live_range import LiveRange
 from diskreplay.sampling.distribution import Distribution
-from diskreplay.sampling.drawable import Drawable, IdRanges
+from diskreplay.sampling.drawable import Drawable
 from diskreplay.sampling.priorities import Priorities
 from diskreplay.sampling.prioritized import strata
 from diskreplay.validation import real_number
@@ -57,6 +57,7 @@ class RecentSampler:
 
     def __init__(self, half_life: float) -> None:
         self._decay = log(2.0) / half_life  # for each write id
+        self._newest = -np.expm1(-self._decay)  # the mass of the newest that can be drawn
         self._drawable = Drawable()
 
     def draw(self, n: int, live: LiveRange, generator: np.random.Generator) -> tuple[Ints, Floats]:
@@ -65,35 +66,33 @@ class RecentSampler:
         Raises SampleError if none can be drawn.
         """
         ranges = self._drawable.at_least(1, live)
-        youngest = int(ranges.ends[-1]) - 1
-        masses = self._masses(ranges, youngest)[::-1]  # of the ranges, from the newest on
-        ends = masses.cumsum()
-        values = strata(n, generator) * (ends[-1] / n)
+        firsts, ends = ranges.firsts[::-1], ranges.ends[::-1]  # from the newest on
+        masses = self._masses(firsts, ends)
+        sums = masses.cumsum()
+        values = strata(n, generator) * (sums[-1] / n)
         last = np.count_nonzero(masses) - 1  # the oldest may be too small for a float64
-        at = np.minimum(ends.searchsorted(values, side="right"), last)
-        rests = (values - (ends - masses)[at]) / masses[at]  # [0, 1] of the range
-        firsts, newest = ranges.firsts[::-1][at], ranges.ends[::-1][at] - 1
-        # The share of the mass of a range that is in its newest k ids is
+        at = np.minimum(sums.searchsorted(values, side="right"), last)
+        rests = (values - (sums - masses)[at]) / masses[at]  # [0, 1] of the range
+        # The share of the mass of a range that is in its newest k write ids is
         # (1 - exp(-k * decay)) / (1 - exp(-size * decay)).
-        whole = np.expm1(-self._decay * (newest + 1 - firsts))
-        ages = np.floor(np.log1p(np.clip(rests, 0.0, _BELOW_ONE) * whole) / -self._decay)
-        write_ids = np.clip(newest - np.clip(ages, 0, newest - firsts), firsts, newest)
-        write_ids = write_ids.astype(np.int64)
-        one = -np.expm1(-self._decay)  # the mass of the youngest
-        return write_ids, one * np.exp(-self._decay * (youngest - write_ids)) / ends[-1]
+        sizes = (ends - firsts)[at]
+        inside = np.clip(rests, 0.0, _BELOW_ONE) * np.expm1(-self._decay * sizes)
+        places = np.minimum(np.log1p(inside) / -self._decay, sizes - 1).astype(np.int64)
+        write_ids = ends[at] - 1 - places
+        ages = ends[0] - 1 - write_ids
+        return write_ids, self._newest * np.exp(-self._decay * ages) / sums[-1]
 
     def total_mass(self, live: LiveRange) -> float:
-        """Return the sum of the masses; that of the newest transition is 1.0."""
+        """Return the sum of the masses; the newest transition that can be drawn has 1.0."""
         ranges = self._drawable.of(live)
-        return float(self._masses(ranges, live.count - 1).sum()) / -float(np.expm1(-self._decay))
+        return float(self._masses(ranges.firsts[::-1], ranges.ends[::-1]).sum() / self._newest)
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
         """Draw these write ids never again."""
         self._drawable.leave_out(write_ids)
 
-    def _masses(self, ranges: IdRanges, youngest: int) -> Floats:
-        """Return the masses of ranges, of which all write ids up to `youngest` have 1.0."""
-        ages = youngest + 1 - ranges.ends
-        sizes = ranges.ends - ranges.firsts
-        masses: Floats = -np.exp(-self._decay * ages) * np.expm1(-self._decay * sizes)
+    def _masses(self, firsts: Ints, ends: Ints) -> Floats:
+        """Return the masses of ranges [first, end), the newest first."""
+        ages = ends[:1] - ends
+        masses: Floats = -np.exp(-self._decay * ages) * np.expm1(-self._decay * (ends - firsts))
         return masses

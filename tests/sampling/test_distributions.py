@@ -131,7 +131,7 @@ def cases(draw: Any) -> tuple[Any, LiveRange, list[float] | None, set[int]]:
         st.one_of(
             st.builds(Newest, st.integers(1, 50)),
             st.tuples(ids, st.none() | ids).map(
-                lambda pair: Range(pair[0], pair[1] and pair[0] + 1 + pair[1])
+                lambda pair: Range(pair[0], None if pair[1] is None else sum(pair) + 1)
             ),
             st.builds(Recent, st.floats(1e-6, 1e9)),
             st.just(Epoch()),

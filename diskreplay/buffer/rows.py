@@ -159,13 +159,10 @@ class Rows:
             if live.count:
                 raise DamageError(f"the schema of {self.store.path} is missing: {_REPAIR}")
             return
-        needed = self._grouping.live_groups(live.first, live.count, live.ring_slots)
-        found = snapshot.entries("transitions")
-        if needed > found:
-            values = "records" if self._grouping.per_value == 1 else "groups of records"
-            raise DamageError(
-                f"{self.store.path} has {found} {values} (expected {needed} or more): {_REPAIR}"
-            )
+        try:
+            snapshot.check_records(live, self._grouping)
+        except DamageError as error:
+            raise DamageError(f"{error}, in {self.store.path}: {_REPAIR}") from None
 
     # Writing
 

@@ -102,6 +102,10 @@ class SoundStore:
                 self.identity.slots,
                 str(self.path),
             )
+            try:
+                snapshot.check_records(self.live, self._grouping)
+            except DamageError as error:
+                raise self._damage(error) from None
         elif self.state.count:
             raise DamageError(
                 f"the schema of {self.path} is missing: diskreplay.repair() copies the readable "

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from diskreplay.aliases import Bools, Ints
 from diskreplay.errors import DamageError
+from diskreplay.live_range import LiveRange
 from diskreplay.records import ALONE, Grouping, unseal
 from diskreplay.store.environment import Environment
 from diskreplay.store.read_ahead import pages_waited_for
@@ -199,6 +200,18 @@ class Snapshot:
             return 0
         entries: int = self._txn.stat(self._databases[database])["entries"]
         return entries
+
+    def check_records(self, live: LiveRange, grouping: Grouping) -> None:
+        """Raise DamageError if there are fewer records than live transitions.
+
+        The error has no way out. A call that takes memory for each live transition begins here,
+        since a stranger's store may claim any number of them.
+        """
+        needed = grouping.live_groups(live.first, live.count, live.ring_slots)
+        found = self.entries("transitions")
+        if needed > found:
+            values = "records" if grouping.per_value == 1 else "groups of records"
+            raise DamageError(f"there are {found} {values} (expected {needed} or more)")
 
     def disk_bytes(self, database: str) -> int:
         """Return the size of the pages that a database is on, in bytes."""

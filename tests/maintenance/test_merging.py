@@ -10,6 +10,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import stores
+from changed_values import fact, put_fact
 from common import columns, contents, numbers_of
 from hypothesis import example, given, settings
 from others import Other
@@ -134,6 +135,19 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
             diskreplay.merge(paths, place, **arguments)
     assert contents(tmp_path) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "wide"]
+
+
+@pytest.mark.parametrize("order", ["sequence", "interleaved"])
+def test_a_store_that_claims_more_transitions_than_it_has_takes_no_memory(
+    order: str, tmp_path: Path
+) -> None:
+    make(ReplayBuffer, tmp_path / "a", 0, 5, 10)
+    make(ReplayBuffer, tmp_path / "b", 0, 5, 10)
+    put_fact(tmp_path / "b", "identity", fact(tmp_path / "b", "identity") | {"capacity": 2**40})
+    put_fact(tmp_path / "b", "state", fact(tmp_path / "b", "state") | {"count": 2**40})
+    with pytest.raises(diskreplay.DamageError, match="there are 1 groups"):
+        diskreplay.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c", order=order)
+    assert not (tmp_path / "c").exists()
 
 
 def test_an_empty_store_takes_the_fields_of_the_others(tmp_path: Path) -> None:

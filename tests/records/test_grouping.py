@@ -276,7 +276,7 @@ def test_a_missing_group_and_one_too_many(tmp_path: Path) -> None:
     assert verify(tmp_path / "s") == ["there is a record in slot 28 of 25"]
     change(tmp_path / "s", "transitions", 4, None)
     change(tmp_path / "s", "transitions", 2, None)
-    with pytest.raises(diskreplay.DamageError, match=r"has 3 groups of records \(expected 4 or m"):
+    with pytest.raises(diskreplay.DamageError, match=r"are 3 groups of records \(expected 4 or m"):
         diskreplay.open(tmp_path / "s")
     assert "the record of write ids 15 to 20 in slots 15 to 20 is missing" in verify(tmp_path / "s")
     change(tmp_path / "s", "meta", "schema", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diskreplay.buffer.batch import Batch, Draw, Experience, PrioritizedBatch, with_extra
 from diskreplay.buffer.batches import Batches
+from diskreplay.buffer.marks import Mark
 from diskreplay.buffer.open import open
 from diskreplay.buffer.prioritized_replay_buffer import PrioritizedReplayBuffer
 from diskreplay.buffer.replay_buffer import ReplayBuffer
@@ -17,6 +18,7 @@ __all__ = [
     "Draw",
     "Estimate",
     "Experience",
+    "Mark",
     "PrioritizedBatch",
     "PrioritizedReplayBuffer",
     "ReplayBuffer",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
@@ -13,8 +12,8 @@ from numpy.typing import ArrayLike
 from diskreplay.aliases import Ints, PathLike
 from diskreplay.buffer.assembly import Options, check_disk_room, conversion_advice
 from diskreplay.buffer.batches import BatchT
-from diskreplay.buffer.drawing_buffer import DrawingBuffer
 from diskreplay.buffer.guard import Guard
+from diskreplay.buffer.marked_buffer import MarkedBuffer
 from diskreplay.buffer.pickling import copy_refused, pickled
 from diskreplay.errors import DamageError, MismatchError, SchemaError
 from diskreplay.records import PAGE_BYTES
@@ -37,8 +36,8 @@ if TYPE_CHECKING:
 _FAULTS_TOLD = 100
 
 
-class BaseBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
-    """An open buffer: the methods that draw, and those that write, copy and describe."""
+class BaseBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
+    """An open buffer: the methods that draw and mark, and those that write, copy and describe."""
 
     def _use(self, guard: Guard, options: Options) -> None:
         self._guard, self._options = guard, options
@@ -217,18 +216,19 @@ class BaseBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
     def stats(self) -> dict[str, Any]:
         """Return a description of the buffer, as a plain dict. Cost: O(size).
 
-        kind, path, size, capacity, count, schema; disk_bytes (the data file now), payload_bytes (of
-        all live transitions, without framing and values that vary in size), records_bytes,
-        priorities_bytes and observations_bytes (pages that hold them), free_bytes (unused pages,
-        for later commits),
+        kind, path, size, capacity, keep_rows, count, schema; disk_bytes (the data file now),
+        payload_bytes (of all live transitions, without framing and values that vary in size),
+        records_bytes, priorities_bytes, observations_bytes and marks_bytes (pages that hold them;
+        of marks with the blocks kept for them), free_bytes (unused pages, for later commits),
         memory_bytes (window and side tables when full, and the memory that batches() with readers=
         or reuse=True keeps); durability and commit_interval; openers (a list of the openers of the
         store: pid, host, since, access, stopped); oldest_reader (the opener that keeps the pages of
         old commits: pid, host, commits_behind, stopped; or None); commits, stale_updates (over all
-        runs); damaged (records left out by this buffer with on_damage="skip"); runs (when, where
-        and how many rows each wrote, and how many of them are live, at least and at most); and, of
-        a prioritized buffer, priority_min, priority_mean, priority_max (None where nothing is
-        live), max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta and frame.
+        runs); damaged (records left out by this buffer with on_damage="skip"); marks (how many);
+        runs (when, where and how many rows each wrote, and how many of them are live, at least and
+        at most); and, of a prioritized buffer, priority_min, priority_mean, priority_max (None
+        where nothing is live), max_priority, alpha, beta_start, beta_end, beta_frames, epsilon,
+        beta and frame.
         """
         with self._guard.reading() as view, self._snapshot_for(view) as snapshot:
             replica, live = self._guard.replica, self._live
@@ -240,6 +240,7 @@ class BaseBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
                 "path": str(self.path),
                 "size": live.size,
                 "capacity": self.capacity,
+                "keep_rows": replica.identity.keep_rows,
                 "count": live.count,
                 "schema": schema.to_plain() if schema else None,
                 **self._disk_stats(snapshot),
@@ -250,6 +251,7 @@ class BaseBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
                 "commits": replica.commits,
                 "stale_updates": replica.stale_updates,
                 "damaged": len(replica.damaged),
+                "marks": snapshot.entries("marks"),
                 "runs": with_live(runs, live.first, live.count),
                 **self._priority_stats(),
             }
@@ -295,9 +297,10 @@ class BaseBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
 
         Transitions, priorities, annealing, largest priority and random stream become those of the
         saved store, in one commit; of a larger store the newest transitions are taken. Write ids
-        are the saved ones, moved up by a multiple of the capacity if this buffer has used them
-        before. Raises MismatchError and changes nothing when the fields or the kind differ; the
-        saved store may keep its observations elsewhere, in records or in a log.
+        are the saved ones, moved up by a multiple of the capacity and keep_rows if this buffer has
+        used them before. Its own marks stay, and no others come. Raises MismatchError and changes
+        nothing when the fields or the kind differ; the saved store may keep its observations
+        elsewhere, in records or in a log.
 
         >>> with ReplayBuffer(capacity=10, path="runs/saved") as saved:
         ...     write_id = saved.push([0.0], 0, 1.0, [1.0], False)
@@ -370,11 +373,6 @@ class BaseBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
         self._disk_was_checked = True
         check_disk_room(self._guard.replica, schema)
 
-    def _snapshot_for(self, view: Snapshot | None) -> contextlib.AbstractContextManager[Snapshot]:
-        """Return the snapshot of this call, or for a lone writer one of its last commit."""
-        store = self._guard.replica.store
-        return contextlib.nullcontext(view) if view else store.snapshot()
-
     def _priority_stats(self) -> dict[str, Any]:
         return {}
 
@@ -389,6 +387,7 @@ class BaseBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
             "records_bytes": used["transitions"],
             "priorities_bytes": used["priorities"],
             "observations_bytes": used["observations"],
+            "marks_bytes": used["marks"] + used["kept_blocks"],
             "free_bytes": max(0, disk_bytes - sum(used.values()) - 3 * PAGE_BYTES),
         }
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from diskreplay.buffer.autocommit import Autocommit
-from diskreplay.buffer.replica import Replica
+from diskreplay.buffer.replica import Replica, StateChange
 from diskreplay.buffer.shared_writer import SharedWriter
 from diskreplay.buffer.writer import Writer
 from diskreplay.errors import ClosedError, ReadOnlyError, StorageError
@@ -183,17 +183,18 @@ class Guard:
         self.replica.draws += 1
         self.end_change()
 
-    def commit(self, *, anywhere: bool = False) -> None:
+    def commit(self, *, anywhere: bool = False, change: StateChange | None = None) -> None:
         """Commit the changes, if there are any.
 
         anywhere:  commit also to a store that was moved from its path, so that save() can copy it
+        change:    of the state of the store, which is made in the same commit
         """
         if self._changed_at is None:
             return
         store = self.replica.store
         store.must_be_in_place = not anywhere
         try:
-            self.writer().commit()
+            self.writer().commit(change)
         finally:
             store.must_be_in_place = True
         self.forget_change()

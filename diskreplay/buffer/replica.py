@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,10 @@ from diskreplay.episodes import Links
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.live_range import LiveRange
 from diskreplay.sampling import Priorities, RandomStream, Sampler, SlotTable
-from diskreplay.store import Snapshot, State, Store
+from diskreplay.store import Snapshot, State, Store, Transaction, check_marks
+
+# Makes a mark, or deletes one: returns the state of a commit after it has put more.
+StateChange: TypeAlias = Callable[[Transaction, State], State]
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Replica:
         self.settings = settings
         self.damaged: set[int] = set()  # write ids of records that draws have left out
         self.prefetch_queues = PrefetchQueues()  # one for each iterator that draws ahead
-        self.count = self.start = self.committed = self.commits = self.runs = 0
+        self.count = self.start = self.committed = self.commits = self.runs = self.rewinds = 0
         self.draws = 0  # given so far, which is the number of the next draw
         self.stale_updates = 0
         self._frame_at_start = 0  # the frame without the draws of this replica
@@ -104,10 +107,15 @@ class Replica:
             return
         self.rows.adopt_stored(snapshot)
         state = self.read_state(snapshot)
-        is_new = self._loaded_state is None or state.start != self.start
+        is_rewound = state.rewinds.number != self.rewinds
+        is_new = self._loaded_state is None or state.start != self.start or is_rewound
         self._loaded_state = None  # after an interrupt the next call loads all again
         self.count = self.committed = state.count
         self.start, self.commits, self.runs = state.start, state.commits, state.runs
+        if is_rewound:  # write ids were given again
+            self.rows.forget_rows()
+            self.damaged.clear()
+            self.rewinds = state.rewinds.number
         if is_new:
             self.prefetch_queues.drop()
             self._clear_tables()
@@ -127,7 +135,8 @@ class Replica:
                 state = State.parse(snapshot.meta("state"), self.identity)
             except DamageError as error:
                 raise DamageError(f"{error}, in {path}") from None
-        if state.count < self.committed or state.commits < self.commits:
+        is_short = state.count < self.committed and state.rewinds.number <= self.rewinds
+        if is_short or state.commits < self.commits:
             raise StorageError(
                 f"{path} has {state.count} transitions in {state.commits} commits (there were "
                 f"{self.committed} in {self.commits}): its files were replaced; close the buffer, "
@@ -210,7 +219,10 @@ class Replica:
         first = min(live.first, self.committed)
         committed = replace(live, start=first, count=self.committed)
         found = self.rows.faults(committed, snapshot) if committed.size else []
-        checks: list[Callable[[], object]] = [snapshot.runs]
+        checks: list[Callable[[], object]] = [
+            snapshot.runs,
+            partial(check_marks, snapshot, self.identity),
+        ]
         for table in self.tables:
             checks.append(partial(dict, snapshot.blocks(committed.blocks(), table.database)))
         if self.priorities is not None:

@@ -110,6 +110,11 @@ class Rows:
             grouping = stored_grouping(layout, snapshot.some_values, codec, self._slots, where)
             self._use(schema, grouping)
 
+    def forget_rows(self) -> None:
+        """Forget all rows in memory: their write ids were given again."""
+        if self.schema is not None:
+            self._use(self.schema, self._grouping)
+
     def grouping_of(self, schema: Schema) -> Grouping:
         """Return how the records of a schema share values, also before it is adopted."""
         return new_grouping(schema) if self.schema is None else self._grouping
@@ -191,14 +196,14 @@ class Rows:
         self,
         txn: Transaction,
         rows: Iterable[tuple[int, Columns]],
-        live: LiveRange,
+        needed: LiveRange,
         observations: ObservationRange,
     ) -> ObservationRange:
         """Write rows in a transaction, and the schema if the store has none.
 
         Returns the range of the observation log afterwards; `confirm` follows the commit.
 
-        live:          the live range after the commit
+        needed:        the live range after the commit, and what a rewind may make live again
         observations:  the range of the log before it
         """
         if self.schema is not None and not (txn.has("schema") and txn.has("layout")):
@@ -217,8 +222,8 @@ class Rows:
                 txn.put_records(self._slots, first, records, self._grouping)
         if logged is None:
             return observations
-        oldest = self._oldest(txn, live)
-        found = logged.end(oldest, is_empty=not live.size)
+        oldest = self._oldest(txn, needed)
+        found = logged.end(oldest, is_empty=not needed.size)
         if (layout := logged.new_layout) is not None:
             txn.put_meta({"layout": {**txn.meta("layout"), **layout.to_plain()}})
         return found
@@ -228,12 +233,12 @@ class Rows:
         if self._logged is not None:
             self._logged.confirm()
 
-    def _oldest(self, txn: Transaction, live: LiveRange) -> Columns | None:
-        """Return the record of the oldest live row, None if it cannot be read."""
-        if not live.size:
+    def _oldest(self, txn: Transaction, needed: LiveRange) -> Columns | None:
+        """Return the record of the oldest row that is needed, None if it cannot be read."""
+        if not needed.size:
             return None
-        write_id = np.array([live.first])
-        slots = live.slots(write_id)
+        write_id = np.array([needed.first])
+        slots = needed.slots(write_id)
         try:
             return self._codec.decode(txn.records(slots, self._grouping), write_id, slots)
         except DamageError:

@@ -10,7 +10,7 @@ import numpy as np
 
 from diskreplay.aliases import Columns, Ints
 from diskreplay.buffer.pending_changes import NEW, PendingChanges
-from diskreplay.buffer.replica import Replica
+from diskreplay.buffer.replica import Replica, StateChange
 from diskreplay.buffer.rows import pending_bytes
 from diskreplay.errors import ReadOnlyError
 from diskreplay.live_range import BLOCK_SLOTS, blocks_in
@@ -139,10 +139,11 @@ class SharedWriter(Replica):
         self.prefetch_queues.drop()
         self._commit(clear=True)
 
-    def commit(self) -> None:
-        """Commit everything."""
-        if not self._pending.is_empty or self.draws != self._draws_committed:
-            self._commit()
+    def commit(self, change: StateChange | None = None) -> None:
+        """Commit everything, with a change of the state if one is given."""
+        is_changed = not self._pending.is_empty or self.draws != self._draws_committed
+        if is_changed or change is not None:
+            self._commit(change=change)
 
     def undo(self) -> None:
         """Undo the uncommitted changes."""
@@ -153,6 +154,13 @@ class SharedWriter(Replica):
         self._pending.stale = run.stale if run else 0
         self._pending.forget_all()
         self._loaded_state = None
+
+    def rewind(self, name: str, *, drop_missing: bool) -> NoReturn:
+        """Raise ReadOnlyError: other processes work with the transitions."""
+        raise ReadOnlyError(
+            f"{self.store.path} is open with access='shared': rewind() takes back what other "
+            "processes have written, so it needs access='exclusive'"
+        )
 
     def load(self, store: Store) -> NoReturn:
         """Raise ReadOnlyError: other processes work with the transitions."""
@@ -167,8 +175,12 @@ class SharedWriter(Replica):
         new_values: Values | None = None,
         *,
         clear: bool = False,
+        change: StateChange | None = None,
     ) -> None:
-        """Commit the pending changes, then rows of `columns`, then clear, in one transaction."""
+        """Commit the pending changes, then rows of `columns`, then clear, in one transaction.
+
+        change:  of the state, which comes last
+        """
         rows, pending, identity = self.rows, self._pending, self.identity
         self.prefetch_queues.finish_reads(self.count)  # others' commits decide what is evicted
 
@@ -196,7 +208,7 @@ class SharedWriter(Replica):
             if (table := self.priorities) is not None:
                 blocks_of = partial(txn.blocks, database=table.database)
                 largest, blocks = table.after_update(largest, blocks_of, before, ids, values, given)
-                txn.put_blocks(blocks, table.database)
+                txn.put_blocks(blocks, table.database, state.marks.newest)
             late = pending.stale - run.stale + int(np.count_nonzero(~live))
             new = replace(
                 state,
@@ -221,10 +233,12 @@ class SharedWriter(Replica):
                 observations=rows.put(
                     txn,
                     rows.with_write_ids(parts, before.count, after.count),
-                    new.live(identity),
+                    new.needed(identity),
                     state.observations,
                 ),
             )
+            if change is not None:
+                new = change(txn, new)
             raw = self._run.put(txn, new, run, self.identity)
             return parts, before.count, (raw, new)
 

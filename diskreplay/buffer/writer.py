@@ -11,7 +11,8 @@ import numpy as np
 
 from diskreplay.aliases import Columns, Ints
 from diskreplay.buffer.expected_fields import ExpectedFields
-from diskreplay.buffer.replica import Replica
+from diskreplay.buffer.marks import found_mark, missing_rows, refuse_missing
+from diskreplay.buffer.replica import Replica, StateChange
 from diskreplay.buffer.rows import Rows
 from diskreplay.buffer.window import PACKED_COMMIT_BYTES
 from diskreplay.errors import MismatchError, StorageError
@@ -19,7 +20,7 @@ from diskreplay.live_range import LiveRange
 from diskreplay.records import BLOCK_BYTES
 from diskreplay.sampling import Priorities, RandomStream, Values
 from diskreplay.schema import Schema, fields_of
-from diskreplay.store import OwnRun, Run, Snapshot, State, Store, Transaction
+from diskreplay.store import OwnRun, Run, Snapshot, State, Store, Transaction, marks_of, rewound
 
 _NO_SNAPSHOT = contextlib.nullcontext()
 
@@ -137,16 +138,49 @@ class Writer(Replica):
             table.clear(self.count)
         self.unfinished = None
 
-    def commit(self) -> None:
-        """Commit everything."""
+    def commit(self, change: StateChange | None = None) -> None:
+        """Commit everything, with a change of the state if one is given."""
         live = self.live
         first = max(self.committed, live.first)
         rows = self.count - self.committed
-        self._commit(lambda: self.rows.uncommitted(first, self.count), rows, live)
+        self._commit(lambda: self.rows.uncommitted(first, self.count), rows, live, change=change)
 
     def undo(self) -> None:
         """Undo the uncommitted changes."""
         self.restore()
+
+    def rewind(self, name: str, *, drop_missing: bool) -> int:
+        """Go back to a mark, in one commit; return how many of its rows are overwritten.
+
+        Nothing is changed when the mark is missing, or rows are and may not be dropped.
+        """
+        path, identity = self.store.path, self.identity
+
+        def put(txn: Transaction) -> int:
+            stored = self._stored_state(txn)
+            mark = found_mark(marks_of(txn, identity), name, path)
+            if not drop_missing:
+                refuse_missing(mark, stored, identity, path)
+            missing = missing_rows(mark, stored, identity)
+            run = self._run.of(txn, stored).until(mark.state.count)
+            start = mark.state.live(identity).first + missing if missing else 0
+            state = rewound(txn, stored, identity, mark, start)
+            state = replace(state, settings=self.settings, **self._run.counted(stored))
+            self._run.put(txn, state, run, identity)
+            return missing
+
+        self.unfinished = self._finish_rewind
+        missing = self.store.commit(put)
+        self._finish_rewind()
+        return missing
+
+    def _finish_rewind(self) -> None:
+        """Load the store if it was rewound; else nothing has changed."""
+        with self.store.snapshot() as snapshot:
+            is_rewound = self.read_state(snapshot).rewinds.number != self.rewinds
+        if is_rewound:
+            self.restore()
+        self.unfinished = None
 
     def reseed(self, seed: bytes) -> None:
         """Begin another random stream."""
@@ -225,23 +259,19 @@ class Writer(Replica):
         n: int,
         live: LiveRange,
         origin: State | None = None,
+        change: StateChange | None = None,
     ) -> None:
-        """Commit n rows, the changed priorities of the live range, and the state."""
+        """Commit n rows, the changed blocks of the slot tables, and the state."""
         self.prefetch_queues.finish_reads(live.first)
         blocks = [(table, table.dirty_blocks(live)) for table in self.tables]
 
         def put(txn: Transaction) -> tuple[bytes, State, Run]:
-            stored = self.read_state(txn)
-            # Only a commit of this run may be new: one that was interrupted after it was done.
-            if stored.commits != self.commits and stored.run != self._run.id:
-                raise StorageError(
-                    f"{self.store.path} was written by another process although it is held here: "
-                    "nothing of this buffer was committed over it; close the buffer, and open the "
-                    "store again"
-                )
+            stored = self._stored_state(txn)
             run = self._described_run or self._run.of(txn, stored)
             run = replace(run, end=live.count, rows=self._run_rows + n)
-            observations = self.rows.put(txn, rows(), live, stored.observations)
+            counted = replace(stored, count=live.count, start=live.start)
+            needed = counted.needed(self.identity)
+            observations = self.rows.put(txn, rows(), needed, stored.observations)
             state = replace(
                 stored if origin is None else stored.keeping(stored, origin),
                 seed=self.stream.seed,
@@ -256,7 +286,9 @@ class Writer(Replica):
                 **self._run.counted(stored),
             )
             for table, changed in blocks:
-                txn.put_blocks(changed, table.database)
+                txn.put_blocks(changed, table.database, stored.marks.newest)
+            if change is not None:
+                state = change(txn, state)
             return self._run.put(txn, state, run, self.identity), state, run
 
         put_bytes = self.rows.record_bytes(n) + BLOCK_BYTES * sum(len(b) for _, b in blocks)
@@ -268,6 +300,18 @@ class Writer(Replica):
         self.start = live.start
         for table, changed in blocks:
             table.mark_committed(changed)
+
+    def _stored_state(self, txn: Transaction) -> State:
+        """Return the state that a commit changes."""
+        stored = self.read_state(txn)
+        # Only a commit of this run may be new: one that was interrupted after it was done.
+        if stored.commits != self.commits and stored.run != self._run.id:
+            raise StorageError(
+                f"{self.store.path} was written by another process although it is held here: "
+                "nothing of this buffer was committed over it; close the buffer, and open the "
+                "store again"
+            )
+        return stored
 
     @contextlib.contextmanager
     def _restored_on_error(self) -> Iterator[None]:

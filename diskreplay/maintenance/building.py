@@ -37,7 +37,9 @@ from diskreplay.sampling import Blocks, Priorities, PrioritySettings, Values
 from diskreplay.schema import Schema
 from diskreplay.store import (
     Identity,
+    MarkSummary,
     ObservationRange,
+    Rewinds,
     Run,
     Snapshot,
     State,
@@ -71,7 +73,8 @@ class StoreBuilder:
     copied: its values by `append_log`, and the records that refer to it by `append`.
 
     place:      a path without a file, best that of `beside`
-    state:      gives the live range; its largest priority is raised by the rows
+    state:      gives the live range; its largest priority is raised by the rows. The new store
+                has no marks and no kept rows
     schema:     None if nothing was ever pushed
     progress:   called after each commit with the numbers of transitions written and of all
     copied:     the layout of the log that is copied, whose range the state has
@@ -94,6 +97,7 @@ class StoreBuilder:
             Priorities(identity.slots, alpha=usual.alpha, epsilon=usual.epsilon)
         self.identity = identity
         self.live = state.live(identity)
+        state = replace(state, marks=MarkSummary(), rewinds=Rewinds())
         self._place, self._state, self._schema = place, state, schema
         self._progress, self._done = progress, 0
         self._part_blocks: dict[int, Values] = {}  # the first one and the last one

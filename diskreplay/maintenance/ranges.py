@@ -29,3 +29,18 @@ class ExpectedNumbers:
 def range_text(thing: str, low: int, high: int) -> str:
     """Return the words for the things numbered from `low` up to `high`, which is left out."""
     return f"{thing} {low}" if high - low == 1 else f"{thing}s {low} to {high - 1}"
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the numbers of any ranges as ascending ranges without overlap.
+
+    >>> merged([(5, 9), (0, 2), (1, 3), (9, 9)])
+    [(0, 3), (5, 9)]
+    """
+    found: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if found and found[-1][1] >= low:
+            found[-1] = (found[-1][0], max(found[-1][1], high))
+        elif low < high:
+            found.append((low, high))
+    return found

@@ -88,9 +88,10 @@ def compact(path: PathLike, *, progress: Progress | None = None) -> Rewritten:
     """Write the data file of a store anew, without free pages and with its pages in order.
 
     A data file never shrinks by itself: pages that commits, `clear` or the engine have freed stay
-    in it for later. Nothing else changes, and the next run goes on as it would have without. Every
-    record and every observation is read and checked. A kill at any moment leaves the old store or
-    the new one, whole.
+    in it for later. Marks are dropped, with the evicted transitions that `keep_rows` keeps for
+    them. Nothing else changes, and the next run goes on as it would have without. Every record and
+    every observation is read and checked. A kill at any moment leaves the old store or the new
+    one, whole.
 
     Cost: reads and writes the live transitions, about 3 seconds for a million of 500 bytes; needs
     the disk space of a second data file meanwhile. Memory: 50 MB.

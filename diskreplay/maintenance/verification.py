@@ -11,10 +11,11 @@ import numpy as np
 
 from diskreplay.aliases import PathLike
 from diskreplay.errors import DamageError, FormatVersionError
-from diskreplay.live_range import BLOCK_SLOTS, LiveRange
+from diskreplay.live_range import BLOCK_SLOTS, LiveRange, slot_spans
 from diskreplay.lmdbfile import INTEGER_KEYS, NO_PAGE, Faults, Tree, Walk
 from diskreplay.maintenance.log_check import LogCheck
-from diskreplay.maintenance.ranges import ExpectedNumbers, range_text
+from diskreplay.maintenance.mark_check import MarkCheck
+from diskreplay.maintenance.ranges import ExpectedNumbers, merged, range_text
 from diskreplay.maintenance.sources import Progress, parse_block, parse_state
 from diskreplay.records import (
     Codec,
@@ -120,6 +121,8 @@ class _Check:
                 )
                 trees[name] = trees[name]._replace(flags=flags)  # read the keys as they are written
         self._check_facts(trees[b"meta"])
+        self._marks = MarkCheck(walk, self._identity, self._state)
+        self._marks.check(trees[b"marks"], trees[b"kept_blocks"], self._check_kept)
         self._check_runs(trees[b"runs"])
         self._check_blocks(trees[b"priorities"])
         found = ObservationRange() if self._state is None else self._state.observations
@@ -178,13 +181,10 @@ class _Check:
 
     def _check_blocks(self, tree: Tree) -> None:
         identity = self._identity
-        needed: list[tuple[int, int]] = []
+        needed = self._marks.needed_blocks("priorities") if identity and identity.blocks else []
         for low, high in self._live_slots() if identity and identity.blocks else ():
-            first, end = low // BLOCK_SLOTS, (high - 1) // BLOCK_SLOTS + 1
-            if needed and needed[-1][1] >= first:  # both ends of the ring are in one block
-                first = needed.pop()[0]
-            needed.append((first, end))
-        expected = ExpectedNumbers(needed)
+            needed.append((low // BLOCK_SLOTS, (high - 1) // BLOCK_SLOTS + 1))
+        expected = ExpectedNumbers(merged(needed))
         for number, _, raw in self._walk.numbered(b"priorities", tree):
             expected.see(number)
             with self._collected_faults():
@@ -193,6 +193,11 @@ class _Check:
                     parse_block(number, content, identity)
         for low, high in expected.missing():
             self._faults.add(f"the content of {range_text('priority block', low, high)} is missing")
+
+    def _check_kept(self, table: str, number: int, content: Any) -> None:
+        """Raise DamageError for the content of a kept block that is none of its table."""
+        if table == "priorities" and self._identity is not None:
+            parse_block(number, content, self._identity)
 
     def _live(self, identity: Identity) -> LiveRange:
         """Return the live range; without a state, an empty one above all possible write ids."""
@@ -214,7 +219,10 @@ class _Check:
             self._walk.exhaust(b"transitions", tree)
             return
         live = self._live(identity)
-        expected = ExpectedNumbers(self._live_slots())
+        needed = merged([(live.first, live.count), *self._marks.needed()])
+        slots = live.ring_slots
+        spans = (span for first, end in needed for span in slot_spans(first, end, slots))
+        expected = ExpectedNumbers((span.start, span.stop) for span in spans)
         records: dict[int, bytes] = {}
         size = done = 0
         for group, _, value in self._walk.numbered(b"transitions", tree):
@@ -227,9 +235,9 @@ class _Check:
                 size += len(record) + 64
             if size >= _CHUNK_BYTES:
                 self._progress(done, tree.entries * grouping.per_value)
-                self._check_chunk(records, schema, live, log)
+                self._check_chunk(records, schema, live, needed, log)
                 records, size = {}, 0
-        self._check_chunk(records, schema, live, log)
+        self._check_chunk(records, schema, live, needed, log)
         self._progress(done, done)
         for low, high in expected.missing():
             first = int(live.newest_ids(np.array(low)))
@@ -271,9 +279,17 @@ class _Check:
         return slots > 0
 
     def _check_chunk(
-        self, records: dict[int, bytes], schema: Schema, live: LiveRange, log: LogCheck
+        self,
+        records: dict[int, bytes],
+        schema: Schema,
+        live: LiveRange,
+        needed: list[tuple[int, int]],
+        log: LogCheck,
     ) -> None:
-        """Check records by their slots."""
+        """Check records by their slots.
+
+        needed:  the write ids that are live or that a rewind may make live again, as ranges
+        """
         if not records:
             return
         # A schema that claims impossibly large records must not allocate memory for them.
@@ -288,17 +304,21 @@ class _Check:
         codec = self._codec = self._codec or Codec(schema.record_schema)
         slots = np.array(list(records))
         write_ids = live.newest_ids(slots)
-        # Records that are not live are left from an earlier lap, or from before a clear.
-        for index in np.flatnonzero(write_ids < live.first).tolist():
+        is_needed = np.zeros(slots.size, np.bool_)
+        for first, end in needed:
+            is_needed |= (write_ids >= first) & (write_ids < end)
+        given = live.count if self._state is None else self._state.given
+        # The others are left from an earlier lap, or from before a clear or a rewind.
+        for index in np.flatnonzero(~is_needed).tolist():
             slot = int(slots[index])
             write_ids[index] = write_id = write_id_in(records[slot])
-            if not 0 <= write_id < live.count or write_id % live.ring_slots != slot:
+            if not 0 <= write_id < given or write_id % live.ring_slots != slot:
                 self._faults.add(f"the record in slot {slot} holds write id {write_id}")
         raw = list(records.values())
         for sentence in codec.faults(raw, write_ids, slots):
             self._faults.add(sentence)
         if schema.logged:
-            used = np.flatnonzero(live.holds(write_ids) & codec.sound(raw, write_ids))
+            used = np.flatnonzero(is_needed & codec.sound(raw, write_ids))
             sound = [raw[index] for index in used.tolist()]
             log.refer(
                 codec.decode(sound, write_ids[used], slots[used], schema.logged), write_ids[used]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diskreplay.records.codec import Codec, checksum_in, record_head, write_id_in
 from diskreplay.records.compression import Buffer, Compression, codec_named
-from diskreplay.records.features import KEPT_ROWS, check_features
+from diskreplay.records.features import KEPT_ROWS, MARKS_FEATURE, check_features
 from diskreplay.records.grouping import (
     ALONE,
     BLOCK_BYTES,
@@ -43,6 +43,7 @@ __all__ = [
     "ENTRY_HEADER",
     "KEPT_ROWS",
     "LARGE_ROW",
+    "MARKS_FEATURE",
     "PAGE_BYTES",
     "PAGE_HEADER",
     "Buffer",

@@ -10,7 +10,8 @@ from diskreplay.wording import shown
 
 _LOG, _NESTED, _VARYING = "observation-log", "nested-fields", "varying-fields"
 KEPT_ROWS = "kept-rows"  # of a ring with slots beyond the capacity
-KNOWN_FEATURES = (_LOG, _NESTED, _VARYING, KEPT_ROWS)
+MARKS_FEATURE = "marks"  # for which commits keep blocks, and after which write ids come again
+KNOWN_FEATURES = (_LOG, _NESTED, _VARYING, KEPT_ROWS, MARKS_FEATURE)
 
 
 def features_of(schema: Schema) -> tuple[str, ...]:

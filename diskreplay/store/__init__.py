@@ -14,15 +14,31 @@ from diskreplay.store.creation import (
 from diskreplay.store.directory import DATA, HIDDEN, LOCK, StoreDirectory
 from diskreplay.store.known_note import make_known
 from diskreplay.store.manifest import FORMAT, holds_store, raise_format
+from diskreplay.store.marks import (
+    StoredMark,
+    check_marks,
+    drop_mark,
+    marks_of,
+    put_mark,
+    rewound,
+    summary_of,
+)
 from diskreplay.store.openers import ALONE, openers
 from diskreplay.store.os_errors import explained, raising_own_errors, start_thread
 from diskreplay.store.own_run import OwnRun
 from diskreplay.store.pinned_pages import PinnedPagesWarning
 from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
 from diskreplay.store.snapshot import Snapshot
-from diskreplay.store.state import KINDS, Identity, ObservationRange, Run, RunSettings, State
+from diskreplay.store.state import (
+    KINDS,
+    Identity,
+    Run,
+    RunSettings,
+    State,
+)
+from diskreplay.store.state_parts import MarkSummary, ObservationRange, Rewinds
 from diskreplay.store.store import Store
-from diskreplay.store.tables import TABLES
+from diskreplay.store.tables import TABLES, KeptBlock
 from diskreplay.store.transaction import Transaction
 from diskreplay.store.trust import held_data_file, pinned_commit
 from diskreplay.store.waiting import WaitingWarning
@@ -36,9 +52,12 @@ __all__ = [
     "LOCK",
     "TABLES",
     "Identity",
+    "KeptBlock",
+    "MarkSummary",
     "ObservationRange",
     "OwnRun",
     "PinnedPagesWarning",
+    "Rewinds",
     "Run",
     "RunSettings",
     "Snapshot",
@@ -46,24 +65,31 @@ __all__ = [
     "State",
     "Store",
     "StoreDirectory",
+    "StoredMark",
     "Transaction",
     "WaitingWarning",
     "beside",
+    "check_marks",
     "check_outside",
     "complete",
+    "drop_mark",
     "explained",
     "held_data_file",
     "holds_store",
     "make_known",
+    "marks_of",
     "openers",
     "pinned_commit",
+    "put_mark",
     "raise_format",
     "raising_own_errors",
     "real_path",
     "remove_tree",
     "replacing",
+    "rewound",
     "spans_of",
     "start_thread",
+    "summary_of",
     "sync",
     "with_live",
     "work_directory",

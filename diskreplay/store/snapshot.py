@@ -22,10 +22,13 @@ from diskreplay.records import ALONE, Grouping, unseal
 from diskreplay.store.environment import Environment
 from diskreplay.store.read_ahead import pages_waited_for
 from diskreplay.store.tables import ITEMS, TABLES, integer_key, number_of
+from diskreplay.wording import shown
 
 RecordBuffers: TypeAlias = Sequence[Any] | NDArray[np.uint8]
 
 OBSERVATIONS = "observations"
+MARKS = "marks"
+KEPT_BLOCKS = "kept_blocks"
 _MOST_LEARNED = 1024  # values of one call: of a scan, a microsecond for each would be too much
 _GATHERED_BYTES = 8192  # records of at most this size are copied into one array
 _JOINED_BYTES = 1024  # values of at most this size are copied whole, and cut all at once
@@ -191,6 +194,31 @@ class Snapshot:
             return None
         found: dict[str, Any] = self._sealed("runs", number)
         return found
+
+    # Marks and kept blocks, by name
+
+    def names(self, database: str, first: str = "") -> list[str]:
+        """Return the names in a database from one on, in their order."""
+        if database not in self._databases:
+            return []
+        with self._cursor(database) as cursor:
+            if not cursor.set_range(first.encode()):
+                return []
+            return [str(bytes(key), "utf-8", "replace") for key in cursor.iternext(values=False)]
+
+    def has_name(self, database: str, name: str) -> bool:
+        """Return whether a database has a name."""
+        if database not in self._databases:
+            return False
+        with self._cursor(database) as cursor:
+            return bool(cursor.set_key(name.encode()))
+
+    def named(self, database: str, name: str) -> Any:
+        """Return what a name stands for; raise DamageError when it is damaged or missing."""
+        raw = b""
+        if database in self._databases:
+            raw = self._txn.get(name.encode(), b"", self._databases[database])
+        return self._unseal(raw, name, f"{ITEMS[database]} {shown(name)}")
 
     # Databases
 

@@ -20,7 +20,9 @@ from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange, blocks_in
 from diskreplay.records import fingerprint
 from diskreplay.store.engine import ENGINE_VERSION
-from diskreplay.validation import MAX_COUNT, check_word, real_number
+from diskreplay.store.plain_facts import count_in, table_of, table_or_empty
+from diskreplay.store.state_parts import MarkSummary, ObservationRange, Rewinds
+from diskreplay.validation import check_word, real_number
 from diskreplay.version import __version__
 from diskreplay.wording import shown
 
@@ -28,10 +30,8 @@ KINDS = ("uniform", "prioritized")
 MAX_CAPACITY = 2**40
 SEED_BYTES = 16
 DURABILITIES = ("full", "system", "process")
-_MOST = MAX_COUNT // 2  # of a stored count: it can go on counting
 _MAX_PRIORITY = float(np.finfo(np.float32).max)
 _RUN_TYPES = {"started": float, "host": str, "pid": int, "versions": dict}
-_RANGE = "range of observations"
 _RUN_TOTALS = ("sent", "updated", "draws", "stale")
 
 
@@ -66,7 +66,7 @@ class Identity:
     @classmethod
     def parse(cls, plain: Any) -> Identity:
         """Return the identity that a store holds, or raise DamageError."""
-        found = _table("identity", plain)
+        found = table_of("identity", plain)
         kind, capacity, uuid = (found.get(name) for name in ("kind", "capacity", "uuid"))
         if kind not in KINDS:
             raise DamageError(f"the identity holds no kind of buffer (found {shown(kind)})")
@@ -89,27 +89,6 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class ObservationRange:
-    """The observation ids whose entries are in the observation log: [first, count)."""
-
-    first: int = 0
-    count: int = 0
-
-    @classmethod
-    def parse(cls, plain: Any) -> ObservationRange:
-        """Return the range that a state holds, or raise DamageError; None is an empty range."""
-        found = {"first": 0, "count": 0} if plain is None else _table(_RANGE, plain)
-        first, count = (_count(_RANGE, name, found.get(name)) for name in ("first", "count"))
-        if first > count:
-            raise DamageError("the range of observations starts after its end")
-        return cls(first, count)
-
-    def to_plain(self) -> dict[str, int]:
-        """Return the range as plain data."""
-        return {"first": self.first, "count": self.count}
-
-
-@dataclass(frozen=True)
 class State:
     """The facts that every commit writes.
 
@@ -122,6 +101,7 @@ class State:
     frame:          batches given so far, which the annealing follows; 0 in a uniform store
     max_priority:   the largest priority so far, None before there was any
     observations:   the observation log: the ids whose entries are there, and the next id
+    marks, rewinds: see MarkSummary and Rewinds
     """
 
     seed: bytes
@@ -136,18 +116,36 @@ class State:
     frame: int = 0
     max_priority: float | None = None
     observations: ObservationRange = field(default_factory=ObservationRange)
+    marks: MarkSummary = field(default_factory=MarkSummary)
+    rewinds: Rewinds = field(default_factory=Rewinds)
     plain: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def live(self, identity: Identity) -> LiveRange:
         """Return the live range in the ring of a store."""
         return LiveRange(identity.capacity, self.start, self.count, identity.keep_rows)
 
+    @property
+    def given(self) -> int:
+        """The number of write ids that were ever given, some of them again after a rewind."""
+        return max(self.count, self.rewinds.reached)
+
+    def oldest_stored(self, identity: Identity) -> int:
+        """Return the oldest write id whose record the ring has not overwritten."""
+        return max(0, self.given - identity.slots)
+
+    def needed(self, identity: Identity) -> LiveRange:
+        """Return the write ids that are live, or may be live again after a rewind."""
+        first = self.live(identity).first
+        if self.marks.first is not None:
+            first = min(first, max(self.marks.first, self.oldest_stored(identity)))
+        return LiveRange(identity.slots, first, self.count)
+
     @classmethod
     def parse(cls, plain: Any, identity: Identity) -> State:
         """Return the state that a store holds, or raise DamageError."""
-        found = _table("state", plain)
+        found = table_of("state", plain)
         count, start, commits, runs, stale = (
-            _count("state", name, found.get(name))
+            count_in("state", name, found.get(name))
             for name in ("count", "start", "commits", "runs", "stale_updates")
         )
         if start > count:
@@ -155,10 +153,10 @@ class State:
         run = found.get("run")
         if not isinstance(run, str | bytes):  # bytes in the first version
             raise DamageError("the state does not say which run it is of")
-        sampler = _table("state of the sampler", found.get("sampler"))
+        sampler = table_of("state of the sampler", found.get("sampler"))
         frame, largest = 0, None
         if identity.has_priorities:
-            frame = _count("state", "batches (frame)", sampler.get("frame"))
+            frame = count_in("state", "batches (frame)", sampler.get("frame"))
             largest = sampler.get("max_priority")
             if largest is not None and not (
                 type(largest) is float and 0 <= largest <= _MAX_PRIORITY
@@ -166,32 +164,39 @@ class State:
                 raise DamageError(f"the largest priority is none (found {shown(largest)})")
         return cls(
             seed=_seed_of(found),
-            settings=_table("table of settings", found.get("settings")),
+            settings=table_of("table of settings", found.get("settings")),
             count=count,
             start=start,
             commits=commits,
             runs=runs,
             run=run if isinstance(run, str) else run.hex(),
             stale_updates=stale,
-            draws=_count("state", "draws", found.get("draws", 0)),
+            draws=count_in("state", "draws", found.get("draws", 0)),
             frame=frame,
             max_priority=largest,
             observations=ObservationRange.parse(found.get("observations")),
+            marks=MarkSummary.parse(found.get("marks")),
+            rewinds=Rewinds.parse(found.get("rewinds")),
             plain=found,
         )
 
     def to_plain(self, identity: Identity) -> dict[str, Any]:
         """Return the state as plain data, with the facts of newer versions in it."""
-        sampler = dict(_table_or_empty(self.plain.get("sampler")))
+        sampler = dict(table_or_empty(self.plain.get("sampler")))
         if identity.has_priorities:
             sampler |= {"frame": self.frame, "max_priority": self.max_priority}
         names = ("count", "start", "commits", "runs", "run", "stale_updates", "seed", "draws")
         plain = {**self.plain, **{name: getattr(self, name) for name in names}}
         plain.pop("generator", None)  # of format 2, see `_seed_of`
         if self.observations.count or "observations" in plain:
-            kept = _table_or_empty(plain.get("observations"))
+            kept = table_or_empty(plain.get("observations"))
             plain["observations"] = {**kept, **self.observations.to_plain()}
-        settings = {**_table_or_empty(self.plain.get("settings")), **self.settings}
+        plain |= {"marks": self.marks.to_plain(), "rewinds": self.rewinds.to_plain()}
+        if not self.marks.made:
+            del plain["marks"]
+        if not self.rewinds.number:
+            del plain["rewinds"]
+        settings = {**table_or_empty(self.plain.get("settings")), **self.settings}
         return {**plain, "sampler": sampler, "settings": settings}
 
     def keeping(self, *others: State) -> State:
@@ -199,7 +204,7 @@ class State:
         plain: dict[str, Any] = {}
         for other in others:
             tables = {
-                name: {**_table_or_empty(plain.get(name)), **_table_or_empty(other.plain.get(name))}
+                name: {**table_or_empty(plain.get(name)), **table_or_empty(other.plain.get(name))}
                 for name in ("sampler", "settings")
             }
             plain = {**plain, **other.plain, **tables}
@@ -209,7 +214,7 @@ class State:
         """Return the state without some facts of its sampler and some settings."""
         plain = dict(self.plain)
         for name, dropped in (("sampler", sampler), ("settings", settings)):
-            table = _table_or_empty(plain.get(name))
+            table = table_or_empty(plain.get(name))
             plain[name] = {key: value for key, value in table.items() if key not in dropped}
         kept = {key: value for key, value in self.settings.items() if key not in settings}
         return replace(self, settings=kept, plain=plain)
@@ -292,15 +297,15 @@ class Run:
     def parse(cls, number: int, plain: Any) -> Run:
         """Return the run of a number that a store describes, or raise DamageError."""
         name = f"description of run {number}"
-        found = _table(name, plain)
-        first, end = (_count(name, fact, found.get(fact)) for fact in ("first", "end"))
+        found = table_of(name, plain)
+        first, end = (count_in(name, fact, found.get(fact)) for fact in ("first", "end"))
         if first > end:
             raise DamageError(f"the {name} starts after its end")
         # Nobody else could write in the first version: all between the ends were its rows.
-        rows = _count(name, "rows", found.get("rows", end - first))
+        rows = count_in(name, "rows", found.get("rows", end - first))
         least = found.get("rows_least")
         if least is not None:
-            _count(name, "rows_least", least)
+            count_in(name, "rows_least", least)
         if not (least or 0) <= rows <= end - first:
             raise DamageError(f"the {name} does not say what it wrote")
         for fact, type_ in _RUN_TYPES.items():
@@ -309,7 +314,7 @@ class Run:
         run = found.get("run", "")
         if not isinstance(run, str):
             raise DamageError(f"the {name} has no run")
-        sent, updated, draws, stale = (_count(name, t, found.get(t, 0)) for t in _RUN_TOTALS)
+        sent, updated, draws, stale = (count_in(name, t, found.get(t, 0)) for t in _RUN_TOTALS)
         return cls(
             first=first,
             end=end,
@@ -326,6 +331,16 @@ class Run:
             stale=stale,
             plain=found,
         )
+
+    def until(self, count: int) -> Run:
+        """Return the description without the transitions from a write id on."""
+        end = min(self.end, count)
+        first = min(self.first, end)
+        rows = min(self.rows, end - first)
+        least = self.rows if self.rows_least is None else self.rows_least
+        least = max(0, least - (self.end - end))
+        rows_least = None if self.rows_least is None and least >= rows else min(least, rows)
+        return replace(self, first=first, end=end, rows=rows, rows_least=rows_least)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the description as plain data; totals and limits of 0 are left out."""
@@ -349,19 +364,3 @@ def _seed_of(state: Mapping[str, Any]) -> bytes:
     if not isinstance(seed, bytes) or len(seed) != SEED_BYTES:
         raise DamageError(f"the state holds no seed of the random stream (found {shown(seed)})")
     return seed
-
-
-def _count(name: str, fact: str, found: Any) -> int:
-    if type(found) is not int or not 0 <= found <= _MOST:
-        raise DamageError(f"the {name} holds no number of {fact} (found {shown(found)})")
-    return found
-
-
-def _table(name: str, found: Any) -> dict[str, Any]:
-    if not isinstance(found, Mapping):
-        raise DamageError(f"the {name} is not a table")
-    return dict(found)
-
-
-def _table_or_empty(found: Any) -> Mapping[str, Any]:
-    return found if isinstance(found, Mapping) else {}

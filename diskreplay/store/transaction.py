@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from diskreplay.errors import StorageError
 from diskreplay.records import ALONE, Grouping, layout_of, seal, with_features
-from diskreplay.store.snapshot import OBSERVATIONS, Snapshot
-from diskreplay.store.tables import integer_key, integer_keys, number_of
+from diskreplay.store.snapshot import KEPT_BLOCKS, OBSERVATIONS, Snapshot
+from diskreplay.store.tables import KeptBlock, integer_key, integer_keys, number_of
 
 NewRecords: TypeAlias = Sequence[bytes] | NDArray[np.uint8]
 
@@ -63,12 +63,9 @@ class Transaction(Snapshot):
     def put_observations(self, first_key: int, values: Sequence[Any]) -> None:
         """Put values of the observation log under the keys from `first_key` on.
 
-        The first may take the place of the last value there is; all others are appended. The
-        database is made where an older version has made none.
+        The first may take the place of the last value there is; all others are appended.
         """
-        if OBSERVATIONS not in self._databases:
-            made = self._env.make_database(OBSERVATIONS, self._txn)
-            self._databases = {**self._databases, OBSERVATIONS: made}
+        self._make(OBSERVATIONS)
         with self._cursor(OBSERVATIONS) as cursor:
             end = first_key + len(values)
             if cursor.last() and number_of(cursor.key()) > first_key:
@@ -88,10 +85,42 @@ class Transaction(Snapshot):
                 while cursor.first() and number_of(cursor.key()) < end_key:
                     cursor.delete()
 
-    def put_blocks(self, blocks: Mapping[int, bytes], database: str) -> None:
-        """Put blocks of a slot table, by number."""
+    def put_blocks(
+        self, blocks: Mapping[int, bytes], database: str, mark: int | None = None
+    ) -> None:
+        """Put blocks of a slot table, by number.
+
+        mark:  the number of the newest mark: a block that changes after it is kept once as it was
+        """
         for number, content in blocks.items():
+            if mark is not None:
+                self._keep_block(KeptBlock(database, mark, number))
             self._put(database, integer_key(number), seal(number, content))
+
+    def _keep_block(self, block: KeptBlock) -> None:
+        """Keep the content of a block for a mark, if none is kept yet: nil where there is none."""
+        name, key = str(block), integer_key(block.number)
+        if not self.has_name(KEPT_BLOCKS, name):
+            content = self._txn.get(key, db=self._databases[block.database])
+            self.put_named(KEPT_BLOCKS, name, content)
+
+    def restore_block(self, block: KeptBlock) -> None:
+        """Put the content of a kept block back; raise DamageError if it is damaged."""
+        content, key = self.named(KEPT_BLOCKS, str(block)), integer_key(block.number)
+        if content is None:
+            self._txn.delete(key, db=self._databases[block.database])
+            return
+        self._unseal(content, block.number, f"the content of kept block {str(block)!r}")
+        self._put(block.database, key, content)
+
+    def put_named(self, database: str, name: str, content: Any) -> None:
+        """Put what a name stands for."""
+        self._make(database)
+        self._put(database, name.encode(), seal(name, content))
+
+    def drop_named(self, database: str, name: str) -> None:
+        """Remove a name."""
+        self._txn.delete(name.encode(), db=self._databases[database])
 
     def put_meta(self, facts: Mapping[str, Any]) -> dict[str, bytes]:
         """Put facts, by name, and return their sealed bytes."""
@@ -116,6 +145,12 @@ class Transaction(Snapshot):
             mine = self._env.open_db(name, self._txn, **database.flags(source._txn))
             with self._txn.cursor(mine) as cursor:
                 cursor.putmulti(source._txn.cursor(database))
+
+    def _make(self, database: str) -> None:
+        """Make a database where an older version has made none."""
+        if database not in self._databases:
+            made = self._env.make_database(database, self._txn)
+            self._databases = {**self._databases, database: made}
 
     def _put(self, database: str, key: bytes, value: bytes) -> None:
         self._txn.put(key, value, db=self._databases[database])

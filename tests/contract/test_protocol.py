@@ -11,7 +11,7 @@ from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.protocols import Replay
 
 # What is not for every Replay: a place on this machine, and to replace what others may work with.
-OWN = {"path", "load"}
+OWN = {"path", "load", "mark", "marks", "delete_mark", "rewind"}
 
 
 def public(kind: type) -> set[str]:

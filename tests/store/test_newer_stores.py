@@ -48,9 +48,9 @@ def files(path: Path) -> dict[str, Any]:
 
 def in_the_manifest(path: Path) -> str:
     manifest = json.loads((path / "diskreplay.json").read_text())
-    text = json.dumps({**manifest, "features": ["observation-log", "marks"]})
+    text = json.dumps({**manifest, "features": ["observation-log", "copies"]})
     (path / "diskreplay.json").write_text(text)
-    return "uses 'marks', which this diskreplay does not know .*install a newer version"
+    return "uses 'copies', which this diskreplay does not know .*install a newer version"
 
 
 def in_the_layout(path: Path) -> str:

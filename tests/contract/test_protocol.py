@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay import Mixture, PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.protocols import Replay
 
 # What is not for every Replay: a place on this machine, and to replace what others may work with.
@@ -22,9 +22,25 @@ def test_the_protocol_is_what_both_buffers_can_do() -> None:
     assert public(Replay) == (public(ReplayBuffer) & public(PrioritizedReplayBuffer)) - OWN
 
 
-@pytest.mark.parametrize("kind", [ReplayBuffer, PrioritizedReplayBuffer])
-@pytest.mark.parametrize("name", sorted(public(Replay)))
-def test_a_buffer_takes_what_the_protocol_says(name: str, kind: Any) -> None:
+KINDS: dict[type, set[str]] = {
+    ReplayBuffer: public(Replay),
+    PrioritizedReplayBuffer: public(Replay),
+    # It draws from others, and its write ids are those of several.
+    Mixture: public(Replay) & public(Mixture),
+}
+
+
+def test_a_mixture_can_do_what_needs_no_write_ids() -> None:
+    assert KINDS[Mixture] >= {
+        "sample", "batches", "draw", "is_ready", "schema", "stats", "check", "refresh", "flush",
+        "close",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in KINDS.items() for name in sorted(names)]
+)
+def test_a_kind_takes_what_the_protocol_says(kind: Any, name: str) -> None:
     wanted, found = getattr(Replay, name), getattr(kind, name)
     assert isinstance(found, property) == isinstance(wanted, property)
     assert inspect.getdoc(found)

@@ -22,6 +22,11 @@ def as_lists(batch: Any) -> list[Any]:
     return [element.tolist() for element in batch]
 
 
+def wait_until_drawn(mixture: Mixture, draws: int) -> None:
+    while mixture.draws < draws:  # the test has a limit of time
+        pass
+
+
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 @pytest.mark.parametrize("reuse", [False, True])
 def test_batches_are_those_of_sample(prefetch: int, reuse: bool) -> None:
@@ -45,6 +50,20 @@ def test_batches_are_those_of_sample(prefetch: int, reuse: bool) -> None:
     with pytest.raises(ClosedError, match=r"call batches\(\) again"):
         next(batches)
     whole(mixture.sample(8))
+
+
+def test_batches_that_are_ready_are_prepared_early() -> None:
+    mixture, prepared = mixed(), []
+
+    def prepare(batch: Any) -> Any:
+        prepared.append(batch)
+        return batch
+
+    with mixture.batches(8, 3, prepare=prepare) as batches:
+        next(batches)
+        wait_until_drawn(mixture, 4)
+        next(batches)
+        assert len(prepared) >= 4
 
 
 @pytest.mark.parametrize("prefetch", [0, 3])
@@ -90,6 +109,7 @@ def test_errors_of_sample_are_raised_and_drawing_goes_on(prefetch: int) -> None:
         mixture["a"].push(*[column[0] for column in mixture["a"].get([0])])
         for _ in range(3):
             assert next(batches).rewards.shape == (4,)
+        wait_until_drawn(mixture, 3 + prefetch)  # ahead again
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])

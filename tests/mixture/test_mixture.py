@@ -261,12 +261,14 @@ def test_what_cannot_be_opened_leaves_nothing_open(tmp_path: Path) -> None:
         (3, ArgumentError, r"source 'x' must be a buffer or the path of a store \(found int\)"),
         (Mixture({"b": open_here}), ArgumentError, r"source 'x' must be .*\(found Mixture\)"),
     ):
-        with pytest.raises(error, match=message):
+        with pytest.raises(error, match=message) as found:
             Mixture({"a": tmp_path / "a", "x": bad})
-        diskreplay.open(tmp_path / "a").close()
-    with pytest.raises(ArgumentError, match="weights must name each source"):
+        diskreplay.open(tmp_path / "a").close()  # while the frames of the error are there
+        del found
+    with pytest.raises(ArgumentError, match="weights must name each source") as found:
         Mixture({"a": tmp_path / "a"}, {"b": 1})
     diskreplay.open(tmp_path / "a").close()
+    del found
     for bad in ({}, None, ["a"], open_here):
         with pytest.raises(ArgumentError, match="a mixture needs a dictionary of buffers or paths"):
             Mixture(bad)  # type: ignore[arg-type]

@@ -9,6 +9,6 @@ run goes on as if it had not ended. Damaged records that a draw has left out are
 >>> buffer = ReplayBuffer(capacity=1000, sampler=samplers.Newest(100))
 """
 
-from diskreplay.sampling import Distribution, Epoch, Mixed, Newest, Range, Recent
+from diskreplay.sampling import Distribution, Epoch, Mixed, Newest, Range, Recent, Runs
 
-__all__ = ["Distribution", "Epoch", "Mixed", "Newest", "Range", "Recent"]
+__all__ = ["Distribution", "Epoch", "Mixed", "Newest", "Range", "Recent", "Runs"]

@@ -25,14 +25,13 @@ from diskreplay.errors import ArgumentError, DamageError, MismatchError, printab
 from diskreplay.records import KEPT_ROWS, codec_named, schema_facts, with_features
 from diskreplay.sampling import (
     Distribution,
+    DrawBasis,
     Priorities,
-    PrioritizedSampler,
     PrioritySettings,
     RandomStream,
-    Sampler,
-    UniformSampler,
     checked_distribution,
     new_seed,
+    sampler_within,
 )
 from diskreplay.schema import LogOptions, Schema, SchemaLike, fields_of, missing_in
 from diskreplay.store import (
@@ -287,11 +286,13 @@ def _new_replica(
     """Return the replica of an open store, with the parts for its kind and access."""
     rows = Rows(store, options.capacity, options.window_bytes, fields)
     links = Links(store.identity.slots)
-    if priorities is None:
-        parts = Parts(None, links, _sampler_of(options, None))
-    else:
-        table = Priorities(store.identity.slots, alpha=priorities.alpha, epsilon=priorities.epsilon)
-        parts = Parts(table, links, _sampler_of(options, table))
+    basis = DrawBasis()
+    if priorities is not None:
+        slots, alpha, epsilon = store.identity.slots, priorities.alpha, priorities.epsilon
+        basis.priorities = Priorities(slots, alpha=alpha, epsilon=epsilon)
+    sampler = options.sampler.sampler(basis) if options.sampler else sampler_within(None, basis)
+    follows_runs = options.sampler is not None and options.sampler.needs_runs
+    parts = Parts(basis, links, sampler, follows_runs=follows_runs)
     settings = _settings(options, priorities)
     if options.access == "exclusive":
         replica: Replica = Writer(store, rows, parts, settings)
@@ -309,12 +310,6 @@ def _new_replica(
             held = count_of(replica.live.size, "transition")
             _log.info("%s holds %s, this is run %d", printable(store.path), held, replica.runs)
     return replica
-
-
-def _sampler_of(options: Options, table: Priorities | None) -> Sampler:
-    if options.sampler is not None:
-        return options.sampler.sampler(table)
-    return UniformSampler() if table is None else PrioritizedSampler(table)
 
 
 def _check_sampler(options: Options, kind: str) -> None:

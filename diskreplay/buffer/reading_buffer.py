@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, overload
@@ -88,6 +89,30 @@ class ReadingBuffer:
                 check_mask_name(f"{name}_mask", wanted)
                 found[f"{name}_mask"] = mask_of(schema, own, name)
         return found
+
+    def runs_of(self, indices: ArrayLike) -> Ints:
+        """Return the number of the run that wrote each transition, int64 of the shape of `indices`.
+
+        The runs of a store are its openings for writing, numbered from 0, as in `stats()["runs"]`.
+        It is -1 where several processes wrote in turns, since nothing tells who wrote which
+        transition between the first and the last of each. Cost: O(n log runs), and it reads the
+        descriptions of the runs. Raises NotLiveError as `get` does.
+
+        >>> for run in range(2):
+        ...     with ReplayBuffer(capacity=100, path="runs/a") as buffer:
+        ...         write_id = buffer.push([0.0], 0, 1.0, [1.0], False)
+        ...         buffer.runs_of([write_id]).tolist()
+        [0]
+        [1]
+
+        indices:  int of any shape, write ids
+        """
+        ids = whole_numbers("indices", indices, any_shape=True)
+        with self._guard.reading() as view:
+            self._check_live(ids.reshape(-1))
+            replica = self._guard.replica
+            with contextlib.nullcontext(view) if view else replica.store.snapshot() as snapshot:
+                return replica.run_ranges(snapshot).numbers(ids)
 
     def __iter__(self) -> Iterator[Experience]:
         """Yield the live transitions, oldest first; those evicted meanwhile are left out."""

@@ -20,8 +20,16 @@ from diskreplay.buffer.rows import Rows
 from diskreplay.episodes import Links
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling import Priorities, RandomStream, Sampler, SlotTable
-from diskreplay.store import Snapshot, State, Store, Transaction, check_marks
+from diskreplay.sampling import DrawBasis, RandomStream, Sampler, SlotTable
+from diskreplay.store import (
+    RunRanges,
+    Snapshot,
+    State,
+    Store,
+    Transaction,
+    check_marks,
+    complete,
+)
 
 # Makes a mark, or deletes one: returns the state of a commit after it has put more.
 StateChange: TypeAlias = Callable[[Transaction, State], State]
@@ -29,11 +37,15 @@ StateChange: TypeAlias = Callable[[Transaction, State], State]
 
 @dataclass
 class Parts:
-    """The slot tables and the sampler of a replica; priorities make the kind of a buffer."""
+    """The slot tables and the sampler of a replica; priorities make the kind of a buffer.
 
-    priorities: Priorities | None
+    follows_runs:  whether the sampler needs to know who wrote which transition
+    """
+
+    basis: DrawBasis
     links: Links
     sampler: Sampler
+    follows_runs: bool
 
 
 class Replica:
@@ -52,7 +64,8 @@ class Replica:
         self.store = store
         self.identity = store.identity
         self.rows = rows
-        self.priorities, self.links = parts.priorities, parts.links
+        self.priorities, self.links = parts.basis.priorities, parts.links
+        self._basis = parts.basis if parts.follows_runs else None
         tables: tuple[SlotTable[Any] | None, ...] = (self.priorities,)
         self.tables = [table for table in tables if table is not None]
         self.sampler = parts.sampler
@@ -120,6 +133,8 @@ class Replica:
             self.prefetch_queues.drop()
             self._clear_tables()
         self._load_state(state, snapshot)
+        if self._basis is not None:
+            self._basis.runs = self.run_ranges(snapshot)
         if is_new and self.damaged:
             damaged = np.array(sorted(self.damaged))
             self.sampler.leave_out(damaged[self.live.holds(damaged)], self.live)
@@ -167,6 +182,14 @@ class Replica:
             self.priorities.largest = state.max_priority
         if self._stream is None:
             self._stream = RandomStream(state.seed)
+
+    def run_ranges(self, snapshot: Snapshot) -> RunRanges:
+        """Return who wrote which transition, as far as it is known. Cost: O(runs)."""
+        return RunRanges([*map(complete, snapshot.runs())], self._own_run())
+
+    def _own_run(self) -> tuple[int, int] | None:
+        """Return the number of the run of a lone writer, and its first uncommitted write id."""
+        return None
 
     # Drawing
 

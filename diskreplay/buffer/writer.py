@@ -58,6 +58,10 @@ class Writer(Replica):
         self._described_run = run = self._run.committed(snapshot)
         self._run_rows = 0 if run is None else run.rows
 
+    def _own_run(self) -> tuple[int, int]:
+        """Return the number of this run, and its first uncommitted write id."""
+        return (self._run.number if self._run.number >= 0 else self.runs), self.committed
+
     def set_draws(self, draws: int, frame: int) -> None:
         """Set the number of the next draw, and the frame."""
         self.draws, self._frame_at_start = draws, frame - draws

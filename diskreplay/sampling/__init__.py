@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from diskreplay.sampling.distribution import Distribution, Sampler, checked_distribution
+from diskreplay.sampling.distribution import (
+    Distribution,
+    DrawBasis,
+    Sampler,
+    checked_distribution,
+)
 from diskreplay.sampling.epoch import Epoch
 from diskreplay.sampling.mixed import Mixed
 from diskreplay.sampling.newest import Newest
@@ -14,41 +19,42 @@ from diskreplay.sampling.priorities import (
     priorities_nbytes,
 )
 from diskreplay.sampling.prioritized import (
-    PrioritizedSampler,
     PrioritySettings,
     importance_weights,
     weights_of,
 )
 from diskreplay.sampling.random_stream import RandomStream, new_seed
 from diskreplay.sampling.recent import Recent
+from diskreplay.sampling.restricted import sampler_within
 from diskreplay.sampling.slot_table import PART_SLOTS, Blocks, SlotTable
 from diskreplay.sampling.sum_tree import SumTree
-from diskreplay.sampling.uniform import UniformSampler
 from diskreplay.sampling.write_id_range import Range
+from diskreplay.sampling.written_by import Runs
 
 __all__ = [
     "DEFAULT_PRIORITY",
     "PART_SLOTS",
     "Blocks",
     "Distribution",
+    "DrawBasis",
     "Epoch",
     "Mixed",
     "Newest",
     "Priorities",
-    "PrioritizedSampler",
     "PrioritySettings",
     "RandomStream",
     "Range",
     "Recent",
+    "Runs",
     "Sampler",
     "SlotTable",
     "SumTree",
-    "UniformSampler",
     "Values",
     "checked_distribution",
     "checked_priorities",
     "importance_weights",
     "new_seed",
     "priorities_nbytes",
+    "sampler_within",
     "weights_of",
 ]

@@ -6,6 +6,8 @@ Each distribution is a frozen dataclass, in one file with its sampler.
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from diskreplay.aliases import Floats, Ints
@@ -29,14 +31,34 @@ class Sampler(Protocol):
         """Draw these write ids never again."""
 
 
+class KnownRuns(Protocol):
+    """Tells which write ids are known to be of a run."""
+
+    def of(self, numbers: Iterable[int]) -> list[tuple[int, int]]:
+        """Return the ranges [first, end) of some runs, ascending."""
+
+
+@dataclass
+class DrawBasis:
+    """The parts of a buffer that its draws may follow.
+
+    priorities:  None in a uniform buffer
+    runs:        set at each load, for a distribution that needs it
+    """
+
+    priorities: Priorities | None = None
+    runs: KnownRuns | None = None
+
+
 class Distribution(abc.ABC):
     """A distribution of draws, chosen when a buffer is opened; it may be shared by buffers."""
 
     needs_priorities = False
+    needs_runs = False
 
     @abc.abstractmethod
-    def sampler(self, priorities: Priorities | None) -> Sampler:
-        """Return a sampler of a buffer with these priorities; None for a uniform buffer."""
+    def sampler(self, basis: DrawBasis) -> Sampler:
+        """Return a sampler of a buffer."""
 
 
 def checked_distribution(value: Any) -> Distribution | None:

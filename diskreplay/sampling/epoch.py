@@ -8,10 +8,9 @@ import numpy as np
 
 from diskreplay.aliases import Floats, Ints
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling.distribution import Distribution
+from diskreplay.sampling.distribution import Distribution, DrawBasis
 from diskreplay.sampling.drawable import Drawable
 from diskreplay.sampling.permutation import permuted
-from diskreplay.sampling.priorities import Priorities
 from diskreplay.sampling.random_stream import DrawGenerator
 
 
@@ -38,7 +37,7 @@ class Epoch(Distribution):
     [0, 1, 2, 3, 4, 5]
     """
 
-    def sampler(self, priorities: Priorities | None) -> EpochSampler:
+    def sampler(self, basis: DrawBasis) -> EpochSampler:
         """Return a sampler."""
         return EpochSampler()
 

@@ -9,7 +9,7 @@ import numpy as np
 from diskreplay.aliases import Floats, Ints
 from diskreplay.errors import ArgumentError
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling.distribution import Distribution
+from diskreplay.sampling.distribution import Distribution, DrawBasis
 from diskreplay.sampling.drawable import Drawable
 from diskreplay.sampling.priorities import Priorities
 from diskreplay.sampling.prioritized import strata
@@ -41,11 +41,11 @@ class Mixed(Distribution):
         checked = real_number("uniform", self.uniform, low=0.0, high=1.0)
         object.__setattr__(self, "uniform", checked)
 
-    def sampler(self, priorities: Priorities | None) -> MixedSampler:
-        """Return a sampler of a buffer with these priorities."""
-        if priorities is None:
+    def sampler(self, basis: DrawBasis) -> MixedSampler:
+        """Return a sampler of a prioritized buffer."""
+        if basis.priorities is None:
             raise ArgumentError(f"{self} needs the priorities of a PrioritizedReplayBuffer")
-        return MixedSampler(priorities, self.uniform)
+        return MixedSampler(basis.priorities, self.uniform)
 
 
 class MixedSampler:

@@ -9,9 +9,8 @@ import numpy as np
 
 from diskreplay.aliases import Floats, Ints
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling.distribution import Distribution
+from diskreplay.sampling.distribution import Distribution, DrawBasis
 from diskreplay.sampling.drawable import Drawable
-from diskreplay.sampling.priorities import Priorities
 from diskreplay.sampling.prioritized import strata
 from diskreplay.validation import real_number
 
@@ -47,7 +46,7 @@ class Recent(Distribution):
         checked = real_number("half_life", self.half_life, low=1e-6, high=2.0**62)
         object.__setattr__(self, "half_life", checked)
 
-    def sampler(self, priorities: Priorities | None) -> RecentSampler:
+    def sampler(self, basis: DrawBasis) -> RecentSampler:
         """Return a sampler."""
         return RecentSampler(self.half_life)
 

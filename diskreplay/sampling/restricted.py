@@ -6,8 +6,8 @@ import abc
 from collections.abc import Iterable
 
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling.distribution import Distribution, Sampler
-from diskreplay.sampling.priorities import Priorities
+from diskreplay.sampling.distribution import Distribution, DrawBasis, Sampler
+from diskreplay.sampling.drawable import Restriction
 from diskreplay.sampling.prioritized import PrioritizedSampler
 from diskreplay.sampling.uniform import UniformSampler
 
@@ -19,8 +19,13 @@ class Restricted(Distribution):
     def ranges(self, live: LiveRange) -> Iterable[tuple[int, int]]:
         """Return live ranges [first, end), none of them empty, ascending, apart."""
 
-    def sampler(self, priorities: Priorities | None) -> Sampler:
-        """Return a sampler of a buffer with these priorities; None for a uniform buffer."""
-        if priorities is None:
-            return UniformSampler(self)
-        return PrioritizedSampler(priorities, self)
+    def sampler(self, basis: DrawBasis) -> Sampler:
+        """Return a sampler of a buffer."""
+        return sampler_within(self, basis)
+
+
+def sampler_within(restriction: Restriction | None, basis: DrawBasis) -> Sampler:
+    """Return the usual sampler of a buffer, within a restriction."""
+    if basis.priorities is None:
+        return UniformSampler(restriction)
+    return PrioritizedSampler(basis.priorities, restriction)

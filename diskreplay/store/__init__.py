@@ -27,7 +27,7 @@ from diskreplay.store.openers import ALONE, openers
 from diskreplay.store.os_errors import explained, raising_own_errors, start_thread
 from diskreplay.store.own_run import OwnRun
 from diskreplay.store.pinned_pages import PinnedPagesWarning
-from diskreplay.store.runs import Span, complete, spans_of, with_live, writer_of
+from diskreplay.store.runs import RunRanges, Span, complete, spans_of, with_live, writer_of
 from diskreplay.store.snapshot import Snapshot
 from diskreplay.store.state import (
     KINDS,
@@ -59,6 +59,7 @@ __all__ = [
     "PinnedPagesWarning",
     "Rewinds",
     "Run",
+    "RunRanges",
     "RunSettings",
     "Snapshot",
     "Span",

@@ -8,10 +8,12 @@ its transitions came along may have been a range already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from diskreplay.aliases import Ints
 
 _MOST = 2**62
 
@@ -50,6 +52,54 @@ def writer_of(runs: Sequence[Any], write_id: int) -> int | None:
     found = [span for span in spans_of(runs) if span.first <= write_id < span.end]
     found = [span for span in found if span.least == span.end - span.first] or found
     return found[0].number if len(found) == 1 else None
+
+
+class RunRanges:
+    """The ranges of write ids of each run, as far as the descriptions of the runs tell.
+
+    Where several runs wrote in turns, nothing tells who wrote which. Cost: O(n log n) for n runs.
+
+    >>> ranges = RunRanges([{"first": 0, "end": 9, "rows": 9}, {"first": 9, "end": 12, "rows": 3}])
+    >>> ranges.of([1]), ranges.numbers(np.array([8, 9, 12])).tolist()
+    ([(9, 12)], [0, 1, -1])
+
+    own:  number and first write id of a run that alone writes what no description tells yet
+    """
+
+    def __init__(self, runs: Sequence[Any], own: tuple[int, int] | None = None) -> None:
+        # A run whose description makes no sense may have written anything.
+        is_known = all(_span(number, run) is not None for number, run in enumerate(runs))
+        spans = spans_of(runs) if is_known else []
+        if own is not None:
+            spans.append(Span(*own, _MOST, _MOST - own[1], _MOST - own[1]))
+        whole = [span for span in spans if span.least == span.end - span.first]
+        self._borders = np.unique([(span.first, span.end) for span in spans]).astype(np.int64)
+        n_of_all, of_all = self._overlaps(spans)
+        n_of_whole, of_whole = self._overlaps(whole)
+        others = np.where((n_of_whole == 0) & (n_of_all == 1), of_all, -1)
+        self._numbers: Ints = np.where(n_of_whole == 1, of_whole, others)
+
+    def _overlaps(self, spans: Sequence[Span]) -> tuple[Ints, Ints]:
+        """Return how many spans are over each place between two borders, and the sum of their
+        numbers: for one, that is its number."""
+        counts, sums = np.zeros((2, self._borders.size), np.int64)
+        for span in spans:
+            at, end = np.searchsorted(self._borders, (span.first, span.end))
+            counts[at] += 1
+            counts[end] -= 1
+            sums[at] += span.number
+            sums[end] -= span.number
+        return counts.cumsum(), sums.cumsum()
+
+    def numbers(self, write_ids: Ints) -> Ints:
+        """Return the number of the run of each write id, -1 where it is not known."""
+        at = self._borders.searchsorted(write_ids, side="right") - 1
+        return np.append(self._numbers, -1)[at]  # the one appended for those before all runs
+
+    def of(self, numbers: Iterable[int]) -> list[tuple[int, int]]:
+        """Return the ranges [first, end) that are known to be of some runs, ascending."""
+        places = np.flatnonzero(np.isin(self._numbers, [*numbers]) & (self._numbers >= 0))
+        return [(int(self._borders[at]), int(self._borders[at + 1])) for at in places]
 
 
 def with_live(runs: Sequence[Any], first: int, count: int) -> list[Any]:

@@ -10,8 +10,9 @@ import pytest
 from diskreplay import Mixture, PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.protocols import Replay
 
-# What is not for every Replay: a place on this machine, and to replace what others may work with.
-OWN = {"path", "load", "mark", "marks", "delete_mark", "rewind"}
+# What is not for every Replay: a place on this machine, with its runs, and to replace what others may
+# work with.
+OWN = {"path", "runs_of", "load", "mark", "marks", "delete_mark", "rewind"}
 
 
 def public(kind: type) -> set[str]:

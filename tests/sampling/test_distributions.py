@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distributions import drawn, shares
+from distributions import RUNS, drawn, shares
 from frequencies import assert_neither_too_far_nor_too_near, assert_not_too_far, chi_square
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,15 +14,15 @@ from sampling import new_priorities, stage
 
 from diskreplay import SampleError
 from diskreplay.live_range import LiveRange
-from diskreplay.samplers import Epoch, Mixed, Newest, Range, Recent
-from diskreplay.sampling import Priorities
+from diskreplay.samplers import Epoch, Mixed, Newest, Range, Recent, Runs
+from diskreplay.sampling import DrawBasis, Priorities
 
 CAPACITY = 60
 LIVE = LiveRange(CAPACITY, 30, 150)  # after a clear, and more than one lap: [90, 150)
 LEFT_OUT = {91, 120, 121, 147, 149}
 SOME = [
     Newest(25), Range(100, 130), Range(0), Recent(7.5), Recent(1e6), Epoch(), Mixed(0.25),
-    Mixed(1.0),
+    Mixed(1.0), Runs([1, 2, 4]),
 ]  # fmt: skip
 DRAWS = 8_000
 
@@ -39,7 +39,7 @@ def sampler_of(distribution: Any, kind: str, left_out: set[int]) -> tuple[Any, d
     """Return a sampler, and the shares that its draws must have."""
     given, table = priorities_of(LIVE, seed=1)
     is_uniform = kind == "uniform"
-    sampler = distribution.sampler(None if is_uniform else table)
+    sampler = distribution.sampler(DrawBasis(None if is_uniform else table, RUNS))
     if left_out:
         sampler.leave_out(np.array(sorted(left_out)), LIVE)
     return sampler, shares(distribution, LIVE, None if is_uniform else given, left_out)
@@ -73,7 +73,9 @@ def test_the_frequencies_are_those_of_the_distribution(
 
 
 @pytest.mark.parametrize("n", [3, 8])
-@pytest.mark.parametrize("distribution", [Newest(25), Range(100, 130), Epoch()], ids=str)
+@pytest.mark.parametrize(
+    "distribution", [Newest(25), Range(100, 130), Runs([2, 4]), Epoch()], ids=str
+)
 def test_a_uniform_batch_holds_no_transition_twice(distribution: Any, n: int) -> None:
     sampler, _ = sampler_of(distribution, "uniform", set())
     ids, _ = drawn(sampler, LIVE, n, 300)
@@ -98,7 +100,7 @@ def test_batches_have_one_draw_from_each_equal_share(distribution: Any, n: int) 
 
 def test_recent_draws_halve_with_each_half_life() -> None:
     live = LiveRange(10**6, 0, 10**6)
-    sampler = Recent(1000.0).sampler(None)
+    sampler = Recent(1000.0).sampler(DrawBasis())
     ids, _ = drawn(sampler, live, 64, 2000)
     half_lives = (live.count - 1 - ids.ravel()) // 1000
     found = np.bincount(np.minimum(half_lives, 12), minlength=13)
@@ -108,7 +110,7 @@ def test_recent_draws_halve_with_each_half_life() -> None:
 
 @pytest.mark.parametrize("half_life", [1e-6, 0.01, 1e9, 2.0**62])
 def test_any_half_life_draws_what_is_live(half_life: float) -> None:
-    sampler = Recent(half_life).sampler(None)
+    sampler = Recent(half_life).sampler(DrawBasis())
     sampler.leave_out(np.arange(130, 150), LIVE)  # the newest, so that the others are very old
     ids, probabilities = drawn(sampler, LIVE, 32, 20)
     assert ids.min() >= 90
@@ -135,6 +137,7 @@ def cases(draw: Any) -> tuple[Any, LiveRange, list[float] | None, set[int]]:
             ),
             st.builds(Recent, st.floats(1e-6, 1e9)),
             st.just(Epoch()),
+            st.builds(Runs, st.sets(st.integers(0, 5), min_size=1)),
             st.builds(Mixed, st.floats(0, 1)),
         )
     )
@@ -155,7 +158,7 @@ def test_only_what_may_be_drawn_is_drawn_with_its_true_probability(
     if given_priorities is not None:
         table = new_priorities(live.ring_slots)
         stage(table, 0, given_priorities)
-    sampler = distribution.sampler(table)
+    sampler = distribution.sampler(DrawBasis(table, RUNS))
     if left_out:
         sampler.leave_out(np.array(sorted(left_out)), live)
     expected = shares(distribution, live, given_priorities, left_out)

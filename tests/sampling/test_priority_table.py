@@ -14,7 +14,8 @@ from sampling import mass, new_priorities, stage, tree_bytes, written
 
 from diskreplay import PriorityError
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling import PrioritizedSampler, checked_priorities
+from diskreplay.sampling import checked_priorities
+from diskreplay.sampling.prioritized import PrioritizedSampler
 
 NAN = float("nan")
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)

@@ -12,12 +12,8 @@ from sampling import mass, new_priorities, of_ones, stage, tree_bytes, written
 
 from diskreplay import DamageError
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling import (
-    Priorities,
-    PrioritizedSampler,
-    checked_priorities,
-    priorities_nbytes,
-)
+from diskreplay.sampling import Priorities, checked_priorities, priorities_nbytes
+from diskreplay.sampling.prioritized import PrioritizedSampler
 from diskreplay.sampling.slot_table import PART_SLOTS
 
 

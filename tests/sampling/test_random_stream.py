@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sampling import written
 
-from diskreplay.sampling import PrioritizedSampler, RandomStream, UniformSampler, new_seed
+from diskreplay.sampling import RandomStream, new_seed
+from diskreplay.sampling.prioritized import PrioritizedSampler
 from diskreplay.sampling.random_stream import SEED_BYTES
+from diskreplay.sampling.uniform import UniformSampler
 
 NUMBERS = st.integers(0, 99) | st.integers(0, 2**53)
 WAYS = st.sampled_from(["random", "integers", "choice", "raw"])

@@ -11,7 +11,9 @@ from sampling import mass, new_priorities
 
 from diskreplay import ArgumentError, PriorityError, ReplayBuffer, SampleError, importance_weights
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling import PrioritizedSampler, PrioritySettings, UniformSampler
+from diskreplay.sampling import PrioritySettings
+from diskreplay.sampling.prioritized import PrioritizedSampler
+from diskreplay.sampling.uniform import UniformSampler
 
 # Prioritized draws
 

@@ -14,7 +14,9 @@ from frequencies import assert_neither_too_far_nor_too_near, assert_not_too_far,
 from sampling import mass, new_priorities, of_ones, stage, written
 
 from diskreplay.live_range import LiveRange
-from diskreplay.sampling import Priorities, PrioritizedSampler, UniformSampler
+from diskreplay.sampling import Priorities
+from diskreplay.sampling.prioritized import PrioritizedSampler
+from diskreplay.sampling.uniform import UniformSampler
 
 BATCH, BATCHES = 64, 3200  # 204,800 draws
 

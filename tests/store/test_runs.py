@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from common import columns
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from others import Other, shared
 
 import diskreplay
-from diskreplay.store.runs import with_live, writer_of
+from diskreplay.store.runs import RunRanges, with_live, writer_of
 
 # What happens: a run commits rows, all are cleared, or a store is loaded, with new write ids.
 commits = st.tuples(st.integers(0, 4), st.integers(0, 9))
@@ -55,6 +56,12 @@ def test_the_bounds_hold_of_any_history(steps: list[Any], capacity: int) -> None
         if all(owners[i] == number for i in range(run["first"], run["end"])):
             assert least == most
         assert most <= len(span)
+    ranges = RunRanges(runs)
+    numbers = ranges.numbers(np.arange(-1, count + 2)).tolist()
+    writers = [writer_of(runs, i) for i in range(-1, count + 2)]
+    assert numbers == [-1 if writer is None else writer for writer in writers]
+    some = {i for begin, end in ranges.of([0, 2]) for i in range(begin, end)}
+    assert some == {i for i in range(count) if writer_of(runs, i) in (0, 2)}
     for write_id in range(first, count):
         assert writer_of(runs, write_id) in (owners[write_id], None)
         in_range = [n for n, run in enumerate(runs) if run["first"] <= write_id < run["end"]]
@@ -94,6 +101,8 @@ def test_nothing_is_said_of_a_description_that_makes_no_sense() -> None:
         assert found[0]["live"] == (10, 10)
         assert not isinstance(wrong, dict) or found[1]["live"] is None
         assert writer_of([sound, wrong], 3) is None
+        assert RunRanges([sound, wrong]).numbers(np.array([3])).tolist() == [-1]
+        assert RunRanges([sound, wrong], (2, 10)).of([0, 1, 2]) == [(10, 2**62)]
     mixed = [{"first": 0, "end": 100, "rows": 60}, {"rows": "forty"}]  # whose the others may be
     assert with_live(mixed, 50, 100)[0]["live"] == (10, 50)
     assert with_live([], 0, 0) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,13 @@ from sampling import mass
 from diskreplay import samplers
 from diskreplay.live_range import LiveRange
 from diskreplay.sampling import RandomStream, new_seed
+from diskreplay.store import RunRanges
+
+RUN_ENDS = [17, 70, 100, 120, 150]
+RUNS = RunRanges([
+    {"first": first, "end": end, "rows": end - first}
+    for first, end in itertools.pairwise([0, *RUN_ENDS])
+])  # fmt: skip
 
 
 def shares(
@@ -25,6 +34,8 @@ def shares(
     if isinstance(distribution, samplers.Range):
         end = live.count if distribution.end is None else distribution.end
         ids = [i for i in ids if distribution.first <= i < end]
+    if isinstance(distribution, samplers.Runs):
+        ids = [i for i in ids if bisect.bisect_right(RUN_ENDS, i) in distribution.numbers]
     if not ids:
         return {}
     if isinstance(distribution, samplers.Recent):

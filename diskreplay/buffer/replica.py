@@ -164,6 +164,7 @@ class Replica:
         self._seals = {}
         for table in self.tables:
             table.clear(self.live.first)
+        self.sampler.readmit()
 
     def _load_state(self, state: State, snapshot: Snapshot) -> None:
         self.stale_updates, self._frame_at_start = state.stale_updates, state.frame

@@ -28,7 +28,10 @@ class Sampler(Protocol):
         """Return the sum of the masses."""
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
-        """Draw these write ids never again."""
+        """Draw these write ids no more."""
+
+    def readmit(self) -> None:
+        """Draw all write ids again: those left out were given to other transitions."""
 
 
 class KnownRuns(Protocol):

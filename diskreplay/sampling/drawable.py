@@ -73,6 +73,10 @@ class Drawable:
         """Leave out write ids from now on."""
         self._left_out = np.union1d(self._left_out, write_ids)
 
+    def readmit(self) -> None:
+        """Leave out nothing."""
+        self._left_out = np.zeros(0, np.int64)
+
     def of(self, live: LiveRange) -> IdRanges:
         """Return the ranges that may be drawn. Cost: O(ranges and left-out write ids)."""
         ranges = [(live.first, live.count)] if live.size else []

@@ -9,9 +9,9 @@ import numpy as np
 from diskreplay.aliases import Floats, Ints
 from diskreplay.live_range import LiveRange
 from diskreplay.sampling.distribution import Distribution, DrawBasis
-from diskreplay.sampling.drawable import Drawable
 from diskreplay.sampling.permutation import permuted
 from diskreplay.sampling.random_stream import DrawGenerator
+from diskreplay.sampling.uniform import UniformSampler
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class EpochSampler:
     """Draws the next write ids of the epochs."""
 
     def __init__(self) -> None:
-        self._drawable = Drawable()
+        self._uniform = UniformSampler()
 
     def draw(self, n: int, live: LiveRange, generator: DrawGenerator) -> tuple[Ints, Floats]:
         """Return n write ids and the probability of each, that of any of the epoch.
@@ -56,29 +56,32 @@ class EpochSampler:
 
         Raises SampleError if fewer can be drawn.
         """
-        ranges = self._drawable.at_least(n, live)
-        size = ranges.size
         if generator.was_asked:
-            ranks = generator.choice(size, n, replace=False)
-        else:
-            generator.was_asked = True
-            epoch, place = divmod(generator.number * n, size)
-            ranks = _order(np.arange(place, min(place + n, size)), size, generator, epoch)
-            if ranks.size < n:
-                others = _order(np.arange(n - ranks.size), size, generator, epoch + 1)
-                ranks = np.concatenate([ranks, others])
-            ranks = (ranks - live.first) % size  # of a full ring these are its slots
+            return self._uniform.draw(n, live, generator)
+        generator.was_asked = True
+        ranges = self._uniform.drawable.at_least(n, live)
+        size = ranges.size
+        epoch, place = divmod(generator.number * n, size)
+        ranks = _order(np.arange(place, min(place + n, size)), size, generator, epoch)
+        if ranks.size < n:
+            others = _order(np.arange(n - ranks.size), size, generator, epoch + 1)
+            ranks = np.concatenate([ranks, others])
+        ranks = (ranks - live.first) % size  # of a full ring these are its slots
         probabilities = np.empty(n)
         probabilities.fill(1.0 / size)
         return ranges.ids(ranks), probabilities
 
     def total_mass(self, live: LiveRange) -> float:
         """Return the number of write ids that can be drawn: each has a mass of 1.0."""
-        return float(self._drawable.of(live).size)
+        return self._uniform.total_mass(live)
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
-        """Draw these write ids never again."""
-        self._drawable.leave_out(write_ids)
+        """Draw these write ids no more."""
+        self._uniform.leave_out(write_ids, live)
+
+    def readmit(self) -> None:
+        """Draw all write ids again."""
+        self._uniform.readmit()
 
 
 def _order(places: Ints, size: int, generator: DrawGenerator, epoch: int) -> Ints:

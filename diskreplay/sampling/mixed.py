@@ -82,6 +82,10 @@ class MixedSampler:
         return self._priorities.tree.total_priority
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
-        """Draw these write ids never again."""
+        """Draw these write ids no more."""
         self._drawable.leave_out(write_ids)
         self._priorities.leave_out(write_ids, live)
+
+    def readmit(self) -> None:
+        """Draw all write ids again; the table of priorities is cleared by itself."""
+        self._drawable.readmit()

@@ -99,8 +99,11 @@ class PrioritizedSampler:
         return self._tree(live).total_priority
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
-        """Draw these write ids never again."""
+        """Draw these write ids no more."""
         self._priorities.leave_out(write_ids, live)
+
+    def readmit(self) -> None:
+        """Do nothing: the table of priorities, which knows what is left out, is cleared."""
 
     def _tree(self, live: LiveRange) -> SumTree | TreePart:
         self._priorities.settle(live)

@@ -87,8 +87,12 @@ class RecentSampler:
         return float(self._masses(ranges.firsts[::-1], ranges.ends[::-1]).sum() / self._newest)
 
     def leave_out(self, write_ids: Ints, live: LiveRange) -> None:
-        """Draw these write ids never again."""
+        """Draw these write ids no more."""
         self._drawable.leave_out(write_ids)
+
+    def readmit(self) -> None:
+        """Draw all write ids again."""
+        self._drawable.readmit()
 
     def _masses(self, firsts: Ints, ends: Ints) -> Floats:
         """Return the masses of ranges [first, end), the newest first."""

@@ -10,8 +10,7 @@ import pytest
 from diskreplay import Mixture, PrioritizedReplayBuffer, ReplayBuffer
 from diskreplay.protocols import Replay
 
-# What is not for every Replay: a place on this machine, with its runs, and to replace what others may
-# work with.
+# What is not for every Replay: path and runs of a store, and to replace what others work with.
 OWN = {"path", "runs_of", "load", "mark", "marks", "delete_mark", "rewind"}
 
 

@@ -13,7 +13,7 @@ from children import in_child
 from common import columns, run_python
 from drawn import fill
 from others import Other
-from stores import spoil
+from stores import RECORD_BYTES, spoil
 
 import diskreplay
 from diskreplay import ArgumentError, PrioritizedReplayBuffer, ReplayBuffer, SampleError
@@ -187,6 +187,24 @@ def test_a_damaged_record_is_left_out(kind: Any, sampler: Any, tmp_path: Path) -
         assert not {70, 77} & set(found)
         assert buffer.stats()["damaged"] == 2
         assert set(found) <= set(may_be_drawn(sampler, buffer))
+
+
+@pytest.mark.parametrize(("kind", "sampler"), [(ReplayBuffer, None), *CASES], ids=str)
+def test_a_write_id_that_is_given_again_is_drawn_again(
+    kind: Any, sampler: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "b"
+    with opened(kind, path, sampler) as buffer:
+        extend(buffer, 0, 68)
+        buffer.mark("before")
+        extend(buffer, 68, 10)
+    spoil(path, [10], record_bytes=RECORD_BYTES)  # write id 70
+    with opened(kind, path, sampler, window_bytes=0, on_damage="skip") as buffer:
+        while not buffer.stats()["damaged"]:
+            buffer.sample(SIZE)
+        buffer.rewind("before", missing="drop")
+        extend(buffer, 68, 10)
+        assert 70 in {i for _ in range(60) for i in indices(buffer.sample(SIZE))}
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 60])

@@ -27,7 +27,7 @@ def written(kind: Any, path: Path) -> Path:
     return path
 
 
-def ids_of(buffer: Any, draws: int = 30, n: int = 5) -> set[int]:
+def ids_of(buffer: Any, draws: int = 100, n: int = 5) -> set[int]:
     return {i for _ in range(draws) for i in buffer.sample(n).indices.tolist()}
 
 
@@ -36,7 +36,7 @@ def ids_of(buffer: Any, draws: int = 30, n: int = 5) -> set[int]:
 def test_draws_from_some_runs(kind: Any, access: str, tmp_path: Path) -> None:
     path = written(kind, tmp_path / "b")
     with diskreplay.open(path, access=access, sampler=Runs([0, 2])) as buffer:
-        assert ids_of(buffer, 60) == {*range(15, 20), *range(50, 75)}
+        assert ids_of(buffer, 200) == {*range(15, 20), *range(50, 75)}
         expected = np.repeat([0, 1, 2], [5, 30, 25])
         assert buffer.runs_of(range(15, 75)).tolist() == expected.tolist()
         assert buffer.runs_of([[74, 15]]).tolist() == [[2, 0]]
@@ -93,11 +93,11 @@ def test_what_several_wrote_in_turns_is_not_known(kind: Any, tmp_path: Path) -> 
         ) as buffer:
             buffer.extend(**columns(0, 5))  # [75, 80), known as long as nobody else writes
             buffer.flush()
-            assert ids_of(buffer, 100) == set(range(50, 80))
+            assert ids_of(buffer) == set(range(50, 80))
             other.extend(0, 5)  # [80, 85) of run 4
             other.flush()
             assert buffer.runs_of([79, 80, 84]).tolist() == [3, 4, 4]
-            assert ids_of(buffer, 100) == set(range(50, 80))
+            assert ids_of(buffer) == set(range(50, 80))
             buffer.extend(**columns(0, 5))
             buffer.flush()
             # Run 3 wrote 10 of [75, 90), and run 4 all of [80, 85).
@@ -108,7 +108,7 @@ def test_what_several_wrote_in_turns_is_not_known(kind: Any, tmp_path: Path) -> 
             assert buffer.runs_of(range(74, 95)).tolist() == [
                 2, *[3] * 5, *[-1] * 10, *[4] * 5,
             ]  # fmt: skip
-            assert ids_of(buffer, 100) == set(range(50, 80))
+            assert ids_of(buffer) == set(range(50, 80))
 
 
 TRAIN = """

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diskreplay.aliases import Ints
+from diskreplay.aliases import Floats, Ints
 from diskreplay.buffer import Batch, PrioritizedBatch, with_extra
 from diskreplay.errors import ArgumentError
 from diskreplay.mixture.parts import (
@@ -31,12 +31,47 @@ _LARGE = 1 << 20  # bytes of a batch
 Elements = dict[str, Any]  # of a batch, by name
 
 
+class SourcedDraw(NamedTuple):
+    """The result of `Mixture.draw`: write ids, probabilities, and places in `Mixture.names`."""
+
+    indices: Ints
+    probabilities: Floats
+    sources: Ints
+
+
 class Stretch(NamedTuple):
     """The rows of a batch that one source gives."""
 
     source: int
     begin: int
     end: int
+
+
+class Layout:
+    """The elements of batches as far as earlier ones have shown them."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[int, Any] = {}  # the types of the batches of sources
+        self.forms: Elements = {}  # of the elements of a batch
+        self.lists: list[str] = []  # the names of elements that have lists
+        self.row_bytes = 0
+
+    def learn(self, elements: Elements, stretches: list[Stretch], parts: list[Any]) -> None:
+        """Remember which elements a batch and those of its sources have."""
+        for at, part in zip(stretches, parts, strict=True):
+            self.kinds[at.source] = type(part)
+        if not self.forms:
+            self.forms = {name: form_of(element) for name, element in elements.items()}
+            self.lists = [name for name, form in self.forms.items() if has_lists(form)]
+            self.row_bytes = row_bytes(self.forms)
+
+    def part(self, at: Stretch, elements: Elements) -> Any:
+        """Return the stretch of a source as an earlier batch of that source."""
+        kind = self.kinds[at.source]
+        part = kind._make(stretch(elements[name], at.begin, at.end) for name in kind._fields)
+        if "indices" not in kind._fields:
+            part.indices = elements["indices"][at.begin : at.end]
+        return part
 
 
 class Assembly:
@@ -46,10 +81,7 @@ class Assembly:
         self._sources = sources
         self._is_weighted = any(sources.are_weighted)
         self._plain: Any = PrioritizedBatch if self._is_weighted else Batch
-        self._kinds: dict[int, Any] = {}  # the types of the batches of sources
-        self._forms: Elements = {}  # of the elements of a batch
-        self._lists: list[str] = []  # the names of elements that have lists
-        self._row_bytes = 0
+        self._layouts = {False: Layout(), True: Layout()}  # without n-step returns, and with them
         self._last_counts: list[int] = []
         self._last_places = np.zeros(0, np.int64)
 
@@ -64,22 +96,23 @@ class Assembly:
         for place, count in enumerate(counts):
             if count:
                 stretches.append(Stretch(place, n, n := n + count))
-        reused = None if out is None else self._elements_of(out, n)
-        are_known = all(at.source in self._kinds for at in stretches)
+        layout = self._layouts["n_step" in options]
+        reused = None if out is None else self._elements_of(out, n, layout)
+        are_known = all(at.source in layout.kinds for at in stretches)
         is_padded = "pad" in options
-        if are_known and not is_padded and n * self._row_bytes >= _LARGE:
-            elements = reused or {name: fresh(form, n) for name, form in self._forms.items()}
+        if are_known and not is_padded and n * layout.row_bytes >= _LARGE:
+            elements = reused or {name: fresh(form, n) for name, form in layout.forms.items()}
             parts = []
             for at in stretches:
-                part = self._part(at, elements)
+                part = layout.part(at, elements)
                 parts.append(self._drawn(at, beta, {**options, "out": part}))
-                for name in self._lists:
+                for name in layout.lists:
                     put_lists(elements[name], at.begin, getattr(part, name))
         else:
             parts = [self._drawn(at, beta, options) for at in stretches]
             elements = self._joined(parts, reused)
             if not (are_known or is_padded):
-                self._learn(elements, stretches, parts)
+                layout.learn(elements, stretches, parts)
         elements["sources"][...] = self._places_of(counts)
         batch = self._batch(elements) if out is None else out
         if self._is_weighted:
@@ -103,15 +136,6 @@ class Assembly:
             elements["sources"] = np.empty(len(elements["indices"]), np.int64)
         return elements
 
-    def _learn(self, elements: Elements, stretches: list[Stretch], parts: list[Any]) -> None:
-        """Remember which elements the batches of sources have."""
-        for at, part in zip(stretches, parts, strict=True):
-            self._kinds[at.source] = type(part)
-        if not self._forms:
-            self._forms = {name: form_of(element) for name, element in elements.items()}
-            self._lists = [name for name, form in self._forms.items() if has_lists(form)]
-            self._row_bytes = row_bytes(self._forms)
-
     def _places_of(self, counts: list[int]) -> Ints:
         """Return the place of the source of each row; they are mostly those of the last batch."""
         if self._last_counts != counts:
@@ -130,14 +154,6 @@ class Assembly:
         weights = ["weights"] if self._is_weighted else []
         return [*Batch._fields, *weights, "indices", *extra, *others]
 
-    def _part(self, at: Stretch, elements: Elements) -> Any:
-        """Return the stretch of a source as an earlier batch of that source."""
-        kind = self._kinds[at.source]
-        part = kind._make(stretch(elements[name], at.begin, at.end) for name in kind._fields)
-        if "indices" not in kind._fields:
-            part.indices = elements["indices"][at.begin : at.end]
-        return part
-
     def _batch(self, elements: Elements) -> Any:
         """Return the elements as a batch."""
         extra = tuple(name for name in elements if name not in PrioritizedBatch._fields)
@@ -148,17 +164,17 @@ class Assembly:
             batch.indices = elements["indices"]
         return batch
 
-    def _elements_of(self, out: Any, n: int) -> Elements:
+    def _elements_of(self, out: Any, n: int, layout: Layout) -> Elements:
         """Return the elements of an earlier batch; raise ArgumentError if it cannot be reused."""
-        extra = tuple(name for name in self._forms if name not in PrioritizedBatch._fields)
+        extra = tuple(name for name in layout.forms if name not in PrioritizedBatch._fields)
         kind: Any = with_extra(self._plain, extra)
-        if not self._forms or type(out) is not kind:
+        if not layout.forms or type(out) is not kind:
             raise ArgumentError(
                 f"out must be an earlier batch of this mixture (found a {type(out).__name__}): "
                 "leave out= away for a fresh one"
             )
-        elements = {name: getattr(out, name) for name in self._forms}
-        check_reusable(elements, self._forms, n)
+        elements = {name: getattr(out, name) for name in layout.forms}
+        check_reusable(elements, layout.forms, n)
         return elements
 
 

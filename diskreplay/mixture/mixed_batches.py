@@ -27,7 +27,7 @@ _CLOSED = "these batches are closed: call batches() again"
 class Drawable(Protocol):
     """The mixture that batches are drawn from."""
 
-    def sample(self, batch_size: int, *, out: Any = None, pad: bool = False) -> Any:
+    def sample(self, *arguments: Any, **options: Any) -> Any:
         """Draw a batch."""
 
 
@@ -72,11 +72,11 @@ class MixedBatches:
         *,
         reuse: bool,
         prepare: Callable[[Any], Any] | None,
-        pad: bool,
+        options: dict[str, Any],
     ) -> None:
         self._mixture = mixture
         self._batch_size = batch_size
-        self._reuse, self._prepare, self._pad = reuse, prepare, pad
+        self._reuse, self._prepare, self._options = reuse, prepare, options
         self._lent: Any = None  # the batch that the user has
         self._ahead = DrawnAhead(prefetch) if prefetch else None
         self._thread: threading.Thread | None = None
@@ -94,7 +94,7 @@ class MixedBatches:
         ahead = self._ahead
         if ahead is None:
             out = self._lent if self._reuse else None
-            self._lent = self._mixture.sample(self._batch_size, out=out, pad=self._pad)
+            self._lent = self._mixture.sample(self._batch_size, out=out, **self._options)
             return self._prepared_by_user(self._lent)
         if self._process is not process():
             raise ClosedError(
@@ -107,7 +107,8 @@ class MixedBatches:
             if ahead.is_stopped:
                 raise ClosedError(_CLOSED)
             if not ahead.ready:  # the draw here raises the error, if it still occurs
-                ahead.ready.append(Ready(self._mixture.sample(self._batch_size, pad=self._pad)))
+                batch = self._mixture.sample(self._batch_size, **self._options)
+                ahead.ready.append(Ready(batch))
                 ahead.is_stuck = False
             found = self._prepared(ahead.ready[0])
             for other in list(ahead.ready) if self._prepare is not None else ():
@@ -150,7 +151,7 @@ class MixedBatches:
 
     def _start(self, ahead: DrawnAhead) -> None:
         if self._thread is None:
-            arguments = ahead, weakref.ref(self._mixture), self._batch_size, self._pad
+            arguments = ahead, weakref.ref(self._mixture), self._batch_size, self._options
             thread = threading.Thread(
                 target=_draw_ahead, args=arguments, name="diskreplay mixture", daemon=True
             )
@@ -164,7 +165,7 @@ class MixedBatches:
 
 
 def _draw_ahead(
-    ahead: DrawnAhead, mixture_of: weakref.ref[Drawable], batch_size: int, pad: bool
+    ahead: DrawnAhead, mixture_of: weakref.ref[Drawable], batch_size: int, options: dict[str, Any]
 ) -> None:
     """Draw batches while there is room; keep the mixture alive only during a draw."""
     while True:
@@ -174,7 +175,7 @@ def _draw_ahead(
             return
         out = ahead.free.popleft() if ahead.free else None
         try:
-            ahead.ready.append(Ready(mixture.sample(batch_size, out=out, pad=pad)))
+            ahead.ready.append(Ready(mixture.sample(batch_size, out=out, **options)))
         except Exception:
             ahead.is_stuck = True
         del mixture

@@ -6,12 +6,12 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diskreplay.aliases import Floats, Ints, PathLike
+from diskreplay.aliases import PathLike
 from diskreplay.errors import (
     ArgumentError,
     ClosedError,
@@ -20,7 +20,8 @@ from diskreplay.errors import (
     SampleError,
 )
 from diskreplay.forks import process
-from diskreplay.mixture.assembly import Assembly, places_of
+from diskreplay.mixture.arguments import check_iteration, checked_beta, sampling_options
+from diskreplay.mixture.assembly import Assembly, SourcedDraw, places_of
 from diskreplay.mixture.mixed_batches import MixedBatches
 from diskreplay.mixture.shares import Shares, WeightsLike, exact_counts, mean_counts
 from diskreplay.mixture.sources import Sources, seed_of
@@ -29,7 +30,6 @@ from diskreplay.sampling import RandomStream, checked_priorities, new_seed
 from diskreplay.schema import Schema
 from diskreplay.validation import (
     MAX_COUNT,
-    real_number,
     true_or_false,
     whole_number,
     whole_numbers,
@@ -40,14 +40,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _STREAM = 2**32 - 1  # the key of the seed of the shares, beside those of the sources
-
-
-class SourcedDraw(NamedTuple):
-    """The result of `Mixture.draw`: write ids, probabilities, and places in `Mixture.names`."""
-
-    indices: Ints
-    probabilities: Floats
-    sources: Ints
 
 
 class Mixture:
@@ -126,6 +118,8 @@ class Mixture:
         *,
         out: Any = None,
         pad: bool = False,
+        n_step: int = 1,
+        gamma: float = 0.99,
     ) -> Any:
         """Draw a batch: of each source what its own `sample` draws, in one batch.
 
@@ -145,26 +139,15 @@ class Mixture:
         out:   an earlier batch of this mixture of the same size to write into, which is returned;
                after an error its contents are arbitrary
         pad:   whether arrays with lengths that vary come as one array, see ReplayBuffer.sample
+        n_step, gamma:
+               n-step returns, see ReplayBuffer.sample: `discounts` come before `sources`
         """
         n = whole_number("batch_size", batch_size, at_least=1, at_most=MAX_COUNT)
-        options: dict[str, Any] = {}
-        if true_or_false("pad", pad):
-            options["pad"] = True
-            if out is not None:
-                raise ArgumentError(
-                    "pad=True makes arrays of a new shape for each batch (found out=): leave one "
-                    "of them away"
-                )
-        if beta is not None:
-            beta = real_number("beta", beta, low=0.0, high=1.0)
-            if not any(self._sources.are_weighted):
-                raise ArgumentError(
-                    f"beta={beta} is the exponent of importance weights, and no source of this "
-                    "mixture is prioritized: leave it away"
-                )
+        options = sampling_options(out=out, pad=pad, n_step=n_step, gamma=gamma)
+        exponent = checked_beta(beta, are_weighted=any(self._sources.are_weighted))
         with self._locked():
             _, counts = self._counts(n)
-            batch = self._assembly.sample(counts, beta, out, options)
+            batch = self._assembly.sample(counts, exponent, out, options)
             self._draws += 1
         return batch
 
@@ -178,6 +161,8 @@ class Mixture:
         prepare: Callable[[Any], Any] | None = None,
         frames: bool = False,
         pad: bool = False,
+        n_step: int = 1,
+        gamma: float = 0.99,
     ) -> MixedBatches:
         """Return an endless iterator over batches as of `sample`; use it in a `with` block.
 
@@ -197,25 +182,14 @@ class Mixture:
         prepare:   a function whose result is returned instead of the batch, see ReplayBuffer
         frames:    accepted, as adapters ask for it: the batches of a mixture have whole arrays
         pad:       as of `sample`; not together with reuse
+        n_step, gamma:  as of `sample`
         """
         n = whole_number("batch_size", batch_size, at_least=1, at_most=MAX_COUNT)
         ready = whole_number("prefetch", prefetch, at_least=0, at_most=MAX_COUNT)
-        if whole_number("readers", readers, at_least=0):
-            raise ArgumentError(
-                f"a mixture has no reader processes (found readers={readers}): leave readers= "
-                "away; with prefetch= a thread reads ahead"
-            )
-        if prepare is not None and not callable(prepare):
-            raise ArgumentError("prepare must be a function that takes a batch, or None")
-        true_or_false("frames", frames)
-        is_reused, is_padded = true_or_false("reuse", reuse), true_or_false("pad", pad)
-        if is_reused and is_padded:
-            raise ArgumentError(
-                "pad=True makes arrays of a new shape for each batch (found reuse=True): leave one "
-                "of them away"
-            )
+        check_iteration(readers, reuse, prepare, frames, pad)
+        options = sampling_options(out=None, pad=pad, n_step=n_step, gamma=gamma)
         with self._locked():
-            return MixedBatches(self, n, ready, reuse=is_reused, prepare=prepare, pad=is_padded)
+            return MixedBatches(self, n, ready, reuse=reuse, prepare=prepare, options=options)
 
     def draw(self, n: int) -> SourcedDraw:
         """Draw as `sample` does, and return write ids and sources instead of transitions.

@@ -285,6 +285,11 @@ def test_wrong_arguments_are_refused() -> None:
             mixture.draw(bad)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="no source of this mixture is prioritized"):
         mixture.sample(8, beta=0.5)
+    for name, bad in (("n_step", 0), ("n_step", 1.5), ("gamma", 1.1), ("gamma", None)):
+        with pytest.raises(ArgumentError, match=f"{name} must be"):
+            mixture.sample(8, **{name: bad})
+        with pytest.raises(ArgumentError, match=f"{name} must be"):
+            mixture.batches(8, **{name: bad})
     with pytest.raises(ArgumentError, match="no source 'b': expected one of a"):
         mixture["b"]
     for name, bad in (("seed", -1), ("draws", -1), ("draws", 0.5), ("exact", "no")):

@@ -10,11 +10,19 @@ import numpy as np
 
 from diskreplay.aliases import Columns, Ints
 from diskreplay.buffer.expected_fields import ExpectedFields
+from diskreplay.buffer.record_window import RecordWindow
+from diskreplay.buffer.row_memory import (
+    holds_records,
+    logged_pending_rows,
+    pending_bytes,
+    whole_row_bytes,
+    window_shares,
+)
 from diskreplay.buffer.stored_rows import RowsPart, StoredRows
-from diskreplay.buffer.window import new_window, window_nbytes, window_row_bytes
+from diskreplay.buffer.window import Window, new_window
 from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange
-from diskreplay.observations import LoggedFields, LoggedRows, observation_window_nbytes
+from diskreplay.observations import LoggedRows, WaitingObservations
 from diskreplay.records import (
     ALONE,
     LARGE_ROW,
@@ -25,51 +33,12 @@ from diskreplay.records import (
     stored_grouping,
 )
 from diskreplay.schema import Schema
-from diskreplay.store import ObservationRange, Snapshot, Store, Transaction
+from diskreplay.store import ObservationRange, Snapshot, State, Store, Transaction
 
-# The most that pushes let wait. The push that commits them takes about 5 ms longer.
-COMMIT_BYTES = 2 << 20
-# As whole rows, of which the log keeps a part; and the frames in them, each of which takes time.
-_LOGGED_COMMIT_BYTES = 8 << 20
-_LOGGED_COMMIT_FRAMES = 2048
 _CHUNK_BYTES = 1 << 20
 VARYING_CHUNK_ROWS = 256
 _WRITTEN_ALONE = 16 << 10  # bytes; larger records are written one by one, which is faster
 _REPAIR = "diskreplay.repair() copies the readable transitions"
-
-
-def pending_bytes(schema: Schema) -> int:
-    """Return the most bytes of whole rows that pushes let wait for a commit."""
-    if not schema.logged:
-        return COMMIT_BYTES
-    rows = max(1, _LOGGED_COMMIT_FRAMES // LoggedFields(schema).frames_in_row)
-    return min(_LOGGED_COMMIT_BYTES, rows * whole_row_bytes(schema))
-
-
-def whole_row_bytes(schema: Schema) -> int:
-    """Return the bytes of a whole row, without packed values, which are counted apart."""
-    return window_row_bytes(schema) if schema.varying else schema.payload_bytes
-
-
-def window_shares(schema: Schema, window_bytes: int) -> tuple[int, int]:
-    """Return how many bytes of the window are for whole rows, and how many for observations.
-
-    Small rows are in the window whole, as fast as without a log. Of large ones only those that wait
-    for a commit are, also with a smaller window, since their observations take less memory.
-    """
-    if not schema.logged or schema.payload_bytes <= LARGE_ROW:
-        return window_bytes, 0
-    rows = pending_bytes(schema)
-    return rows, max(0, window_bytes - rows)
-
-
-def window_bytes_of(schema: Schema, capacity: int, window_bytes: int) -> int:
-    """Return the memory of a full window, of rows and of observations, in bytes."""
-    rows, frames = window_shares(schema, window_bytes)
-    of_frames = 0
-    if schema.logged:
-        of_frames = observation_window_nbytes(LoggedFields(schema), capacity, frames)
-    return window_nbytes(schema, capacity, rows) + of_frames
 
 
 class Rows:
@@ -89,6 +58,8 @@ class Rows:
         self._window_bytes = window_bytes
         self._grouping = ALONE
         self._logged: LoggedRows | None = None  # set if some fields are in the log
+        # Set where the only writer gives observation ids before the commit.
+        self.waiting: WaitingObservations | None = None
 
     # The schema
 
@@ -127,19 +98,36 @@ class Rows:
         self._codec = Codec(schema.record_schema)
         self._grouping = grouping
         row_bytes, frame_bytes = window_shares(schema, self._window_bytes)
-        self.window = new_window(schema, self._capacity, row_bytes)
-        self._logged = None
+        self._logged = self.waiting = None
         if schema.logged:
             where = str(self.store.path)
             self._logged = LoggedRows(schema, self._capacity, frame_bytes, where)
+        if self._logged is not None and holds_records(schema):
+            self.waiting = self._logged.waiting
+            self.window: Window | RecordWindow = RecordWindow(
+                schema, self._capacity, row_bytes, self._logged, self._open_log
+            )
+        else:
+            self.window = new_window(schema, self._capacity, row_bytes)
         own = self._codec, self._grouping, self._logged
         self.stored = StoredRows(self.store, self._slots, *own)
         payload = whole_row_bytes(schema) if schema.logged else self._codec.record_bytes
         self.chunk_rows = max(1, _CHUNK_BYTES // max(1, payload))
         if schema.varying:  # a chunk of rows is in memory, with values of any size
             self.chunk_rows = min(self.chunk_rows, VARYING_CHUNK_ROWS)
-        self.most_pending = min(self.window.rows, max(1, pending_bytes(schema) // max(1, payload)))
+        most = max(1, pending_bytes(schema) // max(1, payload))
+        self._pending_chunk_rows = self.chunk_rows
+        if self.waiting is not None:  # which counts the bytes of their frames
+            most = logged_pending_rows(schema)
+            self._pending_chunk_rows = max(1, _CHUNK_BYTES // self._codec.record_bytes)
+        self.most_pending = min(self.window.rows, most)
         self.schema = schema
+
+    def _open_log(self) -> None:
+        with self.store.snapshot() as snapshot:
+            state = State.parse(snapshot.meta("state"), self.store.identity)
+            if self._logged is not None:
+                self._logged.open_waiting(snapshot, state.observations)
 
     # Sizes
 
@@ -151,11 +139,16 @@ class Rows:
         logged = 0 if self._logged is None else self._logged.nbytes
         return self.window.nbytes + logged + self._grouping.places_nbytes(self._slots)
 
-    def record_bytes(self, n: int) -> int:
-        """Return the bytes of n records, at most one for each slot, and of their observations."""
+    def record_bytes(self, n: int, *, whole: bool = True) -> int:
+        """Return the bytes of n records, at most one for each slot, and of their observations.
+
+        whole:  as of `put`
+        """
         if self.schema is None:
             return 0
         logged = n * self.schema.payload_bytes if self.schema.logged else 0
+        if self.waiting is not None and not whole:
+            logged = self.waiting.nbytes
         return min(n, self._slots) * self._codec.record_bytes + logged
 
     def check_count(self, snapshot: Snapshot, live: LiveRange) -> None:
@@ -177,9 +170,22 @@ class Rows:
             self.window.drop_from(write_id)
 
     def uncommitted(self, first: int, count: int) -> Iterator[tuple[int, Columns]]:
-        """Yield the rows [first, count) from the window in chunks, each with its first write id."""
+        """Yield the rows [first, count) from the window in chunks, as it holds them.
+
+        Each chunk comes with its first write id.
+        """
         if first < count:
-            yield from self.window.chunks(first, count, self.chunk_rows)
+            yield from self.window.chunks(first, count, self._pending_chunk_rows)
+
+    def keep(self, first: int, columns: Columns) -> None:
+        """Write committed rows into the window, so that they need not be read."""
+        if self.waiting is None:
+            self.window.write(first, columns)
+
+    def take_back(self) -> None:
+        """Forget the observations of uncommitted rows, which were undone."""
+        if self.waiting is not None:
+            self.waiting.take_back()
 
     def with_write_ids(
         self, parts: Iterable[Columns], first: int, count: int
@@ -198,6 +204,8 @@ class Rows:
         rows: Iterable[tuple[int, Columns]],
         needed: LiveRange,
         observations: ObservationRange,
+        *,
+        whole: bool = True,
     ) -> ObservationRange:
         """Write rows in a transaction, and the schema if the store has none.
 
@@ -205,15 +213,19 @@ class Rows:
 
         needed:        the live range after the commit, and what a rewind may make live again
         observations:  the range of the log before it
+        whole:         False for rows out of the window, which may hold their records
         """
         if self.schema is not None and not (txn.has("schema") and txn.has("layout")):
             txn.put_schema(self.schema_facts())
         logged = self._logged
-        if logged is not None:
+        are_records = self.waiting is not None and not whole
+        if logged is not None and are_records:
+            logged.begin_waiting(txn, observations)
+        elif logged is not None:
             logged.begin(txn, observations)
         for first, columns in rows:
-            if logged is not None:
-                columns = logged.put(columns)
+            if logged is not None and not are_records:
+                columns = logged.put(txn, columns)
             if self._grouping.per_value == 1 and self._codec.record_bytes > _WRITTEN_ALONE:
                 one_by_one = self._codec.encode_one_by_one(columns, first)
                 txn.put_one_by_one(self._slots, first, len(columns[0]), one_by_one)
@@ -223,7 +235,7 @@ class Rows:
         if logged is None:
             return observations
         oldest = self._oldest(txn, needed)
-        found = logged.end(oldest, is_empty=not needed.size)
+        found = logged.end(txn, oldest, is_empty=not needed.size)
         if (layout := logged.new_layout) is not None:
             txn.put_meta({"layout": {**txn.meta("layout"), **layout.to_plain()}})
         return found

@@ -11,7 +11,7 @@ import numpy as np
 from diskreplay.aliases import Columns, Ints
 from diskreplay.buffer.pending_changes import NEW, PendingChanges
 from diskreplay.buffer.replica import Replica, StateChange
-from diskreplay.buffer.rows import pending_bytes
+from diskreplay.buffer.row_memory import pending_bytes
 from diskreplay.errors import ReadOnlyError
 from diskreplay.live_range import BLOCK_SLOTS, blocks_in
 from diskreplay.records import BLOCK_BYTES, schema_facts
@@ -247,6 +247,6 @@ class SharedWriter(Replica):
         parts, begin, self._own_state = self.store.commit(put, put_bytes)
         rows.confirm()
         for first, part in rows.with_write_ids(parts, begin, self._own_state[1].count):
-            rows.window.write(first, part)  # so that they need not be read
+            rows.keep(first, part)
         self._draws_committed = self.draws
         pending.forget_all()

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diskreplay.buffer.pending_changes import pending_nbytes
-from diskreplay.buffer.rows import COMMIT_BYTES, pending_bytes, whole_row_bytes, window_bytes_of
+from diskreplay.buffer.row_memory import (
+    COMMIT_BYTES,
+    pending_bytes,
+    whole_row_bytes,
+    window_bytes_of,
+)
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.errors import ArgumentError, SchemaError, warn_caller
 from diskreplay.live_range import blocks_in

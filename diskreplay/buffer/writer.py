@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Writer(Replica):
         self.unfinished = self.restore
         self.prefetch_queues.drop()
         self._stream = None
+        self.rows.take_back()
         super().restore()
         self.unfinished = None
 
@@ -84,6 +86,8 @@ class Writer(Replica):
     def has_room(self, n: int, packed_bytes: int = 0) -> bool:
         """Return whether n more rows, with packed values, may wait for the next commit."""
         pending = self.count - self.committed
+        if self.rows.waiting is not None and not self.rows.waiting.has_room(n):
+            return False
         if packed_bytes and pending:
             waiting = self.rows.window.packed_since(self.committed)
             if waiting + packed_bytes > PACKED_COMMIT_BYTES:
@@ -92,7 +96,9 @@ class Writer(Replica):
 
     def fits(self, n: int, packed_bytes: int = 0) -> bool:
         """Return whether n rows, with packed values, can wait at all."""
-        window = self.rows.window
+        window, waiting = self.rows.window, self.rows.waiting
+        if waiting is not None and not waiting.fits(n):
+            return False
         return n <= window.rows and packed_bytes <= window.most_packed
 
     def push(self, row: list[Any], priority: Values | None) -> int:
@@ -147,7 +153,8 @@ class Writer(Replica):
         live = self.live
         first = max(self.committed, live.first)
         rows = self.count - self.committed
-        self._commit(lambda: self.rows.uncommitted(first, self.count), rows, live, change=change)
+        pending = partial(self.rows.uncommitted, first, self.count)
+        self._commit(pending, rows, live, change=change, whole=False)
 
     def undo(self) -> None:
         """Undo the uncommitted changes."""
@@ -264,6 +271,8 @@ class Writer(Replica):
         live: LiveRange,
         origin: State | None = None,
         change: StateChange | None = None,
+        *,
+        whole: bool = True,
     ) -> None:
         """Commit n rows, the changed blocks of the slot tables, and the state."""
         self.prefetch_queues.finish_reads(live.first)
@@ -275,7 +284,7 @@ class Writer(Replica):
             run = replace(run, end=live.count, rows=self._run_rows + n)
             counted = replace(stored, count=live.count, start=live.start)
             needed = counted.needed(self.identity)
-            observations = self.rows.put(txn, rows(), needed, stored.observations)
+            observations = self.rows.put(txn, rows(), needed, stored.observations, whole=whole)
             state = replace(
                 stored if origin is None else stored.keeping(stored, origin),
                 seed=self.stream.seed,
@@ -295,7 +304,8 @@ class Writer(Replica):
                 state = change(txn, state)
             return self._run.put(txn, state, run, self.identity), state, run
 
-        put_bytes = self.rows.record_bytes(n) + BLOCK_BYTES * sum(len(b) for _, b in blocks)
+        block_bytes = BLOCK_BYTES * sum(len(changed) for _, changed in blocks)
+        put_bytes = self.rows.record_bytes(n, whole=whole) + block_bytes
         raw, state, self._described_run = self.store.commit(put, put_bytes)
         self.rows.confirm()
         self._own_state, self.commits = (raw, state), state.commits

@@ -151,8 +151,8 @@ class StoreBuilder:
             if not txn.has("layout"):
                 txn.put_meta(self._schema_facts())
             logged.begin(txn, self._state.observations)
-            found = self._codec.encode(logged.put(columns), first)
-            log = logged.end(None, is_empty=False)
+            found = self._codec.encode(logged.put(txn, columns), first)
+            log = logged.end(txn, None, is_empty=False)
             self._log_layout = logged.new_layout or self._log_layout
             txn.put_meta(self._schema_facts())
             return found

@@ -10,18 +10,19 @@ from diskreplay.observations.batch_frames import (
     shapes_of_frames,
 )
 from diskreplay.observations.frames import LoggedFields
+from diskreplay.observations.log_sizes import (
+    entries_per_value,
+    entry_bytes,
+    largest_frame_bytes,
+    reach_for,
+)
 from diskreplay.observations.logged_rows import LoggedRows
 from diskreplay.observations.observation_reader import ObservationReader
 from diskreplay.observations.observation_window import (
     ObservationWindow,
     observation_window_nbytes,
 )
-from diskreplay.observations.observation_writer import (
-    entries_per_value,
-    entry_bytes,
-    largest_frame_bytes,
-    reach_for,
-)
+from diskreplay.observations.waiting_observations import WaitingObservations
 
 __all__ = [
     "ArraySpec",
@@ -30,6 +31,7 @@ __all__ = [
     "LoggedRows",
     "ObservationReader",
     "ObservationWindow",
+    "WaitingObservations",
     "copied_frames",
     "entries_per_value",
     "entry_bytes",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.aliases import Array, Columns, Ints
-from diskreplay.observations.frames import Bytes, LoggedField, LoggedFields
+from diskreplay.observations.frames import Bytes, LoggedField, LoggedFields, are_equal
 
 _SIZES = 4  # so many in each multiple of the batch size; JAX compiles a program for each size
 ArraySpec: TypeAlias = tuple[np.dtype[Any], tuple[int, ...]]  # dtype and shape
@@ -164,9 +164,10 @@ def shapes_of_frames(logged: LoggedFields, n: int) -> list[ArraySpec]:
     int32, uint8, int64 = map(np.dtype, (np.int32, np.uint8, np.int64))
     rows: list[ArraySpec] = []
     room = [0] * len(logged.kinds)
-    for _, field, kind in logged.fields:
+    for one in logged.fields:
+        field = one.field
         rows.append((int32, (n,) if field.frame_axis is None else (n, field.frames)))
-        room[kind] += n * field.frames
+        room[one.kind] += n * field.frames
     of_kinds = zip(room, logged.kinds, strict=True)
     frames: list[ArraySpec] = [(uint8, (most, kind.nbytes)) for most, kind in of_kinds]
     return [(int64, (len(frames), 2)), *rows, *frames]
@@ -202,13 +203,13 @@ def put_frames(
         return
     frames = [one.frames_of(values[one.place]) for one in logged.fields]
     found: list[Ints] = []
-    for own, copy, one in zip(frames, logged.stack_copies(frames), logged.fields, strict=True):
+    for own, one in zip(frames, logged.fields, strict=True):
         rows, is_new = np.empty(own.shape[:2], np.int64), np.ones(own.shape[:2], np.bool_)
-        if copy is not None and not copy.rows_back:
-            repeats = np.flatnonzero(copy.found)
-            kept = own.shape[1] - copy.shift
-            rows[repeats, :kept] = found[copy.field][repeats, copy.shift :]
-            is_new[repeats, :kept] = False
+        if one.shift:
+            theirs = frames[one.source]
+            repeats = np.flatnonzero(are_equal(own[:, : -one.shift], theirs[:, one.shift :]))
+            rows[repeats, : -one.shift] = found[one.source][repeats, one.shift :]
+            is_new[repeats, : -one.shift] = False
         column = columns[one.place]
         if isinstance(column, Frames):
             rows[is_new] = column._memory.append(own[is_new])

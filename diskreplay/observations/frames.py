@@ -15,17 +15,18 @@ The kind of such frames is the type of their field, and their codec.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.aliases import Array, Ints
+from diskreplay.aliases import Array, Bools, Columns, Ints
 from diskreplay.observations.packed_compression import PackedCompression
 from diskreplay.records import Compression, codec_named
 from diskreplay.schema import MAX_VALUE_BYTES, Field, Schema
 
 Bytes = NDArray[np.uint8]
+Frame: TypeAlias = bytes | bytearray | memoryview  # one of bytes is a packed value
 
 
 class FrameKind(NamedTuple):
@@ -47,11 +48,24 @@ class FrameKind(NamedTuple):
 
 
 class LoggedField(NamedTuple):
-    """A field in the log, its place in the schema, and the number of the kind of its frames."""
+    """A field in the log.
+
+    A next state repeats the state of its own row, moved on by a frame. A state repeats the next
+    state of the row before it.
+
+    place:      in the schema
+    kind:       the number of the kind of its frames
+    source:     the place, among the fields in the log, of the field that it repeats; -1 for none
+    shift:      the first frame there that it repeats; 0 in the row before it
+    is_source:  whether another field repeats it
+    """
 
     place: int
     field: Field
     kind: int
+    source: int = -1
+    shift: int = 0
+    is_source: bool = False
 
     def frames_of(self, column: Array) -> Bytes:
         """Return n values as the bytes of their frames, uint8 (n, frames, frame_bytes).
@@ -65,6 +79,14 @@ class LoggedField(NamedTuple):
         if not field.frame_bytes:
             return np.zeros((n, field.frames, 0), np.uint8)
         return column.reshape(n, field.frames, -1).view(np.uint8)
+
+    def stack_of(self, value: Any) -> Frame:
+        """Return the bytes of a value, the frames one after the other."""
+        field = self.field
+        is_array = type(value) is np.ndarray and value.dtype == field.little_endian
+        if is_array and value.size and value.flags.c_contiguous and not field.frame_axis:
+            return memoryview(value).cast("B")
+        return self.frames_of(np.asarray(value, field.dtype)[None]).reshape(-1).data
 
     def write(self, column: Array, places: Ints | None, source: Bytes, rows: Ints) -> None:
         """Write values into a column, each frame as a row of a source.
@@ -87,21 +109,6 @@ class LoggedField(NamedTuple):
         if field.frame_axis:
             values = np.moveaxis(values, 1, 1 + field.frame_axis)
         column[slice(None) if places is None else places] = values.reshape(-1, *field.shape)
-
-
-class StackCopy(NamedTuple):
-    """The rows whose stack begins with frames of another stack.
-
-    field:      the place of the other field among those in the log
-    rows_back:  how many rows before this one it is
-    shift:      the first of its frames that is repeated
-    found:      which rows are so
-    """
-
-    field: int
-    rows_back: int
-    shift: int
-    found: list[bool]
 
 
 class LoggedFields:
@@ -129,32 +136,57 @@ class LoggedFields:
                 self.kinds.append(kind)
             self.fields.append(LoggedField(place, field, self.kinds.index(kind)))
         self.frames_in_row = sum(logged.field.frames for logged in self.fields)
+        sources = [self._source(place) for place in range(len(self.fields))]
+        self.fields = [
+            logged._replace(source=source, shift=int(source < place), is_source=place in sources)
+            if source >= 0
+            else logged
+            for place, (logged, source) in enumerate(zip(self.fields, sources, strict=True))
+        ]
 
-    def stack_copies(self, frames: Sequence[Bytes | None]) -> list[StackCopy | None]:
-        """Return, for each field, the rows that repeat what environments repeat.
-
-        A state is the next state of the row before. A next state is the state of its own row, moved
-        on by a frame. Other repetitions are found one frame at a time, which takes longer.
-
-        frames:  of each field, uint8 (n, frames, frame_bytes); None of packed values
-        """
-        copies: list[StackCopy | None] = []
+    def _source(self, place: int) -> int:
+        logged = self.fields[place]
         names = [logged.field.name for logged in self.fields]
-        for place, (_, field, kind) in enumerate(self.fields):
-            name = field.name
-            partner = name.removeprefix("next_") if name.startswith("next_") else f"next_{name}"
-            other = names.index(partner) if partner in names else place
-            own, theirs = frames[place], frames[other]
-            n = field.frames
-            is_alone = other == place or self.fields[other].kind != kind
-            if is_alone or own is None or theirs is None or theirs.shape != own.shape:
-                copies.append(None)
-            elif other < place:  # the shift of a single frame would leave nothing to compare
-                found = _are_equal(own[:, : n - 1], theirs[:, 1:]) if n > 1 else [False] * len(own)
-                copies.append(StackCopy(other, 0, 1, found))
-            else:
-                copies.append(StackCopy(other, 1, 0, [False, *_are_equal(own[1:], theirs[:-1])]))
-        return copies
+        name = logged.field.name
+        partner = name.removeprefix("next_") if name.startswith("next_") else f"next_{name}"
+        other = names.index(partner) if partner in names else place
+        theirs = self.fields[other]
+        fits = other != place and theirs.kind == logged.kind
+        fits = fits and theirs.field.frames == logged.field.frames > int(other < place)
+        return other if fits and logged.field.frame_bytes else -1
+
+    def stacks_in(self, row: Sequence[Any]) -> list[Frame]:
+        """Return the bytes of the value of each logged field in a row, without packed values."""
+        return [logged.stack_of(row[logged.place]) for logged in self.fields]
+
+    def stacks_of(self, columns: Columns) -> list[Any]:
+        """Return, for each logged field, the bytes of the values in columns."""
+        return [
+            columns[logged.place]
+            if logged.field.varies
+            else [value.reshape(-1).data for value in logged.frames_of(columns[logged.place])]
+            for logged in self.fields
+        ]
+
+    def record_with(self, row: Sequence[Any], ids: Sequence[list[int]]) -> list[Any]:
+        """Return a row with observation ids in place of the values in the log."""
+        record = list(row)
+        for logged, of_field in zip(self.fields, ids, strict=True):
+            is_stack = logged.field.frame_axis is not None
+            record[logged.place] = np.array(of_field, np.int64) if is_stack else of_field[0]
+        return record
+
+    def records_with(self, columns: Columns, ids: Sequence[list[list[int]]]) -> Columns:
+        """Return columns with observation ids in place of the values in the log.
+
+        ids:  of each row, of each logged field
+        """
+        records = list(columns)
+        for at, logged in enumerate(self.fields):
+            of_field = np.array([of_row[at] for of_row in ids], np.int64)
+            shape = self.schema.record_schema.fields[logged.place].shape
+            records[logged.place] = of_field.reshape(len(ids), *shape)
+        return records
 
     def new_in_a_step(self) -> list[Field]:
         """Return the fields of which a step has a new frame: a next state is the next state's."""
@@ -175,12 +207,12 @@ class LoggedFields:
         ]
 
 
-def _are_equal(frames: Bytes, others: Bytes) -> list[bool]:
+def are_equal(frames: Bytes, others: Bytes) -> Bools:
     """Return which rows have the same frames."""
     nbytes = frames.shape[-1]
     if not nbytes or not len(frames):
-        return [False] * len(frames)
+        return np.zeros(len(frames), np.bool_)
     width = next(width for width in (8, 4, 2, 1) if nbytes % width == 0)
     equal = frames.view(f"u{width}") == others.view(f"u{width}")
-    found: list[bool] = equal.all(axis=(1, 2)).tolist()
+    found: Bools = equal.all(axis=(1, 2))
     return found

@@ -10,10 +10,12 @@ from diskreplay.aliases import Array, Bools, Columns, Ints
 from diskreplay.errors import DamageError
 from diskreplay.observations.batch_frames import Frames, put_frames
 from diskreplay.observations.frames import LoggedFields
-from diskreplay.observations.observation_reader import ObservationReader
+from diskreplay.observations.observation_ids import ObservationIds
+from diskreplay.observations.observation_reader import ObservationReader, no_values
 from diskreplay.observations.observation_window import ObservationWindow
 from diskreplay.observations.observation_writer import ObservationWriter
-from diskreplay.records import Layout, layout_of
+from diskreplay.observations.waiting_observations import WaitingObservations
+from diskreplay.records import ALONE, Layout, layout_of
 from diskreplay.schema import Schema
 from diskreplay.store import ObservationRange, Snapshot, Transaction
 
@@ -31,10 +33,35 @@ class LoggedRows:
         self._schema = schema
         self._window = ObservationWindow(logged, capacity, window_bytes)
         self._reader = ObservationReader(logged, self._window)
-        self._writer = ObservationWriter(logged, self._reader, capacity)
+        ids = ObservationIds(logged, self._reader)
+        self._writer = ObservationWriter(logged, self._reader, ids, capacity)
+        self.waiting = WaitingObservations(logged, self._reader, ids, capacity)
         self.nbytes = self._window.nbytes
 
     # Reading
+
+    def holds(self, records: Columns, fields: Sequence[int] | None) -> Bools:
+        """Return which rows have all their frames in the window.
+
+        records:  the columns of their records, of all fields or of some
+        """
+        held = np.ones(len(records[0]), np.bool_)
+        chosen = list(range(len(records)) if fields is None else fields)
+        for logged in self._logged.fields:
+            if logged.place in chosen:
+                ids = records[chosen.index(logged.place)].reshape(held.size, logged.field.frames)
+                held &= self._window.holds(logged.kind, ids).all(axis=1)
+        return held
+
+    def take(
+        self, columns: Columns, places: Ints | None, records: Columns, fields: Sequence[int] | None
+    ) -> None:
+        """Write rows into columns whose frames are all in the window, as `read_into` does."""
+        chosen = range(len(columns)) if fields is None else fields
+        for index, column, values in zip(chosen, columns, records, strict=True):
+            if not self._schema.fields[index].log:
+                column[slice(None) if places is None else places] = values
+        self._reader.read_into(columns, places, records, no_values, fields)
 
     def read_into(
         self,
@@ -119,34 +146,55 @@ class LoggedRows:
 
     # Writing
 
+    def open_waiting(self, snapshot: Snapshot, found: ObservationRange) -> None:
+        """Open `waiting` behind the log that a snapshot has, of this range."""
+        self._writer.forget_failed()
+        plain = snapshot.meta("layout")
+        layout = layout_of(plain, self._where) if plain else Layout(ALONE.per_value)
+        self.waiting.open(found, layout, snapshot.observation_values)
+
     def begin(self, txn: Transaction, found: ObservationRange) -> None:
-        """Begin a commit to a log of this range."""
+        """Begin a commit to a log of this range, of rows by `put`."""
         self._layout_before = self._layout(txn)
-        self._writer.begin(txn, found, self._layout_before)
+        self.waiting.take_back()
+        self._is_waiting = False
+        self._end = self._writer.begin(txn, found, self._layout_before)
 
-    def put(self, columns: Columns) -> Columns:
+    def begin_waiting(self, txn: Transaction, found: ObservationRange) -> None:
+        """Begin a commit to a log of this range, of the observations that wait."""
+        self._layout_before = self._layout(txn)
+        self._is_waiting = True
+        self._end = self.waiting.begin(txn, found, self._layout_before)
+
+    def put(self, txn: Transaction, columns: Columns) -> Columns:
         """Put the observations of rows, and return the columns of their records."""
-        return self._writer.put(columns)
+        return self._writer.put(txn, columns)
 
-    def end(self, oldest: Columns | None, *, is_empty: bool) -> ObservationRange:
+    def end(self, txn: Transaction, oldest: Columns | None, *, is_empty: bool) -> ObservationRange:
         """Remove the observations that no live row needs, and return the range of the log.
 
         oldest:    the record of the oldest live row; None where it cannot be read
         is_empty:  whether no row is live
         """
+        end = self._end
         if is_empty:
-            return self._writer.end_empty()
-        if oldest is None:
-            return self._writer.end(None)
-        ids = [values for index, values in enumerate(oldest) if self._schema.fields[index].log]
-        return self._writer.end([int(values.max(initial=-1)) for values in ids])
+            end.end_empty(txn)
+        elif oldest is None:
+            end.end(txn, None)
+        else:
+            ids = [values for index, values in enumerate(oldest) if self._schema.fields[index].log]
+            end.end(txn, [int(values.max(initial=-1)) for values in ids])
+        return ObservationRange(end.first, end.count)
 
     @property
     def new_layout(self) -> Layout | None:
         """The layout, if the commit under way decided it."""
-        layout = self._writer.layout
+        layout = self._end.layout
         return None if layout.entries_per_value == self._layout_before.entries_per_value else layout
 
     def confirm(self) -> None:
         """Keep the memory of the commit: it was done."""
-        self._writer.confirm()
+        if self._is_waiting:
+            self.waiting.confirm(self._end)
+        else:
+            self._writer.confirm()

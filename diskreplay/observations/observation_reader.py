@@ -18,6 +18,11 @@ from diskreplay.records import content_of, entry_in
 Lookup: TypeAlias = Callable[[Ints], Sequence[Any]]
 
 
+def no_values(keys: Ints) -> list[bytes]:
+    """Return that there are no values in the log, a Lookup where all frames are in the window."""
+    return [b""] * keys.size
+
+
 class ObservationReader:
     """Reads frames from the window, or from the log, where each is checked.
 
@@ -76,7 +81,7 @@ class ObservationReader:
         kind = next(logged.kind for logged in self.logged.fields if logged.place == index)
         return self._read(kind, np.unique(ids), None, lookup)
 
-    def frame(self, kind: int, observation_id: int, lookup: Lookup) -> bytes | None:
+    def frame(self, kind: int, observation_id: int, lookup: Lookup) -> bytes | Bytes | None:
         """Return the bytes of one frame, None where it cannot be read."""
         if self.logged.kinds[kind].packed is not None:
             packed = [self.window.packed(kind, observation_id)]
@@ -87,7 +92,7 @@ class ObservationReader:
         if found is None:
             frames = np.empty((1, self.logged.kinds[kind].nbytes), np.uint8)
             if not self._read(kind, np.array([observation_id]), frames, lookup):
-                found = frames.tobytes()
+                found = frames[0]
         return found
 
     def _frames(
@@ -120,7 +125,7 @@ class ObservationReader:
         if faults := self._read(kind, wanted[missing], frames, lookup, missing):
             raise DamageError(next(iter(faults.values())))
         if window.keeps_read_frames:
-            window.write(kind, wanted[missing], frames[missing])
+            window.write_read(kind, wanted[missing], frames[missing])
 
     def _packed(self, kind: int, ids: Ints, lookup: Lookup) -> Array:
         """Return packed values, as an array of objects."""

@@ -10,12 +10,15 @@ import numpy as np
 
 from diskreplay.aliases import Bools, Ints
 from diskreplay.errors import ArgumentError
-from diskreplay.observations.frames import Bytes, LoggedFields
+from diskreplay.observations.frames import Bytes, Frame, LoggedFields
+from diskreplay.observations.log_sizes import reach_for
 
 _OWNER_BYTES = 8
 _MIN_ROWS = 64
+_WAITING_BYTES = 8 << 20  # of frames that wait for a commit, at most
 _PACKED_BYTES = 4 << 20  # of packed values: about as many as are within reach
 _OBJECT_BYTES = 256  # of one in memory, with its place
+_NEVER = 2**63 - 1  # an id that is not given
 _SMALL_PRIMES = (2, 3, 5, 7)
 
 
@@ -28,7 +31,9 @@ def observation_window_rows(logged: LoggedFields, capacity: int, window_bytes: i
     together = _row_bytes(logged)
     if not together:
         return 0
-    rows = max(_MIN_ROWS, min(frames_needed(logged, capacity), window_bytes // together))
+    waiting = min(capacity * logged.frames_in_row, _WAITING_BYTES // together)
+    most = frames_needed(logged, capacity) + reach_for(logged, capacity) + waiting
+    rows = max(_MIN_ROWS, 4 * logged.frames_in_row, min(most, window_bytes // together))
     while any(rows % prime == 0 for prime in _SMALL_PRIMES):
         rows += 1
     return rows
@@ -66,12 +71,14 @@ class ObservationWindow:
         self._packed: dict[tuple[int, int], bytes] = {}  # by kind and id, the oldest first
         self._packed_bytes = 0
         self.keeps_read_frames = self.rows >= frames_needed(logged, capacity)
+        self.keep_from(None)
         rows_of_kinds = [0 if kind.packed else self.rows for kind in logged.kinds]
         try:
             self.frames: list[Bytes] = [
                 np.zeros((rows, kind.nbytes), np.uint8)
                 for rows, kind in zip(rows_of_kinds, logged.kinds, strict=True)
             ]
+            self._memory = [frames.reshape(-1).data for frames in self.frames]
             self._owners: list[Ints] = [np.zeros(rows, np.int64) for rows in rows_of_kinds]
         except (MemoryError, ValueError):
             raise ArgumentError(
@@ -85,12 +92,12 @@ class ObservationWindow:
         held: Bools = (self._owners[kind][ids % self.rows] == ids + 1) & (ids >= 0)
         return held
 
-    def frame(self, kind: int, observation_id: int) -> bytes | None:
-        """Return the bytes of a frame, None if it is not held."""
+    def frame(self, kind: int, observation_id: int) -> Bytes | None:
+        """Return a frame, None if it is not held. It stays until another one takes its place."""
         place = observation_id % self.rows
         if self._owners[kind][place] != observation_id + 1:
             return None
-        frame: bytes = self.frames[kind][place].tobytes()
+        frame: Bytes = self.frames[kind][place]
         return frame
 
     def packed(self, kind: int, observation_id: int) -> bytes | None:
@@ -112,6 +119,32 @@ class ObservationWindow:
         self._owners[kind][places] = 0
         self.frames[kind][places] = frames
         self._owners[kind][places] = ids + 1
+
+    def keep(self, kind: int, observation_id: int, frame: Frame) -> None:
+        """Write a frame, or a packed value."""
+        if len(self.frames[kind]):
+            self.write_frame(kind, observation_id, frame)
+        else:
+            self.write_packed(kind, observation_id, bytes(frame))
+
+    def write_frame(self, kind: int, observation_id: int, frame: Frame) -> memoryview:
+        """Write a frame in place of another, and return its bytes here."""
+        owners, place = self._owners[kind], observation_id % self.rows
+        owners[place] = 0  # as in `write`
+        begin = place * len(frame)
+        held = self._memory[kind][begin : begin + len(frame)]
+        held[:] = frame
+        owners[place] = observation_id + 1
+        return held
+
+    def write_read(self, kind: int, ids: Ints, frames: Bytes) -> None:
+        """Write frames that were read, but replace none of those that are kept."""
+        free = self._owners[kind][ids % self.rows] <= self._kept_from
+        self.write(kind, ids[free], frames[free])
+
+    def keep_from(self, observation_id: int | None) -> None:
+        """Keep the frames from an id on, which are nowhere else, or none, until the next call."""
+        self._kept_from = _NEVER if observation_id is None else observation_id
 
     def drop_from(self, observation_id: int) -> None:
         """Remove the frames from an id on: a commit that failed may have left some."""

@@ -59,7 +59,7 @@ EXTERNAL = {
     "numba": {"sampling/compiled_tree"},
     "msgpack": {"records/seals", "maintenance/salvage"},
     "xxhash": {
-        "observations/observation_writer",
+        "observations/observation_ids",
         "records/codec",
         "records/log_entries",
         "records/seals",

@@ -142,7 +142,7 @@ def test_live_records_that_refer_far_back_keep_their_entries(back: int, tmp_path
                 ]
                 buffer.check()
     assert log_of(path)[1] == {"entries_per_value": 1, "reach": 64}
-    assert (count_in(path) == 200) == (back < 32)
+    assert (count_in(path) == 200) == (back < 64)
     assert diskreplay.verify(path) == []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from env_streams import EnvStream, columns_of
+from env_streams import FRAME, LARGE_FRAME, EnvStream, columns_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -32,11 +32,12 @@ class LogAgainstTwin(RuleBasedStateMachine):
     """Two buffers with one seed; the twin keeps whole records."""
 
     access = "exclusive"
+    frame = FRAME
 
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
-        self.envs = [EnvStream() for _ in range(ENVS)]
+        self.envs = [EnvStream(self.frame) for _ in range(ENVS)]
         self.pushed = 0
 
     @initialize(
@@ -139,6 +140,18 @@ class SharedLogAgainstTwin(LogAgainstTwin):
     access = "shared"
 
 
+class LargeLogAgainstTwin(LogAgainstTwin):
+    """The same, of transitions that are in the window as records."""
+
+    frame = LARGE_FRAME
+
+
+class SharedLargeLogAgainstTwin(LargeLogAgainstTwin):
+    """The same, written to as one of several processes would."""
+
+    access = "shared"
+
+
 def same(found: Any, expected: Any) -> None:
     for name in expected._fields:
         assert getattr(found, name).dtype == getattr(expected, name).dtype
@@ -164,7 +177,10 @@ def holds_no_more_than_stated(path: Path) -> None:
     assert keys <= -(-count // per_value) - first // per_value
 
 
-@pytest.mark.parametrize("machine", [LogAgainstTwin, SharedLogAgainstTwin])
+@pytest.mark.parametrize(
+    "machine",
+    [LogAgainstTwin, SharedLogAgainstTwin, LargeLogAgainstTwin, SharedLargeLogAgainstTwin],
+)
 def test_log_equals_whole_records(machine: Any, long: bool) -> None:
     n = 1000 if long else 40
     run_state_machine_as_test(

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 STACK = 3
 FRAME = (2, 400)  # some forty to a value of the log
+LARGE_FRAME = (2, 800)  # of which the window holds the records of transitions
 
 
-def frame_of(number: int) -> NDArray[np.uint8]:
+def frame_of(number: int, shape: tuple[int, int] = FRAME) -> NDArray[np.uint8]:
     """Return the frame of a number; two neighbours differ in one bit."""
-    frame = np.full(FRAME, 7, np.uint8)
+    frame = np.full(shape, 7, np.uint8)
     frame[-1, -1] = number
     return frame
 
@@ -25,18 +26,19 @@ def frame_of(number: int) -> NDArray[np.uint8]:
 class EnvStream:
     """One environment: a stack of its last frames, which a reset fills with the first one."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, int] = FRAME) -> None:
+        self.shape = shape
         self.frames: deque[NDArray[np.uint8]] = deque(maxlen=STACK)
         self.reset(0)
 
     def reset(self, number: int) -> None:
         """Begin an episode with a frame."""
-        self.frames.extend([frame_of(number)] * STACK)
+        self.frames.extend([frame_of(number, self.shape)] * STACK)
 
     def step(self, number: int, *, done: bool = False) -> dict[str, Any]:
         """Move on by a frame, and return the transition."""
         state = np.stack(self.frames)
-        self.frames.append(frame_of(number))
+        self.frames.append(frame_of(number, self.shape))
         return {
             "state": state,
             "action": number,

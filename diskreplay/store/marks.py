@@ -143,7 +143,7 @@ def rewound(
         if other.number > mark.number:
             txn.drop_named(MARKS, other.name)
     then = mark.state
-    for number in range(state.runs):
+    for number in txn.run_numbers():
         with contextlib.suppress(DamageError):  # verify reports the damage
             plain = txn.run(number)
             run = None if plain is None else Run.parse(number, plain)

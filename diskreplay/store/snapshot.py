@@ -185,8 +185,11 @@ class Snapshot:
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the descriptions of all runs, oldest first."""
-        numbers = [number_of(key) for key, _ in self._cursor("runs")]
-        return [self._sealed("runs", number) for number in numbers]
+        return [self._sealed("runs", number) for number in self.run_numbers()]
+
+    def run_numbers(self) -> list[int]:
+        """Return the numbers of the runs that have a description, ascending."""
+        return [number_of(key) for key, _ in self._cursor("runs")]
 
     def run(self, number: int) -> dict[str, Any] | None:
         """Return the description of one run, None when there is none."""

@@ -100,6 +100,7 @@ class Transaction(Snapshot):
     def _keep_block(self, block: KeptBlock) -> None:
         """Keep the content of a block for a mark, if none is kept yet: nil where there is none."""
         name, key = str(block), integer_key(block.number)
+        self._make(block.database)
         if not self.has_name(KEPT_BLOCKS, name):
             content = self._txn.get(key, db=self._databases[block.database])
             self.put_named(KEPT_BLOCKS, name, content)
@@ -107,6 +108,7 @@ class Transaction(Snapshot):
     def restore_block(self, block: KeptBlock) -> None:
         """Put the content of a kept block back; raise DamageError if it is damaged."""
         content, key = self.named(KEPT_BLOCKS, str(block)), integer_key(block.number)
+        self._make(block.database)
         if content is None:
             self._txn.delete(key, db=self._databases[block.database])
             return

@@ -1,0 +1,421 @@
+"""Going back to a mark: the proof with a real kill, what is missing, and who sees it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from common import columns, numbers_of, run_python
+from drawn import KINDS
+from others import Other, shared
+
+import diskreplay
+from diskreplay import (
+    ArgumentError,
+    MismatchError,
+    PrioritizedReplayBuffer,
+    ReadOnlyError,
+    ReplayBuffer,
+    verify,
+)
+
+TRAIN = """
+import hashlib, os, signal, sys
+import numpy as np
+import diskreplay
+from common import columns, row
+
+kind, path, layout, begin, end, how = sys.argv[1:]
+settings = {"alpha": 0.7, "beta_frames": 300} if kind == "PrioritizedReplayBuffer" else {}
+settings |= {"observations": layout, "keep_rows": 200, "commit_interval": 0.001}
+buffer = getattr(diskreplay, kind)(700, seed=11, path=path, window_bytes=1 << 16, **settings)
+if how == "rewind":
+    mark = buffer.marks()[-1]
+    assert buffer.rewind(mark.name) == 0
+    begin = mark.data["step"]
+# Readers draw exactly three batches ahead, so that updates take effect at a known time.
+with buffer.batches(32, prefetch=3, readers=1) as batches:
+    for step in range(int(begin), int(end)):
+        if step == 300:
+            buffer.mark("step-300", {"step": 300})
+            batches.close()
+            batches = buffer.batches(32, prefetch=3, readers=1)
+        buffer.push(**row(2 * step))
+        buffer.extend(**columns(2 * step + 1, 1))
+        if len(buffer) >= 32:
+            batch = next(batches)
+            content = b"".join(a.tobytes() for a in batch)
+            print(step, hashlib.sha256(content).hexdigest(), flush=True)
+            if kind == "PrioritizedReplayBuffer":
+                ids = np.concatenate([batch.indices, batch.indices, [0]])
+                buffer.update_priorities(ids, np.abs(np.sin(ids + step)) * 3)
+    batches.close()
+if how == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("layout", ["record", "log"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_repeats_the_batches_after_the_mark(
+    kind: type, layout: str, tmp_path: Path
+) -> None:
+    def train(path: str, end: int, how: str, check: bool = True) -> list[str]:
+        arguments = kind.__name__, tmp_path / path, layout, 0, end, how
+        done = run_python(TRAIN, *arguments, check=check)
+        if not check:
+            assert done.returncode == -signal.SIGKILL, done.stderr
+        return done.stdout.splitlines()
+
+    whole = train("whole", 400, "end")
+    killed = train("killed", 393, "kill", check=False)
+    assert killed == whole[: len(killed)]
+    for _ in range(2):
+        again = train("killed", 400, "rewind")
+        assert again == whole[-100:]
+    assert verify(tmp_path / "killed") == []
+    for path in ("whole", "killed"):
+        with diskreplay.open(tmp_path / path) as buffer:
+            ids = np.arange(buffer.first, buffer.count)
+            assert numbers_of(buffer.get(ids)).tolist() == ids.tolist()
+            buffer.check()
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_what_the_ring_has_overwritten_is_named(log: bool, tmp_path: Path) -> None:
+    where = "log" if log else "record"
+    with PrioritizedReplayBuffer(
+        100, path=tmp_path / "s", keep_rows=40, observations=where
+    ) as buffer:
+        buffer.extend(**columns(0, 130), priorities=np.arange(130) % 7)
+        buffer.mark("a")  # 30 to 129 are live
+        buffer.extend(**columns(130, 40))
+        buffer.flush()
+        assert buffer.rewind("a") == 0
+        assert (buffer.first, buffer.count) == (30, 130)
+        for first in range(130, 200, 10):
+            buffer.extend(**columns(first, 10))
+            buffer.flush()
+        # 200 - 140 = 60: 30 to 59 are overwritten.
+        with pytest.raises(
+            MismatchError,
+            match=r"of the 100 transitions that were live then, the ring has overwritten 30, write "
+            r"ids 30 to 59; rewind\('a', missing='drop'\) .* keep_rows=70 \(found 40\)",
+        ):
+            buffer.rewind("a")
+        assert buffer.count == 200
+        assert buffer.rewind("a", missing="drop") == 30
+        assert (buffer.first, buffer.count, len(buffer)) == (60, 130, 70)
+        ids = np.arange(60, 130)
+        assert numbers_of(buffer.get(ids)).tolist() == ids.tolist()
+        assert buffer.priorities(ids).tolist() == (ids % 7).tolist()
+        buffer.check()
+        # The count alone would say that they are there again.
+        with pytest.raises(MismatchError, match="overwritten 30"):
+            buffer.rewind("a")
+    with diskreplay.open(tmp_path / "s") as buffer:
+        for first in range(130, 130 + 3 * 140, 35):  # laps of the kept rows
+            buffer.extend(**columns(first, 35))
+            buffer.flush()
+        with pytest.raises(MismatchError, match="overwritten 100, write ids 30 to 129;"):
+            buffer.rewind("a")
+        assert buffer.rewind("a", "drop") == 100
+        assert (len(buffer), buffer.count) == (0, 130)
+        buffer.extend(**columns(130, 150))
+        buffer.check()
+    assert verify(tmp_path / "s") == []
+
+
+def test_a_clear_is_taken_back_with_the_observations(tmp_path: Path) -> None:
+    with PrioritizedReplayBuffer(50, path=tmp_path / "s", observations="log") as buffer:
+        buffer.extend(**columns(0, 40), priorities=np.arange(40))
+        buffer.mark("a")
+        buffer.clear()
+        buffer.flush()
+        assert len(buffer) == 0
+        buffer.extend(**columns(40, 10))
+        buffer.flush()
+        assert buffer.rewind("a") == 0
+        ids = np.arange(40)
+        assert numbers_of(buffer.get(ids)).tolist() == ids.tolist()
+        assert buffer.priorities(ids).tolist() == ids.tolist()
+        assert buffer.max_priority == 39
+        buffer.delete_mark("a")
+        buffer.clear()
+        buffer.flush()
+        state = buffer._guard.replica.store
+        with state.snapshot() as snapshot:  # nothing needs them now
+            assert snapshot.entries("observations") <= 1
+    assert verify(tmp_path / "s") == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_changes_that_wait_and_batches_drawn_ahead_are_gone(kind: Any) -> None:
+    with kind(50, commit_interval=1e9, seed=1) as buffer:
+        buffer.extend(**columns(0, 20))
+        buffer.mark("a")
+        expected = [array.tobytes() for array in buffer.sample(8)]
+        buffer.rewind("a")
+        with buffer.batches(8, prefetch=3) as batches:
+            assert [array.tobytes() for array in next(batches)] == expected
+            buffer.extend(**columns(20, 9))
+            next(batches)
+            assert buffer.rewind("a") == 0
+            assert buffer.count == 20
+            assert [array.tobytes() for array in next(batches)] == expected
+        buffer.extend(**columns(20, 3))
+        ids = np.arange(23)
+        assert numbers_of(buffer.get(ids)).tolist() == ids.tolist()
+        buffer.flush()
+        assert buffer.stats()["runs"][0]["rows"] == 23
+
+
+def test_a_rewind_before_the_first_push_keeps_the_schema(tmp_path: Path) -> None:
+    with ReplayBuffer(50, path=tmp_path / "s", seed=1) as buffer:
+        buffer.mark("begin")
+        buffer.extend(**columns(0, 20))
+        first = buffer.sample(4).indices.tolist()
+        buffer.flush()
+        assert buffer.rewind("begin") == 0
+        assert (len(buffer), buffer.count) == (0, 0)
+        assert buffer.schema is not None
+        buffer.extend(**columns(0, 20))
+        assert buffer.sample(4).indices.tolist() == first
+    assert verify(tmp_path / "s") == []
+
+
+def test_later_marks_are_gone_and_earlier_ones_stay(tmp_path: Path) -> None:
+    with PrioritizedReplayBuffer(3000, path=tmp_path / "s") as buffer:
+        wanted = {}
+        for number, name in enumerate("abcd"):
+            buffer.extend(**columns(500 * number, 500))
+            buffer.update_priorities(range(buffer.count), np.full(buffer.count, number + 0.5))
+            buffer.mark(name, number)
+            wanted[name] = buffer.priorities(range(buffer.count)).tolist()
+        assert [mark.data for mark in buffer.marks()] == [0, 1, 2, 3]
+        buffer.rewind("c")
+        assert [mark.name for mark in buffer.marks()] == ["a", "b", "c"]
+        with pytest.raises(ArgumentError, match=r"no mark 'd' \(found 'a', 'b', 'c'\)"):
+            buffer.rewind("d")
+        buffer.update_priorities([0], [99.0])
+        buffer.delete_mark("b")
+        for name in "ca":
+            buffer.rewind(name)
+            assert buffer.priorities(range(buffer.count)).tolist() == wanted[name]
+        with pytest.raises(ArgumentError, match=r"no mark 'c' \(found 'a'\)"):
+            buffer.delete_mark("c")
+        store = buffer._guard.replica.store
+        with store.snapshot() as snapshot:
+            assert snapshot.entries("kept_blocks") == 0
+    assert verify(tmp_path / "s") == []
+
+
+def test_a_deleted_mark_leaves_nothing(tmp_path: Path) -> None:
+    with PrioritizedReplayBuffer(3000, path=tmp_path / "s") as buffer:
+        buffer.extend(**columns(0, 2500))
+        buffer.mark("a")
+        buffer.update_priorities([5, 2300], [2.0, 3.0])
+        buffer.mark("a")  # in place of the first
+        buffer.update_priorities([5], [4.0])
+        buffer.flush()
+        store = buffer._guard.replica.store
+        with store.snapshot() as snapshot:
+            assert snapshot.names("kept_blocks") == ["priorities 0000000000000001 0000000000000000"]
+        assert buffer.stats()["marks"] == 1
+        assert buffer.stats()["marks_bytes"] > 0
+        buffer.delete_mark("a")
+        with store.snapshot() as snapshot:
+            assert snapshot.names("kept_blocks") == snapshot.names("marks") == []
+        assert (buffer.stats()["marks"], buffer.stats()["marks_bytes"]) == (0, 0)
+        buffer.update_priorities([5], [4.5])
+        buffer.flush()
+        with store.snapshot() as snapshot:
+            assert snapshot.names("kept_blocks") == []
+
+
+def test_shared_writers_mark_and_only_an_exclusive_one_rewinds(
+    tmp_path: Path, other: Other
+) -> None:
+    other.open(100, access="shared")
+    with shared(tmp_path / "b", 100) as buffer:
+        buffer.extend(**columns(0, 30), priorities=np.arange(30))
+        buffer.mark("mine", {"a": [1, 2.5, None, b"x"]})
+        other.update([3], [77.0])
+        other.extend(30, 5)
+        other.mark("theirs")
+        assert [(mark.name, mark.count) for mark in buffer.marks()] == [
+            ("mine", 30),
+            ("theirs", 35),
+        ]
+        with pytest.raises(ReadOnlyError, match=r"access='shared'.*exclusive"):
+            buffer.rewind("mine")
+        with pytest.raises(RuntimeError, match="ReadOnlyError"):
+            other.rewind("mine")
+        buffer.update_priorities([3, 31], [5.0, 6.0])
+        buffer.flush()
+    other.close()
+    with diskreplay.open(tmp_path / "b", access="read") as reader:
+        assert reader.marks()[0].data == {"a": [1, 2.5, None, b"x"]}
+        for call in (lambda: reader.rewind("mine"), lambda: reader.mark("x")):
+            with pytest.raises(ReadOnlyError):
+                call()
+    with diskreplay.open(tmp_path / "b") as buffer:
+        buffer.rewind("theirs")
+        assert buffer.priorities([3, 31]).tolist() == [77.0, 77.0]
+        buffer.rewind("mine")
+        assert buffer.priorities(range(30)).tolist() == list(range(30))
+        assert buffer.max_priority == 29
+    assert verify(tmp_path / "b") == []
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_reader_follows_a_rewind(log: bool, tmp_path: Path, other: Other) -> None:
+    where = "log" if log else "record"
+    other.open(200, keep_rows=50, observations=where)
+    other.extend(0, 80, np.arange(80).tolist())
+    other.mark("a")
+    with diskreplay.open(tmp_path / "b", access="read") as reader:
+        assert isinstance(reader, PrioritizedReplayBuffer)
+        with reader.batches(8, prefetch=2) as batches:
+            for second in (False, True):
+                other.extend(200, 60, np.arange(60).tolist())  # not the rows that come next time
+                other.flush()
+                assert reader.count == 140
+                numbers = numbers_of(reader.get(range(80, 140)))
+                assert numbers.tolist() == list(range(200, 260))
+                next(batches)
+                if second:
+                    other.rewind("a")
+                    other.extend(80, 60, np.ones(60).tolist())
+                    other.flush()  # the count is the same again
+                    assert reader.count == 140
+                    assert numbers_of(reader.get(range(80, 140))).tolist() == list(range(80, 140))
+                    assert reader.priorities(range(80, 140)).tolist() == [1.0] * 60
+                else:
+                    other.rewind("a")
+                    assert reader.count == 80
+                    assert reader.priorities(range(80)).tolist() == list(range(80))
+                assert numbers_of(reader.get(range(80))).tolist() == list(range(80))
+                assert next(batches).indices.max() < reader.count
+                reader.check()
+
+
+def test_a_saved_copy_has_the_marks_and_rewritten_stores_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with PrioritizedReplayBuffer(50, path=path, keep_rows=20, observations="log") as buffer:
+        buffer.extend(**columns(0, 60))
+        buffer.mark("a", 5)
+        buffer.extend(**columns(60, 15))
+        buffer.save(tmp_path / "saved")
+    with diskreplay.open(tmp_path / "saved") as buffer:
+        assert buffer.rewind("a") == 0
+        assert (buffer.first, buffer.count) == (10, 60)
+    diskreplay.repair(path, tmp_path / "repaired")
+    diskreplay.merge([path], tmp_path / "merged")
+    diskreplay.compact(path)
+    for place in (path, tmp_path / "saved", tmp_path / "repaired", tmp_path / "merged"):
+        assert verify(place) == []
+        with diskreplay.open(place) as buffer:
+            assert [mark.name for mark in buffer.marks()] == ["a"] * (place.name == "saved")
+            assert len(buffer) == 50
+            buffer.mark("new")
+            buffer.extend(**columns(75, 20))
+            buffer.rewind("new")
+            buffer.check()
+        assert verify(place) == []
+
+
+def test_load_keeps_the_marks_of_the_buffer(tmp_path: Path) -> None:
+    with PrioritizedReplayBuffer(50, path=tmp_path / "other") as buffer:
+        buffer.extend(**columns(500, 30))
+    with PrioritizedReplayBuffer(50, path=tmp_path / "s", keep_rows=100) as buffer:
+        buffer.extend(**columns(0, 40), priorities=np.arange(40))
+        buffer.mark("a")
+        buffer.load(tmp_path / "other")  # into the slots of the first rows
+        assert len(buffer) == 30
+        with pytest.raises(MismatchError, match="overwritten 30, write ids 0 to 29"):
+            buffer.rewind("a")
+        assert buffer.rewind("a", "drop") == 30
+        assert numbers_of(buffer.get(range(30, 40))).tolist() == list(range(30, 40))
+        assert buffer.priorities(range(30, 40)).tolist() == list(range(30, 40))
+    assert verify(tmp_path / "s") == []
+
+
+def test_the_runs_tell_of_the_transitions_that_are_left(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with ReplayBuffer(500, path=path) as buffer:
+        buffer.extend(**columns(0, 40))
+        buffer.mark("a")
+        buffer.extend(**columns(40, 40))
+    with diskreplay.open(path) as buffer:
+        buffer.extend(**columns(80, 40))
+    with diskreplay.open(path) as buffer:
+        buffer.rewind("a")
+        runs = buffer.stats()["runs"]
+        assert [(run["first"], run["end"], run["rows"]) for run in runs] == [
+            (0, 40, 40), (40, 40, 0), (40, 40, 0),
+        ]  # fmt: skip
+        buffer.extend(**columns(40, 5))
+        buffer.flush()
+        runs = buffer.stats()["runs"]
+        assert [run["live"] for run in runs] == [(40, 40), (0, 0), (5, 5)]
+    assert verify(path) == []
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 201, 3, None, b"a", "é" * 101])
+def test_bad_names_are_refused(name: Any) -> None:
+    buffer = ReplayBuffer(10)
+    with pytest.raises(ArgumentError, match="name of a mark"):
+        buffer.mark(name)
+    assert buffer.marks() == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (1, 2),
+        {1: 2},
+        np.float32(1),
+        {"a": {3}},
+        2**64,
+        -(2**63) - 1,
+        "\ud800",
+        "x" * 9000,
+        object(),
+    ],
+)
+def test_data_that_would_come_back_changed_is_refused(data: Any) -> None:
+    buffer = ReplayBuffer(10)
+    nested: Any = []
+    for _ in range(40):
+        nested = [nested]
+    for value in (data, [data], {"a": data}, nested):
+        with pytest.raises(ArgumentError, match="data of a mark"):
+            buffer.mark("a", value)
+    assert buffer.marks() == []
+
+
+@pytest.mark.parametrize(
+    "data", [None, True, -(2**63), 2**64 - 1, 1.5, "é", b"\0", [], {"": [{"a": None}]}, "x" * 8000]
+)
+def test_plain_data_comes_back(data: Any) -> None:
+    buffer = ReplayBuffer(10)
+    buffer.mark("été " + "x" * 190, data)
+    [mark] = buffer.marks()
+    assert (mark.data, type(mark.data), mark.name) == (data, type(data), "été " + "x" * 190)
+
+
+def test_other_words_and_names_are_refused() -> None:
+    buffer = ReplayBuffer(10)
+    with pytest.raises(ArgumentError, match="missing"):
+        buffer.rewind("a", missing="maybe")
+    for call in (buffer.rewind, buffer.delete_mark):
+        with pytest.raises(ArgumentError, match=r"no mark 'a' \(found none\)"):
+            call("a")
+    buffer.push([0.0], 0, 0.0, [0.0], False)
+    with pytest.raises(ArgumentError):
+        buffer.rewind("a")
+    assert buffer.count == 1  # what waits is still there

@@ -7,7 +7,7 @@ ahead of its store, `SharedWriter` follows the store and keeps its own changes a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -170,11 +170,7 @@ class Replica:
         self.stale_updates, self._frame_at_start = state.stale_updates, state.frame
         for table in self.tables:
             seals = snapshot.seals(table.database)
-            if missing := set(self.live.blocks()) - set(seals):
-                raise DamageError(
-                    f"{table.item} {min(missing)} of {self.store.path} is missing: "
-                    "diskreplay.repair() copies the transitions"
-                )
+            self._check_blocks(table, seals, self.live)
             known = self._seals.get(table.database, {})
             changed = [number for number, seal in seals.items() if known.get(number) != seal]
             table.load(snapshot.blocks(changed, table.database), self.live)
@@ -191,6 +187,14 @@ class Replica:
     def _own_run(self) -> tuple[int, int] | None:
         """Return the number of the run of a lone writer, and its first uncommitted write id."""
         return None
+
+    def _check_blocks(self, table: SlotTable[Any], numbers: Iterable[int], live: LiveRange) -> None:
+        """Raise DamageError if a block of a live range is not among those of the store."""
+        if missing := set(live.blocks()) - set(numbers):
+            raise DamageError(
+                f"{table.item} {min(missing)} of {self.store.path} is missing: "
+                "diskreplay.repair() copies the transitions"
+            )
 
     # Drawing
 

@@ -176,6 +176,10 @@ class Writer(Replica):
             run = self._run.of(txn, stored).until(mark.state.count)
             start = mark.state.live(identity).first + missing if missing else 0
             state = rewound(txn, stored, identity, mark, start)
+            # What could not be opened afterwards is not committed.
+            self.rows.check_count(txn, state.live(identity))
+            for table in self.tables:
+                self._check_blocks(table, txn.seals(table.database), state.live(identity))
             state = replace(state, settings=self.settings, **self._run.counted(stored))
             self._run.put(txn, state, run, identity)
             return missing

@@ -143,6 +143,8 @@ def rewound(
         if other.number > mark.number:
             txn.drop_named(MARKS, other.name)
     then = mark.state
+    if then.count > state.count:
+        raise DamageError(f"the mark {shown(mark.name)} is of more transitions than there are")
     for number in txn.run_numbers():
         with contextlib.suppress(DamageError):  # verify reports the damage
             plain = txn.run(number)

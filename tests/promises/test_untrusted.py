@@ -57,7 +57,16 @@ def originals(place: Path) -> list[Path]:
         for first in range(0, 140, 20):
             buffer.extend(*columns(first, 20).values())
             buffer.flush()
-    names = ("uniform", "prioritized", "large", "logged", "compressed", "varying")
+    with PrioritizedReplayBuffer(
+        CAPACITY, path=place / "marked", seed=1, observations="log", keep_rows=30
+    ) as buffer:
+        for name in "abcd":
+            buffer.extend(*columns(buffer.count, 25).values(), priorities=np.arange(25))
+            buffer.mark(name, {"network": name})
+            buffer.update_priorities([buffer.first], [3.0])
+        buffer.rewind("c")
+        buffer.extend(*columns(buffer.count, 30).values())
+    names = ("uniform", "prioritized", "large", "logged", "compressed", "varying", "marked")
     return [place / name for name in names]
 
 
@@ -92,6 +101,11 @@ def use(opened: Callable[[], Any]) -> list[str]:
             lambda: buffer.get(np.arange(max(0, buffer.count - 3), buffer.count)),
             lambda: buffer.push([0.0] * 3, 0, 0.0, [0.0] * 3, False),
             lambda: buffer.sample(8),
+            lambda: [str(mark) for mark in buffer.marks()],
+            lambda: buffer.mark("new"),
+            lambda: [buffer.rewind(mark.name, "drop") for mark in buffer.marks()[:-1]],
+            lambda: buffer.sample(8),
+            lambda: [buffer.delete_mark(mark.name) for mark in buffer.marks()],
             buffer.flush,
             buffer.close,
         ]

@@ -24,6 +24,7 @@ from changed_values import (
     values,
 )
 from untrusted_logs import odd_log
+from untrusted_marks import MARKS, databases, odd_marks
 
 from diskreplay.records.seals import seal, unseal
 
@@ -178,9 +179,9 @@ def bomb(path: Path, generator: Generator) -> None:
 
 def odd_identity(path: Path, generator: Generator) -> None:
     identity = fact(path, "identity")
-    key = pick(generator, ["kind", "capacity", "uuid"])
+    key = pick(generator, ["kind", "capacity", "uuid", "keep_rows"])
     if generator.random() < 0.2:
-        del identity[key]
+        identity.pop(key, None)
     else:
         identity[key] = pick(generator, [*NUMBERS, "uniform", "prioritized", 59, 61])
     put_fact(path, "identity", identity)
@@ -309,9 +310,9 @@ def odd_records(path: Path, generator: Generator) -> None:
 
 
 def lost_values(path: Path, generator: Generator) -> None:
-    names = ["transitions", "priorities", "observations", "runs", "meta"]
+    names = ["transitions", "priorities", "observations", "runs", "meta", *MARKS]
     database = str(pick(generator, names))
-    found = list(values(path, database))
+    found = list(values(path, database)) if database in databases(path) else []
     if found:
         n = int(generator.integers(1, len(found) + 1))
         gone = generator.permutation(len(found))[:n].tolist()
@@ -320,10 +321,11 @@ def lost_values(path: Path, generator: Generator) -> None:
 
 def odd_trees(path: Path, generator: Generator) -> None:
     """Another database, or one of ours with other flags."""
-    names = ["transitions", "priorities", "observations", "runs", "meta", "more"]
+    names = ["transitions", "priorities", "observations", "runs", "meta", "more", *MARKS]
     name = str(pick(generator, names))
+    there = databases(path)
     with lmdb.open(str(path), max_dbs=9, map_size=1 << 42) as env:
-        if name != "more":
+        if name in there:
             db = env.open_db(name.encode(), create=False)
             with env.begin(write=True) as txn:
                 txn.drop(db, delete=True)
@@ -356,6 +358,6 @@ VALUES: list[Mutation] = [
     (f.__name__, f)
     for f in (
         bomb, odd_identity, odd_state, odd_counts, odd_inner, odd_schema, odd_layout, odd_runs,
-        odd_blocks, odd_records, odd_log, lost_values, odd_trees,
+        odd_blocks, odd_records, odd_log, odd_marks, lost_values, odd_trees,
     )
 ]  # fmt: skip

@@ -26,7 +26,7 @@ def databases(path: Path) -> set[str]:
 def odd_marks(path: Path, generator: Generator) -> None:
     """An odd mark, kept block, or entry of the state that tells of them."""
     how = int(generator.integers(4))
-    if how == 0 or not set(MARKS) <= databases(path):
+    if how == 0 or not values(path, "marks"):
         state = fact(path, "state")
         table = pick(generator, ["marks", "rewinds"])
         facts = state.get(table) or {"made": 3, "newest": 1, "first": 5, "number": 1, "reached": 99}

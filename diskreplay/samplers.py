@@ -9,6 +9,24 @@ run goes on as if it had not ended. Damaged records that a draw has left out are
 >>> buffer = ReplayBuffer(capacity=1000, sampler=samplers.Newest(100))
 """
 
-from diskreplay.sampling import Distribution, Epoch, Mixed, Newest, Range, Recent, Runs
+from diskreplay.sampling import (
+    Distribution,
+    Epoch,
+    Mixed,
+    Newest,
+    Range,
+    RankBased,
+    Recent,
+    Runs,
+)
 
-__all__ = ["Distribution", "Epoch", "Mixed", "Newest", "Range", "Recent", "Runs"]
+__all__ = [
+    "Distribution",
+    "Epoch",
+    "Mixed",
+    "Newest",
+    "Range",
+    "RankBased",
+    "Recent",
+    "Runs",
+]

@@ -26,12 +26,11 @@ from diskreplay.records import KEPT_ROWS, codec_named, schema_facts, with_featur
 from diskreplay.sampling import (
     Distribution,
     DrawBasis,
-    Priorities,
     PrioritySettings,
     RandomStream,
+    Usual,
     checked_distribution,
     new_seed,
-    sampler_within,
 )
 from diskreplay.schema import LogOptions, Schema, SchemaLike, fields_of, missing_in
 from diskreplay.store import (
@@ -286,13 +285,12 @@ def _new_replica(
     """Return the replica of an open store, with the parts for its kind and access."""
     rows = Rows(store, options.capacity, options.window_bytes, fields)
     links = Links(store.identity.slots)
+    distribution = options.sampler or Usual()
     basis = DrawBasis()
     if priorities is not None:
-        slots, alpha, epsilon = store.identity.slots, priorities.alpha, priorities.epsilon
-        basis.priorities = Priorities(slots, alpha=alpha, epsilon=epsilon)
-    sampler = options.sampler.sampler(basis) if options.sampler else sampler_within(None, basis)
-    follows_runs = options.sampler is not None and options.sampler.needs_runs
-    parts = Parts(basis, links, sampler, follows_runs=follows_runs)
+        basis.priorities = distribution.table(store.identity.slots, priorities)
+    sampler = distribution.sampler(basis)
+    parts = Parts(basis, links, sampler, follows_runs=distribution.needs_runs)
     settings = _settings(options, priorities)
     if options.access == "exclusive":
         replica: Replica = Writer(store, rows, parts, settings)

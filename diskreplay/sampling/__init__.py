@@ -24,8 +24,9 @@ from diskreplay.sampling.prioritized import (
     weights_of,
 )
 from diskreplay.sampling.random_stream import RandomStream, new_seed
+from diskreplay.sampling.rank_based import RankBased
 from diskreplay.sampling.recent import Recent
-from diskreplay.sampling.restricted import sampler_within
+from diskreplay.sampling.restricted import Usual
 from diskreplay.sampling.slot_table import PART_SLOTS, Blocks, SlotTable
 from diskreplay.sampling.sum_tree import SumTree
 from diskreplay.sampling.write_id_range import Range
@@ -44,17 +45,18 @@ __all__ = [
     "PrioritySettings",
     "RandomStream",
     "Range",
+    "RankBased",
     "Recent",
     "Runs",
     "Sampler",
     "SlotTable",
     "SumTree",
+    "Usual",
     "Values",
     "checked_distribution",
     "checked_priorities",
     "importance_weights",
     "new_seed",
     "priorities_nbytes",
-    "sampler_within",
     "weights_of",
 ]

@@ -14,6 +14,7 @@ from diskreplay.aliases import Floats, Ints
 from diskreplay.errors import ArgumentError
 from diskreplay.live_range import LiveRange
 from diskreplay.sampling.priorities import Priorities
+from diskreplay.sampling.prioritized import PrioritySettings
 from diskreplay.sampling.random_stream import DrawGenerator
 from diskreplay.wording import shown
 
@@ -52,12 +53,22 @@ class DrawBasis:
     priorities: Priorities | None = None
     runs: KnownRuns | None = None
 
+    def priorities_for(self, distribution: Distribution) -> Priorities:
+        """Return the priorities, or raise ArgumentError for a distribution that needs them."""
+        if self.priorities is None:
+            raise ArgumentError(f"{distribution} needs a PrioritizedReplayBuffer")
+        return self.priorities
+
 
 class Distribution(abc.ABC):
     """A distribution of draws, chosen when a buffer is opened; it may be shared by buffers."""
 
     needs_priorities = False
     needs_runs = False
+
+    def table(self, slots: int, settings: PrioritySettings) -> Priorities:
+        """Return a new table of priorities for draws with this distribution."""
+        return Priorities(slots, alpha=settings.alpha, epsilon=settings.epsilon)
 
     @abc.abstractmethod
     def sampler(self, basis: DrawBasis) -> Sampler:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from diskreplay.aliases import Floats, Ints
-from diskreplay.errors import ArgumentError
 from diskreplay.live_range import LiveRange
 from diskreplay.sampling.distribution import Distribution, DrawBasis
 from diskreplay.sampling.drawable import Drawable
@@ -43,9 +42,7 @@ class Mixed(Distribution):
 
     def sampler(self, basis: DrawBasis) -> MixedSampler:
         """Return a sampler of a prioritized buffer."""
-        if basis.priorities is None:
-            raise ArgumentError(f"{self} needs the priorities of a PrioritizedReplayBuffer")
-        return MixedSampler(basis.priorities, self.uniform)
+        return MixedSampler(basis.priorities_for(self), self.uniform)
 
 
 class MixedSampler:

@@ -38,21 +38,23 @@ class Priorities(SlotTable[np.float32]):
     item = "priority block"
     slot_bytes = 20
 
-    def __init__(self, capacity: int, *, alpha: float, epsilon: float) -> None:
+    def __init__(
+        self, capacity: int, *, alpha: float, epsilon: float, tree: type[SumTree] = SumTree
+    ) -> None:
         self.alpha, self.epsilon = alpha, epsilon
         self.largest: float | None = None  # so far; None before there was any
         self._left_out: set[int] = set()  # slots of damaged records, with mass 0
         self._tree_is_whole = True
         super().__init__(capacity)
         try:
-            self.tree = SumTree(capacity)
+            self.tree = tree(capacity)
         except MemoryError:
             raise self._too_large() from None
 
     @property
     def nbytes(self) -> int:
         """The memory of table and tree, in bytes."""
-        return super().nbytes + 16 * self.capacity
+        return super().nbytes + self.tree.nbytes
 
     @property
     def default(self) -> float:

@@ -1,4 +1,4 @@
-"""Restricted: the usual distribution of a buffer, over a part of its live transitions."""
+"""Usual, Restricted: the distribution of a buffer without a sampler, over all or over a part."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ from diskreplay.sampling.prioritized import PrioritizedSampler
 from diskreplay.sampling.uniform import UniformSampler
 
 
+class Usual(Distribution):
+    """Draws uniformly, or by priority where there are priorities."""
+
+    def sampler(self, basis: DrawBasis) -> Sampler:
+        """Return a sampler of a buffer."""
+        return sampler_within(None, basis)
+
+
 class Restricted(Distribution):
-    """Draws as the buffer draws without it, uniformly or by priority, but from a part."""
+    """Draws as Usual does, but from a part."""
 
     @abc.abstractmethod
     def ranges(self, live: LiveRange) -> Iterable[tuple[int, int]]:

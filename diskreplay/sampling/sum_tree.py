@@ -62,6 +62,11 @@ class SumTree:
     def __repr__(self) -> str:
         return f"SumTree(capacity={self.capacity}, total_priority={self.total_priority})"
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of the tree when all slots are in use, in bytes."""
+        return 16 * self.capacity
+
     # One at a time
 
     def add(self, priority: float, data: Any = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from stores import RECORD_BYTES, spoil
 
 import diskreplay
 from diskreplay import ArgumentError, PrioritizedReplayBuffer, ReplayBuffer, SampleError
-from diskreplay.samplers import Epoch, Mixed, Newest, Range, Recent
+from diskreplay.samplers import Epoch, Mixed, Newest, Range, RankBased, Recent
 
 N, SIZE = 60, 8
 FOR_BOTH: list[Any] = [Newest(25), Range(40, 80), Recent(7.5), Epoch()]
-FOR_PRIORITIZED: list[Any] = [Mixed(0.25)]
+FOR_PRIORITIZED: list[Any] = [Mixed(0.25), RankBased(0.7)]
 CASES = [
     *((kind, sampler) for sampler in FOR_BOTH for kind in (ReplayBuffer, PrioritizedReplayBuffer)),
     *((PrioritizedReplayBuffer, sampler) for sampler in FOR_PRIORITIZED),
@@ -249,18 +250,21 @@ def test_a_restriction_with_nothing_live_says_so(kind: Any) -> None:
             buffer.draw(1)
 
 
+@pytest.mark.parametrize("sampler", [Mixed(0.5), RankBased()], ids=str)
 @pytest.mark.parametrize("opens", [False, True])
-def test_what_needs_priorities_is_refused_without_them(opens: bool, tmp_path: Path) -> None:
+def test_what_needs_priorities_is_refused_without_them(
+    opens: bool, sampler: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "b"
-    message = r"Mixed\(uniform=0.5\) follows priorities.*use a PrioritizedReplayBuffer, or make"
+    message = rf"{re.escape(repr(sampler))} follows priorities.*use a Prior.*Buffer, or make one"
     if opens:
         ReplayBuffer(N, path=path).close()
         with pytest.raises(ArgumentError, match=message):
-            diskreplay.open(path, sampler=Mixed(0.5))
+            diskreplay.open(path, sampler=sampler)
         diskreplay.open(path).close()  # it is not left open
     else:
         with pytest.raises(ArgumentError, match=message):
-            ReplayBuffer(N, path=path, sampler=Mixed(0.5))
+            ReplayBuffer(N, path=path, sampler=sampler)
         assert not path.exists()
 
 
@@ -285,5 +289,7 @@ def test_arguments_of_samplers_are_checked_where_they_are_made() -> None:
         if bad != 0:
             with pytest.raises(ArgumentError, match="uniform must be a number"):
                 Mixed(bad)
+            with pytest.raises(ArgumentError, match=r"alpha must be a number in \[0, 10\]"):
+                RankBased(bad)
     assert Newest(3.0).n == 3  # type: ignore[arg-type]
     assert repr(Range(2)) == "Range(first=2, end=None)"

@@ -10,34 +10,35 @@ from distributions import RUNS, drawn, shares
 from frequencies import assert_neither_too_far_nor_too_near, assert_not_too_far, chi_square
 from hypothesis import given
 from hypothesis import strategies as st
-from sampling import new_priorities, stage
+from sampling import EPSILON, stage
 
 from diskreplay import SampleError
 from diskreplay.live_range import LiveRange
-from diskreplay.samplers import Epoch, Mixed, Newest, Range, Recent, Runs
-from diskreplay.sampling import DrawBasis, Priorities
+from diskreplay.samplers import Epoch, Mixed, Newest, Range, RankBased, Recent, Runs
+from diskreplay.sampling import DrawBasis, Priorities, PrioritySettings
 
 CAPACITY = 60
 LIVE = LiveRange(CAPACITY, 30, 150)  # after a clear, and more than one lap: [90, 150)
 LEFT_OUT = {91, 120, 121, 147, 149}
 SOME = [
     Newest(25), Range(100, 130), Range(0), Recent(7.5), Recent(1e6), Epoch(), Mixed(0.25),
-    Mixed(1.0), Runs([1, 2, 4]),
+    Mixed(1.0), Runs([1, 2, 4]), RankBased(), RankBased(1.0), RankBased(0.0),
 ]  # fmt: skip
 DRAWS = 8_000
+SETTINGS = PrioritySettings(alpha=0.6, epsilon=EPSILON)
 
 
-def priorities_of(live: LiveRange, seed: int) -> tuple[list[float], Priorities]:
+def priorities_of(distribution: Any, live: LiveRange) -> tuple[list[float], Priorities]:
     """Return random priorities of all write ids, as a list and in their table."""
-    given = np.random.default_rng(seed).exponential(size=live.count).astype(np.float32).tolist()
-    table = new_priorities(live.ring_slots)
+    given = np.random.default_rng(1).exponential(size=live.count).astype(np.float32).tolist()
+    table = distribution.table(live.ring_slots, SETTINGS)
     stage(table, 0, given)
     return given, table
 
 
 def sampler_of(distribution: Any, kind: str, left_out: set[int]) -> tuple[Any, dict[int, float]]:
     """Return a sampler, and the shares that its draws must have."""
-    given, table = priorities_of(LIVE, seed=1)
+    given, table = priorities_of(distribution, LIVE)
     is_uniform = kind == "uniform"
     sampler = distribution.sampler(DrawBasis(None if is_uniform else table, RUNS))
     if left_out:
@@ -139,6 +140,7 @@ def cases(draw: Any) -> tuple[Any, LiveRange, list[float] | None, set[int]]:
             st.just(Epoch()),
             st.builds(Runs, st.sets(st.integers(0, 5), min_size=1)),
             st.builds(Mixed, st.floats(0, 1)),
+            st.builds(RankBased, st.floats(0, 10)),
         )
     )
     needs = distribution.needs_priorities
@@ -156,7 +158,7 @@ def test_only_what_may_be_drawn_is_drawn_with_its_true_probability(
     distribution, live, given_priorities, left_out = case
     table = None
     if given_priorities is not None:
-        table = new_priorities(live.ring_slots)
+        table = distribution.table(live.ring_slots, SETTINGS)
         stage(table, 0, given_priorities)
     sampler = distribution.sampler(DrawBasis(table, RUNS))
     if left_out:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 from typing import Any
 
 import numpy as np
-from sampling import mass
+from sampling import EPSILON, mass
 
 from diskreplay import samplers
 from diskreplay.live_range import LiveRange
@@ -41,6 +42,8 @@ def shares(
     if isinstance(distribution, samplers.Recent):
         ages = [live.count - 1 - i for i in ids]
         masses = [0.5 ** ((age - min(ages)) / distribution.half_life) for age in ages]
+    elif isinstance(distribution, samplers.RankBased):
+        masses = _rank_masses([priorities[i] for i in ids], distribution.alpha)
     elif isinstance(distribution, samplers.Epoch) or priorities is None:
         masses = [1.0] * len(ids)
     else:
@@ -49,6 +52,19 @@ def shares(
     if isinstance(distribution, samplers.Mixed):
         found = distribution.uniform / len(ids) + (1 - distribution.uniform) * found
     return dict(zip(ids, found.tolist(), strict=True))
+
+
+def _rank_masses(priorities: list[float], alpha: float) -> list[float]:
+    """Return 1 / rank ** alpha of each priority, the mean of them among ties."""
+    # The exponent, and the first five bits after the leading one, of a float of 24 bits.
+    parts = [math.frexp(float(np.float32(float(np.float32(p)) + EPSILON))) for p in priorities]
+    ties = [(exponent, math.floor(mantissa * 64)) for mantissa, exponent in parts]
+    order = sorted(ties, reverse=True)
+    found = []
+    for tie in ties:
+        ranks = range(1 + order.index(tie), 1 + order.index(tie) + order.count(tie))
+        found.append(sum(rank**-alpha for rank in ranks) / len(ranks))
+    return found
 
 
 def drawn(sampler: Any, live: LiveRange, n: int, batches: int, seed: int = 1) -> tuple[Any, Any]:

@@ -113,6 +113,31 @@ def test_the_same_seed_and_draws_give_the_same_batches(tmp_path: Path) -> None:
     assert drawn(stops=True) == drawn(stops=False)
 
 
+def test_rewound_buffers_and_the_draws_of_a_mark_give_the_same_batches_again() -> None:
+    buffers = {"a": uniform(0, 60), "b": prioritized(1, 60)}
+
+    def drawn(mixture: Mixture) -> list[list[int]]:
+        found = []
+        for _ in range(5):
+            batch = mixture.sample(10)
+            mixture.update_priorities(batch, batch.rewards)
+            buffers["a"].extend(**columns(buffers["a"].count, 1))
+            found.append(whole(batch).tolist())
+        return found
+
+    mixture = Mixture(buffers, {"a": 1, "b": 2}, seed=4)
+    drawn(Mixture(buffers, seed=1))
+    mixture.sample(10)
+    for buffer in buffers.values():
+        buffer.mark("here", data={"draws": mixture.draws})
+    first = drawn(mixture)
+    for buffer in buffers.values():
+        buffer.rewind("here")
+    [mark] = buffers["a"].marks()
+    again = Mixture(buffers, {"a": 1, "b": 2}, seed=4, draws=mark.data["draws"])
+    assert drawn(again) == first
+
+
 def test_paths_have_streams_that_follow_from_the_seed(tmp_path: Path) -> None:
     for k in (0, 1):
         uniform(k, 60, path=tmp_path / str(k)).close()

@@ -16,6 +16,7 @@ import itertools
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -75,7 +76,7 @@ def q_values(theta: Array, states: Array) -> Array:
 
 
 def gradient(
-    theta: Array, states: Array, actions: Array, targets: Array, weights: Array
+    theta: Array, states: Array, actions: Array, targets: Array, weights: Array | float
 ) -> tuple[Array, Array]:
     """Return the gradient of the weighted mean Huber loss, flat, and the TD errors (n,)."""
     outputs = activations(theta, states)
@@ -104,13 +105,18 @@ class Learner:
         self.square = np.zeros_like(self.theta)
         self.updates = 0
 
-    def update(self, batch: diskreplay.PrioritizedBatch, learning_rate: float) -> Array:
-        """Learn from one batch, and return its absolute TD errors, the new priorities."""
+    def update(self, batch: Any, learning_rate: float) -> Array:
+        """Learn from one batch, and return its absolute TD errors, the new priorities.
+
+        batch:  of any replay, with importance weights or without, of one step or of several
+        """
         rows = np.arange(len(batch.actions))
         best = np.argmax(q_values(self.theta, batch.next_states), axis=1)
         future = q_values(self.target, batch.next_states)[rows, best]
-        targets = batch.rewards + DISCOUNT * (1.0 - batch.dones) * future
-        slope, td_errors = gradient(self.theta, batch.states, batch.actions, targets, batch.weights)
+        discounts = getattr(batch, "discounts", DISCOUNT)
+        targets = batch.rewards + discounts * (1.0 - batch.dones) * future
+        weights = getattr(batch, "weights", 1.0)
+        slope, td_errors = gradient(self.theta, batch.states, batch.actions, targets, weights)
         self._adam(slope, learning_rate)
         self.target += TARGET_RATE * (self.theta - self.target)
         return np.abs(td_errors)

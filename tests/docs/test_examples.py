@@ -1,0 +1,55 @@
+"""The examples run, in a short form, and print what they say; each has its place in the guide."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pages import ROOT
+
+import diskreplay
+
+EXAMPLES = ROOT / "docs" / "examples"
+# By file: arguments that make it short, a pattern for each line of its output, the stores it makes.
+SHORT: dict[str, tuple[list[str], list[str], list[str]]] = {
+    "offline_from_two_runs.py": (
+        ["--steps", "300", "--updates", "30"],
+        [
+            r"run random: mean return \d+",
+            r"run rule: mean return \d+",
+            r"learned from random: mean return \d+",
+            r"learned from random and rule: mean return \d+",
+        ],
+        ["random", "rule"],
+    ),
+}
+
+
+def test_each_example_has_a_short_form_and_a_place_in_the_guide() -> None:
+    assert {path.name for path in EXAMPLES.iterdir() if path.suffix == ".py"} == set(SHORT)
+    guide = (ROOT / "docs" / "guide.md").read_text()
+    for name in SHORT:
+        assert f"(examples/{name})" in guide
+        assert len((EXAMPLES / name).read_text().splitlines()) < 200
+
+
+@pytest.mark.parametrize("name", sorted(SHORT))
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
+    arguments, patterns, stores = SHORT[name]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), str(tmp_path / "runs"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(patterns)
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(pattern, line), line
+    for store in stores:
+        assert diskreplay.verify(tmp_path / "runs" / store) == []

@@ -202,7 +202,7 @@ class SumTree:
 
     def part(self, spans: Iterable[slice]) -> TreePart:
         """Return some spans of slots to find leaves in; good until the next change."""
-        return TreePart(self._levels, spans)
+        return TreePart(self._levels, spans, self._wide)
 
     def masses(self, slots: ArrayLike) -> Floats:
         """Return the masses of slots, float64 (n,), zero where a slot is not in use."""

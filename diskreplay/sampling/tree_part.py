@@ -10,7 +10,7 @@ from diskreplay.aliases import Floats, Ints
 
 
 class TreePart:
-    """Spans of slots, as the fewest nodes of the tree that cover them exactly.
+    """Spans of slots, as nodes of the tree that cover them exactly, as few as there are.
 
     No sum is a difference of others, which would lose the digits of a small part of a large tree,
     and no leaf outside of the spans can be found. Slots 1 to 6 of 8 are four nodes::
@@ -20,16 +20,22 @@ class TreePart:
         level 0                 .  [X]  .   .   .   .  [X]  .
 
     Cost: O(log capacity) for each span.
+
+    highest:  the highest level of nodes to take: a search among all of a level is faster than a
+              descent from its parents, as long as they are not too many
     """
 
-    def __init__(self, levels: Sequence[Floats], spans: Iterable[slice]) -> None:
-        nodes = [node for span in spans for node in _cover(span.start, span.stop)]
-        sums = np.array([levels[height][number] for height, number in nodes])
-        places = np.array(nodes, np.int64).reshape(-1, 2)[sums > 0.0]
+    def __init__(self, levels: Sequence[Floats], spans: Iterable[slice], highest: int) -> None:
+        rows = [row for span in spans for row in _cover(span.start, span.stop, highest)]
+        none: list[Ints] = [np.zeros(0, np.int64)]
+        numbers = np.concatenate([*none, *(np.arange(begin, end) for _, begin, end in rows)])
+        sums = np.concatenate([levels[0][:0], *(levels[at][begin:end] for at, begin, end in rows)])
+        heights = np.repeat([at for at, _, _ in rows], [end - begin for _, begin, end in rows])
+        is_used = sums > 0.0
         self._levels = levels
-        self._heights, self._numbers = places[:, 0], places[:, 1]
-        self._sums = sums[sums > 0.0]
-        self._ends = self._sums.cumsum()
+        self._heights, self._numbers = heights.astype(np.int64)[is_used], numbers[is_used]
+        self._sums: Floats = sums[is_used]
+        self._ends: Floats = self._sums.cumsum()
 
     @property
     def total_priority(self) -> float:
@@ -56,17 +62,21 @@ class TreePart:
         return slots, self._levels[0][slots]
 
 
-def _cover(begin: int, end: int) -> list[tuple[int, int]]:
-    """Return the fewest nodes that cover the slots [begin, end), as (height, number), in order."""
-    at_left: list[tuple[int, int]] = []
-    at_right: list[tuple[int, int]] = []
+def _cover(begin: int, end: int, highest: int) -> list[tuple[int, int, int]]:
+    """Return the nodes that cover the slots [begin, end), in order.
+
+    Each element is a row of neighbours: the height, the first number and the end.
+    """
+    at_left: list[tuple[int, int, int]] = []
+    at_right: list[tuple[int, int, int]] = []
     height = 0
-    while begin < end:
+    while begin < end and height < highest:
         if begin % 2:
-            at_left.append((height, begin))
+            at_left.append((height, begin, begin + 1))
             begin += 1
         if end % 2:
             end -= 1
-            at_right.append((height, end))
+            at_right.append((height, end, end + 1))
         begin, end, height = begin // 2, end // 2, height + 1
-    return at_left + at_right[::-1]
+    middle = [(height, begin, end)] if begin < end else []
+    return at_left + middle + at_right[::-1]

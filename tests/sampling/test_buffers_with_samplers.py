@@ -208,10 +208,27 @@ def test_a_write_id_that_is_given_again_is_drawn_again(
         assert 70 in {i for _ in range(60) for i in indices(buffer.sample(SIZE))}
 
 
+@pytest.mark.parametrize("sampler", [*FOR_BOTH, *FOR_PRIORITIZED], ids=str)
+def test_the_weights_follow_from_the_probabilities(sampler: Any, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with opened(PrioritizedReplayBuffer, tmp_path / name, sampler) as buffer:
+            extend(buffer, 0, 90)
+    with diskreplay.open(tmp_path / "a", sampler=sampler) as buffer:
+        ids, probabilities = buffer.draw(SIZE)
+        expected = diskreplay.importance_weights(probabilities, len(buffer), beta=0.7)
+        assert buffer.total_mass > 0.0
+    with diskreplay.open(tmp_path / "b", sampler=sampler) as buffer:
+        batch = buffer.sample(SIZE, beta=0.7)
+        assert batch.indices.tolist() == ids.tolist()
+        assert batch.weights.tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("n", [1, 7, 8, 60])
-@pytest.mark.parametrize("writes", [False, True])
-def test_each_slot_comes_once_in_an_epoch(n: int, writes: bool, tmp_path: Path) -> None:
-    with opened(ReplayBuffer, tmp_path / "b", Epoch()) as buffer:
+@pytest.mark.parametrize(("writes", "keep_rows"), [(False, 0), (True, 0), (True, 7)])
+def test_each_slot_comes_once_in_an_epoch(
+    n: int, writes: bool, keep_rows: int, tmp_path: Path
+) -> None:
+    with opened(ReplayBuffer, tmp_path / "b", Epoch(), keep_rows=keep_rows) as buffer:
         extend(buffer, 0, 100)
         found = []
         while len(found) < 7 * N:

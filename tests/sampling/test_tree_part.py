@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diskreplay import SumTree
+from diskreplay.sampling.tree_part import TreePart
 
 
 @st.composite
@@ -28,7 +29,16 @@ def test_values_fall_on_leaves_of_the_spans(
     case: tuple[SumTree, list[float], list[slice]], places: list[float]
 ) -> None:
     tree, masses, spans = case
-    part = tree.part(spans)
+    parts = [tree.part(spans)]  # of a small tree, these are slots
+    for highest in range(1, len(tree._levels)):
+        parts.append(TreePart(tree._levels, spans, highest))
+    for part in parts:
+        assert_finds(part, masses, spans, places)
+
+
+def assert_finds(
+    part: TreePart, masses: list[float], spans: list[slice], places: list[float]
+) -> None:
     slots = [slot for span in spans for slot in range(span.start, span.stop)]
     total = sum(masses[slot] for slot in slots)
     np.testing.assert_allclose(part.total_priority, total, rtol=1e-12)

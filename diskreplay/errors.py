@@ -17,6 +17,8 @@ Each is a `DiskReplayError` and the builtin that a caller expects::
     ├── FormatVersionError   RuntimeError  a store of a format that this version does not know
     ├── NotInstalledError    ImportError   a codec whose package is not installed
     └── ClosedError          RuntimeError  a call on a closed buffer
+
+An `EpisodeWarning` is a UserWarning.
 """
 
 from __future__ import annotations
@@ -100,6 +102,10 @@ class NotInstalledError(DiskReplayError, ImportError):
 
 class ClosedError(DiskReplayError, RuntimeError):
     """A method was called on a closed buffer."""
+
+
+class EpisodeWarning(UserWarning):
+    """Transitions without `env=` do not continue each other, so that episodes are cut."""
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:

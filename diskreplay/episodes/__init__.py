@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diskreplay.episodes.linker import Linker
 from diskreplay.episodes.links import Links
 
-__all__ = ["Links"]
+__all__ = ["Linker", "Links"]

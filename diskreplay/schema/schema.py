@@ -110,6 +110,26 @@ class Schema:
         """The places of the fields whose values are in the observation log."""
         return tuple(index for index, field in enumerate(self.fields) if field.log)
 
+    @cached_property
+    def done_place(self) -> int:
+        """The place of the field `done`."""
+        return self._index_of["done"]
+
+    @cached_property
+    def state_places(self) -> tuple[int, ...]:
+        """The places of the fields of state; none if next_state has other fields."""
+        found, others = self._of_root("state"), self._of_root("next_state")
+        types = [(f"next_{self.names[i]}", self.fields[i].type) for i in found]
+        return found if types == [(self.names[i], self.fields[i].type) for i in others] else ()
+
+    @cached_property
+    def next_state_places(self) -> tuple[int, ...]:
+        """The places of the fields of next_state that correspond to `state_places`."""
+        return self._of_root("next_state") if self.state_places else ()
+
+    def _of_root(self, root: str) -> tuple[int, ...]:
+        return tuple(i for i, name in enumerate(self.names) if root_of(name) == root)
+
     @property
     def has_frames(self) -> bool:
         """Whether batches may have frames in place of whole values: not beside varying ones."""

@@ -1,0 +1,235 @@
+"""Linker: the links of new rows, from what is known of the last row of each env.
+
+Rows come with `env=`, which is trusted, or without it. Those without it are one stream, which is
+checked: a row goes on with the episode only if its state is, bit for bit, the next_state of the row
+before. Where the episode was open and is not, it is cut there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diskreplay.aliases import Array, Bools, Columns, Ints
+from diskreplay.errors import EpisodeWarning, warn_caller
+from diskreplay.schema import Schema
+
+MAX_ENVS = 1 << 16
+_MAX_DISTANCE = np.iinfo(np.int32).max
+_PART_BYTES = 1 << 20  # of the states that are compared in one step
+
+# The last row of an env: its number, whether its episode is open, and where that is checked the
+# bytes of its next_state. Not a class: a plain tuple costs a tenth of the time.
+_Last: TypeAlias = tuple[int, bool, Any]
+# What was known before the rows below a number: the number, the cuts, and the last rows of envs.
+_Undo: TypeAlias = tuple[int, int, tuple[tuple[int | None, _Last | None], ...]]
+_NOTHING: _Undo = (0, 0, ())
+
+
+class Linker:
+    """The last row of each env, as far as rows were pushed by this opening of a store.
+
+    Rows have numbers that count up: write ids, or numbers of their own. A row is noted before it is
+    there, and so is what was known before it. Each call says how many rows there are: if a push was
+    refused or interrupted, what was known before is put back.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[int | None, _Last] = {}
+        self._cuts = 0
+        self._undo = _NOTHING
+        self._schema: Schema | None = None
+        self._has_warned = False
+
+    def cuts(self, count: int) -> int:
+        """Return the number of episodes that were cut, where there are `count` rows."""
+        self._settle(count)
+        return self._cuts
+
+    def numbers(self, count: int) -> Ints:
+        """Return the number of the last row of each env, where there are `count` rows."""
+        self._settle(count)
+        return np.array([number for number, _, _ in self._last.values()], np.int64)
+
+    def push(
+        self, number: int, schema: Schema, row: list[Any], truncated: bool, env: int | None
+    ) -> int:
+        """Return the link of the next row, which a schema accepted; see links.py."""
+        if self._undo[0] > number:
+            self._settle(number)
+        if schema is not self._schema:
+            self._use(schema)
+        last = self._last.get(env)
+        link, cuts, after = 0, self._cuts, None
+        if last is not None:
+            before, goes_on, expected = last
+            if goes_on and env is None and self._state_of(row) != expected:
+                cuts, goes_on = self._cut(1), False
+            link = number - before if goes_on else before - number
+            if not -_MAX_DISTANCE <= link <= _MAX_DISTANCE:
+                link = 0
+        is_open = not (truncated or row[self._done])
+        if is_open and env is None:
+            after = self._next_state_of(row)
+        self._undo = number + 1, self._cuts, ((env, last),)
+        self._cuts = cuts
+        self._last[env] = number, is_open, after
+        if len(self._last) > MAX_ENVS:
+            self._cut_oldest()
+        return link
+
+    def extend(
+        self,
+        number: int,
+        schema: Schema,
+        columns: Columns,
+        truncateds: Bools | None,
+        env: int | Ints | None,
+    ) -> NDArray[np.int32]:
+        """Return the links of the next rows, which a schema accepted. Cost: O(n log n)."""
+        self._settle(number)
+        if schema is not self._schema:
+            self._use(schema)
+        ends = columns[self._done].astype(np.bool_)
+        if truncateds is not None:
+            ends |= truncateds
+        if isinstance(env, np.ndarray):
+            order = np.argsort(env, kind="stable")
+            sorted_envs = env[order]
+            firsts = np.flatnonzero(np.diff(sorted_envs, prepend=-1))
+            envs: list[int | None] = sorted_envs[firsts].tolist()
+        else:
+            order, firsts, envs = np.arange(ends.size), np.zeros(1, np.int64), [env]
+        lasts = np.append(firsts[1:], ends.size) - 1
+        # In this order each row but the first of an env comes after the one before it of that env.
+        distances = np.diff(order, prepend=0)
+        goes_on = np.append(False, ~ends[order[:-1]])
+        known = [(of_env, self._last.get(of_env)) for of_env in envs]
+        for place, (_, last) in zip(firsts.tolist(), known, strict=True):
+            distances[place] = 0 if last is None else number + int(order[place]) - last[0]
+            goes_on[place] = last is not None and last[1]
+        cuts, after = self._cuts, None
+        if env is None:
+            last = known[0][1]
+            starts_so = last is not None and last[2] == self._state_of(_row_of(columns, 0))
+            continues = np.append(starts_so, _continue(columns, schema))
+            if cut := int(np.count_nonzero(goes_on & ~continues)):
+                cuts, goes_on = self._cut(cut), goes_on & continues
+            if not ends[-1]:
+                after = self._next_state_of(_row_of(columns, -1))
+        distances[distances > _MAX_DISTANCE] = 0
+        links = np.empty(ends.size, np.int32)
+        links[order] = np.where(goes_on, distances, -distances)
+        self._undo = number + ends.size, self._cuts, tuple(known)
+        self._cuts = cuts
+        newest = order[lasts]
+        for of_env, row, has_ended in zip(
+            envs, newest.tolist(), ends[newest].tolist(), strict=True
+        ):
+            self._last[of_env] = number + row, not has_ended, after
+        if len(self._last) > MAX_ENVS:
+            self._cut_oldest()
+        return links
+
+    def end_episode(self, count: int, env: int | None) -> None:
+        """End the episode of an env: its next row begins another one."""
+        self._settle(count)
+        if (last := self._last.get(env)) is not None:
+            self._last[env] = last[0], False, None
+
+    def forget(self, cuts: int = 0) -> None:
+        """Forget all rows, so that each env begins an episode; set the number of cuts."""
+        self._undo = _NOTHING
+        self._last, self._cuts = {}, cuts
+
+    def _settle(self, count: int) -> None:
+        """Put back what was known before rows that are not there; safe to interrupt and repeat."""
+        end, cuts, known = self._undo
+        if end > count:
+            self._cuts = cuts
+            for env, last in known:
+                if last is None:
+                    self._last.pop(env, None)
+                else:
+                    self._last[env] = last
+        self._undo = _NOTHING
+
+    def _use(self, schema: Schema) -> None:
+        self._done = schema.done_place
+        self._state_of = _bits_of(schema, schema.state_places)
+        self._next_state_of = _bits_of(schema, schema.next_state_places)
+        self._schema = schema
+
+    def _cut(self, n: int) -> int:
+        """Return the number of cuts with n more; the first warns."""
+        if not self._has_warned:
+            warn_caller(
+                "a transition does not continue the one before it, whose episode was open: its "
+                "state is not that one's next_state. The episode is cut there, so that no n-step "
+                "return and no sequence goes across. Give truncated=True with the last transition "
+                "of an episode that ends without done, and env=0, 1, ... where transitions of "
+                'several environments come in turns; stats()["cuts"] counts further cuts',
+                EpisodeWarning,
+            )
+            self._has_warned = True
+        return self._cuts + n
+
+    def _cut_oldest(self) -> None:
+        """Forget the envs without a row for the longest time: memory is bounded."""
+        oldest = sorted(self._last, key=lambda env: self._last[env][0])
+        dropped = oldest[: len(oldest) - MAX_ENVS + MAX_ENVS // 16]
+        cuts = self._cuts + sum(self._last[env][1] for env in dropped)
+        kept = {env: self._last[env] for env in oldest[len(dropped) :]}
+        self._last, self._cuts = kept, cuts
+
+
+def _bits_of(schema: Schema, places: tuple[int, ...]) -> Callable[[list[Any]], Any]:
+    """Return a function of a row, as a schema accepted it: the bits of the values at some places.
+
+    It returns an object that is equal to no other where there are no places.
+    """
+    if not places:
+        return lambda row: object()
+    fields = [schema.fields[place] for place in places]
+    if len(places) == 1 and fields[0].shape and not fields[0].varies:
+        [place] = places
+        return lambda row: row[place].tobytes()  # as below, in half the time
+    dtypes = [field.dtype for field in fields]
+    return lambda row: [*map(_bits, map(row.__getitem__, places), dtypes)]
+
+
+def _bits(value: Any, dtype: np.dtype[Any]) -> bytes:
+    if type(value) is np.ndarray:
+        return value.tobytes()
+    return value if type(value) is bytes else np.asarray(value, dtype).tobytes()
+
+
+def _row_of(columns: Columns, index: int) -> list[Any]:
+    return [column[index] for column in columns]
+
+
+def _continue(columns: Columns, schema: Schema) -> Bools:
+    """Return for each row after the first whether its state is the next_state of the row before."""
+    n = len(columns[0])
+    same = np.full(n - 1, bool(schema.state_places))
+    pairs = zip(schema.state_places, schema.next_state_places, strict=True)
+    for state, next_state in pairs:
+        states, next_states = _as_bits(columns[state]), _as_bits(columns[next_state])
+        part = max(1, _PART_BYTES * n // max(1, states.nbytes))
+        for begin in range(0, n - 1, part):
+            end = min(begin + part, n - 1)
+            equal = states[begin + 1 : end + 1] == next_states[begin:end]
+            same[begin:end] &= equal.reshape(end - begin, -1).all(axis=1)
+    return same
+
+
+def _as_bits(column: Array) -> Array:
+    """Return numbers as whole numbers with the same bits, and packed values as they are."""
+    if column.dtype.kind == "O":
+        return column
+    if column.dtype.itemsize > 8:  # no whole number has so many bits
+        return np.ascontiguousarray(column).reshape(len(column), -1).view("u8")
+    return column.view(f"u{column.dtype.itemsize}")

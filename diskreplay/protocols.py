@@ -40,9 +40,22 @@ class Replay(Protocol[BatchT_co]):
     # Writing
 
     def push(
-        self, state: Any, action: Any, reward: Any, next_state: Any, done: Any, **extra: Any
+        self,
+        state: Any,
+        action: Any,
+        reward: Any,
+        next_state: Any,
+        done: Any,
+        *,
+        truncated: bool | None = None,
+        env: int | None = None,
+        **extra: Any,
     ) -> int:
-        """Add one transition and return its write id, or -1 if the commit gives it."""
+        """Add one transition and return its write id, or -1 if the commit gives it.
+
+        truncated:  whether its episode ends though it is not done
+        env:        the number of its environment; without it episodes follow from the states
+        """
 
     def extend(
         self,
@@ -51,9 +64,15 @@ class Replay(Protocol[BatchT_co]):
         rewards: ArrayLike,
         next_states: Any,
         dones: ArrayLike,
+        *,
+        truncateds: ArrayLike | None = None,
+        env: int | ArrayLike | None = None,
         **extra: Any,
     ) -> Ints:
-        """Add n transitions, all or none, and return their write ids."""
+        """Add n transitions, all or none, and return their write ids; `env` of all, or of each."""
+
+    def end_episode(self, env: int | None = None) -> None:
+        """End the episode of an env, or of the transitions without `env=`."""
 
     def clear(self) -> None:
         """Remove all transitions; write ids count on."""

@@ -14,17 +14,19 @@ import numpy as np
 
 from diskreplay.aliases import Array, Ints
 from diskreplay.buffer.window import new_window, window_nbytes, window_rows
+from diskreplay.episodes import LinkValues
 from diskreplay.sampling import Values
 from diskreplay.schema import Schema
 
 NEW = np.float32(np.nan)  # the priority of a row that gets the largest so far
+_LINK_BYTES = 4
 _LEAST_COMPACTED = 1 << 14
 
 
 def pending_nbytes(schema: Schema, capacity: int, window_bytes: int) -> int:
     """Return the memory of the pending rows, in bytes."""
     rows = window_rows(schema, capacity, window_bytes)
-    return window_nbytes(schema, capacity, window_bytes) + rows * NEW.nbytes
+    return window_nbytes(schema, capacity, window_bytes) + rows * (NEW.nbytes + _LINK_BYTES)
 
 
 class Update(NamedTuple):
@@ -48,6 +50,7 @@ class PendingChanges:
         self._rows = 0  # rows of the window; 0 before there is a schema
         self._rows_nbytes = 0
         self._priorities = np.zeros(1, np.float32)
+        self._links = np.zeros(1, np.int32)
 
     @property
     def nbytes(self) -> int:
@@ -65,6 +68,7 @@ class PendingChanges:
         if not self._rows:
             self._window = new_window(schema, capacity, window_bytes)
             self._priorities = np.full(self._window.rows, NEW)
+            self._links = np.zeros(self._window.rows, np.int32)
             self._rows_nbytes = pending_nbytes(schema, capacity, window_bytes)
             self._rows = self._window.rows
 
@@ -80,21 +84,22 @@ class PendingChanges:
         """Return whether n rows can be held at all, once there is a schema."""
         return n <= self._rows and packed_bytes <= self._window.most_packed
 
-    def push(self, row: list[Any], priorities: Values | None) -> None:
+    def push(self, row: list[Any], priorities: Values | None, link: int) -> None:
         """Add one row."""
         self._window.write_row(self.pushed, row)
         self._priorities[self.pushed % self._rows] = NEW if priorities is None else priorities[0]
+        self._links[self.pushed % self._rows] = link
         self.pushed += 1
 
-    def extend(self, columns: list[Array], priorities: Values | None) -> None:
+    def extend(self, columns: list[Array], priorities: Values | None, links: LinkValues) -> None:
         """Add rows, for which there is room."""
         n, at = len(columns[0]), self.pushed % self._rows
         self._window.write(self.pushed, columns)
-        if at + n <= self._rows:
-            self._priorities[at : at + n] = NEW if priorities is None else priorities
-        else:
+        places: Any = slice(at, at + n)
+        if at + n > self._rows:
             places = np.arange(at, at + n) % self._rows
-            self._priorities[places] = NEW if priorities is None else priorities
+        self._priorities[places] = NEW if priorities is None else priorities
+        self._links[places] = links
         self.pushed += n
 
     def update(self, write_ids: Ints, priorities: Values) -> None:
@@ -116,6 +121,10 @@ class PendingChanges:
     def priorities_after(self, sent: int) -> Values:
         """Return the priorities of the rows after the first `sent`; NEW where none was given."""
         return self._priorities[np.arange(sent, self.pushed) % max(1, self._rows)]
+
+    def links_after(self, sent: int) -> LinkValues:
+        """Return the links of the rows after the first `sent`, by the numbers of rows."""
+        return self._links[np.arange(sent, self.pushed) % max(1, self._rows)]
 
     def latest(self) -> Update:
         """Return all updates as one: each write id once, with its last priority."""

@@ -20,6 +20,7 @@ from diskreplay.buffer.rows import Rows
 from diskreplay.episodes import Links
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.live_range import LiveRange
+from diskreplay.records import has_links
 from diskreplay.sampling import DrawBasis, RandomStream, Sampler, SlotTable
 from diskreplay.store import (
     RunRanges,
@@ -66,7 +67,7 @@ class Replica:
         self.rows = rows
         self.priorities, self.links = parts.basis.priorities, parts.links
         self._basis = parts.basis if parts.follows_runs else None
-        tables: tuple[SlotTable[Any] | None, ...] = (self.priorities,)
+        tables: tuple[SlotTable[Any] | None, ...] = (self.priorities, self.links)
         self.tables = [table for table in tables if table is not None]
         self.sampler = parts.sampler
         self.settings = settings
@@ -74,7 +75,8 @@ class Replica:
         self.prefetch_queues = PrefetchQueues()  # one for each iterator that draws ahead
         self.count = self.start = self.committed = self.commits = self.runs = self.rewinds = 0
         self.draws = 0  # given so far, which is the number of the next draw
-        self.stale_updates = 0
+        self.stale_updates = self._stored_cuts = 0
+        self._links_are_stored = False  # True from the first commit with links on
         self._frame_at_start = 0  # the frame without the draws of this replica
         self._seals: dict[str, dict[int, bytes]] = {}
         self._loaded_state: bytes | None = None  # as stored, of the last load
@@ -168,17 +170,31 @@ class Replica:
 
     def _load_state(self, state: State, snapshot: Snapshot) -> None:
         self.stale_updates, self._frame_at_start = state.stale_updates, state.frame
-        for table in self.tables:
+        self._stored_cuts = state.cuts
+        for table in self._stored_tables(snapshot):
             seals = snapshot.seals(table.database)
             self._check_blocks(table, seals, self.live)
             known = self._seals.get(table.database, {})
             changed = [number for number, seal in seals.items() if known.get(number) != seal]
             table.load(snapshot.blocks(changed, table.database), self.live)
             self._seals[table.database] = seals
+        if not self._links_are_stored:
+            self.links.load_none(self.live)
         if self.priorities is not None:
             self.priorities.largest = state.max_priority
         if self._stream is None:
             self._stream = RandomStream(state.seed)
+
+    def _stored_tables(self, snapshot: Snapshot) -> list[SlotTable[Any]]:
+        """Return the tables that the store has: older versions wrote no links."""
+        if not self._links_are_stored:
+            self._links_are_stored = has_links(snapshot.meta("layout"))
+        return [t for t in self.tables if t is not self.links or self._links_are_stored]
+
+    @property
+    def cuts(self) -> int:
+        """The number of episodes that were cut, over all runs."""
+        return self._stored_cuts
 
     def run_ranges(self, snapshot: Snapshot) -> RunRanges:
         """Return who wrote which transition, as far as it is known. Cost: O(runs)."""
@@ -251,7 +267,7 @@ class Replica:
             snapshot.runs,
             partial(check_marks, snapshot, self.identity),
         ]
-        for table in self.tables:
+        for table in self._stored_tables(snapshot):
             checks.append(partial(dict, snapshot.blocks(committed.blocks(), table.database)))
         if self.priorities is not None:
             checks.append(partial(self.priorities.check, live))

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from diskreplay.aliases import Columns, Ints
+from diskreplay.aliases import Bools, Columns, Ints
 from diskreplay.buffer.pending_changes import NEW, PendingChanges
 from diskreplay.buffer.replica import Replica, StateChange
 from diskreplay.buffer.row_memory import pending_bytes
+from diskreplay.buffer.written_rows import WrittenRows
+from diskreplay.episodes import Linker, LinkValues, links_to
 from diskreplay.errors import ReadOnlyError
-from diskreplay.live_range import BLOCK_SLOTS, blocks_in
-from diskreplay.records import BLOCK_BYTES, schema_facts
+from diskreplay.live_range import BLOCK_SLOTS, LiveRange, blocks_in
+from diskreplay.records import BLOCK_BYTES, LINKS, has_links, schema_facts
 from diskreplay.sampling import Values
 from diskreplay.schema import Schema
 from diskreplay.store import OwnRun, Snapshot, State, Store, Transaction
+
+
+class NewRows(NamedTuple):
+    """Rows that a commit adds after the pending ones; priorities and links as of pending rows."""
+
+    columns: Columns
+    priorities: Values
+    links: LinkValues
 
 
 class SharedWriter(Replica):
@@ -32,7 +43,10 @@ class SharedWriter(Replica):
     def __init__(self, *arguments: Any) -> None:
         self._run = OwnRun()
         self._pending = PendingChanges()
-        self._draws_committed = 0
+        self._draws_committed = self._cuts_committed = 0
+        self._linker = Linker()
+        self._written = WrittenRows()
+        self._rows_of_columns = 0  # committed past the pending rows
         super().__init__(*arguments)
         self.draws_are_kept = (
             self.priorities is not None
@@ -58,6 +72,7 @@ class SharedWriter(Replica):
         self._pending.forget_updates(known.updated if known else 0)
         super()._load_state(state, snapshot)
         self._frame_at_start -= known.draws if known else 0
+        self._cuts_committed = known.cuts if known else 0
         self.stale_updates += self._pending.stale - (known.stale if known else 0)
         update = self._pending.latest()
         self._apply(update.write_ids, update.priorities)
@@ -75,7 +90,17 @@ class SharedWriter(Replica):
             seals.pop(number, None)
         return table.update(write_ids, priorities, self.live)
 
+    @property
+    def cuts(self) -> int:
+        """The number of episodes that were cut, over all runs."""
+        return self._stored_cuts + self._linker.cuts(self._number) - self._cuts_committed
+
     # Writing
+
+    @property
+    def _number(self) -> int:
+        """The number of the next row of this writer, which has no write id yet."""
+        return self._pending.pushed + self._rows_of_columns
 
     def schema_for(self, values: dict[str, Any], *, lead: int) -> Schema:
         """Return the schema, or else one inferred from the first transitions."""
@@ -107,22 +132,45 @@ class SharedWriter(Replica):
         """Return whether n rows, with packed values, can wait at all."""
         return self._pending.fits(n, packed_bytes)
 
-    def push(self, row: list[Any], priority: Values | None) -> int:
+    def link(self, schema: Schema, row: list[Any], truncated: bool, env: int | None) -> int:
+        """Return the link of the next row, by the numbers of rows, before anything is changed."""
+        return self._linker.push(self._number, schema, row, truncated, env)
+
+    def links_of(
+        self, schema: Schema, columns: Columns, truncateds: Bools | None, env: int | Ints | None
+    ) -> LinkValues:
+        """Return the links of the next rows, before anything is changed."""
+        return self._linker.extend(self._number, schema, columns, truncateds, env)
+
+    def end_episode(self, env: int | None) -> None:
+        """End the episode of an env: its next row begins another one."""
+        self._linker.end_episode(self._number, env)
+
+    def push(self, row: list[Any], priority: Values | None, link: int) -> int:
         """Add a row; the commit gives its write id."""
-        self._pending.push(row, priority)
+        self._pending.push(row, priority, link)
         return -1
 
-    def extend(self, columns: Columns, priorities: Values | None) -> Ints:
+    def extend(self, columns: Columns, priorities: Values | None, links: LinkValues) -> Ints:
         """Add rows that fit the pending rows; the commit gives their write ids."""
-        self._pending.extend(columns, priorities)
+        self._pending.extend(columns, priorities, links)
         write_ids = np.empty(len(columns[0]), np.int64)
         write_ids.fill(-1)
         return write_ids
 
-    def commit_columns(self, columns: Columns, priorities: Values | None) -> Ints:
+    def commit_columns(
+        self, columns: Columns, priorities: Values | None, links: LinkValues
+    ) -> Ints:
         """Add and commit rows that do not fit; all else must be committed."""
         n = len(columns[0])
-        self._commit(columns, np.full(n, NEW) if priorities is None else priorities)
+        values = np.full(n, NEW) if priorities is None else priorities
+        try:
+            self._commit(NewRows(columns, values, links))
+        except Exception:
+            raise
+        except BaseException:  # an interrupt: nobody knows whether the rows are there
+            self._linker.forget(self._linker.cuts(self._number))
+            raise
         return np.full(n, -1)
 
     def update(self, write_ids: Ints, priorities: Values) -> int:
@@ -138,6 +186,7 @@ class SharedWriter(Replica):
         """Remove all transitions, in a commit of its own."""
         self.prefetch_queues.drop()
         self._commit(clear=True)
+        self._linker.forget(self._linker.cuts(self._number))
 
     def commit(self, change: StateChange | None = None) -> None:
         """Commit everything, with a change of the state if one is given."""
@@ -152,6 +201,7 @@ class SharedWriter(Replica):
         if self.draws_are_kept:  # else the store knows nothing of them
             self.draws = self._draws_committed = run.draws if run else 0
         self._pending.stale = run.stale if run else 0
+        self._linker.forget(run.cuts if run else 0)
         self._pending.forget_all()
         self._loaded_state = None
 
@@ -171,13 +221,12 @@ class SharedWriter(Replica):
 
     def _commit(
         self,
-        columns: Columns | None = None,
-        new_values: Values | None = None,
+        more: NewRows | None = None,
         *,
         clear: bool = False,
         change: StateChange | None = None,
     ) -> None:
-        """Commit the pending changes, then rows of `columns`, then clear, in one transaction.
+        """Commit the pending changes, then more rows, then clear, in one transaction.
 
         change:  of the state, which comes last
         """
@@ -188,11 +237,12 @@ class SharedWriter(Replica):
             state = self.read_state(txn)
             run = self._run.of(txn, state)
             sent = max(pending.sent, run.sent)
-            priorities = pending.priorities_after(sent)
+            priorities, links = pending.priorities_after(sent), pending.links_after(sent)
             parts = list(pending.rows(sent, rows.chunk_rows)) if priorities.size else []
-            if columns is not None and new_values is not None:
-                parts.append(columns)
-                priorities = np.concatenate([priorities, new_values])
+            if more is not None:
+                parts.append(more.columns)
+                priorities = np.concatenate([priorities, more.priorities])
+                links = np.concatenate([links, more.links])
             before = state.live(identity)
             after = before.until(state.count + priorities.size)
             if state.start != self.start:
@@ -209,6 +259,10 @@ class SharedWriter(Replica):
                 blocks_of = partial(txn.blocks, database=table.database)
                 largest, blocks = table.after_update(largest, blocks_of, before, ids, values, given)
                 txn.put_blocks(blocks, table.database, state.marks.newest)
+            # Rows of a commit that was interrupted after it was done have the last ids of this run.
+            self._note_written(pending.sent, sent, run.end - (sent - pending.sent))
+            links = self._by_write_ids(links, sent, before.count)
+            first_links = self._put_links(txn, links, before, state.marks.newest)
             late = pending.stale - run.stale + int(np.count_nonzero(~live))
             new = replace(
                 state,
@@ -217,6 +271,7 @@ class SharedWriter(Replica):
                 frame=state.frame + self.draws - run.draws,
                 max_priority=None if clear else largest,
                 stale_updates=state.stale_updates + late,
+                cuts=state.cuts + cuts - run.cuts,
                 **self._run.counted(state),
             )
             run = replace(
@@ -227,6 +282,7 @@ class SharedWriter(Replica):
                 updated=update.number,
                 draws=self.draws,
                 stale=pending.stale,
+                cuts=cuts,
             )
             new = replace(
                 new,
@@ -237,16 +293,60 @@ class SharedWriter(Replica):
                     state.observations,
                 ),
             )
+            if first_links:
+                txn.put_feature(LINKS)
             if change is not None:
                 new = change(txn, new)
             raw = self._run.put(txn, new, run, self.identity)
             return parts, before.count, (raw, new)
 
-        n = pending.pushed - pending.sent + (0 if columns is None else len(columns[0]))
-        put_bytes = rows.record_bytes(n) + BLOCK_BYTES * blocks_in(identity.slots)  # at most
+        n_more = 0 if more is None else more.links.size
+        cuts = self._linker.cuts(self._number + n_more)
+        n = pending.pushed - pending.sent + n_more
+        blocks = blocks_in(identity.slots) * len(self.tables)
+        put_bytes = rows.record_bytes(n) + BLOCK_BYTES * blocks  # at most
         parts, begin, self._own_state = self.store.commit(put, put_bytes)
         rows.confirm()
         for first, part in rows.with_write_ids(parts, begin, self._own_state[1].count):
             rows.keep(first, part)
         self._draws_committed = self.draws
+        self._note_written(
+            pending.pushed - (self._own_state[1].count - begin - n_more),
+            pending.pushed + n_more,
+            begin,
+        )
+        self._rows_of_columns += n_more
         pending.forget_all()
+        if self._written.is_large:
+            self._written.keep(self._linker.numbers(self._number))
+
+    # Links
+
+    def _note_written(self, first: int, end: int, write_id: int) -> None:
+        """Note the write ids of the rows after the first `first` pending ones of this run."""
+        self._written.note(first + self._rows_of_columns, end + self._rows_of_columns, write_id)
+
+    def _by_write_ids(self, links: LinkValues, sent: int, write_id: int) -> LinkValues:
+        """Return the links of the rows after the first `sent`, by the write ids that they get."""
+        first = sent + self._rows_of_columns
+        places = np.arange(links.size)
+        before = places - np.abs(links.astype(np.int64))
+        ids = np.where(before >= 0, write_id + before, self._written.write_ids(first + before))
+        return links_to(ids, write_id + places, links)
+
+    def _put_links(
+        self, txn: Transaction, links: LinkValues, before: LiveRange, mark: int | None
+    ) -> bool:
+        """Put the links of the rows after a live range; return whether the store had none yet."""
+        table, slots = self.links, self.identity.slots
+        has_none = not (self._links_are_stored or has_links(txn.meta("layout")))
+        ids = np.arange(before.count, before.count + links.size)
+
+        def blocks_of(numbers: list[int]) -> Mapping[int, bytes]:
+            return {} if has_none else txn.blocks(numbers, table.database)
+
+        blocks = table.overlaid(slots, blocks_of, before, ids, links)
+        if has_none:
+            blocks = {n: table.empty_block(n, slots) for n in before.blocks()} | blocks
+        txn.put_blocks(blocks, table.database, mark)
+        return has_none

@@ -18,7 +18,7 @@ from diskreplay.buffer.row_memory import (
 )
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.errors import ArgumentError, SchemaError, warn_caller
-from diskreplay.live_range import blocks_in
+from diskreplay.live_range import BLOCK_SLOTS, blocks_in
 from diskreplay.observations import (
     LoggedFields,
     entries_per_value,
@@ -34,7 +34,7 @@ from diskreplay.records import (
     slot_bytes,
     tree_bytes,
 )
-from diskreplay.sampling import priorities_nbytes
+from diskreplay.sampling import priorities_nbytes, slot_table_nbytes
 from diskreplay.schema import MAX_VALUE_BYTES, LogOptions, Schema, SchemaLike, fields_of, missing_in
 from diskreplay.validation import (
     ACCESS,
@@ -65,13 +65,14 @@ class Estimate:
 
     payload_bytes, record_bytes:  of one transition: the fields alone, and with their framing
     records_per_value:            how many records share a value of the store, see docs/format.md
-    records_disk_bytes, priorities_disk_bytes:
-                                  pages of all records and of all priorities
+    records_disk_bytes, priorities_disk_bytes, links_disk_bytes:
+                                  pages of all records, of all priorities, and of all links
     observations_disk_bytes:      pages of the observation log
     spare_disk_bytes:             pages that the last commits have freed, and the few pages beside
-                                  records and priorities; see `estimate`
+                                  these; see `estimate`
     window_bytes:                 rows in memory, as far as the capacity fills them
-    side_table_bytes:             priorities and the tree over them; places of values in the file
+    side_table_bytes:             links; priorities and the tree over them; places of values in the
+                                  file
     outbox_bytes:                 with access="shared": rows that wait for a commit
     """
 
@@ -81,6 +82,7 @@ class Estimate:
     records_per_value: int
     records_disk_bytes: int
     priorities_disk_bytes: int
+    links_disk_bytes: int
     observations_disk_bytes: int
     spare_disk_bytes: int
     window_bytes: int
@@ -90,7 +92,8 @@ class Estimate:
     @property
     def disk_bytes(self) -> int:
         """The size of the data file, in bytes, after any number of laps."""
-        kept = self.records_disk_bytes + self.observations_disk_bytes + self.priorities_disk_bytes
+        tables = self.priorities_disk_bytes + self.links_disk_bytes
+        kept = self.records_disk_bytes + self.observations_disk_bytes + tables
         return kept + self.spare_disk_bytes
 
     @property
@@ -112,7 +115,8 @@ class Estimate:
             f"disk    {human(self.disk_bytes)}: records {human(self.records_disk_bytes)}"
             f"{log * (self.observations_disk_bytes > 0)}"
             f"{priorities * (self.priorities_disk_bytes > 0)}, "
-            f"spare pages {human(self.spare_disk_bytes)}{ratio}\n"
+            f"links {human(self.links_disk_bytes)}, spare pages {human(self.spare_disk_bytes)}"
+            f"{ratio}\n"
             f"memory  {human(self.memory_bytes)}: window {human(self.window_bytes)}"
             f"{side_table * (self.side_table_bytes > 0)}{outbox * (self.outbox_bytes > 0)}"
         )
@@ -224,12 +228,17 @@ def estimate_of(
     means:  the mean bytes of values that vary in size; these take no room where it is not known
     """
     slots = capacity + keep_rows
-    blocks = blocks_in(slots) if prioritized else 0
     records = tree_bytes(grouping.groups(slots), grouping.value_bytes)
-    priorities = tree_bytes(blocks, BLOCK_BYTES)
+    links = tree_bytes(blocks_in(slots), BLOCK_BYTES)
+    priorities = links if prioritized else 0
     entries, observations = _observations(schema, capacity, slots, ratio, means)
+    # Any priorities may change, and the links of new rows alone.
+    of_commit = tree_bytes(_commit_rows(grouping) // BLOCK_SLOTS + 2, BLOCK_BYTES)
     spare = _COMMITS_FREED * (
-        min(records, _commit_bytes(grouping)) + priorities + min(observations, entries)
+        min(records, _commit_bytes(grouping))
+        + priorities
+        + min(links, of_commit)
+        + min(observations, entries)
     )
     return Estimate(
         capacity=capacity,
@@ -238,10 +247,12 @@ def estimate_of(
         records_per_value=grouping.per_value,
         records_disk_bytes=records,
         priorities_disk_bytes=priorities,
+        links_disk_bytes=links,
         observations_disk_bytes=observations,
         spare_disk_bytes=(int(spare) // PAGE_BYTES + _OTHER_PAGES) * PAGE_BYTES,
         window_bytes=window_bytes_of(schema, capacity, window_bytes),
-        side_table_bytes=(priorities_nbytes(slots) if prioritized else 0)
+        side_table_bytes=slot_table_nbytes(slots)
+        + (priorities_nbytes(slots) if prioritized else 0)
         + grouping.places_nbytes(slots),
         outbox_bytes=pending_nbytes(schema, capacity, pending_bytes(schema))
         if access == "shared"
@@ -272,10 +283,15 @@ def _observations(
     return commit, total
 
 
+def _commit_rows(grouping: Grouping) -> int:
+    """Return the most rows that pushes let wait for a commit."""
+    return max(1, COMMIT_BYTES // grouping.record_bytes)
+
+
 def _commit_bytes(grouping: Grouping) -> int:
     """Return the pages that a commit of records rewrites, in bytes."""
     # The first and the last value may hold records of other commits, which are written again.
-    rows = max(1, COMMIT_BYTES // grouping.record_bytes) + 2 * (grouping.per_value - 1)
+    rows = _commit_rows(grouping) + 2 * (grouping.per_value - 1)
     return int(rows * slot_bytes(grouping)) + 6 * PAGE_BYTES
 
 

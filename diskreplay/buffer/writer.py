@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from diskreplay.aliases import Columns, Ints
+from diskreplay.aliases import Bools, Columns, Ints
 from diskreplay.buffer.expected_fields import ExpectedFields
 from diskreplay.buffer.marks import found_mark, missing_rows, refuse_missing
 from diskreplay.buffer.replica import Replica, StateChange
 from diskreplay.buffer.rows import Rows
 from diskreplay.buffer.window import PACKED_COMMIT_BYTES
+from diskreplay.episodes import Linker, Links, LinkValues
 from diskreplay.errors import MismatchError, StorageError
 from diskreplay.live_range import LiveRange
-from diskreplay.records import BLOCK_BYTES
+from diskreplay.records import BLOCK_BYTES, LINKS, has_links
 from diskreplay.sampling import Priorities, RandomStream, Values
 from diskreplay.schema import Schema, fields_of
 from diskreplay.store import OwnRun, Run, Snapshot, State, Store, Transaction, marks_of, rewound
@@ -37,6 +38,7 @@ class Writer(Replica):
         self._described_run: Run | None = None  # this run, as its last commit describes it
         # A step that an interrupt or an error may have left half done; each call begins with it.
         self.unfinished: Callable[[], None] | None = None
+        self._linker = Linker()
         super().__init__(*arguments)
 
     def restore(self) -> None:
@@ -57,6 +59,7 @@ class Writer(Replica):
     def _load_state(self, state: State, snapshot: Snapshot) -> None:
         super()._load_state(state, snapshot)
         self.set_draws(state.draws, state.frame)
+        self._linker.forget(state.cuts)
         self._described_run = run = self._run.committed(snapshot)
         self._run_rows = 0 if run is None else run.rows
 
@@ -71,6 +74,11 @@ class Writer(Replica):
     def frame_of(self, number: int) -> int:
         """Return the number of batches given before a draw, over all runs."""
         return self._frame_at_start + number
+
+    @property
+    def cuts(self) -> int:
+        """The number of episodes that were cut, over all runs."""
+        return self._linker.cuts(self.count)
 
     # Writing
 
@@ -101,31 +109,50 @@ class Writer(Replica):
             return False
         return n <= window.rows and packed_bytes <= window.most_packed
 
-    def push(self, row: list[Any], priority: Values | None) -> int:
+    def link(self, schema: Schema, row: list[Any], truncated: bool, env: int | None) -> int:
+        """Return the link of the next row, before anything is changed."""
+        return self._linker.push(self.count, schema, row, truncated, env)
+
+    def links_of(
+        self, schema: Schema, columns: Columns, truncateds: Bools | None, env: int | Ints | None
+    ) -> LinkValues:
+        """Return the links of the next rows, before anything is changed."""
+        return self._linker.extend(self.count, schema, columns, truncateds, env)
+
+    def end_episode(self, env: int | None) -> None:
+        """End the episode of an env: its next row begins another one."""
+        self._linker.end_episode(self.count, env)
+
+    def push(self, row: list[Any], priority: Values | None, link: int) -> int:
         """Add a row and return its write id."""
         write_id = self.count
         self.rows.window.write_row(write_id, row)
         if self.priorities is not None:
             self.priorities.stage(write_id, 1, priority)
+        self.links.stage(write_id, 1, link)
         self.count = write_id + 1  # live in one step: an interrupt comes before it or after it
         return write_id
 
-    def extend(self, columns: Columns, priorities: Values | None) -> Ints:
+    def extend(self, columns: Columns, priorities: Values | None, links: LinkValues) -> Ints:
         """Add rows that fit the window, and return their write ids."""
         first, n = self.count, len(columns[0])
         self.rows.window.write(first, columns)
         if self.priorities is not None:
             self.priorities.stage(first, n, priorities)
+        self.links.stage(first, n, links)
         write_ids = np.arange(first, first + n)
         self.count = first + n
         return write_ids
 
-    def commit_columns(self, columns: Columns, priorities: Values | None) -> Ints:
+    def commit_columns(
+        self, columns: Columns, priorities: Values | None, links: LinkValues
+    ) -> Ints:
         """Add and commit rows that do not fit the window; all else must be committed."""
         first, n = self.count, len(columns[0])
         with self._restored_on_error():
             if self.priorities is not None:
                 self.priorities.stage(first, n, priorities)
+            self.links.stage(first, n, links)
             self._commit_rows(lambda: [columns], first, self.start, first + n)
         return np.arange(first, first + n)
 
@@ -146,6 +173,7 @@ class Writer(Replica):
         self.start = self.count
         for table in self.tables:
             table.clear(self.count)
+        self._linker.forget(self.cuts)
         self.unfinished = None
 
     def commit(self, change: StateChange | None = None) -> None:
@@ -228,6 +256,11 @@ class Writer(Replica):
                 if size:
                     self.priorities.stage(begin, size, priorities)
                 self.priorities.largest = saved.max_priority
+            links = _links_of(snapshot, theirs, newest)
+            self.links.clear(begin)
+            if size:
+                self.links.stage(begin, size, links)
+            self._linker.forget(self.cuts)
             self._stream = RandomStream(saved.seed)
             self.set_draws(saved.draws, saved.frame)
 
@@ -280,6 +313,7 @@ class Writer(Replica):
     ) -> None:
         """Commit n rows, the changed blocks of the slot tables, and the state."""
         self.prefetch_queues.finish_reads(live.first)
+        cuts = self._linker.cuts(live.count)
         blocks = [(table, table.dirty_blocks(live)) for table in self.tables]
 
         def put(txn: Transaction) -> tuple[bytes, State, Run]:
@@ -297,6 +331,7 @@ class Writer(Replica):
                 max_priority=None if self.priorities is None else self.priorities.largest,
                 settings=self.settings,
                 stale_updates=self.stale_updates,
+                cuts=cuts,
                 count=live.count,
                 start=live.start,
                 observations=observations,
@@ -304,6 +339,8 @@ class Writer(Replica):
             )
             for table, changed in blocks:
                 txn.put_blocks(changed, table.database, stored.marks.newest)
+            if not self._links_are_stored:
+                txn.put_feature(LINKS)
             if change is not None:
                 state = change(txn, state)
             return self._run.put(txn, state, run, self.identity), state, run
@@ -316,6 +353,7 @@ class Writer(Replica):
         # In one step: after an interrupt in between the rows would be counted twice.
         self._run_rows, self.count, self.committed = self._run_rows + n, live.count, live.count
         self.start = live.start
+        self._links_are_stored = self.rows.schema is not None
         for table, changed in blocks:
             table.mark_committed(changed)
 
@@ -349,4 +387,14 @@ def _priorities_of(
     """Return the priorities of the newest transitions of a store with this live range."""
     saved = Priorities(live.ring_slots, alpha=table.alpha, epsilon=table.epsilon)
     saved.load(snapshot.blocks(live.blocks(), table.database), live)
+    return saved.live_values(newest)
+
+
+def _links_of(snapshot: Snapshot, live: LiveRange, newest: LiveRange) -> LinkValues:
+    """Return the links of the newest transitions of a store, all 0 if it has none."""
+    saved = Links(live.ring_slots)
+    if has_links(snapshot.meta("layout")):
+        saved.load(snapshot.blocks(live.blocks(), saved.database), live)
+    else:
+        saved.load_none(live)
     return saved.live_values(newest)

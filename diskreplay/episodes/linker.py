@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.aliases import Array, Bools, Columns, Ints
+from diskreplay.episodes.links import MAX_DISTANCE
 from diskreplay.errors import EpisodeWarning, warn_caller
 from diskreplay.schema import Schema
 
 MAX_ENVS = 1 << 16
-_MAX_DISTANCE = np.iinfo(np.int32).max
 _PART_BYTES = 1 << 20  # of the states that are compared in one step
 
 # The last row of an env: its number, whether its episode is open, and where that is checked the
@@ -46,8 +46,7 @@ class Linker:
 
     def cuts(self, count: int) -> int:
         """Return the number of episodes that were cut, where there are `count` rows."""
-        self._settle(count)
-        return self._cuts
+        return self._undo[1] if self._undo[0] > count else self._cuts
 
     def numbers(self, count: int) -> Ints:
         """Return the number of the last row of each env, where there are `count` rows."""
@@ -69,7 +68,7 @@ class Linker:
             if goes_on and env is None and self._state_of(row) != expected:
                 cuts, goes_on = self._cut(1), False
             link = number - before if goes_on else before - number
-            if not -_MAX_DISTANCE <= link <= _MAX_DISTANCE:
+            if not -MAX_DISTANCE <= link <= MAX_DISTANCE:
                 link = 0
         is_open = not (truncated or row[self._done])
         if is_open and env is None:
@@ -120,7 +119,7 @@ class Linker:
                 cuts, goes_on = self._cut(cut), goes_on & continues
             if not ends[-1]:
                 after = self._next_state_of(_row_of(columns, -1))
-        distances[distances > _MAX_DISTANCE] = 0
+        distances[distances > MAX_DISTANCE] = 0
         links = np.empty(ends.size, np.int32)
         links[order] = np.where(goes_on, distances, -distances)
         self._undo = number + ends.size, self._cuts, tuple(known)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,21 @@ from numpy.typing import NDArray
 from diskreplay.aliases import Ints
 from diskreplay.live_range import LiveRange
 from diskreplay.sampling import PART_SLOTS, SlotTable
+
+LinkValues: TypeAlias = NDArray[np.int32]
+MAX_DISTANCE = int(np.iinfo(np.int32).max)
+
+
+def links_to(before: Ints, write_ids: Ints, signs: NDArray[Any]) -> LinkValues:
+    """Return the links of write ids to the ones before them.
+
+    before:  -1 where none is known: the link is then 0, as it is where it would be too far
+    signs:   other links of the same transitions, which have the same signs
+    """
+    distances = write_ids - before
+    distances[(before < 0) | (distances > MAX_DISTANCE)] = 0
+    links: LinkValues = (distances * np.sign(signs)).astype(np.int32)
+    return links
 
 
 class Links(SlotTable[np.int32]):
@@ -82,6 +98,14 @@ class Links(SlotTable[np.int32]):
         """Load blocks of the store, and follow their new links in the forward table."""
         with self._following(live):
             super().load(blocks, live)
+
+    def load_none(self, live: LiveRange) -> None:
+        """Set the links of all write ids below `live.count` to 0: the store has none yet.
+
+        The next commit writes them all.
+        """
+        self.load({}, live)
+        self._dirty[live.blocks()] = True
 
     def clear(self, count: int) -> None:
         """Remove the links of all write ids below `count`."""

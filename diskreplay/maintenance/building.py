@@ -18,14 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diskreplay.aliases import Columns, Ints
+from diskreplay.episodes import Links, LinkValues
 from diskreplay.errors import StorageError
-from diskreplay.live_range import BLOCK_SLOTS, block_span, blocks_in
+from diskreplay.live_range import blocks_in
+from diskreplay.maintenance.part_blocks import PartBlocks
 from diskreplay.maintenance.sources import WINDOW_BYTES, Progress
 from diskreplay.observations import LoggedRows
 from diskreplay.records import (
     ALONE,
     BLOCK_BYTES,
     KEPT_ROWS,
+    LINKS,
     Codec,
     Layout,
     new_grouping,
@@ -33,7 +36,7 @@ from diskreplay.records import (
     tree_bytes,
     with_features,
 )
-from diskreplay.sampling import Blocks, Priorities, PrioritySettings, Values
+from diskreplay.sampling import Priorities, PrioritySettings, Values
 from diskreplay.schema import Schema
 from diskreplay.store import (
     Identity,
@@ -92,15 +95,18 @@ class StoreBuilder:
         copied: Layout | None = None,
         log_bytes: int = 0,
     ) -> None:
-        if identity.has_priorities:  # ArgumentError here if memory has no room for the priorities
+        # ArgumentError here if memory has no room for the tables of a buffer that opens it.
+        if identity.has_priorities:
             usual = PrioritySettings()
             Priorities(identity.slots, alpha=usual.alpha, epsilon=usual.epsilon)
+        Links(identity.slots)
         self.identity = identity
         self.live = state.live(identity)
         state = replace(state, marks=MarkSummary(), rewinds=Rewinds())
         self._place, self._state, self._schema = place, state, schema
         self._progress, self._done = progress, 0
-        self._part_blocks: dict[int, Values] = {}  # the first one and the last one
+        self._priority_blocks = PartBlocks(Priorities, identity.slots)
+        self._link_blocks = PartBlocks(Links, identity.slots)
         self._grouping = ALONE
         self._log_layout = copied
         self._logged: LoggedRows | None = None  # makes the log anew
@@ -138,11 +144,17 @@ class StoreBuilder:
         for span in spans:
             yield self.live.newest_ids(np.arange(span.start, span.stop))
 
-    def append_rows(self, first: int, columns: Columns, priorities: Values | None = None) -> None:
+    def append_rows(
+        self,
+        first: int,
+        columns: Columns,
+        priorities: Values | None = None,
+        links: LinkValues | None = None,
+    ) -> None:
         """Commit rows as `append` does, given as columns of the schema's types."""
         logged, schema = self._logged, self._schema
         if logged is None or schema is None:
-            self.append(first, self._codec.encode(columns, first), priorities)
+            self.append(first, self._codec.encode(columns, first), priorities, links)
             return
         log = self._state.observations
 
@@ -158,7 +170,7 @@ class StoreBuilder:
             return found
 
         n = len(columns[0])
-        self._append(first, n, records, n * schema.payload_bytes, priorities)
+        self._append(first, n, records, n * schema.payload_bytes, priorities, links)
         logged.confirm()
         self._state = replace(self._state, observations=log)
 
@@ -173,13 +185,16 @@ class StoreBuilder:
         first: int,
         records: NewRecords,
         priorities: Values | None = None,
+        links: LinkValues | None = None,
     ) -> None:
         """Commit records of write ids from `first` on, with priorities in a prioritized store.
 
+        Without links each transition is an episode of which nothing else is known.
         Call it in the order of the slots, best with one of the `parts` at a time.
         """
         n = len(records)
-        self._append(first, n, lambda _: records, n * self._grouping.record_bytes, priorities)
+        nbytes = n * self._grouping.record_bytes
+        self._append(first, n, lambda _: records, nbytes, priorities, links)
 
     def _append(
         self,
@@ -188,19 +203,25 @@ class StoreBuilder:
         records: Callable[[Transaction], NewRecords],
         nbytes: int,
         priorities: Values | None,
+        links: LinkValues | None,
     ) -> None:
         """Commit n records, with all that `records` puts for them before it returns them."""
-        blocks: Mapping[int, bytes] = {}
+        slot = first % self.live.ring_slots
+        link_blocks = self._link_blocks.of(slot, np.zeros(n, np.int32) if links is None else links)
+        blocks = [(self._link_blocks.database, link_blocks)]
         if priorities is not None:
-            blocks = self._blocks(first % self.live.ring_slots, priorities)
+            own = self._priority_blocks
+            blocks.append((own.database, own.of(slot, priorities)))
             largest = max(float(priorities.max()), self._state.max_priority or 0.0)
             self._state = replace(self._state, max_priority=largest)
 
         def put(txn: Transaction) -> None:
             txn.put_records(self.live.ring_slots, first, records(txn), self._grouping)
-            txn.put_blocks(blocks, "priorities")
+            for database, found in blocks:
+                txn.put_blocks(found, database)
 
-        self._store.commit(put, nbytes + len(blocks) * BLOCK_BYTES)
+        n_blocks = sum(len(found) for _, found in blocks)
+        self._store.commit(put, nbytes + n_blocks * BLOCK_BYTES)
         self._done += n
         if self._progress is not None:
             self._progress(self._done, self.live.size)
@@ -226,6 +247,7 @@ class StoreBuilder:
         if self._schema is not None:
             new = self._schema_facts()
             kept |= {**new, "layout": {**layout, **new["layout"]}}
+            kept["layout"] = with_features(kept["layout"], (LINKS,))
         if self.identity.keep_rows:
             kept["layout"] = with_features(kept.get("layout"), (KEPT_ROWS,))
         state = self._state.to_plain(self.identity)
@@ -266,28 +288,6 @@ class StoreBuilder:
             put = partial(Transaction.put_records, ring_slots=self.live.ring_slots, first=begin)
             self._store.commit(partial(put, records=empty, grouping=self._grouping), empty.size)
 
-    def _blocks(self, slot: int, priorities: Values) -> dict[int, bytes]:
-        """Return the blocks of the slots from `slot` on.
-
-        A block with slots of two parts is written with both, the second time as a whole.
-        """
-        first, end = slot // BLOCK_SLOTS, slot + priorities.size
-        begin, last = first * BLOCK_SLOTS, (end - 1) // BLOCK_SLOTS
-        table = np.zeros(block_span(last, self.live.ring_slots).stop - begin, np.float32)
-        for number in self._part_blocks.keys() & {first, last}:
-            block = self._part_blocks[number]
-            table[number * BLOCK_SLOTS - begin :][: block.size] = block
-        table[slot - begin : end - begin] = priorities
-        oldest = next(iter(self._part_blocks), first)  # the last part may end in it again
-        self._part_blocks = {
-            number: table[number * BLOCK_SLOTS - begin :][:BLOCK_SLOTS]
-            if first <= number <= last
-            else self._part_blocks[number]
-            for number in (oldest, last)
-        }
-        found = Blocks(table, list(range(last - first + 1)))
-        return {first + number: content for number, content in found.items()}
-
     def _check_room(self, log_bytes: int) -> None:
         """Raise StorageError if the disk has no room for the live transitions."""
         if self._schema is None or not self.live.size:
@@ -295,8 +295,8 @@ class StoreBuilder:
         rows = self.live.size
         needed = tree_bytes(self._grouping.groups(rows), self._grouping.value_bytes) + _OTHER_BYTES
         needed += log_bytes
-        if self.identity.has_priorities:
-            needed += tree_bytes(blocks_in(rows), BLOCK_BYTES)
+        tables = 2 if self.identity.has_priorities else 1
+        needed += tables * tree_bytes(blocks_in(rows), BLOCK_BYTES)
         usage = shutil.disk_usage(self._place.parent)
         if usage.total > 0 and usage.free < needed:
             raise StorageError(

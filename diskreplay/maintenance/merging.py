@@ -11,6 +11,7 @@ from uuid import uuid4
 import numpy as np
 
 from diskreplay.aliases import Columns, Ints, PathLike
+from diskreplay.episodes import LinkValues, links_to
 from diskreplay.errors import ArgumentError, DamageError, MismatchError, StorageError
 from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.sources import Progress, SoundStore
@@ -45,11 +46,11 @@ def merge(
     """Write the transitions of several stores to a new store at `out`; return its size.
 
     The stores must have the same kind and the same fields; where these are kept, and how they are
-    compressed, is as in the first store. Priorities are kept, and the table of runs tells which run
-    wrote which transitions; write ids begin at 0. Settings are those of the first store, the
-    largest priority is the largest of all stores, annealing and random stream begin anew. The
-    stores are not changed. One commit of each is read; until the end, their writers use none of its
-    pages again, so that the files may grow.
+    compressed, is as in the first store. Priorities and episodes are kept, and the table of runs
+    tells which run wrote which transitions; write ids begin at 0. Settings are those of the first
+    store, the largest priority is the largest of all stores, annealing and random stream begin
+    anew. The stores are not changed. One commit of each is read; until the end, their writers use
+    none of its pages again, so that the files may grow.
 
     Cost: reads, checks and writes each transition once. Memory: 8 bytes a transition with order
     "sequence", 32 with "interleaved", and 60 MB.
@@ -106,8 +107,8 @@ def merge(
             ) as builder,
         ):
             for write_ids in builder.parts():
-                columns, priorities = _rows(sources, positions, write_ids)
-                builder.append_rows(int(write_ids[0]), columns, priorities)
+                columns, priorities, links = _rows(sources, positions, write_ids)
+                builder.append_rows(int(write_ids[0]), columns, priorities, links)
             builder.finish(runs)
     return builder.live.size
 
@@ -164,8 +165,8 @@ def _merged_state(sources: Sequence[SoundStore], count: int, runs: int) -> State
 
 def _rows(
     sources: Sequence[SoundStore], positions: Sequence[Ints], write_ids: Ints
-) -> tuple[Columns, Values | None]:
-    """Return the transitions that get these write ids, and their priorities, None without any.
+) -> tuple[Columns, Values | None, LinkValues]:
+    """Return the transitions that get these write ids, their priorities, if any, and their links.
 
     The fields are in the order of the first store with a schema.
     """
@@ -173,6 +174,7 @@ def _rows(
     places: list[Ints] = []
     columns: list[Columns] = []
     priorities: list[Values] = []
+    links: list[LinkValues] = []
     for source, of_source in zip(sources, positions, strict=True):
         begin, end = np.searchsorted(of_source, [write_ids[0], write_ids[-1] + 1]).tolist()
         if source.schema is None or begin == end:
@@ -181,11 +183,15 @@ def _rows(
         found = dict(zip(source.schema.names, source.columns(old_ids), strict=True))
         places.append(of_source[begin:end])
         columns.append([found[name] for name in names])
+        before = np.arange(begin, end) - np.abs(source.links(old_ids).astype(np.int64))
+        new = np.where(before >= 0, of_source[before], -1)
+        links.append(links_to(new, of_source[begin:end], source.links(old_ids)))
         if source.identity.has_priorities:
             priorities.append(source.priorities(old_ids))
     order = np.argsort(np.concatenate(places))
     rows = [np.concatenate(column)[order] for column in zip(*columns, strict=True)]
-    return rows, np.concatenate(priorities)[order] if priorities else None
+    of_rows = np.concatenate(priorities)[order] if priorities else None
+    return rows, of_rows, np.concatenate(links)[order]
 
 
 def _runs_of(source: SoundStore, places: Ints) -> Iterator[Run]:

@@ -124,6 +124,7 @@ def _write(found: Salvage, place: Path, progress: Progress | None) -> int:
     end = int(found.write_ids[-1]) + 1 if n else found.live.count
     begin = end - n
     priorities, known = found.priorities()
+    links = found.links(begin)
     state = found.state or State(seed=new_seed(), settings={})
     if found.state is None and known.any():
         state = replace(state, max_priority=float(priorities[known].max()))
@@ -139,6 +140,7 @@ def _write(found: Salvage, place: Path, progress: Progress | None) -> int:
             low = int(write_ids[0]) - begin
             high = low + write_ids.size
             given = priorities[low:high] if has_priorities else None
-            builder.append_rows(begin + low, found.columns(low, high), given)
+            columns = found.columns(low, high)
+            builder.append_rows(begin + low, columns, given, links[low:high])
         builder.finish()
     return int(np.count_nonzero(~known)) if has_priorities else 0

@@ -215,7 +215,8 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
                     for write_ids in builder.parts():
                         priorities = _priorities(source, identity, write_ids)
                         records = source.records(write_ids, state.observations)
-                        builder.append(int(write_ids[0]), records, priorities)
+                        links = source.links(write_ids)
+                        builder.append(int(write_ids[0]), records, priorities, links)
                     builder.finish(snapshot.runs(), source.facts, others=snapshot)
                 if store.format < FORMAT:
                     raise_format(path)

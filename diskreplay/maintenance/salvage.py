@@ -13,16 +13,18 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgpack  # type: ignore[import-untyped]
 import numpy as np
+from numpy.typing import NDArray
 
 from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.episodes import Links, LinkValues, links_to
 from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange
 from diskreplay.lmdbfile import HEADER, DataFile, Meta
 from diskreplay.maintenance.log_salvage import LogSalvage
 from diskreplay.maintenance.readable_pages import ReadablePages, offsets_in_page
-from diskreplay.maintenance.sources import parse_block, parse_state, priorities_at
+from diskreplay.maintenance.sources import blocks_of, parse_block, parse_state, values_at
 from diskreplay.records import Codec, checksum_in, record_head, unseal, write_id_in
-from diskreplay.sampling import Values
+from diskreplay.sampling import Priorities, SlotTable, Values, ValueT
 from diskreplay.schema import Schema
 from diskreplay.store import DATA, Identity, State
 from diskreplay.validation import MAX_COUNT
@@ -63,7 +65,8 @@ class Salvage:
             raise DamageError(
                 "no schema can be found, so that the fields of the records are unknown"
             )
-        self._blocks = self._reached_blocks()
+        self._priority_blocks = self._reached_blocks(Priorities)
+        self._link_blocks = self._reached_blocks(Links)
         self.codec: Codec | None = None
         ids = offsets = np.zeros(0, np.int64)
         is_orphan = np.zeros(0, np.bool_)
@@ -126,10 +129,26 @@ class Salvage:
 
     def priorities(self) -> tuple[Values, Bools]:
         """Return the priorities of `write_ids`, and which of them are known."""
-        found, known = priorities_at(self.live.slots(self.write_ids), self._blocks.get)
+        slots = self.live.slots(self.write_ids)
+        found, known = values_at(Priorities, slots, self._priority_blocks.get)
         if not self.state_is_reached:  # the blocks may be older or newer, or from before a clear
             known &= ~self._is_orphan & (found > 0)
         return found, known
+
+    def links(self, begin: int) -> LinkValues:
+        """Return the links of `write_ids` in a store where these are consecutive from `begin` on.
+
+        The link of a transition is 0 where it cannot be read, or leads to a lost transition.
+        """
+        ids = self.write_ids
+        links, known = values_at(Links, self.live.slots(ids), self._link_blocks.get)
+        if not self.state_is_reached:  # as of priorities
+            known &= ~self._is_orphan
+        links = np.where(known, links, 0)
+        before = ids - np.abs(links.astype(np.int64))
+        places = np.searchsorted(ids, before)
+        new = np.where(ids[places] == before, begin + places, -1)
+        return links_to(new, np.arange(begin, begin + ids.size), links)
 
     # Facts
 
@@ -165,14 +184,14 @@ class Salvage:
             raise DamageError(f"there is no {name}") from None
         return unseal(raw[: unpacker.tell()], name, name)
 
-    def _reached_blocks(self) -> dict[int, Values]:
-        """Return the priority blocks that the trees lead to."""
-        blocks: dict[int, Values] = {}
-        if self.identity.blocks:
-            for number, _, raw in self._file.numbered(b"priorities"):
+    def _reached_blocks(self, table: type[SlotTable[ValueT]]) -> dict[int, NDArray[ValueT]]:
+        """Return the blocks of a table that the trees lead to."""
+        blocks: dict[int, NDArray[ValueT]] = {}
+        if blocks_of(table, self.identity):
+            for number, _, raw in self._file.numbered(table.database.encode()):
                 with contextlib.suppress(DamageError):
                     content = unseal(raw, number, "block")
-                    blocks[number] = parse_block(number, content, self.identity)
+                    blocks[number] = parse_block(table, number, content, self.identity)
         return blocks
 
     def _live_range(self, write_ids: Ints) -> LiveRange:

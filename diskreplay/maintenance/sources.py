@@ -11,21 +11,24 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.episodes import Links, LinkValues
 from diskreplay.errors import ArgumentError, DamageError
-from diskreplay.live_range import BLOCK_SLOTS, LiveRange
+from diskreplay.live_range import BLOCK_SLOTS, LiveRange, blocks_in
 from diskreplay.observations import LoggedRows
 from diskreplay.records import (
     Codec,
     Layout,
     content_of,
     entries_in,
+    has_links,
     layout_of,
     pack,
     stored_grouping,
 )
-from diskreplay.sampling import Priorities, PrioritySettings, Values
+from diskreplay.sampling import Priorities, PrioritySettings, SlotTable, Values, ValueT
 from diskreplay.schema import Schema
 from diskreplay.store import Identity, ObservationRange, RunSettings, Snapshot, State, Store
 
@@ -47,21 +50,31 @@ def parse_state(plain: Any, identity: Identity) -> State:
     return state
 
 
-def parse_block(number: int, content: Any, identity: Identity) -> Values:
-    """Return the priorities of a block, or raise DamageError."""
-    if not 0 <= number < identity.blocks:
-        raise DamageError(f"priority block {number} belongs to no slots")
+def blocks_of(table: type[SlotTable[Any]], identity: Identity) -> int:
+    """Return how many blocks of a table a store has when all its slots are in use."""
+    return identity.blocks if table is Priorities else blocks_in(identity.slots)
+
+
+def parse_block(
+    table: type[SlotTable[ValueT]], number: int, content: Any, identity: Identity
+) -> NDArray[ValueT]:
+    """Return the values of a block of a table, or raise DamageError."""
+    if not 0 <= number < blocks_of(table, identity):
+        raise DamageError(f"{table.item} {number} belongs to no slots")
     if not isinstance(content, bytes):
-        raise DamageError(f"priority block {number} holds no bytes")
-    return Priorities.block_of(number, content, identity.slots)
+        raise DamageError(f"{table.item} {number} holds no bytes")
+    return table.block_of(number, content, identity.slots)
 
 
-def priorities_at(slots: Ints, block: Callable[[int], Values | None]) -> tuple[Values, Bools]:
-    """Return the priorities of slots, and which of them are known.
+def values_at(
+    table: type[SlotTable[ValueT]], slots: Ints, block: Callable[[int], NDArray[ValueT] | None]
+) -> tuple[NDArray[ValueT], Bools]:
+    """Return the values of slots in a table, and which of them are known.
 
-    block:  returns the priorities of a block by its number, None if it cannot be read
+    block:  returns the values of a block by its number, None if it cannot be read
     """
-    found, known = np.zeros(slots.size, np.float32), np.zeros(slots.size, np.bool_)
+    found: NDArray[ValueT] = np.zeros(slots.size, table.dtype)
+    known = np.zeros(slots.size, np.bool_)
     numbers = slots // BLOCK_SLOTS
     ends = (np.flatnonzero(np.diff(numbers, append=-1)) + 1).tolist()
     for begin, end in zip([0, *ends], ends, strict=False):
@@ -140,7 +153,13 @@ class SoundStore:
 
     def priorities(self, write_ids: Ints) -> Values:
         """Return the priorities of live write ids, or raise DamageError."""
-        return priorities_at(self.live.slots(write_ids), self._block)[0]
+        return self._values(Priorities, write_ids)
+
+    def links(self, write_ids: Ints) -> LinkValues:
+        """Return the links of live write ids, or raise DamageError; all 0 if there are none."""
+        if not has_links(self.facts.get("layout")):
+            return np.zeros(write_ids.size, np.int32)
+        return self._values(Links, write_ids)
 
     # The observation log
 
@@ -211,8 +230,14 @@ class SoundStore:
                     f"observation that is not in the log (expected {log.first} to {log.count - 1})"
                 )
 
-    def _block(self, number: int) -> Values:
-        return parse_block(number, self.snapshot.block(number, "priorities"), self.identity)
+    def _values(self, table: type[SlotTable[ValueT]], write_ids: Ints) -> NDArray[ValueT]:
+        """Return the values of live write ids in a table, or raise DamageError."""
+
+        def block(number: int) -> NDArray[ValueT]:
+            content = self.snapshot.block(number, table.database)
+            return parse_block(table, number, content, self.identity)
+
+        return values_at(table, self.live.slots(write_ids), block)[0]
 
     def _damage(self, fault: object) -> DamageError:
         return DamageError(

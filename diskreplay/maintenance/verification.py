@@ -9,23 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from diskreplay.aliases import PathLike
+from diskreplay.aliases import Bools, Ints, PathLike
+from diskreplay.episodes import Links, LinkValues
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.live_range import BLOCK_SLOTS, LiveRange, slot_spans
 from diskreplay.lmdbfile import INTEGER_KEYS, NO_PAGE, Faults, Tree, Walk
 from diskreplay.maintenance.log_check import LogCheck
 from diskreplay.maintenance.mark_check import MarkCheck
 from diskreplay.maintenance.ranges import ExpectedNumbers, merged, range_text
-from diskreplay.maintenance.sources import Progress, parse_block, parse_state
+from diskreplay.maintenance.sources import Progress, blocks_of, parse_block, parse_state
 from diskreplay.records import (
     Codec,
     Grouping,
     Layout,
+    has_links,
     layout_of,
     stored_grouping,
     unseal,
     write_id_in,
 )
+from diskreplay.sampling import Priorities, SlotTable
 from diskreplay.schema import Schema
 from diskreplay.store import (
     DATA,
@@ -52,13 +55,13 @@ def verify(path: PathLike, *, progress: Progress | None = None) -> list[str]:
     """Return the faults of a store, one sentence for each fault; [] for a sound store.
 
     Checked are the manifest, every page in use of the data file, every checksum, and that records,
-    observations, priorities, counts and runs agree. Damage of any kind is a sentence in the list,
-    and never an error; nothing is changed. A writer may go on meanwhile: `verify` checks one
+    observations, priorities, links, counts and runs agree. Damage of any kind is a sentence in the
+    list, and never an error; nothing is changed. A writer may go on meanwhile: `verify` checks one
     commit, and the writer uses no page of that commit again before the end.
 
     Cost: reads each page in use once, 180 MB a second for records of 500 bytes, 20 for records of
-    70. Memory: 3 bytes a page of the file, 8 bytes an observation in the log, and the largest
-    record.
+    70. Memory: 3 bytes a page of the file, 1 byte a slot, 8 bytes an observation in the log,
+    and the largest record.
 
     Raises NotAStoreError where there is no store, LockedError when it is open in this process,
     StorageError when it may not be read, and NotInstalledError where the package of its codec is
@@ -99,6 +102,7 @@ class _Check:
         self._plain_layout: Any = None
         self._layout: Layout | None = None
         self._codec: Codec | None = None
+        self._goes_on: Bools | None = None  # by slot: whether a link goes on with its episode
 
     def run(self) -> None:
         """Check all databases of the store."""
@@ -124,7 +128,8 @@ class _Check:
         self._marks = MarkCheck(walk, self._identity, self._state)
         self._marks.check(trees[b"marks"], trees[b"kept_blocks"], self._check_kept)
         self._check_runs(trees[b"runs"])
-        self._check_blocks(trees[b"priorities"])
+        self._check_blocks(Priorities, trees[b"priorities"])
+        self._check_blocks(Links, trees[b"links"])
         found = ObservationRange() if self._state is None else self._state.observations
         log = LogCheck(walk, self._schema, self._layout, found)
         self._check_records(trees[b"transitions"], log)
@@ -179,25 +184,54 @@ class _Check:
         for low, high in expected.missing():
             self._faults.add(f"the description of {range_text('run', low, high)} is missing")
 
-    def _check_blocks(self, tree: Tree) -> None:
+    def _check_blocks(self, table: type[SlotTable[Any]], tree: Tree) -> None:
         identity = self._identity
-        needed = self._marks.needed_blocks("priorities") if identity and identity.blocks else []
-        for low, high in self._live_slots() if identity and identity.blocks else ():
+        is_there = table is not Links or has_links(self._plain_layout)
+        is_needed = identity is not None and is_there and blocks_of(table, identity) > 0
+        needed = self._marks.needed_blocks(table.database) if is_needed else []
+        for low, high in self._live_slots() if is_needed else ():
             needed.append((low // BLOCK_SLOTS, (high - 1) // BLOCK_SLOTS + 1))
         expected = ExpectedNumbers(merged(needed))
-        for number, _, raw in self._walk.numbered(b"priorities", tree):
+        for number, _, raw in self._walk.numbered(table.database.encode(), tree):
             expected.see(number)
             with self._collected_faults():
-                content = unseal(raw, number, f"priority block {number}")
+                content = unseal(raw, number, f"{table.item} {number}")
                 if identity is not None:
-                    parse_block(number, content, identity)
+                    values = parse_block(table, number, content, identity)
+                    if table is Links and is_there:
+                        self._check_links(number, values, self._live(identity))
         for low, high in expected.missing():
-            self._faults.add(f"the content of {range_text('priority block', low, high)} is missing")
+            self._faults.add(f"the content of {range_text(table.item, low, high)} is missing")
+
+    def _check_links(self, number: int, links: LinkValues, live: LiveRange) -> None:
+        """Check the links of a block, and note the transitions whose episode goes on."""
+        ids = live.newest_ids(np.arange(links.size) + number * BLOCK_SLOTS)
+        before = ids - np.abs(links.astype(np.int64))
+        is_live = live.holds(ids)
+        for write_id in ids[is_live & (before < 0)].tolist():
+            self._faults.add(f"the link of write id {write_id} leads to none before it")
+        goes_on = before[is_live & (links > 0) & (before >= live.first)]
+        if goes_on.size:
+            if self._goes_on is None:
+                self._goes_on = np.zeros(live.ring_slots, np.bool_)
+            self._goes_on[live.slots(goes_on)] = True
+
+    def _check_ends(self, codec: Codec, records: list[Any], live: LiveRange, slots: Ints) -> None:
+        """Check that no transition is done whose episode goes on; the records are sound."""
+        if self._goes_on is None:
+            return
+        chosen = np.flatnonzero(self._goes_on[slots])
+        ids, found = live.newest_ids(slots[chosen]), [records[i] for i in chosen.tolist()]
+        [dones] = codec.decode(found, ids, slots[chosen], [codec.schema.done_place])
+        for write_id in ids[dones != 0].tolist():
+            self._faults.add(f"write id {write_id} is done, and a link goes on with its episode")
 
     def _check_kept(self, table: str, number: int, content: Any) -> None:
         """Raise DamageError for the content of a kept block that is none of its table."""
-        if table == "priorities" and self._identity is not None:
-            parse_block(number, content, self._identity)
+        tables: tuple[type[SlotTable[Any]], ...] = (Priorities, Links)
+        for found in tables:
+            if table == found.database and self._identity is not None:
+                parse_block(found, number, content, self._identity)
 
     def _live(self, identity: Identity) -> LiveRange:
         """Return the live range; without a state, an empty one above all possible write ids."""
@@ -317,12 +351,13 @@ class _Check:
         raw = list(records.values())
         for sentence in codec.faults(raw, write_ids, slots):
             self._faults.add(sentence)
-        if schema.logged:
+        if schema.logged or self._goes_on is not None:
             used = np.flatnonzero(is_needed & codec.sound(raw, write_ids))
             sound = [raw[index] for index in used.tolist()]
-            log.refer(
-                codec.decode(sound, write_ids[used], slots[used], schema.logged), write_ids[used]
-            )
+            write_ids, slots = write_ids[used], slots[used]
+            self._check_ends(codec, sound, live, slots)
+            if schema.logged:
+                log.refer(codec.decode(sound, write_ids, slots, schema.logged), write_ids)
 
     @contextlib.contextmanager
     def _collected_faults(self) -> Iterator[None]:

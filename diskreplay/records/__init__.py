@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from diskreplay.records.codec import Codec, checksum_in, record_head, write_id_in
 from diskreplay.records.compression import Buffer, Compression, codec_named
-from diskreplay.records.features import KEPT_ROWS, MARKS_FEATURE, check_features
+from diskreplay.records.features import (
+    KEPT_ROWS,
+    LINKS,
+    MARKS_FEATURE,
+    check_features,
+    has_links,
+)
 from diskreplay.records.grouping import (
     ALONE,
     BLOCK_BYTES,
@@ -43,6 +49,7 @@ __all__ = [
     "ENTRY_HEADER",
     "KEPT_ROWS",
     "LARGE_ROW",
+    "LINKS",
     "MARKS_FEATURE",
     "PAGE_BYTES",
     "PAGE_HEADER",
@@ -60,6 +67,7 @@ __all__ = [
     "entry_in",
     "entry_of",
     "fingerprint",
+    "has_links",
     "layout_of",
     "new_grouping",
     "observation_id_in",

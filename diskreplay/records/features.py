@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from diskreplay.errors import DamageError, FormatVersionError
@@ -9,9 +10,10 @@ from diskreplay.schema import Schema
 from diskreplay.wording import shown
 
 _LOG, _NESTED, _VARYING = "observation-log", "nested-fields", "varying-fields"
+LINKS = "links"  # a store has them from its first commit by this version on
 KEPT_ROWS = "kept-rows"  # of a ring with slots beyond the capacity
 MARKS_FEATURE = "marks"  # for which commits keep blocks, and after which write ids come again
-KNOWN_FEATURES = (_LOG, _NESTED, _VARYING, KEPT_ROWS, MARKS_FEATURE)
+KNOWN_FEATURES = (_LOG, _NESTED, _VARYING, KEPT_ROWS, MARKS_FEATURE, LINKS)
 
 
 def features_of(schema: Schema) -> tuple[str, ...]:
@@ -19,6 +21,12 @@ def features_of(schema: Schema) -> tuple[str, ...]:
     has_log = any(field.log for field in schema.fields)
     nested, varying = (_NESTED,) * (not schema.is_flat), (_VARYING,) * bool(schema.varying)
     return (_LOG,) * has_log + nested + varying
+
+
+def has_links(layout: Any) -> bool:
+    """Return whether a store of this layout has links; None is that of a store without a schema."""
+    found = layout.get("features") if isinstance(layout, Mapping) else None
+    return isinstance(found, list) and LINKS in found
 
 
 def check_features(found: Any, where: str) -> None:

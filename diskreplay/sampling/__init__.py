@@ -27,7 +27,7 @@ from diskreplay.sampling.random_stream import RandomStream, new_seed
 from diskreplay.sampling.rank_based import RankBased
 from diskreplay.sampling.recent import Recent
 from diskreplay.sampling.restricted import Usual
-from diskreplay.sampling.slot_table import PART_SLOTS, Blocks, SlotTable
+from diskreplay.sampling.slot_table import PART_SLOTS, Blocks, SlotTable, ValueT, slot_table_nbytes
 from diskreplay.sampling.sum_tree import SumTree
 from diskreplay.sampling.write_id_range import Range
 from diskreplay.sampling.written_by import Runs
@@ -52,11 +52,13 @@ __all__ = [
     "SlotTable",
     "SumTree",
     "Usual",
+    "ValueT",
     "Values",
     "checked_distribution",
     "checked_priorities",
     "importance_weights",
     "new_seed",
     "priorities_nbytes",
+    "slot_table_nbytes",
     "weights_of",
 ]

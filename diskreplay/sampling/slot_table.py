@@ -176,6 +176,12 @@ class SlotTable(Generic[ValueT]):
         return block
 
     @classmethod
+    def empty_block(cls, number: int, capacity: int) -> bytes:
+        """Return a stored block of zeros."""
+        span = block_span(number, capacity)
+        return bytes((span.stop - span.start) * _VALUE_BYTES)
+
+    @classmethod
     def overlaid(
         cls,
         capacity: int,

@@ -41,6 +41,8 @@ def infer_fields(values: Mapping[str, Any], given: Mapping[str, Field], *, lead:
     for name in dict.fromkeys((*values, *given)):
         if name in given:
             fields[name] = given[name]
+        elif name == "truncated":  # as buffers know it, of the type of done
+            fields[name] = Field(name, fields["done"].dtype)
         elif root_of(name) != "next_state":
             fields[name] = _infer_field(name, values[name], lead)
     if "next_state" not in given:

@@ -163,6 +163,8 @@ class Snapshot:
     def seals(self, database: str) -> dict[int, bytes]:
         """Return the checksum of each block of a slot table, which tells the changed ones."""
         found: dict[int, bytes] = {}
+        if database not in self._databases:
+            return found
         cursor = iter(self._cursor(database))
         numbers = np.arange(self.entries(database))
         for begin, end in self._read_ahead.parts(self._txn, self._databases[database], numbers):
@@ -262,7 +264,9 @@ class Snapshot:
         return self._txn.cursor(self._databases[database])
 
     def _sealed(self, database: str, number: int) -> Any:
-        raw = self._txn.get(integer_key(number), b"", self._databases[database])
+        raw = b""
+        if database in self._databases:
+            raw = self._txn.get(integer_key(number), b"", self._databases[database])
         return self._unseal(raw, number, f"{ITEMS[database]} {number}")
 
     def _unseal(self, raw: Any, key: str | int, name: str) -> Any:

@@ -32,7 +32,7 @@ SEED_BYTES = 16
 DURABILITIES = ("full", "system", "process")
 _MAX_PRIORITY = float(np.finfo(np.float32).max)
 _RUN_TYPES = {"started": float, "host": str, "pid": int, "versions": dict}
-_RUN_TOTALS = ("sent", "updated", "draws", "stale")
+_RUN_TOTALS = ("sent", "updated", "draws", "stale", "cuts")
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class State:
     commits, runs:  how many there were
     run:            the id of the run that committed last
     stale_updates:  updates of priorities that came too late, over all runs
+    cuts:           episodes whose end nobody declared, over all runs
     seed, draws:    the random stream: its key, 16 bytes, and the number of the next draw
     settings:       the settings of the last run, as plain data
     frame:          batches given so far, which the annealing follows; 0 in a uniform store
@@ -112,6 +113,7 @@ class State:
     runs: int = 0
     run: str = ""
     stale_updates: int = 0
+    cuts: int = 0
     draws: int = 0
     frame: int = 0
     max_priority: float | None = None
@@ -171,6 +173,7 @@ class State:
             runs=runs,
             run=run if isinstance(run, str) else run.hex(),
             stale_updates=stale,
+            cuts=count_in("state", "cuts", found.get("cuts", 0)),
             draws=count_in("state", "draws", found.get("draws", 0)),
             frame=frame,
             max_priority=largest,
@@ -185,8 +188,8 @@ class State:
         sampler = dict(table_or_empty(self.plain.get("sampler")))
         if identity.has_priorities:
             sampler |= {"frame": self.frame, "max_priority": self.max_priority}
-        names = ("count", "start", "commits", "runs", "run", "stale_updates", "seed", "draws")
-        plain = {**self.plain, **{name: getattr(self, name) for name in names}}
+        names = ("count", "start", "commits", "runs", "run", "stale_updates", "cuts", "seed")
+        plain = {**self.plain, **{name: getattr(self, name) for name in (*names, "draws")}}
         plain.pop("generator", None)  # of format 2, see `_seed_of`
         if self.observations.count or "observations" in plain:
             kept = table_or_empty(plain.get("observations"))
@@ -255,8 +258,9 @@ class Run:
     rows_least:   at least so many, in a merged store where that is not known
     id:           random, to tell a run from another one of the same number
     started, host, pid, versions:  when and where it ran
-    sent, updated, draws, stale:   totals of a shared writer: a commit that was done but whose end
-                  was interrupted is not done twice
+    sent, updated, draws, stale, cuts:
+                  totals of a shared writer: a commit that was done but whose end was interrupted is
+                  not done twice
     """
 
     first: int
@@ -272,6 +276,7 @@ class Run:
     updated: int = 0
     draws: int = 0
     stale: int = 0
+    cuts: int = 0
     plain: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -314,7 +319,7 @@ class Run:
         run = found.get("run", "")
         if not isinstance(run, str):
             raise DamageError(f"the {name} has no run")
-        sent, updated, draws, stale = (count_in(name, t, found.get(t, 0)) for t in _RUN_TOTALS)
+        totals = {total: count_in(name, total, found.get(total, 0)) for total in _RUN_TOTALS}
         return cls(
             first=first,
             end=end,
@@ -325,10 +330,7 @@ class Run:
             versions=found["versions"],
             id=run,
             rows_least=least,
-            sent=sent,
-            updated=updated,
-            draws=draws,
-            stale=stale,
+            **totals,
             plain=found,
         )
 

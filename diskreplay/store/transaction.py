@@ -92,6 +92,7 @@ class Transaction(Snapshot):
 
         mark:  the number of the newest mark: a block that changes after it is kept once as it was
         """
+        self._make(database)
         for number, content in blocks.items():
             if mark is not None:
                 self._keep_block(KeptBlock(database, mark, number))
@@ -136,6 +137,12 @@ class Transaction(Snapshot):
         stored = self.meta("layout")
         features = () if stored is None else layout_of(stored, str(self._path)).features
         self.put_meta({**facts, "layout": with_features(facts["layout"], features)})
+
+    def put_feature(self, name: str) -> None:
+        """Put a feature into the layout, if the store has one: its first rows bring it."""
+        stored = self.meta("layout")
+        if stored is not None and name not in layout_of(stored, str(self._path)).features:
+            self.put_meta({"layout": with_features(stored, [name])})
 
     def put_run(self, number: int, description: Mapping[str, Any]) -> None:
         """Put the description of a run."""

@@ -198,7 +198,7 @@ def test_stats_is_plain_and_tells_the_same_as_the_rest(replay: Exclusive, tmp_pa
             "kind", "path", "size", "capacity", "count", "schema", "disk_bytes", "memory_bytes",
             "oldest_reader", "payload_bytes", "records_bytes", "priorities_bytes",
             "observations_bytes", "free_bytes", "durability", "commit_interval", "openers",
-            "commits", "stale_updates", "damaged", "runs",
+            "commits", "stale_updates", "cuts", "damaged", "runs", "links_bytes",
         }  # fmt: skip
         assert (stats["size"], stats["count"], stats["capacity"]) == (CAPACITY, COUNT, CAPACITY)
         assert (stats["stale_updates"], stats["damaged"]) == (0, 0)

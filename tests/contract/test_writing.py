@@ -144,24 +144,24 @@ def test_a_refused_first_transition_fixes_no_schema(writer: Exclusive, tmp_path:
 def test_values_are_kept_bit_for_bit(writer: Exclusive, tmp_path: Path) -> None:
     state = np.array([np.nan, np.inf, -np.inf], np.float32)
     frame = np.arange(84 * 84 * 4, dtype=np.uint8).reshape(84, 84, 4)
-    extra = {"log_prob": np.linspace(0, 1, 6), "env": np.arange(6), "mask": np.eye(6) > 0}
+    extra = {"log_prob": np.linspace(0, 1, 6), "arm": np.arange(6), "mask": np.eye(6) > 0}
     with writer.make(tmp_path / "b") as buffer:
         more = {name: values[:5] for name, values in extra.items()}
         buffer.extend(**columns(0, 5), frame=[frame] * 5, **more)
         last = {**row(5), "state": state}
-        buffer.push(**last, frame=frame[::-1], log_prob=1.0, env=5, mask=np.eye(6)[5] > 0)
+        buffer.push(**last, frame=frame[::-1], log_prob=1.0, arm=5, mask=np.eye(6)[5] > 0)
     with writer.open(tmp_path / "b", window_bytes=0) as buffer:
         batch = buffer.get(np.arange(6))
-        assert batch._fields[5:] == ("frame", "log_prob", "env", "mask")
+        assert batch._fields[5:] == ("frame", "log_prob", "arm", "mask")
         assert batch.states[5].tobytes() == state.tobytes()
         assert batch.frame.dtype == np.uint8
         assert batch.frame[5].tobytes() == frame[::-1].tobytes()
         np.testing.assert_array_equal(batch.log_prob, extra["log_prob"].astype("f4"))
         np.testing.assert_array_equal(batch.mask, extra["mask"])
-        assert batch.env.dtype == np.int64
-        assert [e.env for e in buffer] == list(range(6))
+        assert batch.arm.dtype == np.int64
+        assert [e.arm for e in buffer] == list(range(6))
         drawn = buffer.sample(4)
-        assert drawn.env.tolist() == drawn.indices.tolist()
+        assert drawn.arm.tolist() == drawn.indices.tolist()
 
 
 def test_a_given_schema_overrides_each_default(writer: Exclusive, tmp_path: Path) -> None:

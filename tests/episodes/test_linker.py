@@ -224,7 +224,7 @@ def test_the_number_of_envs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(linker.numbers(168)) == [*range(108, 168)]
 
 
-@pytest.mark.parametrize("name", ["push", "extend", "cuts"])
+@pytest.mark.parametrize("name", ["push", "extend", "end_episode"])
 def test_an_interrupt_at_any_line_leaves_what_is_known_of_the_rows_that_are_there(
     name: str,
 ) -> None:
@@ -249,9 +249,10 @@ def test_an_interrupt_at_any_line_leaves_what_is_known_of_the_rows_that_are_ther
             )
         else:
             linker.extend(4, schema, columns, None, envs)
-            came_so_far = interrupted_at(line, lambda: linker.cuts(4))  # noqa: B023
+            end = lambda: linker.end_episode(4, 7)  # noqa: B023, E731
+            came_so_far = interrupted_at(line, end)
         assert linker.push(4, schema, flat(1, 1), False, None) == 4
         assert linker.push(5, schema, flat(1, 1), False, 0) == 4
         assert linker.push(6, schema, flat(1, 1), False, 1) == 3
         assert linker.push(7, schema, flat(1, 1), False, 2) == 0
-    assert line > {"push": 12, "extend": 25, "cuts": 8}[name]
+    assert line > {"push": 12, "extend": 25, "end_episode": 12}[name]

@@ -37,7 +37,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "observations": {"records", "schema", "store"},
     "episodes": {"sampling", "schema"},
     "buffer": {"episodes", "observations", "records", "sampling", "schema", "store"},
-    "maintenance": {"lmdbfile", "observations", "records", "sampling", "schema", "store"},
+    "maintenance": {
+        "episodes",
+        "lmdbfile",
+        "observations",
+        "records",
+        "sampling",
+        "schema",
+        "store",
+    },
     "mixture": {"buffer", "sampling", "schema"},
     "adapters": set(),
 }

@@ -83,7 +83,10 @@ def test_a_capacity_whose_priorities_do_not_fit_memory(tmp_path: Path) -> None:
     with pytest.raises(diskreplay.ArgumentError, match="for its priorities, 20 bytes a slot"):
         diskreplay.resize(path, 2**39)
     assert told(path) == before
-    diskreplay.resize(stores.uniform(tmp_path / "u"), 2**39)
+    uniform = stores.uniform(tmp_path / "u")
+    with pytest.raises(diskreplay.ArgumentError, match="for its links, 4 bytes a slot"):
+        diskreplay.resize(uniform, 2**39)
+    diskreplay.resize(uniform, 2**30)
     with pytest.warns(diskreplay.DiskSpaceWarning), diskreplay.open(tmp_path / "u") as buffer:
         assert len(buffer) == 300
 

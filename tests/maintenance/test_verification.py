@@ -189,7 +189,7 @@ def test_a_flipped_bit_is_found_or_changes_nothing(
         outcome = in_child(try_it)
         assert not outcome.failure, (bit // 8 // PAGE, bit // 8 % PAGE, bit % 8, outcome.failure)
         found += bool(outcome.value)
-    assert found > len(bits) / 8
+    assert found >= len(bits) / 8
 
 
 @pytest.mark.parametrize("make", MAKERS[:2])

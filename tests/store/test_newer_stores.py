@@ -54,8 +54,8 @@ def in_the_manifest(path: Path) -> str:
 
 
 def in_the_layout(path: Path) -> str:
-    put(path, "layout", {**fact(path, "layout"), "features": ["frames", "links"]})
-    return "uses 'frames', 'links', which this diskreplay does not know .*install a newer version"
+    put(path, "layout", {**fact(path, "layout"), "features": ["frames", "lanes"]})
+    return "uses 'frames', 'lanes', which this diskreplay does not know .*install a newer version"
 
 
 def another_format(path: Path) -> str:
@@ -140,7 +140,7 @@ def news(path: Path, *, all_of_it: bool = True) -> dict[str, Any]:
     state = fact(path, "state")
     known = ("settings", "sampler", "count", "start", "commits", "runs", "run", "seed", "draws")
     found = {
-        "state": {k: v for k, v in state.items() if k not in (*known, "stale_updates")},
+        "state": {k: v for k, v in state.items() if k not in (*known, "stale_updates", "cuts")},
         "settings": {k: v for k, v in state["settings"].items() if k in ("gamma", "later")},
         "sampler": {k: v for k, v in state["sampler"].items() if k == "horizon"},
     }

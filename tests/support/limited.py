@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from common import SUPPORT
+from common import SUPPORT, WARNINGS
 
 MOUNTS = Path("/sys/fs/cgroup")
 
@@ -55,7 +55,7 @@ class Group:
         """Run Python in it, to the end."""
         enter = 'echo $$ > "$0" && exec "$@"'
         ran = subprocess.run(
-            ["sh", "-c", enter, self._path / "cgroup.procs", sys.executable, "-W", "error",
+            ["sh", "-c", enter, self._path / "cgroup.procs", sys.executable, *WARNINGS,
              "-c", textwrap.dedent(code), *map(str, arguments)],
             capture_output=True, text=True, cwd=SUPPORT, timeout=3000,
         )  # fmt: skip

@@ -152,10 +152,10 @@ def estimate(
 
     >>> fields = {"state": ("float32", (60,)), "action": "int64", "reward": "float32",
     ...           "next_state": ("float32", (60,)), "done": "float32"}
-    >>> print(estimate(fields, 1_000_000))
+    >>> print(estimate(fields, 1_000_000, prioritized=False))
     1,000,000 transitions of 496 bytes (522 as a record, 15 to a value)
-    disk    567 MB: records 548 MB, priorities 4.13 MB, spare pages 14.5 MB; 1.14 times the payload
-    memory  289 MB: window 268 MB, side tables 20.3 MB
+    disk    557 MB: records 548 MB, links 4.13 MB, spare pages 5.27 MB; 1.12 times the payload
+    memory  273 MB: window 268 MB, side tables 4.33 MB
 
     schema:       a Schema or fields by name, as the constructors take it, but complete
     prioritized:  True for a PrioritizedReplayBuffer, False for a ReplayBuffer

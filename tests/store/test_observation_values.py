@@ -17,6 +17,7 @@ from users import let_others_in, needs_root
 
 import diskreplay
 from diskreplay import DamageError, ReplayBuffer, StorageError
+from diskreplay.store import TABLES
 from diskreplay.store.store import Store
 from diskreplay.store.transaction import Transaction
 

@@ -85,10 +85,19 @@ class Replay(Protocol[BatchT_co]):
 
     # Reading
 
-    def sample(self, batch_size: int, *, out: Any = None, pad: bool = False) -> BatchT_co:
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        out: Any = None,
+        pad: bool = False,
+        n_step: int = 1,
+        gamma: float = 0.99,
+    ) -> BatchT_co:
         """Draw a batch, into the arrays of an earlier one if `out` gives it.
 
-        pad:  whether arrays with lengths that vary come as one array, with a mask
+        pad:            whether arrays with lengths that vary come as one array, with a mask
+        n_step, gamma:  the most rewards that are summed, and the discount of a step
         """
 
     def batches(
@@ -101,6 +110,8 @@ class Replay(Protocol[BatchT_co]):
         prepare: Callable[[Any], Any] | None = None,
         frames: bool = False,
         pad: bool = False,
+        n_step: int = 1,
+        gamma: float = 0.99,
     ) -> BatchIterator[BatchT_co]:
         """Return an endless iterator over batches, as `sample` returns them.
 
@@ -108,7 +119,7 @@ class Replay(Protocol[BatchT_co]):
         reuse:     allow to use the arrays of a batch again once the next one is requested
         prepare:   a function of a batch, whose result is returned in its place
         frames:    fields in the log come as distinct frames and their rows, to be put together
-        pad:       as of `sample`
+        pad, n_step, gamma:  as of `sample`
         """
 
     def draw(self, n: int) -> tuple[Ints, Floats]:

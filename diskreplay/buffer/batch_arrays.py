@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from diskreplay.aliases import Array, Ints
 from diskreplay.buffer.batch import Batch, PrioritizedBatch, with_extra
+from diskreplay.buffer.batch_form import DISCOUNTS, BatchForm
 from diskreplay.buffer.batch_values import values_of
+from diskreplay.episodes import Chains
 from diskreplay.errors import ArgumentError, SchemaError
 from diskreplay.observations import (
     ArraySpec,
@@ -32,47 +34,67 @@ _NO_MASKS: Mapping[str, Any] = {}
 _WAY_OUT = "give an earlier batch of the same size, or leave out= away"
 
 
-def batch_shapes(schema: Schema, n: int, *, frames: bool) -> list[ArraySpec]:
-    """Return the dtypes and shapes of the arrays of a batch: write ids, columns, weights.
+def batch_shapes(schema: Schema, n: int, form: BatchForm) -> list[ArraySpec]:
+    """Return the dtypes and shapes of the arrays of a batch, in the order of `batch_arrays`.
 
-    frames:  whether the batch has Frames in place of logged fields: their arrays come last
+    The arrays of Frames come last.
     """
-    fields = [field for field in schema.fields if not (frames and field.log)]
+    fields = [field for field in schema.fields if not (form.frames and field.log)]
     shapes: list[ArraySpec] = [(_INT64, (n,))]
-    shapes += [(field.dtype, (n, *field.shape)) for field in fields if not field.varies]
+    if form.n_step is not None:
+        shapes += [(_INT64, (form.n_step.steps, n)), (_INT64, (n,)), (_FLOAT32, (n,))]
+    shapes += [(dtype_in(field, form), (n, *field.shape)) for field in fields if not field.varies]
     shapes.append((_FLOAT32, (n,)))
-    return shapes + shapes_of_frames(LoggedFields(schema), n) if frames else shapes
+    return shapes + shapes_of_frames(LoggedFields(schema), n) if form.frames else shapes
+
+
+def dtype_in(field: Field, form: BatchForm) -> np.dtype[Any]:
+    """Return the type of a field in a batch: a sum of rewards may have another."""
+    if field.name == "reward" and form.n_step is not None:
+        return form.n_step.dtype_of(field.dtype)
+    return field.dtype
 
 
 class BatchArrays(NamedTuple):
     """The columns of a batch, its write ids, and its weights, None in a uniform batch.
 
     A column is an array, or Frames where a batch has the frames of logged fields.
+
+    lists:      of values that vary in size, each with its field and its column
+    discounts:  of n-step returns, else None
+    chains:     of n-step returns, in memory that processes share
     """
 
     columns: list[Any]
     indices: Ints
     weights: Weights | None
     lists: Sequence[tuple[list[Any], Field, Array]] = ()
+    discounts: Array | None = None
+    chains: Chains | None = None
 
-    def fill(self, indices: Ints, weights: Weights | None) -> None:
-        """Write write ids and weights into the arrays, and the values of columns into lists."""
+    def fill(self, indices: Ints, weights: Weights | None, discounts: Array | None = None) -> None:
+        """Write everything but the columns into arrays, and the values of columns into lists."""
         for values, field, column in self.lists:
             values[:] = values_of(field, column, column.shape)
         self.indices[...] = indices
         if self.weights is not None:
             self.weights[...] = weights
+        if self.discounts is not None:
+            self.discounts[...] = discounts
 
     def to_batch(self, schema: Schema) -> Any:
         """Return a batch of the arrays, which are the columns of a schema."""
-        return batch_of(schema, self.columns, self.indices, self.weights)
+        return batch_of(schema, self.columns, self.indices, self.weights, self.discounts)
 
 
 def batch_arrays(
-    schema: Schema, n: int, arrays: Iterator[Array], *, frames: bool, are_weighted: bool
+    schema: Schema, n: int, arrays: Iterator[Array], form: BatchForm, *, are_weighted: bool
 ) -> BatchArrays:
     """Return the batch of n transitions that lies in arrays of the shapes of `batch_shapes`."""
-    indices = next(arrays)
+    indices, chains, discounts, frames = next(arrays), None, None, form.frames
+    if form.n_step is not None:
+        chains = Chains(next(arrays), next(arrays))
+        discounts = next(arrays)
     columns: list[Any] = []
     for field in schema.fields:
         if field.varies:
@@ -83,7 +105,8 @@ def batch_arrays(
     if frames:
         for place, column in frame_columns(LoggedFields(schema), n, list(arrays)).items():
             columns[place] = column
-    return BatchArrays(columns, indices, weights if are_weighted else None)
+    of_batch = columns, indices, weights if are_weighted else None
+    return BatchArrays(*of_batch, discounts=discounts, chains=chains)
 
 
 def batch_of(
@@ -91,13 +114,16 @@ def batch_of(
     columns: Sequence[Any],
     indices: Ints,
     weights: Weights | None = None,
+    discounts: Array | None = None,
     masks: Mapping[str, Any] = _NO_MASKS,
 ) -> Any:
     """Return a batch of the values of all fields: a PrioritizedBatch if it has weights.
 
-    masks:  further elements at the end, by name
+    masks:  further elements after the fields, by name; discounts come last
     """
     values, names = columns if schema.is_flat else schema.nested(columns), schema.extra_names
+    if discounts is not None:
+        masks = {**masks, DISCOUNTS: discounts}
     if masks:
         values, names = [*values, *masks.values()], (*names, *masks)
     if weights is not None:
@@ -121,27 +147,34 @@ def copied(batch: Any) -> Any:
     return fresh
 
 
-def frame_arrays(out: Any, schema: Schema, n: int, *, are_weighted: bool) -> BatchArrays:
+def frame_arrays(
+    out: Any, schema: Schema, n: int, form: BatchForm, *, are_weighted: bool
+) -> BatchArrays:
     """Return arrays for a batch of Frames: those of an earlier batch, or fresh ones for None."""
     if out is not None:
-        values, weights = list(out), None
+        values, weights, discounts = list(out), None, None
+        if form.n_step is not None:
+            discounts = values.pop()
         if are_weighted:
             weights = out.weights
             del values[_STANDARD : _STANDARD + 2]
-        return BatchArrays(schema.flat(values), out.indices, weights)
-    shapes = batch_shapes(schema, n, frames=True)
+        return BatchArrays(schema.flat(values), out.indices, weights, discounts=discounts)
+    shapes = batch_shapes(schema, n, form)
     arrays = iter([np.empty(shape, dtype) for dtype, shape in shapes])
-    return batch_arrays(schema, n, arrays, frames=True, are_weighted=are_weighted)
+    return batch_arrays(schema, n, arrays, form, are_weighted=are_weighted)
 
 
-def reused_arrays(out: Any, schema: Schema, n: int, *, are_weighted: bool) -> BatchArrays:
+def reused_arrays(
+    out: Any, schema: Schema, n: int, form: BatchForm, *, are_weighted: bool
+) -> BatchArrays:
     """Return the arrays of an earlier batch; raise ArgumentError if they cannot be used again.
 
     n:             the number of transitions of the new batch
     are_weighted:  whether batches have weights
     """
     plain: Any = PrioritizedBatch if are_weighted else Batch
-    kind: Any = with_extra(plain, schema.extra_names)
+    further = () if form.n_step is None else (DISCOUNTS,)
+    kind: Any = with_extra(plain, (*schema.extra_names, *further))
     if type(out) is not kind:
         raise ArgumentError(
             f"out must be an earlier batch of this buffer, {_described_kind(kind)} (found "
@@ -149,7 +182,10 @@ def reused_arrays(out: Any, schema: Schema, n: int, *, are_weighted: bool) -> Ba
         )
     columns: list[Any] = list(out)
     names: list[str] = list(kind._fields)
-    weights = None
+    weights = discounts = None
+    if further:
+        discounts = columns.pop()
+        names.pop()
     if are_weighted:
         weights, indices = columns[_STANDARD : _STANDARD + 2]
         del columns[_STANDARD : _STANDARD + 2], names[_STANDARD : _STANDARD + 2]
@@ -163,16 +199,20 @@ def reused_arrays(out: Any, schema: Schema, n: int, *, are_weighted: bool) -> Ba
             lists.append((_checked_list(name, array, n), field, np.empty(n, object)))
             columns[place] = lists[-1][2]
         else:
-            are_apart &= _checked(name, array, field.dtype, (n, *field.shape))
+            are_apart &= _checked(name, array, dtype_in(field, form), (n, *field.shape))
     if len({id(values) for values, _, _ in lists}) < len(lists):
         raise ArgumentError(f"out has one list in two places: {_WAY_OUT}")
     are_apart &= _checked("indices", indices, _INT64, (n,))
     if are_weighted:
         are_apart &= _checked("weights", weights, _FLOAT32, (n,))
-    arrays = [*columns, indices, weights] if are_weighted else [*columns, indices]
+    if further:
+        are_apart &= _checked(DISCOUNTS, discounts, _FLOAT32, (n,))
+    of_all = {"indices": indices, "weights": weights, DISCOUNTS: discounts}
+    others = {name: array for name, array in of_all.items() if array is not None}
+    arrays = [*columns, *others.values()]
     if not are_apart or len(set(map(id, arrays))) < len(arrays):
-        _check_overlap([*names, "indices", "weights"], arrays)
-    return BatchArrays(columns, indices, weights, lists)
+        _check_overlap([*names, *others], arrays)
+    return BatchArrays(columns, indices, weights, lists, discounts)
 
 
 def _parts(

@@ -5,6 +5,7 @@ A slot holds the arrays of a batch, each on pages of its own, and the request to
     header     request number, rows to read, request number when done, whether it failed
     wanted     the places in the batch of the rows to read
     indices    the write ids
+    chains     of n-step returns: the write ids of each, its length, and the discount
     columns    one array for each field, and the weights
     frames     of fields in the log, if they are wanted: their counts, their rows, and at last the
                frames, of which a part is used: one copy takes all from the columns to its end
@@ -22,6 +23,7 @@ import numpy as np
 
 from diskreplay.aliases import Array, Ints
 from diskreplay.buffer.batch_arrays import BatchArrays, batch_arrays, batch_shapes
+from diskreplay.buffer.batch_form import BatchForm
 from diskreplay.errors import StorageError
 from diskreplay.observations import ArraySpec
 from diskreplay.schema import Schema
@@ -80,7 +82,7 @@ class BatchSlot:
 class BatchSlots:
     """Some slots in one piece of memory, of this process alone or shared with others.
 
-    frames:      whether batches have Frames in place of the arrays of fields in the log
+    form:        of the batches, which have Frames only where the schema allows it
     shared:      whether to make memory that can be shared
     descriptor:  of memory that another process has made
     """
@@ -90,20 +92,20 @@ class BatchSlots:
         schema: Schema,
         batch_size: int,
         number: int,
+        form: BatchForm,
         *,
         are_weighted: bool = True,
-        frames: bool = False,
         shared: bool = False,
         descriptor: int | None = None,
     ) -> None:
         self.batch_size = batch_size
-        self.frames = frames
+        self.form = form = form.allowed_by(schema)
         self.slots: list[BatchSlot] = []
         self._descriptors = [] if descriptor is None else [descriptor]
         shapes = [
             (np.dtype(np.int64), (_HEADER,)),
             (np.dtype(np.int64), (batch_size,)),
-            *batch_shapes(schema, batch_size, frames=frames),
+            *batch_shapes(schema, batch_size, form),
         ]
         sizes = [_whole_pages(dtype.itemsize * int(np.prod(shape))) for dtype, shape in shapes]
         self.nbytes = number * sum(sizes)
@@ -116,9 +118,7 @@ class BatchSlots:
             for index in range(number):
                 arrays = _arrays_in(memory, index * sum(sizes), shapes, sizes)
                 header, wanted = next(arrays), next(arrays)
-                batch = batch_arrays(
-                    schema, batch_size, arrays, frames=frames, are_weighted=are_weighted
-                )
+                batch = batch_arrays(schema, batch_size, arrays, form, are_weighted=are_weighted)
                 self.slots.append(BatchSlot(header, batch, wanted))
         except BaseException:
             self.close()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from diskreplay.aliases import Ints
 from diskreplay.buffer.batch_arrays import BatchArrays, copied
+from diskreplay.buffer.batch_form import BatchForm
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.prefetch import PrefetchQueue, Ready
 from diskreplay.buffer.reader_queue import Ahead, ReaderQueue
@@ -33,23 +34,25 @@ class Source(Protocol):
     _guard: Guard
     _is_weighted: bool
 
-    def sample(self, batch_size: int, *, out: Any = None, pad: bool = False) -> Any:
-        """Draw a batch."""
+    @property
+    def sample(self) -> Callable[..., Any]:
+        """The method that draws a batch."""
 
     def _new_batch(
         self,
         batch_size: int,
+        form: BatchForm,
         number: int,
         snapshot: Snapshot | None,
         *,
         out: Any = None,
-        frames: bool = False,
-        pad: bool = False,
     ) -> Any: ...
 
-    def _sample_frames(self, batch_size: int, out: Any, *, pad: bool) -> Any: ...
+    def _sample_in(self, form: BatchForm, batch_size: int, out: Any) -> Any: ...
 
-    def _draw_into(self, arrays: BatchArrays, batch_size: int, number: int) -> Ints: ...
+    def _draw_into(
+        self, arrays: BatchArrays, form: BatchForm, batch_size: int, number: int
+    ) -> Ints: ...
 
 
 class Batches(Generic[BatchT]):
@@ -73,8 +76,7 @@ class Batches(Generic[BatchT]):
         readers: int,
         reuse: bool,
         prepare: Callable[[Any], Any] | None,
-        frames: bool,
-        pad: bool,
+        form: BatchForm,
     ) -> None:
         self._drawn_ahead: PrefetchQueue | None = None
         self._read_ahead: ReaderQueue | None = None
@@ -85,14 +87,13 @@ class Batches(Generic[BatchT]):
         self._readers = readers
         self._reuse = reuse
         self._prepare = prepare
-        self._frames = frames
-        self._pad = pad
+        self._form = form
         self._last: BatchT | None = None  # the batch of prefetch=0 whose arrays are used again
         self._process = process()
         self._memory_is_checked = not prefetch
         self._check_memory()
         if prefetch and not readers:
-            self._drawn_ahead = PrefetchQueue(prefetch, reuse=reuse, frames=frames)
+            self._drawn_ahead = PrefetchQueue(prefetch, form, reuse=reuse)
             buffer._guard.replica.prefetch_queues.add(self._drawn_ahead)
 
     def __iter__(self) -> Self:
@@ -105,7 +106,7 @@ class Batches(Generic[BatchT]):
                 "batches that are drawn ahead can be neither pickled nor copied: pickle the "
                 "buffer, and call batches() on it in the other process"
             )
-        settings = self._reuse, self._prepare, self._frames, self._pad
+        settings = self._reuse, self._prepare, self._form
         return type(self), (self._buffer, self._batch_size, 0, 0, *settings)
 
     def __next__(self) -> BatchT:
@@ -240,10 +241,10 @@ class Batches(Generic[BatchT]):
 
     def _sample(self) -> BatchT:
         """Return the batch of the next draw, drawn now."""
-        if self._frames:
-            batch = self._buffer._sample_frames(self._batch_size, self._last, pad=self._pad)
+        if self._form.frames:
+            batch = self._buffer._sample_in(self._form, self._batch_size, self._last)
         else:
-            more = {"pad": True} if self._pad else {}  # a subclass may know no padding
+            more = self._form.arguments()  # no others: a subclass may know none of them
             batch = self._buffer.sample(self._batch_size, out=self._last, **more)
         if self._reuse and not self._prefetch:
             self._last = batch
@@ -260,30 +261,28 @@ class Batches(Generic[BatchT]):
                 self._batch_size,
                 self._prefetch,
                 self._readers,
+                self._form,
                 are_weighted=self._buffer._is_weighted,
-                frames=self._frames,
             )
         if self._read_ahead is not None:
             guard.replica.prefetch_queues.add(self._read_ahead)  # an interrupt may have come before
         return self._read_ahead
 
     def _draw_into(self, arrays: BatchArrays, number: int) -> Ints:
-        return self._buffer._draw_into(arrays, self._batch_size, number)
+        return self._buffer._draw_into(arrays, self._form, self._batch_size, number)
 
     def _start(self, queue: PrefetchQueue) -> None:
         if queue.thread is None:
             thread = threading.Thread(
                 target=_draw_ahead,
-                args=(queue, weakref.ref(self._buffer), self._batch_size, self._pad),
+                args=(queue, weakref.ref(self._buffer), self._batch_size),
                 name="diskreplay",
                 daemon=True,
             )
             queue.thread = start_thread(thread)  # set once the thread can be joined
 
 
-def _draw_ahead(
-    queue: PrefetchQueue, buffer_of: weakref.ref[Source], batch_size: int, pad: bool
-) -> None:
+def _draw_ahead(queue: PrefetchQueue, buffer_of: weakref.ref[Source], batch_size: int) -> None:
     """Draw batches while there is room; keep the buffer alive only during a draw."""
     while queue.wait_for_room():
         buffer = buffer_of()
@@ -294,13 +293,13 @@ def _draw_ahead(
         if guard.lock.acquire(timeout=_PATIENCE):
             try:
                 if queue.has_room and not guard.closed:
-                    _draw_one(queue, buffer, batch_size, pad)
+                    _draw_one(queue, buffer, batch_size)
             finally:
                 guard.lock.release()
         del buffer, guard
 
 
-def _draw_one(queue: PrefetchQueue, buffer: Source, batch_size: int, pad: bool) -> None:
+def _draw_one(queue: PrefetchQueue, buffer: Source, batch_size: int) -> None:
     replica = buffer._guard.replica
     with contextlib.suppress(Exception):
         with replica.view() as snapshot:
@@ -309,9 +308,7 @@ def _draw_one(queue: PrefetchQueue, buffer: Source, batch_size: int, pad: bool) 
             out = None
             if schema is not None:
                 out = queue.arrays_for_next(schema, batch_size, are_weighted=buffer._is_weighted)
-            batch = buffer._new_batch(
-                batch_size, number, snapshot, out=out, frames=queue.frames, pad=pad
-            )
+            batch = buffer._new_batch(batch_size, queue.form, number, snapshot, out=out)
             queue.add(number, batch)
         return
     # The user's own draw raises the error, if it still occurs then.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from diskreplay.aliases import Columns, Floats, Ints
 from diskreplay.buffer.batch import Draw
@@ -15,9 +15,12 @@ from diskreplay.buffer.batch_arrays import (
     frame_arrays,
     reused_arrays,
 )
+from diskreplay.buffer.batch_form import BatchForm, checked_n_step
 from diskreplay.buffer.batch_values import batch_values, checked_pad
 from diskreplay.buffer.batches import Batches, BatchT
+from diskreplay.buffer.n_step_rows import NStepRows
 from diskreplay.buffer.reading_buffer import ReadingBuffer
+from diskreplay.episodes import Chains, chains
 from diskreplay.errors import ArgumentError, DamageError, SampleError
 from diskreplay.store import Snapshot
 from diskreplay.validation import MAX_COUNT, true_or_false, whole_number
@@ -26,14 +29,25 @@ from diskreplay.wording import count_of, shown
 _MAX_READERS = 256  # each is a Python process, of some 20 MB and 60 ms to start
 
 
+ResultT = TypeVar("ResultT")
+
+
 class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
     """An open buffer: the methods that read transitions, and those that draw them."""
 
-    def sample(self, batch_size: int, *, out: BatchT | None = None, pad: bool = False) -> BatchT:
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        out: BatchT | None = None,
+        pad: bool = False,
+        n_step: int = 1,
+        gamma: float = 0.99,
+    ) -> BatchT:
         """Draw a batch."""
-        draw = partial(self._new_batch, batch_size, out=out, pad=checked_pad(pad, out=out))
-        with self._guard.reading() as snapshot:
-            return self._counted(draw, snapshot)
+        n_steps = checked_n_step(n_step, gamma, self.capacity)
+        form = BatchForm(pad=checked_pad(pad, out=out), n_step=n_steps)
+        return self._sample_in(form, batch_size, out)
 
     def batches(
         self,
@@ -45,6 +59,8 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
         prepare: Callable[[Any], Any] | None = None,
         frames: bool = False,
         pad: bool = False,
+        n_step: int = 1,
+        gamma: float = 0.99,
     ) -> Batches[BatchT]:
         """Return an endless iterator over batches as of `sample`; use it in a `with` block.
 
@@ -88,13 +104,17 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
                    place of whole arrays: for a copy to a device, where they are put together.
                    Where values vary in size they stay whole
         pad:       as of `sample`; not together with reuse
+        n_step, gamma:  as of `sample`
         """
         n = whole_number("batch_size", batch_size, at_least=1, at_most=MAX_COUNT)
         ready = whole_number("prefetch", prefetch, at_least=0, at_most=MAX_COUNT)
         n_readers = whole_number("readers", readers, at_least=0, at_most=_MAX_READERS)
         is_reused = true_or_false("reuse", reuse)
-        has_frames = true_or_false("frames", frames)
-        is_padded = checked_pad(pad, reuse=is_reused)
+        form = BatchForm(
+            frames=true_or_false("frames", frames),
+            pad=checked_pad(pad, reuse=is_reused),
+            n_step=checked_n_step(n_step, gamma, self.capacity),
+        )
         if prepare is not None and not callable(prepare):
             raise ArgumentError(
                 f"prepare must be a function that takes a batch, or None (found {shown(prepare)})"
@@ -107,8 +127,7 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
         self._guard.refuse_nesting()
         with self._guard.lock:
             self._guard.check_open()
-            options = is_reused, prepare, has_frames, is_padded
-            return Batches(self, n, ready, n_readers, *options)
+            return Batches(self, n, ready, n_readers, is_reused, prepare, form)
 
     def draw(self, n: int) -> Draw:
         """Draw transitions as `sample` does, and return their write ids instead of the transitions.
@@ -149,41 +168,35 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
     def _new_batch(
         self,
         batch_size: int,
+        form: BatchForm,
         number: int,
         snapshot: Snapshot | None,
         *,
         beta: float | None = None,
         out: BatchT | None = None,
-        frames: bool = False,
-        pad: bool = False,
     ) -> BatchT:
         """Return the batch of a draw, in the arrays of `out` if it is given.
 
-        beta:    the exponent of the weights, if the batch has some; None takes the annealed one
-        frames:  whether fields in the log come as Frames, as in `out`
+        beta:  the exponent of the weights, if the batch has some; None takes the annealed one
         """
         n = self._checked_size("batch_size", batch_size)
-        replica = self._guard.replica
-        schema: Any = replica.rows.schema  # as there are transitions
-        arrays, frames = None, frames and schema.has_frames
-        if frames:
-            arrays = frame_arrays(out, schema, n, are_weighted=self._is_weighted)
+        schema: Any = self._guard.replica.rows.schema  # as there are transitions
+        form = form.allowed_by(schema)
+        arrays: BatchArrays | None = None
+        if form.frames:
+            arrays = frame_arrays(out, schema, n, form, are_weighted=self._is_weighted)
         elif out is not None:
-            arrays = reused_arrays(out, schema, n, are_weighted=self._is_weighted)
+            arrays = reused_arrays(out, schema, n, form, are_weighted=self._is_weighted)
         into = None if arrays is None else arrays.columns
-
-        def read(write_ids: Ints) -> Columns:
-            if frames and into is not None:
-                return replica.rows.fetch_frames(write_ids, replica.committed, snapshot, into)
-            return replica.rows.fetch(write_ids, replica.committed, snapshot, out=into)
-
-        write_ids, probabilities, columns = self._drawn(n, number, snapshot, read)
-        weights = self._weights(probabilities, number, beta)
+        write_ids, probabilities, chains, columns = self._drawn(n, number, form, snapshot, into)
+        weights, discounts = self._weights(probabilities, number, beta), None
+        if form.n_step is not None and chains is not None:
+            discounts = form.n_step.discounts(chains.lengths)
         if arrays is None or out is None:
-            values, masks = batch_values(schema, columns, write_ids.shape, pad=pad)
-            out = batch_of(schema, values, write_ids, weights, masks)
+            values, masks = batch_values(schema, columns, write_ids.shape, pad=form.pad)
+            out = batch_of(schema, values, write_ids, weights, discounts, masks)
         else:
-            arrays.fill(write_ids, weights)
+            arrays.fill(write_ids, weights, discounts)
         if weights is not None:
             vars(out)["largest_weight"] = self._largest_weight(probabilities, number, beta)
         return out
@@ -192,27 +205,50 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
         self,
         n: int,
         number: int,
+        form: BatchForm,
         snapshot: Snapshot | None,
-        read: Callable[[Ints], Columns],
-    ) -> tuple[Ints, Floats, Columns]:
-        """Return the write ids of a draw, the probability of each, and their rows.
+        into: Columns | None,
+    ) -> tuple[Ints, Floats, Chains | None, Columns]:
+        """Return the write ids of a draw, the probability and the chain of each, and the rows.
 
         Where damaged records are skipped, the draw is repeated on its stream without them.
+
+        into:  columns to write the rows into and to return
         """
         replica = self._guard.replica
+        rows, committed = replica.rows, replica.committed
         live, generator = self._live, replica.stream.of_draw(number)
         while True:
             write_ids, probabilities = replica.sampler.draw(n, live, generator)
+            chains = self._chains(write_ids, form)
             try:
-                return write_ids, probabilities, read(write_ids)
+                if chains is not None:
+                    columns = NStepRows(rows, form).fetch(chains, committed, snapshot, into)
+                elif form.frames and into is not None:
+                    columns = rows.fetch_frames(write_ids, committed, snapshot, into)
+                else:
+                    columns = rows.fetch(write_ids, committed, snapshot, out=into)
+                return write_ids, probabilities, chains, columns
             except DamageError:
-                skips = self._options.on_damage == "skip"
-                if not (skips and replica.leave_out_damaged(write_ids, snapshot)):
+                if not self._left_out(write_ids if chains is None else chains.write_ids, snapshot):
                     raise
 
+    def _chains(self, write_ids: Ints, form: BatchForm) -> Chains | None:
+        """Return the transitions whose rewards are summed; None where a row is of one."""
+        if form.n_step is None:
+            return None
+        replica = self._guard.replica
+        steps, damaged = form.n_step.steps, replica.damaged
+        return Chains.of(chains(replica.links, write_ids, steps, self._live, without=damaged))
+
+    def _left_out(self, write_ids: Ints, snapshot: Snapshot | None) -> bool:
+        """Leave out damaged records, if the user wants it; return whether another draw may do."""
+        skips = self._options.on_damage == "skip"
+        return skips and self._guard.replica.leave_out_damaged(write_ids, snapshot)
+
     def _counted(
-        self, draw: Callable[[int, Snapshot | None], BatchT], snapshot: Snapshot | None
-    ) -> BatchT:
+        self, draw: Callable[[int, Snapshot | None], ResultT], snapshot: Snapshot | None
+    ) -> ResultT:
         """Return the batch of the next draw, and count it.
 
         A draw that meets a damaged record counts, too, or each later call would meet it again.
@@ -226,19 +262,26 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
         self._guard.count_draw()
         return batch
 
-    def _sample_frames(self, batch_size: int, out: BatchT | None, *, pad: bool) -> BatchT:
-        """Draw a batch as `sample` does, with Frames."""
+    def _sample_in(self, form: BatchForm, batch_size: int, out: BatchT | None) -> BatchT:
+        """Draw a batch as `sample` does, in any form."""
         with self._guard.reading() as snapshot:
-            draw = partial(self._new_batch, batch_size, out=out, frames=True, pad=pad)
-            return self._counted(draw, snapshot)
+            return self._counted(partial(self._new_batch, batch_size, form, out=out), snapshot)
 
-    def _draw_into(self, arrays: BatchArrays, batch_size: int, number: int) -> Ints:
+    def _draw_into(
+        self, arrays: BatchArrays, form: BatchForm, batch_size: int, number: int
+    ) -> Ints:
         """Write a draw into arrays, but for the rows that are committed; return their places."""
         n = self._checked_size("batch_size", batch_size)
         replica = self._guard.replica
         write_ids, probabilities = replica.draw_ids(n, number)
-        arrays.fill(write_ids, self._weights(probabilities, number, None))
-        return replica.rows.take_uncommitted(arrays.columns, write_ids, replica.committed)
+        weights, chains = self._weights(probabilities, number, None), self._chains(write_ids, form)
+        if form.n_step is None or chains is None or arrays.chains is None:
+            arrays.fill(write_ids, weights)
+            return replica.rows.take_uncommitted(arrays.columns, write_ids, replica.committed)
+        arrays.fill(write_ids, weights, form.n_step.discounts(chains.lengths))
+        arrays.chains.write_ids[...], arrays.chains.lengths[...] = chains
+        rows = NStepRows(replica.rows, form)
+        return rows.take_uncommitted(arrays.columns, chains, replica.committed)
 
     _is_weighted = False  # True where batches have importance weights
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diskreplay.bell import Bell
+from diskreplay.buffer.batch_form import BatchForm
 from diskreplay.buffer.batch_slots import BatchSlots
 from diskreplay.buffer.reader_queue import ReaderQueue
 from diskreplay.schema import Schema
@@ -32,8 +33,8 @@ class Ready:
 class PrefetchQueue:
     """At most `room` batches that are ready, and the thread that draws more."""
 
-    def __init__(self, room: int, *, reuse: bool = False, frames: bool = False) -> None:
-        self.frames = frames  # whether batches have Frames
+    def __init__(self, room: int, form: BatchForm, *, reuse: bool = False) -> None:
+        self.form = form
         self.nbytes = 0  # of the arrays that are used again
         self.thread: threading.Thread | None = None
         self.is_stuck = False  # the next draw failed, and is left to the user
@@ -71,8 +72,7 @@ class PrefetchQueue:
             return None
         if self._reused is None:
             n = self._room + 1  # one that is drawn, one that the user has, and those ready
-            frames = self.frames and schema.has_frames
-            slots = BatchSlots(schema, batch_size, n, are_weighted=are_weighted, frames=frames)
+            slots = BatchSlots(schema, batch_size, n, self.form, are_weighted=are_weighted)
             self.nbytes = slots.nbytes
             self._reused = [slot.arrays.to_batch(schema) for slot in slots.slots]
         taken = {id(self._lent), *(id(ready.batch) for ready in self._ready)}

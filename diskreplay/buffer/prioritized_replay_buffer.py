@@ -13,6 +13,7 @@ from diskreplay.buffer.assembly import Options, open_or_create
 from diskreplay.buffer.base_buffer import BaseBuffer
 from diskreplay.buffer.batch import PrioritizedBatch
 from diskreplay.buffer.batch_arrays import Weights
+from diskreplay.buffer.batch_form import BatchForm, checked_n_step
 from diskreplay.buffer.batch_values import checked_pad
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
@@ -108,6 +109,8 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         *,
         out: PrioritizedBatch | None = None,
         pad: bool = False,
+        n_step: int = 1,
+        gamma: float = 0.99,
     ) -> PrioritizedBatch:
         """Draw transitions in proportion to their masses, one from each of n equal shares.
 
@@ -127,12 +130,15 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         beta:  the exponent of the weights of this batch, in [0, 1], instead of the annealed one
         out:   an earlier batch of the same size to write into, see ReplayBuffer.sample
         pad:   whether arrays with lengths that vary come as one array, see ReplayBuffer.sample
+        n_step, gamma:  n-step returns, see ReplayBuffer.sample; weights and indices are those of
+                        the first transition of each
         """
         if beta is not None:
             why = ": give an earlier batch as out=" if isinstance(beta, tuple) else ""
             beta = real_number("beta", beta, low=0.0, high=1.0, why=why)
-        is_padded = checked_pad(pad, out=out)
-        draw = partial(self._new_batch, batch_size, beta=beta, out=out, pad=is_padded)
+        n_steps = checked_n_step(n_step, gamma, self.capacity)
+        form = BatchForm(pad=checked_pad(pad, out=out), n_step=n_steps)
+        draw = partial(self._new_batch, batch_size, form, beta=beta, out=out)
         with self._guard.reading() as snapshot:
             return self._counted(draw, snapshot)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from diskreplay.buffer.batch_slots import BatchSlots
 from diskreplay.buffer.row_reader import MESSAGE
+from diskreplay.episodes import NStep
 from diskreplay.errors import StorageError
 from diskreplay.forks import call_in_child
 from diskreplay.store import Store
@@ -65,8 +66,10 @@ class ReaderProcess:
             self._descriptors += os.pipe()
             self._descriptors += os.pipe()
             theirs = self._descriptors[0], self._descriptors[3]
-            sizes = slots.batch_size, len(slots.slots), int(slots.frames)
-            numbers = (*sizes, memory, *theirs, os.getpid(), *store.data_file)
+            n_step = slots.form.n_step or NStep()
+            form = int(slots.form.frames), n_step.steps, n_step.gamma.hex()
+            sizes = slots.batch_size, len(slots.slots)
+            numbers = (*form, *sizes, memory, *theirs, os.getpid(), *store.data_file)
             modules = "\n".join(place for place in sys.path if isinstance(place, str))
             program = [sys.executable, "-c", _PROGRAM, modules, os.fspath(store.path)]
             self._process = subprocess.Popen(

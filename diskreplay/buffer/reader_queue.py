@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from diskreplay.aliases import Ints
+from diskreplay.buffer.batch_form import BatchForm
 from diskreplay.buffer.batch_slots import BatchSlots
 from diskreplay.buffer.reader_process import ReaderProcess, wait_for_reply
 from diskreplay.errors import DiskReplayError, StorageError
@@ -67,9 +68,9 @@ class ReaderQueue:
         batch_size: int,
         room: int,
         n: int,
+        form: BatchForm,
         *,
         are_weighted: bool,
-        frames: bool,
     ) -> None:
         self.is_stopped = False
         self._store = store
@@ -86,8 +87,8 @@ class ReaderQueue:
             schema,
             batch_size,
             room + 1,
+            form,
             are_weighted=are_weighted,
-            frames=frames and schema.has_frames,
             shared=True,
         )
 

@@ -104,7 +104,15 @@ class ReplayBuffer(BaseBuffer[Batch]):
         )
         self._use(open_or_create(options, None), options)
 
-    def sample(self, batch_size: int, *, out: Batch | None = None, pad: bool = False) -> Batch:
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        out: Batch | None = None,
+        pad: bool = False,
+        n_step: int = 1,
+        gamma: float = 0.99,
+    ) -> Batch:
         """Draw transitions with equal probability, without duplicates in the batch.
 
         Returns a Batch of fresh arrays whose first dimension is `batch_size`: states, actions,
@@ -127,8 +135,16 @@ class ReplayBuffer(BaseBuffer[Batch]):
               with zeros, instead of as a list; further elements of the batch are the masks that
               are true where values are: of `tokens` bool (n, longest) as `tokens_mask`, of states
               `states_mask`. Texts and bytes are lists all the same
+        n_step, gamma:
+              n-step returns: `rewards` are sums of up to n_step rewards of an episode, discounted
+              by gamma in [0, 1]; next_states, dones and an extra field `truncated` are those of the
+              last of these transitions, all else of the first. `discounts`, float32 (batch_size,),
+              is one more element at the end: gamma ** m for m rewards. There are fewer than n_step
+              at the end of an episode, where it was truncated, and at the newest transition. The
+              target is rewards + discounts * (1 - dones) * Q(next_states). The draw is the same as
+              with n_step=1
         """
-        return super().sample(batch_size, out=out, pad=pad)
+        return super().sample(batch_size, out=out, pad=pad, n_step=n_step, gamma=gamma)
 
     def _checked_priorities(self, priorities: ArrayLike, n: int) -> Values:
         raise PriorityError(

@@ -295,8 +295,7 @@ class Rows:
         parts:  each fills its columns
         """
         missing: list[RowsPart] = []
-        for part in parts:
-            held = self.window.take(part.columns, part.write_ids, part.fields)
+        for part, held in zip(parts, self.window.take_parts(parts), strict=True):
             if not held.all():
                 places = np.flatnonzero(~held)
                 missing.append(part._replace(places=places, write_ids=part.write_ids[places]))
@@ -310,7 +309,7 @@ class Rows:
         rows = self.fetch(write_ids, committed, snapshot)
         for part in missing:
             at = np.searchsorted(write_ids, part.write_ids)
-            for index, column in zip(part.fields or (), part.columns, strict=True):
+            for index, column in zip(part.chosen, part.columns, strict=True):
                 column[part.places] = rows[index][at]
 
     def fetch_frames(

@@ -27,6 +27,11 @@ class RowsPart(NamedTuple):
     fields: Sequence[int] | None
     places: Ints | None = None
 
+    @property
+    def chosen(self) -> Sequence[int]:
+        """The places of the fields in the schema."""
+        return range(len(self.columns)) if self.fields is None else self.fields
+
 
 class StoredRows:
     """Reads rows of a store, each record and each observation checked.

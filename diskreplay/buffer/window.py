@@ -18,8 +18,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.buffer.stored_rows import RowsPart
 from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.records import LARGE_ROW
 from diskreplay.schema import Schema
@@ -182,6 +184,10 @@ class Window:
                 column[at] = self._columns[index][places[at]]
         return held
 
+    def take_parts(self, parts: Sequence[RowsPart]) -> list[Bools]:
+        """Copy the rows that are held into the columns of some parts, see `take`."""
+        return [self.take(part.columns, part.write_ids, part.fields) for part in parts]
+
     def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, Columns]]:
         """Yield (write id of the first row, columns) over held rows [first, end), without copying.
 
@@ -239,12 +245,10 @@ class PackedWindow(Window):
 
     def take(self, columns: Columns, write_ids: Ints, fields: Sequence[int] | None = None) -> Bools:
         """Copy the rows that are held into columns, see Window."""
-        places = write_ids % self.rows
         # A window that is smaller than the batch holds little of it, if anything.
         if fields is None and self.rows >= write_ids.size:
             # Rows copied whole and then cut: faster than a gathering of each field (measured).
-            rows = self._rows.view(f"V{self._row_bytes}").take(places).view(self._rows.dtype)
-            held: Bools = rows[_OWNER] == write_ids + 1
+            rows, held = self._whole(write_ids)
             if held.any():
                 for index, column in enumerate(columns):
                     column[...] = rows[_name(index)]
@@ -252,9 +256,31 @@ class PackedWindow(Window):
         held = self.holds(write_ids)
         if held.any():
             chosen = range(len(columns)) if fields is None else fields
+            places = write_ids % self.rows
             for index, column in zip(chosen, columns, strict=True):
                 column[...] = self._columns[index][places]
         return held
+
+    def take_parts(self, parts: Sequence[RowsPart]) -> list[Bools]:
+        """Copy the rows that are held into the columns of some parts, see Window."""
+        write_ids = np.concatenate([part.write_ids for part in parts])
+        if self.rows < write_ids.size:
+            return super().take_parts(parts)
+        rows, held = self._whole(write_ids)
+        found, end = [], 0
+        for part in parts:
+            own = slice(end, end := end + part.write_ids.size)
+            found.append(held[own])
+            if found[-1].any():
+                for index, column in zip(part.chosen, part.columns, strict=True):
+                    column[...] = rows[_name(index)][own]
+        return found
+
+    def _whole(self, write_ids: Ints) -> tuple[NDArray[np.void], Bools]:
+        """Return copies of the rows at the places of write ids, and which of these are held."""
+        places = write_ids % self.rows
+        rows = self._rows.view(f"V{self._row_bytes}").take(places).view(self._rows.dtype)
+        return rows, rows[_OWNER] == write_ids + 1
 
 
 class ObjectWindow(Window):

@@ -84,9 +84,10 @@ class Links(SlotTable[np.int32]):
             forward = np.zeros(self.capacity, np.int32)
             self._follow(forward, live, live)
             self._forward = forward
-        distances = self._forward[write_ids % self.capacity].astype(np.int64)
-        known = distances != 0 if across else distances > 0
-        return np.where(known, write_ids + np.abs(distances), -1)
+        distances = self._forward[write_ids % self.capacity]
+        if across:
+            distances = np.abs(distances.astype(np.int64))
+        return np.where(distances > 0, write_ids + distances, -1)
 
     def settle(self, live: LiveRange) -> None:
         """Write the staged links into their slots, and follow them in the forward table."""

@@ -16,6 +16,7 @@ from stacked import columns, content, stored
 
 import diskreplay
 from diskreplay import ReplayBuffer
+from diskreplay.buffer.batch_form import BatchForm
 from diskreplay.buffer.batch_slots import BatchSlots
 from diskreplay.buffer.stored_rows import RowsPart
 
@@ -140,7 +141,7 @@ def test_a_read_that_is_made_again_writes_the_same() -> None:
     """As another reader does in place of one that was killed at the end of its read."""
     with stored(None, N, pending=20) as buffer:
         replica = buffer._guard.replica
-        [slot] = BatchSlots(buffer.schema, N, 1, frames=True).slots
+        [slot] = BatchSlots(buffer.schema, N, 1, BatchForm(frames=True)).slots
         columns, ids = slot.arrays.columns, np.arange(N)
         places = replica.rows.take_uncommitted(columns, ids, replica.committed)
         assert places.size == N - 20

@@ -50,6 +50,8 @@ class TensorBatches:
                  next batch is requested; those on a device are always fresh
     pad:         whether arrays with lengths that vary come as one tensor, with a mask, as of
                  `buffer.sample`; otherwise they are lists of tensors
+    n_step, gamma:
+                 n-step returns, as of `buffer.sample`: `discounts` is one more element
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class TensorBatches:
         *,
         reuse: bool = False,
         pad: bool = False,
+        n_step: int = 1,
+        gamma: float = 0.99,
     ) -> None:
         self._pending: Update | None = None
         self._upload: Upload | None = None
@@ -86,6 +90,8 @@ class TensorBatches:
             readers,
             reuse=reuse or (self._device.type != "cpu" and not pad),
             pad=pad,
+            n_step=n_step,
+            gamma=gamma,
             prepare=prepare,
             frames=self._device.type != "cpu",
         )

@@ -296,7 +296,9 @@ class Rows:
         """
         missing: list[RowsPart] = []
         for part, held in zip(parts, self.window.take_parts(parts), strict=True):
-            if not held.all():
+            if not held.any():
+                missing.append(part)
+            elif not held.all():
                 places = np.flatnonzero(~held)
                 missing.append(part._replace(places=places, write_ids=part.write_ids[places]))
         if not missing:
@@ -310,7 +312,7 @@ class Rows:
         for part in missing:
             at = np.searchsorted(write_ids, part.write_ids)
             for index, column in zip(part.chosen, part.columns, strict=True):
-                column[part.places] = rows[index][at]
+                column[slice(None) if part.places is None else part.places] = rows[index][at]
 
     def fetch_frames(
         self, write_ids: Ints, committed: int, snapshot: Snapshot | None, out: Columns

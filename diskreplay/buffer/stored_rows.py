@@ -143,20 +143,27 @@ class StoredRows:
 
     def _read_records(self, parts: Sequence[RowsPart], view: Snapshot) -> None:
         """Write the values in records into columns."""
-        write_ids = [part.write_ids for part in parts]
-        slots = (write_ids[0] if len(parts) == 1 else np.concatenate(write_ids)) % self._ring_slots
+        write_ids = parts[0].write_ids
+        if len(parts) > 1:
+            write_ids = np.concatenate([part.write_ids for part in parts])
+        slots = write_ids % self._ring_slots
         try:
-            self._decode(parts, view.remembered_records(slots, self._grouping), slots)
+            records = view.remembered_records(slots, self._grouping)
+            self._decode(parts, records, write_ids, slots)
         except DamageError:  # look each value up again: the place may be what is wrong
-            self._decode(parts, view.records(slots, self._grouping), slots)
+            self._decode(parts, view.records(slots, self._grouping), write_ids, slots)
 
-    def _decode(self, parts: Sequence[RowsPart], records: Any, slots: Ints) -> None:
-        begin = 0
-        for columns, write_ids, fields, places in parts:
-            own = slice(begin, begin + write_ids.size)
-            found = records[own]
-            self._codec.decode_into(columns, places, found, write_ids, slots[own], fields)
-            begin = own.stop
+    def _decode(
+        self, parts: Sequence[RowsPart], records: Any, write_ids: Ints, slots: Ints
+    ) -> None:
+        codec, end = self._codec, 0
+        checked = None if codec.are_large else codec.checked(records, write_ids, slots)
+        for columns, of_part, fields, places in parts:
+            own = slice(end, end := end + of_part.size)
+            if checked is not None:
+                codec.copy_into(columns, places, checked[own], fields)
+            else:
+                codec.decode_into(columns, places, records[own], of_part, slots[own], fields)
 
     def _decoded(self, records: Any, write_ids: Ints, slots: Ints, sound: Bools) -> Columns:
         """Return the columns of the sound ones of some records."""

@@ -186,6 +186,8 @@ class Window:
 
     def take_parts(self, parts: Sequence[RowsPart]) -> list[Bools]:
         """Copy the rows that are held into the columns of some parts, see `take`."""
+        if not self.holds(np.concatenate([part.write_ids for part in parts])).any():
+            return [np.zeros(part.write_ids.size, np.bool_) for part in parts]
         return [self.take(part.columns, part.write_ids, part.fields) for part in parts]
 
     def chunks(self, first: int, end: int, size: int) -> Iterator[tuple[int, Columns]]:

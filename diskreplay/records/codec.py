@@ -166,23 +166,42 @@ class Codec:
         columns:  C-contiguous arrays of the fields' types
         rows:     int64 (n,), the row of each record in the columns; None means all, in order
         """
+        if not (self.are_large and set(map(len, records)) == {self.record_bytes}):
+            self.copy_into(columns, rows, self.checked(records, write_ids, slots), fields)
+            return
         chosen = range(len(self.schema.fields)) if fields is None else fields
-        is_large = self._copier.is_worth_it and set(map(len, records)) == {self.record_bytes}
-        if is_large:
-            places = range(len(records)) if rows is None else rows.tolist()
-            view, sound = self._copy_large(columns, places, records, write_ids, chosen)
-        else:
-            view, sound = self._verify(records, write_ids)
-        if not sound.all():
-            first = int(np.argmin(sound))
-            raise DamageError(self._fault(records[first], write_ids[first], slots[first]))
+        places = range(len(records)) if rows is None else rows.tolist()
+        view, sound = self._copy_large(columns, places, records, write_ids, chosen)
+        self._raise_unsound(sound, records, write_ids, slots)
+        small = [i for i, index in enumerate(chosen) if index in self._copier.small]
+        self.copy_into([columns[i] for i in small], rows, view, [chosen[i] for i in small])
+
+    def checked(self, records: Raw, write_ids: Ints, slots: Ints) -> View:
+        """Return records as a structured array; raise DamageError as `decode` does."""
+        view, sound = self._verify(records, write_ids)
+        self._raise_unsound(sound, records, write_ids, slots)
+        return view
+
+    def copy_into(
+        self, columns: Columns, rows: Ints | None, view: View, fields: Sequence[int] | None = None
+    ) -> None:
+        """Copy fields of checked records into columns, see `decode_into`."""
         where = slice(None) if rows is None else rows
+        chosen = range(len(self.schema.fields)) if fields is None else fields
         for index, column in zip(chosen, columns, strict=True):
-            if is_large and index not in self._copier.small:
-                continue  # it is copied
             values = view[_column(index)]
             is_bool = _is_bool_scalar(self.schema.fields[index])
             column[where] = values != _FALSE if is_bool else values
+
+    @property
+    def are_large(self) -> bool:
+        """True where records are decoded faster one by one than as a structured array."""
+        return self._copier.is_worth_it
+
+    def _raise_unsound(self, sound: Bools, records: Raw, write_ids: Ints, slots: Ints) -> None:
+        if not sound.all():
+            first = int(np.argmin(sound))
+            raise DamageError(self._fault(records[first], write_ids[first], slots[first]))
 
     def _copy_large(
         self,

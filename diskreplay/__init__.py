@@ -11,10 +11,13 @@ from diskreplay.buffer import (
     Mark,
     PrioritizedBatch,
     PrioritizedReplayBuffer,
+    PrioritizedSequenceBatch,
     ReplayBuffer,
+    SequenceBatch,
     estimate,
     open,
 )
+from diskreplay.episodes import sequence_priorities
 from diskreplay.errors import (
     ArgumentError,
     ClosedError,
@@ -75,6 +78,7 @@ __all__ = [
     "PinnedPagesWarning",
     "PrioritizedBatch",
     "PrioritizedReplayBuffer",
+    "PrioritizedSequenceBatch",
     "PriorityError",
     "ReadOnlyError",
     "Repair",
@@ -83,6 +87,7 @@ __all__ = [
     "SampleError",
     "Schema",
     "SchemaError",
+    "SequenceBatch",
     "StorageError",
     "SumTree",
     "WaitingWarning",
@@ -95,5 +100,6 @@ __all__ = [
     "open",
     "repair",
     "resize",
+    "sequence_priorities",
     "verify",
 ]

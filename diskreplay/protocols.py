@@ -122,6 +122,18 @@ class Replay(Protocol[BatchT_co]):
         pad, n_step, gamma:  as of `sample`
         """
 
+    def sample_sequences(
+        self, n: int, length: int, *, pad: bool = True, across: bool = False
+    ) -> Any:
+        """Draw n sequences of transitions that follow each other.
+
+        pad:     whether they may end earlier
+        across:  whether they go on into the next episode of the same env
+        """
+
+    def episodes(self, newest_first: bool = False) -> Iterator[Any]:
+        """Return an iterator over the whole episodes, each a batch."""
+
     def draw(self, n: int) -> tuple[Ints, Floats]:
         """Draw as `sample` does, and return write ids and probabilities."""
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from diskreplay.buffer.batch import Batch, Draw, Experience, PrioritizedBatch, with_extra
+from diskreplay.buffer.batch import (
+    Batch,
+    Draw,
+    Experience,
+    PrioritizedBatch,
+    PrioritizedSequenceBatch,
+    SequenceBatch,
+    with_extra,
+)
 from diskreplay.buffer.batches import Batches
 from diskreplay.buffer.marks import Mark
 from diskreplay.buffer.open import open
@@ -21,8 +29,10 @@ __all__ = [
     "Mark",
     "PrioritizedBatch",
     "PrioritizedReplayBuffer",
+    "PrioritizedSequenceBatch",
     "ReplayBuffer",
     "Scan",
+    "SequenceBatch",
     "estimate",
     "live_write_ids",
     "open",

@@ -16,6 +16,9 @@ from diskreplay.aliases import Array, Floats, Ints
 
 KindT = TypeVar("KindT")
 
+_KINDS = (
+    "Batch", "Experience", "PrioritizedBatch", "PrioritizedSequenceBatch", "SequenceBatch",
+)  # fmt: skip
 _types: dict[tuple[type[Any], tuple[str, ...]], Any] = {}
 
 
@@ -41,7 +44,7 @@ def with_extra(kind: type[KindT], names: tuple[str, ...]) -> type[KindT]:
 def __getattr__(name: str) -> Any:
     """Return the type of a qualified name such as `Batch[mask]`, by which pickle refers to it."""
     kind, _, names = name.encode().decode("unicode_escape").partition("[")
-    if names and kind in ("Batch", "Experience", "PrioritizedBatch"):
+    if names and kind in _KINDS:
         return with_extra(globals()[kind], tuple(names[:-1].split(",")))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -137,6 +140,49 @@ class PrioritizedBatch(NamedTuple):
     next_states: Any
     dones: Array
     weights: Array
+    indices: Array
+
+    def __getattr__(self, name: str) -> Any:
+        raise _no_such(self, name)
+
+
+@_kind
+class SequenceBatch(NamedTuple):
+    """n sequences as arrays whose first dimensions are n and length, with zeros after an end.
+
+    The five fields, then `mask`, bool (n, length), which is true where a transition is; `firsts`,
+    bool, which is true for the first transition of an episode; `indices`, the write ids, int64, -1
+    where no transition is; then the extra fields.
+    """
+
+    states: Any
+    actions: Any
+    rewards: Array
+    next_states: Any
+    dones: Array
+    mask: Array
+    firsts: Array
+    indices: Array
+
+    def __getattr__(self, name: str) -> Any:
+        raise _no_such(self, name)
+
+
+@_kind
+class PrioritizedSequenceBatch(NamedTuple):
+    """A SequenceBatch with `weights` before `mask`, float32 (n,): of the starts.
+
+    The attribute `largest_weight` is that of a PrioritizedBatch.
+    """
+
+    states: Any
+    actions: Any
+    rewards: Array
+    next_states: Any
+    dones: Array
+    weights: Array
+    mask: Array
+    firsts: Array
     indices: Array
 
     def __getattr__(self, name: str) -> Any:

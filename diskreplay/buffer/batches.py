@@ -136,7 +136,8 @@ class Batches(Generic[BatchT]):
                     f"{schema.names[schema.varying[0]]!r} varies in size: leave readers= away, so "
                     "that a thread reads them"
                 )
-            check_batches_ahead(schema, self._batch_size, self._prefetch)
+            n_step = self._form.n_step
+            check_batches_ahead(schema, self._batch_size, self._prefetch, n_step)
             self._memory_is_checked = True
 
     def _next_drawn(self, queue: PrefetchQueue) -> BatchT:

@@ -20,7 +20,9 @@ from diskreplay.buffer.batch_values import batch_values, checked_pad
 from diskreplay.buffer.batches import Batches, BatchT
 from diskreplay.buffer.n_step_rows import NStepRows
 from diskreplay.buffer.reading_buffer import ReadingBuffer
-from diskreplay.episodes import Chains, chains
+from diskreplay.buffer.sequence_batches import check_sequence_names, sequence_batch
+from diskreplay.buffer.sizing import check_memory_of
+from diskreplay.episodes import Chains, Sequences, are_first, chains
 from diskreplay.errors import ArgumentError, DamageError, SampleError
 from diskreplay.store import Snapshot
 from diskreplay.validation import MAX_COUNT, true_or_false, whole_number
@@ -182,6 +184,9 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
         n = self._checked_size("batch_size", batch_size)
         schema: Any = self._guard.replica.rows.schema  # as there are transitions
         form = form.allowed_by(schema)
+        if form.n_step is not None:
+            what, way_out = f"{n} returns of n_step={form.n_step.steps}", "choose smaller numbers"
+            check_memory_of(schema, n, what, way_out, form.n_step)
         arrays: BatchArrays | None = None
         if form.frames:
             arrays = frame_arrays(out, schema, n, form, are_weighted=self._is_weighted)
@@ -232,6 +237,54 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
             except DamageError:
                 if not self._left_out(write_ids if chains is None else chains.write_ids, snapshot):
                     raise
+
+    def _sample_sequences(
+        self, n: int, length: int, *, pad: bool, across: bool, beta: float | None = None
+    ) -> Any:
+        steps = whole_number("length", length, at_least=1)
+        if steps > self.capacity:
+            raise ArgumentError(
+                f"length={steps} is more transitions than the buffer holds (its capacity is "
+                f"{self.capacity}): choose a smaller one"
+            )
+        is_whole = not true_or_false("pad", pad)
+        sequences = Sequences(steps, is_whole, true_or_false("across", across))
+        with self._guard.reading() as snapshot:
+            return self._counted(partial(self._new_sequences, n, sequences, beta), snapshot)
+
+    def _new_sequences(
+        self,
+        n: int,
+        sequences: Sequences,
+        beta: float | None,
+        number: int,
+        snapshot: Snapshot | None,
+    ) -> Any:
+        """Return the sequences of a draw."""
+        n = self._checked_size("n", n)
+        replica = self._guard.replica
+        schema: Any = replica.rows.schema  # as there are transitions
+        check_sequence_names(schema)
+        check_memory_of(schema, n * sequences.length, f"{n} sequences of {sequences.length}")
+        live, links, generator = self._live, replica.links, replica.stream.of_draw(number)
+        starts = partial(replica.sampler.draw, live=live, generator=generator)
+        while True:
+            write_ids, probabilities = sequences.draw(
+                n, starts, links, live, generator, replica.damaged
+            )
+            there = write_ids[write_ids >= 0]
+            try:
+                columns = replica.fetch(there, snapshot)
+                break
+            except DamageError:
+                if not self._left_out(there, snapshot):
+                    raise
+        weights = self._weights(probabilities, number, beta)
+        firsts = are_first(links, write_ids, live)
+        batch = sequence_batch(schema, columns, write_ids, firsts, weights)
+        if weights is not None:
+            vars(batch)["largest_weight"] = self._largest_weight(probabilities, number, beta)
+        return batch
 
     def _chains(self, write_ids: Ints, form: BatchForm) -> Chains | None:
         """Return the transitions whose rewards are summed; None where a row is of one."""

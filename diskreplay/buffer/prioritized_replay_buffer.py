@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from diskreplay.aliases import Floats, PathLike
 from diskreplay.buffer.assembly import Options, open_or_create
 from diskreplay.buffer.base_buffer import BaseBuffer
-from diskreplay.buffer.batch import PrioritizedBatch
+from diskreplay.buffer.batch import PrioritizedBatch, PrioritizedSequenceBatch
 from diskreplay.buffer.batch_arrays import Weights
 from diskreplay.buffer.batch_form import BatchForm, checked_n_step
 from diskreplay.buffer.batch_values import checked_pad
@@ -141,6 +141,37 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         draw = partial(self._new_batch, batch_size, form, beta=beta, out=out)
         with self._guard.reading() as snapshot:
             return self._counted(draw, snapshot)
+
+    def sample_sequences(
+        self,
+        n: int,
+        length: int,
+        *,
+        pad: bool = True,
+        across: bool = False,
+        beta: float | None = None,
+    ) -> PrioritizedSequenceBatch:
+        """Draw n sequences whose starts are drawn by priority, see ReplayBuffer.sample_sequences.
+
+        Returns a PrioritizedSequenceBatch: a SequenceBatch with `weights`, float32 (n,), those of
+        the starts, before `mask`. Advances the annealing of beta by one.
+
+        >>> buffer = PrioritizedReplayBuffer(capacity=100, seed=1)
+        >>> for i in range(7):
+        ...     write_id = buffer.push([float(i)], 0, 1.0, [i + 1.0], done=i == 3)
+        >>> batch = buffer.sample_sequences(2, 3)
+        >>> td_errors = batch.rewards - batch.states[:, :, 0]
+        >>> priorities = sequence_priorities(td_errors, batch.mask)
+        >>> buffer.update_priorities(batch.indices[:, 0], priorities)
+        2
+
+        beta:  the exponent of the weights of this batch, in [0, 1], instead of the annealed one
+        """
+        if beta is not None:
+            beta = real_number("beta", beta, low=0.0, high=1.0)
+        drawn = self._sample_sequences(n, length, pad=pad, across=across, beta=beta)
+        found: PrioritizedSequenceBatch = drawn
+        return found
 
     _is_weighted = True
 

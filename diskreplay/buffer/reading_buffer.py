@@ -22,13 +22,17 @@ from diskreplay.buffer.batch_values import (
     some_values,
 )
 from diskreplay.buffer.guard import Guard
+from diskreplay.buffer.sizing import check_memory_of
+from diskreplay.episodes import beginnings, episode_from, has_next, parts_of
 from diskreplay.errors import ArgumentError, NotLiveError, SampleError, SchemaError
 from diskreplay.live_range import LiveRange
 from diskreplay.schema import Schema, leaves, mapped
-from diskreplay.validation import whole_number, whole_numbers
-from diskreplay.wording import shown
+from diskreplay.store import Snapshot
+from diskreplay.validation import true_or_false, whole_number, whole_numbers
+from diskreplay.wording import count_of, shown
 
 _ROWS_READ = 256  # in one step of an iteration
+_ENDS = ("done", "truncated")
 
 
 class ReadingBuffer:
@@ -135,6 +139,53 @@ class ReadingBuffer:
             values = zip(*columns, strict=True)
             yield from map(kind._make, values if schema.is_flat else map(schema.nested, values))
             at += len(rows[0])
+
+    def episodes(self, newest_first: bool = False) -> Iterator[Batch]:
+        """Return an iterator over the whole episodes, in the order of their first transitions.
+
+        An episode is whole if none of its transitions was evicted, and if it has ended: with `done`
+        or `truncated`, or because another one of the same env follows. Each comes as a Batch, all
+        of its transitions in order; those evicted before they are reached are left out. Memory: one
+        episode. Raises ArgumentError for one that is larger than the memory of the machine.
+
+        >>> buffer = ReplayBuffer(capacity=100)
+        >>> for i in range(7):
+        ...     write_id = buffer.push([float(i)], 0, 1.0, [i + 1.0], done=i in (2, 5))
+        >>> [batch.indices.tolist() for batch in buffer.episodes(newest_first=True)]
+        [[3, 4, 5], [0, 1, 2]]
+
+        newest_first:  whether the last one to begin comes first
+        """
+        backwards = true_or_false("newest_first", newest_first)
+        with self._guard.reading():
+            parts = parts_of(self._live.first, self._live.count, newest_first=backwards)
+        return self._episodes(parts, backwards)
+
+    def _episodes(self, parts: Iterator[tuple[int, int]], backwards: bool) -> Iterator[Batch]:
+        for first, end in parts:
+            with self._guard.reading():
+                begin = beginnings(self._guard.replica.links, self._live, first, end)
+            for write_id in begin[::-1].tolist() if backwards else begin.tolist():
+                with self._guard.reading() as snapshot:
+                    episode = self._episode(write_id, snapshot)
+                if episode is not None:
+                    yield episode
+
+    def _episode(self, write_id: int, snapshot: Snapshot | None) -> Batch | None:
+        """Return the episode that begins with a write id, None where it is not whole or evicted."""
+        replica, live = self._guard.replica, self._live
+        if not beginnings(replica.links, live, write_id, write_id + 1).size:
+            return None
+        schema: Any = replica.rows.schema  # as there are transitions
+        ids = episode_from(replica.links, write_id, live)
+        if not has_next(replica.links, int(ids[-1]), live):
+            ends = [place for place, name in enumerate(schema.names) if name in _ENDS]
+            if not any(column[0] for column in replica.fetch(ids[-1:], snapshot, ends)):
+                return None
+        check_memory_of(schema, ids.size, f"an episode of {count_of(ids.size, 'transition')}")
+        values, _ = batch_values(schema, replica.fetch(ids, snapshot), ids.shape)
+        found: Batch = batch_of(schema, values, ids)
+        return found
 
     def __len__(self) -> int:
         with self._guard.reading():

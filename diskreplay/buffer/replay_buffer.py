@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from diskreplay.aliases import PathLike
 from diskreplay.buffer.assembly import Options, open_or_create
 from diskreplay.buffer.base_buffer import BaseBuffer
-from diskreplay.buffer.batch import Batch
+from diskreplay.buffer.batch import Batch, SequenceBatch
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
 from diskreplay.errors import PriorityError
 from diskreplay.sampling import Distribution, Values
@@ -145,6 +145,33 @@ class ReplayBuffer(BaseBuffer[Batch]):
               with n_step=1
         """
         return super().sample(batch_size, out=out, pad=pad, n_step=n_step, gamma=gamma)
+
+    def sample_sequences(
+        self, n: int, length: int, *, pad: bool = True, across: bool = False
+    ) -> SequenceBatch:
+        """Draw n sequences of up to `length` transitions that follow each other in an episode.
+
+        The starts are drawn as `sample` draws, and count as one draw. Returns a SequenceBatch:
+        arrays (n, length, ...) of the five fields; `mask`, bool (n, length), false after the end of
+        a sequence, where the arrays have zeros; `firsts`, bool, true for the first transition of an
+        episode; `indices`, the write ids, -1 where the mask is false; then the extra fields. Of
+        values that vary in size the elements are lists of lists. Raises SampleError as `sample`
+        does, and where too few starts begin a whole sequence. Cost: O(n * length), at any size.
+
+        >>> buffer = ReplayBuffer(capacity=100, seed=1)
+        >>> for i in range(7):
+        ...     write_id = buffer.push([float(i)], 0, 1.0, [i + 1.0], done=i == 3)
+        >>> batch = buffer.sample_sequences(2, 3)
+        >>> batch.states.shape, batch.mask.shape
+        ((2, 3, 1), (2, 3))
+
+        pad:     whether sequences may end earlier, with their episode or at the newest transition;
+                 otherwise starts are drawn until n of them begin a whole sequence
+        across:  whether a sequence goes on into the next episode of the same env: for agents that
+                 reset their memory where `firsts` is true
+        """
+        found: SequenceBatch = self._sample_sequences(n, length, pad=pad, across=across)
+        return found
 
     def _checked_priorities(self, priorities: ArrayLike, n: int) -> Values:
         raise PriorityError(

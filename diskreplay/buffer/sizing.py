@@ -17,6 +17,7 @@ from diskreplay.buffer.row_memory import (
     window_bytes_of,
 )
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
+from diskreplay.episodes import NStep
 from diskreplay.errors import ArgumentError, SchemaError, warn_caller
 from diskreplay.live_range import BLOCK_SLOTS, blocks_in
 from diskreplay.observations import (
@@ -48,6 +49,7 @@ from diskreplay.validation import (
 from diskreplay.wording import count_of, human, shown
 
 _OTHER_BYTES = 12  # of a transition in a batch: its write id and its weight
+_STEP_BYTES = 16  # of each step of its n-step return: a write id and a reward
 _OTHER_PAGES = 40  # meta pages, schema and state, runs, lists of free pages
 _NO_MEANS: Mapping[str, float] = {}
 # A commit writes to new pages; the second commit after it uses the replaced pages again. At most
@@ -295,17 +297,32 @@ def _commit_bytes(grouping: Grouping) -> int:
     return int(rows * slot_bytes(grouping)) + 6 * PAGE_BYTES
 
 
-def check_batches_ahead(schema: Schema, batch_size: int, prefetch: int) -> None:
+def check_batches_ahead(
+    schema: Schema, batch_size: int, prefetch: int, n_step: NStep | None = None
+) -> None:
     """Raise ArgumentError where batches drawn ahead take more memory than this machine has."""
-    needed = (prefetch + 1) * batch_size * (schema.payload_bytes + _OTHER_BYTES)
+    of_batch = count_of(batch_size, "transition")
+    what = f"prefetch={prefetch} keeps {prefetch + 1} batches of {of_batch}"
+    way_out = "choose a smaller prefetch"
+    check_memory_of(schema, (prefetch + 1) * batch_size, what, way_out, n_step)
+
+
+def check_memory_of(
+    schema: Schema,
+    rows: int,
+    what: str,
+    way_out: str = "choose fewer, or shorter ones",
+    n_step: NStep | None = None,
+) -> None:
+    """Raise ArgumentError where rows of batches take more memory than this machine has."""
+    steps = 0 if n_step is None else n_step.steps
+    needed = rows * (schema.payload_bytes + _OTHER_BYTES + steps * _STEP_BYTES)
     there = 0
     with contextlib.suppress(ValueError, OSError):  # a system that does not tell
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if 0 < there < needed:
         raise ArgumentError(
-            f"prefetch={prefetch} keeps {prefetch + 1} batches of "
-            f"{count_of(batch_size, 'transition')} in {human(needed)} of memory (this machine has "
-            f"{human(there)}): choose a smaller prefetch"
+            f"{what} in {human(needed)} of memory (this machine has {human(there)}): {way_out}"
         )
 
 

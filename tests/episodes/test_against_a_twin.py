@@ -1,4 +1,4 @@
-"""n-step returns, sequences and episodes against lists of steps in memory: any pushes, any order."""
+"""n-step returns, sequences and episodes against lists of steps in memory, after any pushes."""
 
 from __future__ import annotations
 

@@ -35,6 +35,8 @@ def serve(pipe: Connection, path: Path) -> None:
                 first, n, *given = arguments
                 priorities = {"priorities": given[0]} if given else {}
                 result = len(buffer.extend(**columns(first, n), **priorities, **settings))
+            elif name == "extend_given":
+                result = len(buffer.extend(**settings))
             elif name == "state":
                 buffer.check()
                 result = {

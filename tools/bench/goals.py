@@ -127,6 +127,44 @@ def sample(size: Size, place: Path) -> Group:
     return Group(legs, [Row(what, *pair(WINDOW, peer, "sample"), "us") for peer in peers])
 
 
+def n_step(size: Size, place: Path) -> Group:
+    """A uniform batch of three-step returns, against one of single steps."""
+    task = Task(rows=size.rows, seconds=size.seconds, prioritized=False)
+    legs = {
+        WINDOW: Leg("diskreplay", "n_step", at(task, place, "a")),
+        OFF: Leg("diskreplay", "n_step", at(task, place, "b", window_bytes=0)),
+    }
+    what = f"sample of n_step={task.n_step} against n_step=1, {size.rows:,} rows"
+    rows = [
+        Row(f"{what}, {where}", *pair(leg, leg, "n_step", "sample"), "us", "<=", 1.6)
+        for leg, where in ((WINDOW, "all in the window"), (OFF, "window off"))
+    ]
+    return Group(legs, rows)
+
+
+def sequences(size: Size, place: Path) -> Group:
+    """A batch of sequences, at several sizes, and against slices of TorchRL."""
+    task = Task(rows=size.rows, seconds=size.seconds, prioritized=False)
+    many = replace(task, width=size.many_width, window_bytes=0)
+    few, torchrl = f"{size.rows // 10:,} rows", "torchrl"
+    lot = f"{size.many_rows:,} rows"
+    legs = {
+        OFF: Leg("diskreplay", "sequences", at(task, place, "a", window_bytes=0)),
+        torchrl: Leg("torchrl", "sequences", at(task, place, "torchrl"), rounds=10),
+        few: Leg("diskreplay", "sequences", at(many, place, "b", rows=size.rows // 10)),
+        lot: Leg("diskreplay", "sequences", at(many, place, "b", rows=size.many_rows)),
+    }
+    what = f"{task.sequences} sequences of {task.length}"
+    rows = [
+        Row(f"{what}, {lot} against {few}", *pair(lot, few, "sequences"), "us", "<=", 1.5),
+        Row(
+            f"{what}, {size.rows:,} rows, window off",
+            *pair(OFF, torchrl, "sequences"), "us", "<=", 0.2,
+        ),
+    ]  # fmt: skip
+    return Group(legs, rows)
+
+
 def push(size: Size, place: Path) -> Group:
     """One push, the mean of many with their commits."""
     task = Task(rows=size.rows, count=size.pushes)
@@ -322,7 +360,7 @@ def at(task: Task, place: Path, name: str = "", **changes: Any) -> Task:
 
 
 GROUPS: dict[str, Callable[[Size, Path], Group]] = {
-    "step": step, "sample": sample, "push": push, "stall": stall, "extend": extend, "few": few,
-    "open": open_, "beyond": beyond, "pixels": pixels, "push_pixels": push_pixels, "disk": disk,
-    "memory": memory,
+    "step": step, "sample": sample, "n_step": n_step, "sequences": sequences, "push": push,
+    "stall": stall, "extend": extend, "few": few, "open": open_, "beyond": beyond,
+    "pixels": pixels, "push_pixels": push_pixels, "disk": disk, "memory": memory,
 }  # fmt: skip

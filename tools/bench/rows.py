@@ -43,6 +43,9 @@ class Task:
     every: int = 0  # one step after so many of those pushes; 0 is none
     recorded: str = ""  # a directory of recorded steps, which are the transitions; else random ones
     layout: str = "pairs"  # how diskreplay stores them
+    n_step: int = 3
+    sequences: int = 16  # of a batch of sequences
+    length: int = 64  # of each of them
 
     @property
     def row_bytes(self) -> int:

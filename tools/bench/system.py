@@ -22,11 +22,13 @@ class System:
 
     push, extend:  take the values that `as_row` and `as_part` return, unpacked
     sample:        draws a batch
+    sequences:     draws a batch of sequences
     """
 
     push: Callable[..., object]
     extend: Callable[..., object]
     sample: Callable[[], Any]
+    sequences: Callable[[], Any]
 
     def __init__(self, task: Task) -> None:
         self.task = task

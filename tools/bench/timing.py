@@ -90,6 +90,22 @@ def sample(task: Task, system: System) -> Rounds:
         yield {"sample": (clock() - start) / calls}
 
 
+def sequences(task: Task, system: System) -> Rounds:
+    """Time batches of sequences for `task.seconds` a round."""
+    draw = system.sequences
+    for _ in range(20):
+        draw()
+    yield {}
+    while True:
+        calls = 0
+        start = clock()
+        end = start + task.seconds * 1e9
+        while clock() < end:
+            draw()
+            calls += 1
+        yield {"sequences": (clock() - start) / calls}
+
+
 def gather(task: Task, system: System) -> Rounds:
     """Time batches of two sizes, into fresh arrays and into the same, `task.seconds` each a round.
 

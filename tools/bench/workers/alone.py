@@ -44,7 +44,7 @@ def opened(task: Task, *, warm: bool = True) -> Any:
     else:
         buffer = diskreplay.ReplayBuffer(task.rows, **settings)
     for part in blocks(task, len(buffer), task.rows - len(buffer)):
-        buffer.extend(*part)
+        buffer.extend(*part, env=0)
     buffer.flush()
     if warm:
         rows = min(task.rows, task.window_bytes // task.row_bytes)
@@ -84,6 +84,26 @@ def stall(task: Task) -> Rounds:
             late = clock() - began - (task.count - 1) * period
             p50, p99, p999 = np.quantile(took, [0.5, 0.99, 0.999])
             yield {"p50": p50, "p99": p99, "p99.9": p999, "max": took.max(), "late": late}
+
+
+def n_step(task: Task) -> Rounds:
+    """Time plain samples and n-step returns in turns, for `task.seconds` of each a round."""
+    with opened(task) as buffer:
+        if not task.window_bytes:  # as in a run that has gone on for a while
+            for ids in np.random.default_rng(task.seed).permutation(task.rows).reshape(-1, 250):
+                buffer.get(buffer.first + ids, fields=["reward"])
+        calls = {"sample": 1, "n_step": task.n_step}
+        yield {}
+        while True:
+            took = dict.fromkeys(calls, 0)
+            rounds = 0
+            end = clock() + 2 * task.seconds * 1e9
+            while (start := clock()) < end:
+                for name, steps in calls.items():
+                    buffer.sample(task.batch, n_step=steps)
+                    took[name] -= start - (start := clock())
+                rounds += 1
+            yield {name: nanoseconds / rounds for name, nanoseconds in took.items()}
 
 
 def ready(task: Task) -> Rounds:
@@ -179,6 +199,6 @@ def data_file_bytes(path: str) -> int:
 
 
 ALONE: dict[str, Callable[[Task], Rounds]] = {
-    "stall": stall, "ready": ready, "read": read, "rebuild": rebuild, "disk": disk,
-    "memory": memory, "endure": endure,
+    "n_step": n_step, "stall": stall, "ready": ready, "read": read, "rebuild": rebuild,
+    "disk": disk, "memory": memory, "endure": endure,
 }  # fmt: skip

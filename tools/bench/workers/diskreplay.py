@@ -10,7 +10,17 @@ from bench.kernel import forget_pages
 from bench.rows import Task
 from bench.serving import serve
 from bench.system import Floats, System
-from bench.timing import Rounds, extend, few, gather, push, sample, step, timed
+from bench.timing import (
+    Rounds,
+    extend,
+    few,
+    gather,
+    push,
+    sample,
+    sequences,
+    step,
+    timed,
+)
 from bench.workers.alone import ALONE, opened
 
 
@@ -44,6 +54,10 @@ class DiskReplay(System):
         """Draw a uniform batch."""
         return self.buffer.sample(self.task.batch)
 
+    def sequences(self) -> Any:
+        """Draw a batch of sequences."""
+        return self.buffer.sample_sequences(self.task.sequences, self.task.length)
+
     def finish(self) -> None:
         """Commit what is not committed."""
         self.buffer.flush()
@@ -69,6 +83,6 @@ def fill(task: Task) -> Rounds:
 
 
 if __name__ == "__main__":
-    loops = timed(DiskReplay, step, sample, gather, push, extend, few)
+    loops = timed(DiskReplay, step, sample, sequences, gather, push, extend, few)
     cold = timed(Cold, sample)["sample"]
     serve({**loops, "cold_sample": cold, "fill": fill, **ALONE}, ("diskreplay", "lmdb"))

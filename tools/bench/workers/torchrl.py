@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from tensordict import TensorDict
-from torchrl.data import LazyMemmapStorage, PrioritizedSampler, ReplayBuffer
+from torchrl.data import LazyMemmapStorage, PrioritizedSampler, ReplayBuffer, SliceSampler
 
 from bench.rows import Array, Row, Task, blocks
 from bench.serving import serve
 from bench.system import Floats, System
-from bench.timing import extend, push, step, timed
+from bench.timing import extend, push, sequences, step, timed
 
 NAMES = ("state", "action", "reward", "next_state", "done")
 TYPES = (np.float32, np.int64, np.float32, np.float32, np.float32)
@@ -25,12 +25,16 @@ class TorchRL(System):
         super().__init__(task)
         self.buffer = ReplayBuffer(
             storage=LazyMemmapStorage(task.rows, scratch_dir=task.path),
-            sampler=PrioritizedSampler(task.rows, alpha=task.alpha, beta=task.beta),
+            sampler=self.sampler(),
             batch_size=task.batch,
         )
         self.push, self.extend = self.buffer.add, self.buffer.extend
         for part in blocks(task):
             self.extend(*self.as_part(part))
+
+    def sampler(self) -> Any:
+        """Return the sampler of the buffer."""
+        return PrioritizedSampler(self.task.rows, alpha=self.task.alpha, beta=self.task.beta)
 
     def draw(self) -> Any:
         """Draw a batch, and return its indices."""
@@ -52,5 +56,23 @@ class TorchRL(System):
         return (TensorDict(tensors, batch_size=[len(columns[0])]),)
 
 
+class Slices(TorchRL):
+    """A buffer of TorchRL that draws slices of episodes, whose ends it keeps in memory."""
+
+    def sampler(self) -> Any:
+        """Return a sampler, which may return shorter slices, as ours are padded."""
+        return SliceSampler(
+            num_slices=self.task.sequences,
+            end_key="done",
+            strict_length=False,
+            cache_values=True,
+        )
+
+    def sequences(self) -> Any:
+        """Draw a batch of slices."""
+        return self.buffer.sample(self.task.sequences * self.task.length)
+
+
 if __name__ == "__main__":
-    serve(timed(TorchRL, step, push, extend), ("torchrl", "tensordict", "torch"))
+    loops = timed(TorchRL, step, push, extend) | timed(Slices, sequences)
+    serve(loops, ("torchrl", "tensordict", "torch"))

@@ -16,7 +16,7 @@ from diskreplay.live_range import LiveRange
 from diskreplay.validation import as_array, real_number, real_numbers
 from diskreplay.wording import count_of
 
-_MOST_STARTS = 1024  # that are drawn for a whole sequence
+_MOST_STARTS = 4096  # that are drawn for a whole sequence
 _MOST_WRITE_IDS = 1 << 22  # of all sequences that are drawn for the whole ones
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from episode_twin import EpisodeTwin, check_n_step, check_sequences, columns
+from episode_twin import EpisodeTwin, Step, check_n_step, check_sequences, columns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ GAMMA = 0.9
 ENDS = st.sampled_from([(False, False)] * 5 + [(True, False), (False, True), (True, True)])
 PUSH = st.tuples(st.just("push"), st.integers(0, 2), ENDS)
 OTHER = st.sampled_from(
-    [("extend",), ("flush",), ("reopen",), ("compare",), ("end", 0), ("end", 1)]
+    [("settle",), ("flush",), ("reopen",), ("compare",), ("end", 0), ("end", 1)]
 )
 LAYOUTS: list[dict[str, Any]] = [
     {}, {"window_bytes": 0}, {"observations": "log"}, {"observations": "log", "window_bytes": 0},
@@ -28,12 +28,12 @@ LAYOUTS: list[dict[str, Any]] = [
 def compare(buffer: Any, twin: EpisodeTwin) -> None:
     size = len(buffer)
     assert (buffer.first, buffer.count) == (twin.first, len(twin.steps))
+    if not size:
+        return
     for n in (2, 3, size + 1):
-        if size and n <= buffer.capacity:
+        if n <= buffer.capacity:
             check_n_step(twin, buffer.sample(size, n_step=n, gamma=GAMMA), n, GAMMA)
-    for length in (1, 3, size):
-        if not size:
-            continue
+    for length in (1, min(3, buffer.capacity), size):
         for across in (False, True):
             batch = buffer.sample_sequences(size, length, across=across)
             check_sequences(twin, batch, length, across=across)
@@ -66,41 +66,56 @@ def compare_whole(
         assert sorted(batch.indices[:, 0].tolist()) == whole
 
 
+class Both:
+    """A buffer and its twin, which take the same calls."""
+
+    def __init__(self, make: Any, capacity: int) -> None:
+        self.make = make
+        self.buffer = make()
+        self.twin = EpisodeTwin(capacity)
+        self.waiting: list[Step] = []
+
+    def do(self, name: str, *arguments: Any) -> None:
+        if name == "push":
+            env, (done, truncated) = arguments
+            self.waiting.append(self.twin.push(env, done=done, truncated=truncated))
+            if len(self.waiting) < 3:
+                return
+        if self.waiting:  # some come one by one, others together
+            if len(self.waiting) == 1:
+                self.buffer.push(**self.waiting[0].row())
+            else:
+                self.buffer.extend(**columns(self.waiting))
+            self.waiting.clear()
+        if name == "flush":
+            self.buffer.flush()
+        elif name == "end":
+            self.buffer.end_episode(*arguments)
+            self.twin.end_episode(*arguments)
+        elif name == "reopen":
+            self.buffer.close()
+            self.buffer = self.make()
+            self.twin.reopen()
+        elif name == "compare":
+            compare(self.buffer, self.twin)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("kind", [ReplayBuffer, PrioritizedReplayBuffer])
 @given(capacity=st.integers(1, 12), calls=st.lists(st.one_of(PUSH, PUSH, OTHER), max_size=40))
-@settings(max_examples=25)
+@settings(max_examples=20)
 def test_any_pushes(kind: Any, layout: Any, capacity: int, calls: list[Any]) -> None:
-    twin, waiting = EpisodeTwin(capacity), []
-    arguments = {"seed": 1, "commit_interval": 1e9, **layout}
     with tempfile.TemporaryDirectory() as place:
-        buffer = kind(capacity, path=Path(place) / "b", **arguments)
-        for name, *more in [*calls, ("extend",), ("compare",), ("reopen",), ("compare",)]:
-            if name == "push":
-                env, (done, truncated) = more
-                step = twin.push(env, done=done, truncated=truncated)
-                waiting.append(step)
-                if len(waiting) % 3:  # some one by one, others together
-                    continue
-            if waiting:
-                if len(waiting) > 1:
-                    buffer.extend(**columns(waiting))
-                else:
-                    buffer.push(**waiting[0].row())
-                waiting.clear()
-            if name == "flush":
-                buffer.flush()
-            elif name == "end":
-                buffer.end_episode(*more)
-                twin.end_episode(*more)
-            elif name == "reopen":
-                buffer.close()
-                buffer = kind(capacity, path=Path(place) / "b", **arguments)
-                twin.reopen()
-            elif name == "compare":
-                compare(buffer, twin)
-        buffer.check()
-        buffer.close()
+        path = Path(place) / "b"
+        both = Both(
+            lambda: kind(capacity, path=path, seed=1, commit_interval=1e9, **layout), capacity
+        )
+        try:
+            for call in [*calls, ("compare",), ("reopen",), ("compare",)]:
+                both.do(*call)
+            both.buffer.check()
+        finally:
+            both.buffer.close()
 
 
 @pytest.mark.parametrize("n_envs", [1, 3])

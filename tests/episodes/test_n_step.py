@@ -276,9 +276,7 @@ def test_masks_come_before_discounts() -> None:
 
 def test_a_chain_ends_before_a_damaged_record(tmp_path: Path) -> None:
     with ReplayBuffer(20, path=tmp_path / "b") as buffer:
-        buffer.extend(
-            **common.columns(0, 20), env=0
-        )  # episodes of five steps
+        buffer.extend(**common.columns(0, 20), env=0)  # episodes of five steps
     spoil(tmp_path / "b", [7])
     for n in (1, 3):
         with (

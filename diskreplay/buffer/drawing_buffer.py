@@ -22,7 +22,7 @@ from diskreplay.buffer.n_step_rows import NStepRows
 from diskreplay.buffer.reading_buffer import ReadingBuffer
 from diskreplay.buffer.sequence_batches import check_sequence_names, sequence_batch
 from diskreplay.buffer.sizing import check_memory_of
-from diskreplay.episodes import Chains, Sequences, are_first, chains
+from diskreplay.episodes import Chains, Sequences, are_first
 from diskreplay.errors import ArgumentError, DamageError, SampleError
 from diskreplay.store import Snapshot
 from diskreplay.validation import MAX_COUNT, true_or_false, whole_number
@@ -292,7 +292,7 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
             return None
         replica = self._guard.replica
         steps, damaged = form.n_step.steps, replica.damaged
-        return Chains.of(chains(replica.links, write_ids, steps, self._live, without=damaged))
+        return Chains.of(replica.links, write_ids, steps, self._live, damaged)
 
     def _left_out(self, write_ids: Ints, snapshot: Snapshot | None) -> bool:
         """Leave out damaged records, if the user wants it; return whether another draw may do."""

@@ -49,6 +49,7 @@ from diskreplay.validation import (
 from diskreplay.wording import count_of, human, shown
 
 _OTHER_BYTES = 12  # of a transition in a batch: its write id and its weight
+_SMALL_MEMORY = 64 << 20  # which every machine has
 _STEP_BYTES = 16  # of each step of its n-step return: a write id and a reward
 _OTHER_PAGES = 40  # meta pages, schema and state, runs, lists of free pages
 _NO_MEANS: Mapping[str, float] = {}
@@ -317,6 +318,8 @@ def check_memory_of(
     """Raise ArgumentError where rows of batches take more memory than this machine has."""
     steps = 0 if n_step is None else n_step.steps
     needed = rows * (schema.payload_bytes + _OTHER_BYTES + steps * _STEP_BYTES)
+    if needed < _SMALL_MEMORY:
+        return
     there = 0
     with contextlib.suppress(ValueError, OSError):  # a system that does not tell
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

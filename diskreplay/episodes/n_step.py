@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.aliases import Array, Floats, Ints
+from diskreplay.aliases import Array, Bools, Floats, Ints
 from diskreplay.live_range import LiveRange
 from diskreplay.validation import MAX_COUNT, real_number, whole_number
 
@@ -34,9 +35,9 @@ def chains(
     across: bool = False,
     without: Collection[int] = (),
 ) -> Ints:
-    """Return the write ids that follow each live one, int64 (length, n), -1 after the end.
+    """Return the write ids that follow each live one, int64 (n, length), -1 after the end.
 
-    The first ones are the write ids themselves. A chain ends with the episode, and at the newest
+    The first of each row is the write id itself. A chain ends with the episode, and at the newest
     transition of its env. Cost: O(n * length).
 
     across:   go on into the next episode of the same env
@@ -55,7 +56,7 @@ def chains(
             if not columns.size:
                 break
         found[step, columns] = last
-    return found
+    return found.T
 
 
 class Chains(NamedTuple):
@@ -69,10 +70,28 @@ class Chains(NamedTuple):
     lengths: Ints
 
     @classmethod
-    def of(cls, found: Ints) -> Chains:
-        """Return chains as the function `chains` found them."""
-        # They ascend, so the largest so far is the last one.
-        return cls(np.maximum.accumulate(found, axis=0), (found >= 0).sum(axis=0))
+    def of(
+        cls,
+        links: Following,
+        write_ids: Ints,
+        steps: int,
+        live: LiveRange,
+        without: Collection[int] = (),
+    ) -> Chains:
+        """Return the chains that begin with some live write ids, see `chains`."""
+        found = np.empty((steps, write_ids.size), np.int64)
+        found[0] = last = write_ids
+        lengths = np.ones(write_ids.size, np.int64)
+        goes_on: Bools | None = None
+        for step in range(1, steps):
+            following = links.forward(last, live)
+            has_next = following >= 0
+            if without:
+                has_next &= ~np.isin(following, list(without))
+            goes_on = has_next if goes_on is None else goes_on & has_next
+            found[step] = last = np.where(goes_on, following, last)
+            lengths += goes_on
+        return cls(found, lengths)
 
     def take(self, places: Ints) -> Chains:
         """Return the chains at some places."""
@@ -108,13 +127,19 @@ class NStep:
 
         rewards:  (steps, n)
         """
-        counted = np.where(np.arange(len(rewards))[:, None] < lengths, rewards, np.float64(0.0))
+        is_counted = np.arange(len(rewards))[:, None] < lengths
+        counted = np.where(is_counted, rewards, np.float64(0.0))
         found: Floats = counted[-1]
         for of_step in counted[-2::-1]:  # no sum of numpy, whose order may vary with n
-            found = found * self.gamma + of_step
+            found *= self.gamma
+            found += of_step
         return found
 
     def discounts(self, lengths: Ints) -> NDArray[np.float32]:
         """Return gamma ** length of each chain."""
+        return self._powers[lengths]
+
+    @cached_property
+    def _powers(self) -> NDArray[np.float32]:
         powers: NDArray[np.float32] = (self.gamma ** np.arange(self.steps + 1)).astype(np.float32)
-        return powers[lengths]
+        return powers

@@ -53,7 +53,7 @@ class Sequences:
         wanted = n
         while True:
             starts, probabilities = draw_starts(wanted)
-            found = chains(links, starts, self.length, live, across=self.across, without=without).T
+            found = chains(links, starts, self.length, live, across=self.across, without=without)
             if not self.is_whole:
                 return found, probabilities
             whole = np.flatnonzero(found[:, -1] >= 0)

@@ -34,8 +34,8 @@ _OF_THE_LAST = ("next_state", "done", "truncated")
 class _Fields(NamedTuple):
     """The places of the fields that a row takes from the first of a chain, and from the last."""
 
-    first: list[int]
-    last: list[int]
+    first: tuple[int, ...]
+    last: tuple[int, ...]
     reward: int
 
 
@@ -43,8 +43,9 @@ class _Fields(NamedTuple):
 def _fields_of(schema: Schema) -> _Fields:
     roots = [root_of(name) for name in schema.names]
     reward = roots.index("reward")
-    last = [place for place, root in enumerate(roots) if root in _OF_THE_LAST]
-    return _Fields([p for p in range(len(roots)) if p not in (*last, reward)], last, reward)
+    last = tuple(place for place, root in enumerate(roots) if root in _OF_THE_LAST)
+    first = tuple(place for place in range(len(roots)) if place not in (*last, reward))
+    return _Fields(first, last, reward)
 
 
 class NStepRows:
@@ -161,9 +162,9 @@ class NStepRows:
         first, last, reward = self._fields
         write_ids = chains.write_ids
 
-        def end(fields: list[int], step: int) -> RowsPart:
+        def end(fields: tuple[int, ...], step: int) -> RowsPart:
             taken = [*(columns[place] for place in fields), rewards[step]]
-            return RowsPart(taken, write_ids[step], [*fields, reward], places)
+            return RowsPart(taken, write_ids[step], (*fields, reward), places)
 
         parts = [end(first, 0), end(last, -1)]
         if len(rewards) > 2:

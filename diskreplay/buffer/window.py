@@ -265,10 +265,9 @@ class PackedWindow(Window):
 
     def take_parts(self, parts: Sequence[RowsPart]) -> list[Bools]:
         """Copy the rows that are held into the columns of some parts, see Window."""
-        write_ids = np.concatenate([part.write_ids for part in parts])
-        if self.rows < write_ids.size:
+        if self.rows < sum(part.write_ids.size for part in parts):
             return super().take_parts(parts)
-        rows, held = self._whole(write_ids)
+        rows, held = self._whole(np.concatenate([part.write_ids for part in parts]))
         found, end = [], 0
         for part in parts:
             own = slice(end, end := end + part.write_ids.size)

@@ -9,7 +9,8 @@ from typing import Any
 import common
 import numpy as np
 import pytest
-from episode_twin import EpisodeTwin, Step, check_sequences, columns
+from episode_twin import EpisodeTwin, Step, check_n_step, check_sequences, columns
+from others import Other
 from stores import spoil
 
 import diskreplay
@@ -265,3 +266,22 @@ def test_sequence_priorities_mix_maximum_and_mean() -> None:
             sequence_priorities(*given)
     with pytest.raises(ArgumentError, match="eta must be a number"):
         sequence_priorities(errors, mask, eta=2)
+
+
+def test_a_reader_follows_a_writer(tmp_path: Path) -> None:
+    twin = EpisodeTwin(40)
+    with Other(tmp_path / "b") as writer:
+        writer.open(40, kind="ReplayBuffer")
+        with pytest.raises(RuntimeError, match="SampleError"):
+            writer.sample_sequences(1, 1)
+        writer.extend_given(**columns([twin.push(0)]))
+        writer.flush()
+        with diskreplay.open(tmp_path / "b", access="read", seed=1) as reader:
+            for turn in range(9):
+                steps = [twin.push(i % 3, done=turn == 4 and i == 2) for i in range(7)]
+                writer.extend_given(**columns(steps))
+                writer.flush()
+                check_sequences(twin, reader.sample_sequences(7, 4), 4)
+                check_n_step(twin, reader.sample(7, n_step=3, gamma=0.9), 3, 0.9)
+                found = [batch.indices.tolist() for batch in reader.episodes()]
+                assert found == sorted(twin.whole_episodes())

@@ -10,10 +10,22 @@ import torch
 
 import diskreplay
 
+_BATCHES = (
+    diskreplay.Batch,
+    diskreplay.PrioritizedBatch,
+    diskreplay.SequenceBatch,
+    diskreplay.PrioritizedSequenceBatch,
+)
 _WIDE = (torch.int64, torch.int32, torch.int16)
 
 
-def to_torch(batch: diskreplay.Batch | diskreplay.PrioritizedBatch, device: Any = None) -> Any:
+def to_torch(
+    batch: diskreplay.Batch
+    | diskreplay.PrioritizedBatch
+    | diskreplay.SequenceBatch
+    | diskreplay.PrioritizedSequenceBatch,
+    device: Any = None,
+) -> Any:
     """Return a batch with tensors in place of its arrays: a named tuple of the same type.
 
     Elements that are dictionaries, tuples or lists of arrays become such of tensors. Frames are put
@@ -34,10 +46,10 @@ def to_torch(batch: diskreplay.Batch | diskreplay.PrioritizedBatch, device: Any 
 
     device:  as of `torch.Tensor.to`; None is the CPU
     """
-    if not isinstance(batch, diskreplay.Batch | diskreplay.PrioritizedBatch):
+    if not isinstance(batch, _BATCHES):
         raise diskreplay.ArgumentError(
-            "expected a batch, as sample(), batches() or get() without fields= return it "
-            f"(found {type(batch).__name__})"
+            "expected a batch, as sample(), sample_sequences(), batches() or get() without fields= "
+            f"return it (found {type(batch).__name__})"
         )
 
     target = None if device is None else device_of(device)

@@ -235,7 +235,8 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
                     columns = rows.fetch(write_ids, committed, snapshot, out=into)
                 return write_ids, probabilities, chains, columns
             except DamageError:
-                if not self._left_out(write_ids if chains is None else chains.write_ids, snapshot):
+                wanted = write_ids if chains is None else chains.write_ids.reshape(-1)
+                if not self._left_out(wanted, snapshot):
                     raise
 
     def _sample_sequences(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.buffer.stored_rows import RowsPart
 from diskreplay.buffer.window import new_window
 from diskreplay.observations import LoggedRows
 from diskreplay.schema import Schema
@@ -82,6 +83,10 @@ class RecordWindow:
             found = records if places is None else [column[places] for column in records]
             self._logged.take(columns, places, found, fields)
         return held
+
+    def take_parts(self, parts: Sequence[RowsPart]) -> list[Bools]:
+        """Copy the rows that are held into the columns of some parts, see `take`."""
+        return [self.take(part.columns, part.write_ids, part.fields) for part in parts]
 
     def _held(self, records: Columns, write_ids: Ints, fields: Sequence[int] | None) -> Bools:
         """Read records into columns, and return which rows are held."""

@@ -127,8 +127,8 @@ class NStep:
 
         rewards:  (steps, n)
         """
-        is_counted = np.arange(len(rewards))[:, None] < lengths
-        counted = np.where(is_counted, rewards, np.float64(0.0))
+        counted = rewards.astype(np.float64)
+        counted *= np.arange(len(rewards))[:, None] < lengths
         found: Floats = counted[-1]
         for of_step in counted[-2::-1]:  # no sum of numpy, whose order may vary with n
             found *= self.gamma

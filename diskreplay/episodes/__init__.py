@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from diskreplay.episodes.arguments import checked_env, checked_envs, checked_truncated, checked_truncateds
+from diskreplay.episodes.arguments import (
+    checked_env,
+    checked_envs,
+    checked_truncated,
+    checked_truncateds,
+)
 from diskreplay.episodes.episode_ids import beginnings, episode_from, has_next, parts_of
 from diskreplay.episodes.linker import Linker
-from diskreplay.episodes.links import LinkValues, Links, links_to
-from diskreplay.episodes.n_step import Chains, NStep, chains
+from diskreplay.episodes.links import Links, LinkValues, links_to
+from diskreplay.episodes.n_step import Chains, NStep
 from diskreplay.episodes.sequences import Sequences, are_first, sequence_priorities
 
 __all__ = [
@@ -18,7 +23,6 @@ __all__ = [
     "Sequences",
     "are_first",
     "beginnings",
-    "chains",
     "checked_env",
     "checked_envs",
     "checked_truncated",

@@ -46,10 +46,11 @@ class BaseBuffer(WritingBuffer[BatchT], Generic[BatchT]):
         openers of the store: pid, host, since, access, stopped); oldest_reader (the opener that
         keeps the pages of old commits: pid, host, commits_behind, stopped; or None); commits,
         stale_updates, cuts (episodes whose end nobody declared), all over all runs; damaged
-        (records left out by this buffer with on_damage="skip"); marks (how many); runs (when, where
-        and how many rows each wrote, and how many of them are live, at least and at most); and, of
-        a prioritized buffer, priority_min, priority_mean, priority_max (None where nothing is
-        live), max_priority, alpha, beta_start, beta_end, beta_frames, epsilon, beta and frame.
+        (records left out by this buffer with on_damage="skip"); marks (those of `marks`, as dicts);
+        runs (when, where and how many rows each wrote, and how many of them are live, at least and
+        at most); and, of a prioritized buffer, priority_min, priority_mean, priority_max (None
+        where nothing is live), max_priority, alpha, beta_start, beta_end, beta_frames, epsilon,
+        beta and frame.
         """
         with self._guard.reading() as view, self._snapshot_for(view) as snapshot:
             replica, live = self._guard.replica, self._live
@@ -73,7 +74,7 @@ class BaseBuffer(WritingBuffer[BatchT], Generic[BatchT]):
                 "stale_updates": replica.stale_updates,
                 "cuts": replica.cuts,
                 "damaged": len(replica.damaged),
-                "marks": snapshot.entries("marks"),
+                "marks": [mark.to_plain() for mark in self._marks_of(snapshot)],
                 "runs": with_live(runs, live.first, live.count),
                 **self._priority_stats(),
             }

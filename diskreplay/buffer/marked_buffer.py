@@ -57,7 +57,7 @@ class MarkedBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
         [('begin', 0, [1, 2])]
         """
         with self._guard.reading() as view, self._snapshot_for(view) as snapshot:
-            return [Mark.of(mark) for mark in marks_of(snapshot, self._guard.replica.identity)]
+            return self._marks_of(snapshot)
 
     def delete_mark(self, name: str) -> None:
         """Commit everything, and delete a mark, with the blocks that are kept for it alone.
@@ -104,6 +104,9 @@ class MarkedBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
             found = guard.writer().rewind(name, drop_missing=missing == "drop")
             guard.forget_change()
             return found
+
+    def _marks_of(self, snapshot: Snapshot) -> list[Mark]:
+        return [Mark.of(mark) for mark in marks_of(snapshot, self._guard.replica.identity)]
 
     def _snapshot_for(self, view: Snapshot | None) -> contextlib.AbstractContextManager[Snapshot]:
         """Return the snapshot of this call, or for a lone writer one of its last commit."""

@@ -42,6 +42,10 @@ class Mark:
         state = stored.state
         return cls(stored.name, state.count, state.frame, state.draws, stored.time, stored.data)
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return the mark as `stats()` has it."""
+        return dict(vars(self))
+
 
 def checked_name(name: Any) -> str:
     """Return the name of a mark, or raise ArgumentError."""

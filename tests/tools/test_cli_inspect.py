@@ -60,6 +60,30 @@ def test_the_figures_are_those_of_the_buffer(store: Path) -> None:
         assert part in text, f"no {part!r} in\n{text}"
 
 
+def test_marks_are_listed_as_they_are_stored(store: Path) -> None:
+    with diskreplay.open(store) as buffer:
+        buffer.mark("begin")
+        buffer.mark("step-7", {"network": "a\x1b[2J.pt", "loss": float("nan")})
+        marks = [mark.to_plain() for mark in buffer.marks()]
+    found = facts(store)["marks"]
+    assert found[0] == marks[0]
+    assert found[1] == {**marks[1], "data": {"network": "a\x1b[2J.pt", "loss": "NaN"}}
+    text = shown(store)
+    assert re.search(r"Marks\n  begin\n    20\d\d-.*, 1,350 written\n  step-7\n", text)
+    assert "written; {" in text
+    assert "a\\u001b[2J.pt" in text
+    with diskreplay.open(store) as buffer:
+        for number in range(9):
+            buffer.mark(f"more-{number}", "x" * 5000)
+    text = shown(store)
+    assert "Marks: the last 8 of 11" in text
+    assert "step-7" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    with ReplayBuffer(10, path=store.parent / "kept", keep_rows=1234):
+        pass
+    assert "of 10 transitions, and 1,234 kept" in shown(store.parent / "kept")
+
+
 def test_distributions_count_what_is_there(store: Path) -> None:
     found = facts(store)["histograms"]
     priorities = (np.arange(350) / 3).astype(np.float32)

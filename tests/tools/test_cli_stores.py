@@ -99,6 +99,12 @@ def test_compact_and_resize_and_clear(tmp_path: Path) -> None:
     assert numbers(path) == kept[-120:]
     assert "Remove all 120 transitions" in run("clear", path, input="n\n", status=1).output
     assert numbers(path) == kept[-120:]
+    run("resize", path, "--capacity", 120, "--keep-rows", 30)
+    with diskreplay.open(path) as buffer:
+        assert buffer.stats()["keep_rows"] == 30
+    run("resize", path, "--capacity", 120)
+    with diskreplay.open(path) as buffer:
+        assert buffer.stats()["keep_rows"] == 30
     assert "0 is not in the range" in refused("resize", path, "--capacity", 0, status=2)
     assert run("clear", path, "--yes").stdout == f"{path}: 120 transitions removed\n"
     assert numbers(path) == []

@@ -18,9 +18,9 @@ def compact(path: Path) -> None:
     """Write a store anew, without free pages and in order.
 
     A data file does not shrink by itself: what is evicted or cleared leaves pages that later
-    commits use. Nothing else changes, and a run goes on as it would have. Nobody may have the
-    store open. A kill at any moment leaves the old data file or the new one, whole. The disk needs
-    room for both meanwhile.
+    commits use. Marks are dropped. Nothing else changes, and a run goes on as it would have.
+    Nobody may have the store open. A kill at any moment leaves the old data file or the new one,
+    whole. The disk needs room for both meanwhile.
 
     Example: diskreplay compact runs/a
     """
@@ -37,13 +37,20 @@ def compact(path: Path) -> None:
     required=True,
     help="Transitions that the store holds when full.",
 )
+@click.option(
+    "--keep-rows",
+    type=click.IntRange(0, 2**40),
+    metavar="K",
+    help="Evicted transitions that stay for rewind. By default as it is.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask before transitions are dropped.")
-def resize(path: Path, capacity: int, yes: bool) -> None:
+def resize(path: Path, capacity: int, keep_rows: int | None, yes: bool) -> None:
     """Change the capacity of a store; the newest transitions stay.
 
-    It asks before transitions are dropped. Write ids and priorities stay what they are, and the
-    data file is as after compact. Programs that open it must give the new capacity, too. Nobody may
-    have the store open. A kill at any moment leaves the old store or the new one, whole.
+    It asks before transitions are dropped. Write ids and priorities stay what they are, marks are
+    dropped, and the data file is as after compact. Programs that open it must give the new
+    capacity, too. Nobody may have the store open. A kill at any moment leaves the old store or the
+    new one, whole.
 
     Example: diskreplay resize runs/a --capacity 500000
     """
@@ -52,7 +59,7 @@ def resize(path: Path, capacity: int, yes: bool) -> None:
     if dropped > 0 and not yes:
         click.confirm(f"Drop the oldest {count_of(dropped, 'transition')} of {path}?", abort=True)
     with progress("resize") as show:
-        done = diskreplay.resize(path, capacity, progress=show)
+        done = diskreplay.resize(path, capacity, keep_rows=keep_rows, progress=show)
     tell(f"{path}: capacity {capacity:,}; {done}")
 
 

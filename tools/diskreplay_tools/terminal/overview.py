@@ -16,8 +16,8 @@ import diskreplay
 from diskreplay.aliases import Array
 from diskreplay.buffer import Scan
 from diskreplay.errors import printable
-from diskreplay.wording import count_of, human
-from diskreplay_tools.plain import json_lines
+from diskreplay.wording import count_of, cut, human
+from diskreplay_tools.plain import dumps, json_lines
 from diskreplay_tools.stores import (
     ATTEMPTS,
     Buffer,
@@ -36,6 +36,8 @@ _ROWS = 10_000  # of which rewards and dones are read, at most
 _BYTES = 64 << 20  # of their transitions, at most
 _AGES = 8  # parts of the live write ids
 _RUNS_SHOWN = 3
+_MARKS_SHOWN = 8
+_DATA = 200  # characters of the data of a mark
 
 
 @dataclass
@@ -124,7 +126,8 @@ def _overview(facts: dict[str, Any], path: Path, on: Screen) -> Iterator[str]:
     shown = printable(click.format_filename(path))
     yield heading(shown)
     fill = percent(size, capacity)
-    yield f"  {facts['kind']}: {size:,} of {count_of(capacity, 'transition')}"
+    kept = f", and {facts['keep_rows']:,} kept" if facts["keep_rows"] else ""
+    yield f"  {facts['kind']}: {size:,} of {count_of(capacity, 'transition')}{kept}"
     yield f"  {gauge(size / capacity, min(on.width, 80) - 6 - len(fill), on)}  {fill}"
     yield ""
     yield heading("Contents")
@@ -152,6 +155,7 @@ def _overview(facts: dict[str, Any], path: Path, on: Screen) -> Iterator[str]:
     yield ""
     yield from _run_lines(facts["runs"], on)
     yield ""
+    yield from _mark_lines(facts["marks"], on)
     yield heading("Open now", "" if facts["openers"] else ": by nobody")
     for who in facts["openers"]:
         since = f"since {moment(who['since'])}"
@@ -196,6 +200,8 @@ def _disk_lines(facts: dict[str, Any], on: Screen) -> Iterator[str]:
         yield entry("  records", f"{human(records)}{inside}", on)
     if facts["kind"] == "prioritized":
         yield entry("  priorities", human(facts["priorities_bytes"]), on)
+    if facts["marks"]:
+        yield entry("  marks", f"{human(facts['marks_bytes'])}, with what is kept for them", on)
     yield entry("  free pages", f"{human(facts['free_bytes'])}, for later commits", on)
     yield entry("memory", f"{human(facts['memory_bytes'])} in a process, when full", on)
 
@@ -209,6 +215,18 @@ def _run_lines(runs: list[dict[str, Any]], on: Screen) -> Iterator[str]:
         with_ = ", ".join(f"{printable(name)} {printable(version)}" for name, version in named)
         by = f"pid {printable(run.get('pid'))} on {printable(run.get('host'))}"
         yield item(f"{moment(run.get('started'))}  {_written_in_words(run)}", f"{by}: {with_}", on)
+
+
+def _mark_lines(marks: list[dict[str, Any]], on: Screen) -> Iterator[str]:
+    if not marks:
+        return
+    few = "" if len(marks) <= _MARKS_SHOWN else f": the last {_MARKS_SHOWN} of {len(marks):,}"
+    yield heading("Marks", few)
+    for mark in marks[-_MARKS_SHOWN:]:
+        written = f"{moment(mark['time'])}, {mark['count']:,} written"
+        data = "" if mark["data"] is None else f"; {cut(printable(dumps(mark['data'])), _DATA)}"
+        yield item(printable(mark["name"]), f"{written}{data}", on)
+    yield ""
 
 
 def _written_in_words(run: dict[str, Any]) -> str:

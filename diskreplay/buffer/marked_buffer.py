@@ -85,9 +85,11 @@ class MarkedBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
         Transitions, priorities, largest priority, random stream, annealing and counts of late
         updates are as they were: the same calls draw the same batches again, bit for bit. All that
         came later is gone, also what is not committed, batches that were drawn ahead, and later
-        marks. Write ids are given again; readers follow. The settings stay those of this buffer,
-        the table of runs tells of the transitions that are left, and the observation log gives its
-        space back when the ring has moved on. A kill leaves the state before or after.
+        marks. Write ids are given again; readers follow. As after an opening, the next transition
+        begins an episode, so that n-step returns and sequences end at the mark. The settings stay
+        those of this buffer, the table of runs tells of the transitions that are left, and the
+        observation log gives its space back when the ring has moved on. A kill leaves the state
+        before or after.
 
         Transitions that were live at the mark are there until the ring has overwritten them: for
         `keep_rows` pushes, or until the buffer is full. Raises MismatchError, naming their write

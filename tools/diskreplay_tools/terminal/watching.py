@@ -83,9 +83,9 @@ def watch_store(path: Path, seconds: float, *, as_json: bool) -> None:
 
 def _stats(buffer: Buffer) -> dict[str, Any]:
     stats = buffer.stats()
-    runs, marks = len(stats["runs"]), len(stats["marks"])
-    counted = {"runs": runs, "marks": marks}
-    return {**stats, "first": first_of(stats), "openers": other_openers(stats), **counted}
+    runs = len(stats.pop("runs"))
+    stats["marks"] = len(stats["marks"])
+    return {**stats, "first": first_of(stats), "openers": other_openers(stats), "runs": runs}
 
 
 def _line(stats: dict[str, Any], rates: dict[str, float | None]) -> str:

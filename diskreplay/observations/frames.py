@@ -14,6 +14,7 @@ The kind of such frames is the type of their field, and their codec.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,6 +25,8 @@ from diskreplay.aliases import Array, Bools, Columns, Ints
 from diskreplay.observations.packed_compression import PackedCompression
 from diskreplay.records import Compression, codec_named
 from diskreplay.schema import MAX_VALUE_BYTES, Field, Schema
+
+_LARGE_STACK = 8192  # bytes
 
 Bytes = NDArray[np.uint8]
 Frame: TypeAlias = bytes | bytearray | memoryview  # one of bytes is a packed value
@@ -87,6 +90,11 @@ class LoggedField(NamedTuple):
         if is_array and value.size and value.flags.c_contiguous and not field.frame_axis:
             return memoryview(value).cast("B")
         return self.frames_of(np.asarray(value, field.dtype)[None]).reshape(-1).data
+
+    @property
+    def has_large_stacks(self) -> bool:
+        """Whether values are copied one by one in less time than by a gathering of numpy."""
+        return self.field.payload_bytes >= _LARGE_STACK and not self.field.frame_axis
 
     def write(self, column: Array, places: Ints | None, source: Bytes, rows: Ints) -> None:
         """Write values into a column, each frame as a row of a source.
@@ -173,7 +181,7 @@ class LoggedFields:
         record = list(row)
         for logged, of_field in zip(self.fields, ids, strict=True):
             is_stack = logged.field.frame_axis is not None
-            record[logged.place] = np.array(of_field, np.int64) if is_stack else of_field[0]
+            record[logged.place] = array("q", of_field) if is_stack else of_field[0]
         return record
 
     def records_with(self, columns: Columns, ids: Sequence[list[list[int]]]) -> Columns:
@@ -205,6 +213,33 @@ class LoggedFields:
             for logged in self.fields
             if logged.kind == kind and (fields is None or logged.place in fields)
         ]
+
+
+def copy_stacks(columns: Sequence[tuple[Array, Ints]], places: Ints | None, source: Bytes) -> None:
+    """Write large values into columns, each frame as a row of a source.
+
+    The values of a row are written one after the other, since a next state has most frames of its
+    state. Frames that follow each other in the source are copied at once.
+
+    columns:  with the rows of the frames of each value, see `LoggedField.write`
+    """
+    size, frames = source.shape[1], source.reshape(-1).data
+    parts = []
+    for column, rows in columns:
+        are_runs = (rows[:, 1:] - rows[:, :-1] == 1).all(axis=1)
+        target = column.reshape(-1).view(np.uint8).data
+        parts.append((target, rows.shape[1] * size, are_runs.tolist(), rows.tolist()))
+    n = len(columns[0][1]) if columns else 0
+    for row, place in enumerate(range(n) if places is None else places.tolist()):
+        for target, nbytes, are_runs, rows in parts:
+            to = place * nbytes
+            if are_runs[row]:
+                at = rows[row][0] * size
+                target[to : to + nbytes] = frames[at : at + nbytes]
+                continue
+            for number in rows[row]:
+                target[to : to + size] = frames[number * size : number * size + size]
+                to += size
 
 
 def are_equal(frames: Bytes, others: Bytes) -> Bools:

@@ -29,6 +29,6 @@ class NewFrames:
     def add(self, kind: int, frame: Frame) -> None:
         """Add a frame, which gets the next id."""
         if self._window is not None:
-            frame = self._window.write_frame(kind, self.count, frame)
+            frame = self._window.write_frame(kind, self.begin + len(self.frames), frame)
         self.nbytes += len(frame)
         self.frames.append((kind, frame))  # at last: after an interrupt its id is given again

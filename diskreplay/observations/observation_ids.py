@@ -48,6 +48,17 @@ class ObservationIds:
 
     def __init__(self, logged: LoggedFields, reader: ObservationReader) -> None:
         self._logged = logged
+        self._parts = [
+            (
+                one.kind,
+                one.field.frames,
+                one.field.frame_bytes,
+                one.source,
+                one.shift,
+                one.is_source,
+            )
+            for one in logged.fields
+        ]
         self._reader = reader
         self._codecs = [kind.compression for kind in logged.kinds]
         self._ids: list[dict[int, int]] = [{} for _ in logged.kinds]  # by digest
@@ -68,42 +79,40 @@ class ObservationIds:
         lookup:  returns values of the log before `new`
         """
         found: list[_Stack] = []
-        for logged, stack in zip(self._logged.fields, stacks, strict=True):
-            size, ids = logged.field.frame_bytes, []
-            if logged.shift:
-                other, its_ids = found[logged.source]
+        for (kind, n, size, source, shift, is_source), stack in zip(
+            self._parts, stacks, strict=True
+        ):
+            ids: list[int] = []
+            if shift:
+                other, its_ids = found[source]
                 if other.startswith(stack[:-size], size) and min(its_ids) >= oldest:
                     ids = its_ids[1:]
-            elif logged.source >= 0:
-                other, its_ids = self._last[logged.source]
+            elif source >= 0:
+                other, its_ids = self._last[source]
                 if other == stack and min(its_ids) >= oldest:
                     found.append((other, its_ids))
                     continue
-            kind, n = logged.kind, logged.field.frames
-            if n == 1:
-                ids.append(self._id_of(kind, stack, new, oldest, lookup))
-            else:
-                for at in range(len(ids) * size, n * size, size):
-                    ids.append(self._id_of(kind, stack[at : at + size], new, oldest, lookup))
-            found.append((bytearray(stack if logged.is_source else b""), ids))
+            for at in range(len(ids), n):
+                frame = stack if n == 1 else stack[at * size : at * size + size]
+                ids.append(self._id_of(kind, frame, new, oldest, lookup))
+            found.append((bytearray(stack if is_source else b""), ids))
         self._last = found
         return [ids for _, ids in found]
 
     def _id_of(self, kind: int, frame: Frame, new: NewFrames, oldest: int, lookup: Lookup) -> int:
-        ids, digest = self._ids[kind], xxh3_64_intdigest(frame)
-        known, count = ids.get(digest, -1), new.count
+        ids, digest, frames = self._ids[kind], xxh3_64_intdigest(frame), new.frames
+        known, count = ids.get(digest, -1), new.begin + len(frames)
         if oldest <= known < count:
             if known >= new.begin:
-                other: Any = new.frames[known - new.begin][1]
+                other: Any = frames[known - new.begin][1]
             else:
                 other = self._reader.frame(kind, known, lookup)
             if bytearray(frame) == other:
                 return known
-        known = count
-        self._order.append((known, kind, digest))  # first: what is there can be forgotten
-        ids[digest] = known
+        self._order.append((count, kind, digest))  # first: what is there can be forgotten
+        ids[digest] = count
         new.add(kind, frame)
-        return known
+        return count
 
     def load(self, end: LogEnd, lookup: Lookup) -> None:
         """Read the newest entries within reach of the end of the log, at the first call."""

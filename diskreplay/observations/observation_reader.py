@@ -10,7 +10,7 @@ import numpy as np
 from diskreplay.aliases import Array, Columns, Ints
 from diskreplay.errors import DamageError
 from diskreplay.observations.batch_frames import FrameMemory, Frames, memory_of, write_rows
-from diskreplay.observations.frames import Bytes, LoggedFields
+from diskreplay.observations.frames import Bytes, LoggedFields, copy_stacks
 from diskreplay.observations.observation_window import ObservationWindow
 from diskreplay.records import content_of, entry_in
 
@@ -67,14 +67,18 @@ class ObservationReader:
             memory = memory_of(columns, at)
             source, rows = self._frames(kind, np.concatenate(wanted, axis=1), lookup, memory)
             begin = 0
+            stacks: list[tuple[Array, Ints]] = []
             for i, logged in zip(at, of_kind, strict=True):
                 end = begin + logged.field.frames
-                column = columns[i]
+                column, of_field = columns[i], rows[:, begin:end]
                 if isinstance(column, Frames):
-                    write_rows(column, places, rows[:, begin:end])
+                    write_rows(column, places, of_field)
+                elif logged.has_large_stacks:
+                    stacks.append((column, of_field))
                 else:
-                    logged.write(column, places, source, rows[:, begin:end])
+                    logged.write(column, places, source, of_field)
                 begin = end
+            copy_stacks(stacks, places, source)
 
     def faults(self, index: int, ids: Ints, lookup: Lookup) -> dict[int, str]:
         """Return a sentence for each damaged observation of a field, by its id."""

@@ -215,33 +215,6 @@ class LoggedFields:
         ]
 
 
-def copy_stacks(columns: Sequence[tuple[Array, Ints]], places: Ints | None, source: Bytes) -> None:
-    """Write large values into columns, each frame as a row of a source.
-
-    The values of a row are written one after the other, since a next state has most frames of its
-    state. Frames that follow each other in the source are copied at once.
-
-    columns:  with the rows of the frames of each value, see `LoggedField.write`
-    """
-    size, frames = source.shape[1], source.reshape(-1).data
-    parts = []
-    for column, rows in columns:
-        are_runs = (rows[:, 1:] - rows[:, :-1] == 1).all(axis=1)
-        target = column.reshape(-1).view(np.uint8).data
-        parts.append((target, rows.shape[1] * size, are_runs.tolist(), rows.tolist()))
-    n = len(columns[0][1]) if columns else 0
-    for row, place in enumerate(range(n) if places is None else places.tolist()):
-        for target, nbytes, are_runs, rows in parts:
-            to = place * nbytes
-            if are_runs[row]:
-                at = rows[row][0] * size
-                target[to : to + nbytes] = frames[at : at + nbytes]
-                continue
-            for number in rows[row]:
-                target[to : to + size] = frames[number * size : number * size + size]
-                to += size
-
-
 def are_equal(frames: Bytes, others: Bytes) -> Bools:
     """Return which rows have the same frames."""
     nbytes = frames.shape[-1]

@@ -7,15 +7,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from diskreplay.aliases import Array, Columns, Ints
+from diskreplay.aliases import Array, Bools, Columns, Ints
 from diskreplay.errors import DamageError
 from diskreplay.observations.batch_frames import FrameMemory, Frames, memory_of, write_rows
-from diskreplay.observations.frames import Bytes, LoggedFields, copy_stacks
+from diskreplay.observations.frames import Bytes, LoggedFields
 from diskreplay.observations.observation_window import ObservationWindow
+from diskreplay.observations.stacks import Stacks, copy_stacks, scattered
 from diskreplay.records import content_of, entry_in
 
 # Returns the values of the log by their keys, empty where one is missing.
 Lookup: TypeAlias = Callable[[Ints], Sequence[Any]]
+Put: TypeAlias = Callable[[int, Any], None]
 
 
 def no_values(keys: Ints) -> list[bytes]:
@@ -63,22 +65,26 @@ class ObservationReader:
                     column[where] = self._packed(kind, ids[i], lookup)
                 continue
             n = len(ids[at[0]])
-            wanted = [ids[i].reshape(n, -1) for i in at]
+            of_fields = [ids[i].reshape(n, -1) for i in at]
+            stacks = [
+                Stacks(column, own)
+                for i, logged, own in zip(at, of_kind, of_fields, strict=True)
+                if not isinstance(column := columns[i], Frames) and logged.has_large_stacks
+            ]
+            if len(stacks) == len(at):
+                self._read_stacks(kind, stacks, places, lookup)
+                continue
             memory = memory_of(columns, at)
-            source, rows = self._frames(kind, np.concatenate(wanted, axis=1), lookup, memory)
+            source, rows = self._frames(kind, np.concatenate(of_fields, axis=1), lookup, memory)
             begin = 0
-            stacks: list[tuple[Array, Ints]] = []
             for i, logged in zip(at, of_kind, strict=True):
                 end = begin + logged.field.frames
-                column, of_field = columns[i], rows[:, begin:end]
+                column = columns[i]
                 if isinstance(column, Frames):
-                    write_rows(column, places, of_field)
-                elif logged.has_large_stacks:
-                    stacks.append((column, of_field))
+                    write_rows(column, places, rows[:, begin:end])
                 else:
-                    logged.write(column, places, source, of_field)
+                    logged.write(column, places, source, rows[:, begin:end])
                 begin = end
-            copy_stacks(stacks, places, source)
 
     def faults(self, index: int, ids: Ints, lookup: Lookup) -> dict[int, str]:
         """Return a sentence for each damaged observation of a field, by its id."""
@@ -90,14 +96,30 @@ class ObservationReader:
         if self.logged.kinds[kind].packed is not None:
             packed = [self.window.packed(kind, observation_id)]
             if packed[0] is None:
-                self._read(kind, np.array([observation_id]), packed, lookup)
+                self._read(kind, np.array([observation_id]), packed.__setitem__, lookup)
             return packed[0]
         found = self.window.frame(kind, observation_id)
         if found is None:
             frames = np.empty((1, self.logged.kinds[kind].nbytes), np.uint8)
-            if not self._read(kind, np.array([observation_id]), frames, lookup):
+            if not self._read(kind, np.array([observation_id]), _into(frames), lookup):
                 found = frames[0]
         return found
+
+    def _read_stacks(
+        self, kind: int, stacks: Sequence[Stacks], places: Ints | None, lookup: Lookup
+    ) -> None:
+        """Write large values into columns, each frame straight to the places where it is."""
+        window, joined = self.window, np.concatenate([of.rows.reshape(-1) for of in stacks])
+        held = window.holds(kind, joined)
+        if held.all():
+            of_window = [of._replace(rows=of.rows % window.rows) for of in stacks]
+            copy_stacks(of_window, places, window.frames[kind])
+            return
+        wanted, put = scattered(stacks, places, self.logged.kinds[kind].nbytes)
+        held = window.holds(kind, wanted)
+        for number in np.flatnonzero(held).tolist():
+            put(number, window.frames[kind][wanted[number] % window.rows].data)
+        self._read_missing(kind, wanted, ~held, put, lookup)
 
     def _frames(
         self, kind: int, ids: Ints, lookup: Lookup, memory: FrameMemory | None
@@ -125,17 +147,27 @@ class ObservationReader:
             np.take(window.frames[kind], wanted % window.rows, axis=0, out=frames, mode="clip")
             return
         frames[held] = window.frames[kind][wanted[held] % window.rows]
-        missing = np.flatnonzero(~held)
-        if faults := self._read(kind, wanted[missing], frames, lookup, missing):
+        self._read_missing(kind, wanted, ~held, _into(frames), lookup)
+
+    def _read_missing(
+        self, kind: int, wanted: Ints, are_missing: Bools, put: Put, lookup: Lookup
+    ) -> None:
+        """Read some of ascending ids from the log; raise DamageError for a damaged one."""
+        missing = np.flatnonzero(are_missing)
+
+        def put_and_keep(number: int, frame: Any) -> None:
+            put(number, frame)
+            self.window.write_read(kind, int(wanted[number]), frame)
+
+        taking = put_and_keep if self.window.keeps_read_frames else put
+        if faults := self._read(kind, wanted[missing], taking, lookup, missing):
             raise DamageError(next(iter(faults.values())))
-        if window.keeps_read_frames:
-            window.write_read(kind, wanted[missing], frames[missing])
 
     def _packed(self, kind: int, ids: Ints, lookup: Lookup) -> Array:
         """Return packed values, as an array of objects."""
         wanted, rows = np.unique(ids, return_inverse=True)
         found = np.empty(wanted.size, object)
-        if faults := self._read(kind, wanted, found, lookup):
+        if faults := self._read(kind, wanted, found.__setitem__, lookup):
             raise DamageError(next(iter(faults.values())))
         values: Array = found[rows.reshape(-1)]
         return values
@@ -144,29 +176,25 @@ class ObservationReader:
         self,
         kind: int,
         ids: Ints,
-        frames: Bytes | Array | list[bytes | None] | None,
+        put: Put | None,
         lookup: Lookup,
-        rows: Ints | None = None,
+        numbers: Ints | None = None,
     ) -> dict[int, str]:
         """Read frames from the log, and return a sentence for each that is damaged, by its id.
 
-        ids:     ascending
-        frames:  takes the frame of each id, or of each in its row of `rows`; packed values are
-                 objects there
+        ids:      ascending
+        put:      takes the number of each id, and its frame or packed value
+        numbers:  of the ids, by default 0, 1, ...
         """
         nbytes, decompress = self.logged.kinds[kind].nbytes, self._codecs[kind].decompress
         per_value = max(1, self.entries_per_value)
         groups, withins = np.divmod(ids, per_value)
         keys, of_value = np.unique(groups, return_inverse=True)
         values = lookup(keys)
-        are_packed = self.logged.kinds[kind].packed is not None
-        target: Any = frames
-        if isinstance(frames, np.ndarray) and not are_packed:
-            target = frames.reshape(-1).data
-        places = range(ids.size) if rows is None else rows.tolist()
+        ordered = range(ids.size) if numbers is None else numbers.tolist()
         faults: dict[int, str] = {}
-        for observation_id, value, within, place in zip(
-            ids.tolist(), of_value.tolist(), withins.tolist(), places, strict=True
+        for observation_id, value, within, number in zip(
+            ids.tolist(), of_value.tolist(), withins.tolist(), ordered, strict=True
         ):
             try:
                 entry = entry_in(values[value], within)
@@ -185,8 +213,16 @@ class ObservationReader:
                 fault = f"the entry of observation {observation_id} is damaged: {error}"
                 faults[observation_id] = fault
                 continue
-            if are_packed and target is not None:
-                target[place] = frame
-            elif target is not None:
-                target[place * nbytes : place * nbytes + nbytes] = frame
+            if put is not None:
+                put(number, frame)
         return faults
+
+
+def _into(frames: Bytes) -> Put:
+    """Return a function that writes a frame into the row of its number."""
+    rows, size = frames.reshape(-1).data, frames.shape[1]
+
+    def put(number: int, frame: Any) -> None:
+        rows[number * size : number * size + size] = frame
+
+    return put

@@ -137,10 +137,10 @@ class ObservationWindow:
         owners[place] = observation_id + 1
         return held
 
-    def write_read(self, kind: int, ids: Ints, frames: Bytes) -> None:
-        """Write frames that were read, but replace none of those that are kept."""
-        free = self._owners[kind][ids % self.rows] <= self._kept_from
-        self.write(kind, ids[free], frames[free])
+    def write_read(self, kind: int, observation_id: int, frame: Frame) -> None:
+        """Write a frame that was read, but in place of none of those that are kept."""
+        if self._owners[kind][observation_id % self.rows] <= self._kept_from:
+            self.write_frame(kind, observation_id, frame)
 
     def keep_from(self, observation_id: int | None) -> None:
         """Keep the frames from an id on, which are nowhere else, or none, until the next call."""

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 import pytest
 from common import columns, numbers_of, run_python
@@ -364,6 +365,32 @@ def test_the_runs_tell_of_the_transitions_that_are_left(tmp_path: Path) -> None:
         runs = buffer.stats()["runs"]
         assert [run["live"] for run in runs] == [(40, 40), (0, 0), (5, 5)]
     assert verify(path) == []
+
+
+def test_a_store_of_an_older_version_gets_marks_with_the_first(
+    tmp_path: Path, other: Other
+) -> None:
+    other.open(1500)
+    other.extend(0, 1200, np.arange(1200).tolist())
+    other.close()
+    with lmdb.open(str(tmp_path / "b"), max_dbs=9, map_size=1 << 30) as env:
+        for name in (b"marks", b"kept_blocks"):
+            database = env.open_db(name, create=False)
+            with env.begin(write=True) as txn:
+                txn.drop(database, delete=True)
+    other.open(1500)
+    with diskreplay.open(tmp_path / "b", access="read") as reader:
+        assert reader.marks() == []
+        other.mark("a")
+        assert [mark.name for mark in reader.marks()] == ["a"]
+        other.update([3, 1100], [7.0, 8.0])
+        other.flush()
+        assert reader.get([3]).rewards.tolist() == [3 / 8]
+        assert reader.priorities([3, 1100]).tolist() == [7.0, 8.0]  # type: ignore[union-attr]
+        other.rewind("a")
+        assert reader.priorities([3, 1100]).tolist() == [3.0, 1100.0]  # type: ignore[union-attr]
+    other.close()
+    assert verify(tmp_path / "b") == []
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 201, 3, None, b"a", "é" * 101])

@@ -72,15 +72,15 @@ class MarksAgainstCopies(RuleBasedStateMachine):
     def extend(self, n: int) -> None:
         n *= self.scale
         for buffer in self.both():
-            buffer.extend(**columns(self.pushed, n))
+            buffer.extend(**columns(self.pushed, n), env=np.arange(n) % 3)
         self.pushed += n
         if n > 1000:  # may have been committed
             self.flush()
 
-    @rule()
-    def push(self) -> None:
+    @rule(env=st.integers(0, 2), truncated=st.booleans())
+    def push(self, env: int, truncated: bool) -> None:
         for buffer in self.both():
-            buffer.push(**row(self.pushed))
+            buffer.push(**row(self.pushed), env=env, truncated=truncated)
         self.pushed += 1
 
     @rule()
@@ -176,6 +176,7 @@ class MarksAgainstCopies(RuleBasedStateMachine):
         if isinstance(twin, PrioritizedReplayBuffer):
             assert buffer.priorities(ids).tolist() == twin.priorities(ids).tolist()
             assert buffer.total_mass == twin.total_mass
+        assert links_of(buffer) == links_of(twin)
 
     def teardown(self) -> None:
         if hasattr(self, "twin"):
@@ -184,6 +185,12 @@ class MarksAgainstCopies(RuleBasedStateMachine):
             assert verify(self.buffer.path) == []
             self.twin.close()
         shutil.rmtree(self.directory)
+
+
+def links_of(buffer: Any) -> list[int]:
+    replica = buffer._guard.replica
+    found: list[int] = replica.links.live_values(replica.live).tolist()
+    return found
 
 
 def test_a_rewind_equals_a_copy_that_was_made_at_the_mark(long: bool) -> None:

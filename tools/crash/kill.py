@@ -55,6 +55,7 @@ class Target(Group):
             seed=0,
             durability=durability,
             is_logged=is_logged,
+            keep_rows=300 if access == "exclusive" and rng.random() < 0.6 else 0,
         )
         super().__init__(task, Ledger(task.capacity))
         self.path, self.rng = path, rng

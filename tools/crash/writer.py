@@ -48,6 +48,7 @@ class Task:
     longest: int = 300  # rows in one `extend`
     pace: float = float("inf")  # rows pushed in a second at most
     is_logged: bool = False  # states are in the observation log
+    keep_rows: int = 0  # with some it rewinds
 
     @property
     def is_prioritized(self) -> bool:
@@ -67,6 +68,7 @@ class Task:
             durability=self.durability,
             commit_interval=self.commit_interval,
             window_bytes=self.window_bytes,
+            keep_rows=self.keep_rows,
             **(logged(self.width) if self.is_logged else {}),
         )
 
@@ -124,6 +126,8 @@ class Writer:
             self._extend(int(self.rng.integers(1, self.task.longest)))
         elif draw < 0.85:
             self._sample(update=draw >= 0.7 and self.task.is_prioritized)
+        elif draw < 0.89 and self.task.keep_rows and self.task.commit_interval:
+            self._go_back()
         elif draw < 0.97 - clear:
             self._commit(self.buffer.flush)
         elif draw < 1 - clear:
@@ -169,6 +173,24 @@ class Writer:
             self.tell("update", self.updated, numbers.tolist())
             self.updated += n
             self._call(partial(self.buffer.update_priorities, batch.indices, values))
+
+    def _go_back(self) -> None:
+        """Mark, push rows, and rewind: the rows have the same numbers when they are pushed again.
+
+        Meanwhile some of them may be committed, and none is acknowledged.
+        """
+        self._commit(partial(self.buffer.mark, "here", self.pushed))
+        before = self.pushed
+        for _ in range(int(self.rng.integers(1, 4))):
+            self._extend(int(self.rng.integers(1, self.task.keep_rows // 3)))
+            if self.rng.random() < 0.5:
+                self.buffer.flush()
+        self.tell("commit")
+        self.buffer.rewind("here")
+        self.pushed = before
+        self.tell("ack", self.pushed)
+        if self.rng.random() < 0.5:
+            self._commit(partial(self.buffer.delete_mark, "here"))
 
     def _checked(self, batch: Any) -> Ints:
         """Return the numbers of a batch; raise WrongRead when own rows have other write ids."""

@@ -10,6 +10,7 @@ run goes on as if it had not ended. Damaged records that a draw has left out are
 """
 
 from diskreplay.sampling import (
+    AtMost,
     Distribution,
     Epoch,
     Mixed,
@@ -21,6 +22,7 @@ from diskreplay.sampling import (
 )
 
 __all__ = [
+    "AtMost",
     "Distribution",
     "Epoch",
     "Mixed",

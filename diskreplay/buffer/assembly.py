@@ -289,6 +289,8 @@ def _new_replica(
     basis = DrawBasis()
     if priorities is not None:
         basis.priorities = distribution.table(store.identity.slots, priorities)
+    if options.access == "exclusive":
+        basis.counts = distribution.counts(store.identity.slots)
     sampler = distribution.sampler(basis)
     parts = Parts(basis, links, sampler, follows_runs=distribution.needs_runs)
     settings = _settings(options, priorities)
@@ -311,8 +313,13 @@ def _new_replica(
 
 
 def _check_sampler(options: Options, kind: str) -> None:
-    """Raise ArgumentError for a sampler that a buffer of this kind cannot have."""
+    """Raise ArgumentError for a sampler that a buffer of this kind and access cannot have."""
     sampler = options.sampler
+    if sampler is not None and sampler.needs_counts and options.access == "shared":
+        raise ArgumentError(
+            f"the sampler {sampler} counts draws, which several processes would do each for itself "
+            "(found access='shared'): use access='exclusive', or another sampler"
+        )
     if sampler is not None and sampler.needs_priorities and kind == "uniform":
         raise ArgumentError(
             f"the sampler {sampler} follows priorities, and a ReplayBuffer keeps none: use a "

@@ -149,6 +149,9 @@ class Batches(Generic[BatchT]):
             with guard.lock:
                 guard.check_open()
                 ready = queue.find(guard.replica.draws)
+                if ready is not None and not self._is_current(ready):
+                    queue.drop()
+                    continue
                 if ready is not None:
                     return self._given(ready, queue)
                 if queue.is_stopped:
@@ -173,8 +176,17 @@ class Batches(Generic[BatchT]):
                     queue.fill(guard.replica.draws, self._draw_into)
             ahead = queue.wait_for_first() if queue is not None else None
             if ahead is not None and queue is not None:
-                return self._given(ahead, queue)
+                if self._is_current(ahead):
+                    return self._given(ahead, queue)
+                queue.drop()
         return self._sample()
+
+    def _is_current(self, ready: Ready | Ahead) -> bool:
+        """Return whether no other call has drawn under the number of a batch, or an earlier one.
+
+        That matters to a sampler that counts draws: other calls may have taken those of the batch.
+        """
+        return self._buffer._guard.replica.is_current(ready.number, ready.batch.indices)
 
     def _given(self, ready: Ready | Ahead, queue: PrefetchQueue | ReaderQueue) -> BatchT:
         """Return a batch that is ready, and count it; prepare all that are ready."""

@@ -180,7 +180,7 @@ class Guard:
         """Count a draw whose batch cannot be given."""
         if self.replica.draws_are_kept:
             self.begin_change()
-        self.replica.draws += 1
+        self.replica.count_draw()
         self.end_change()
 
     def commit(self, *, anywhere: bool = False, change: StateChange | None = None) -> None:

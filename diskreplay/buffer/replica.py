@@ -32,8 +32,19 @@ from diskreplay.store import (
     complete,
 )
 
+_COUNTED = "draw_counts"  # the setting that names the last commit with counts of draws
 # Makes a mark, or deletes one: returns the state of a commit after it has put more.
 StateChange: TypeAlias = Callable[[Transaction, State], State]
+
+
+def counts_hold(state: State) -> bool:
+    """Return whether the last commit kept the counts of draws: otherwise they are out of date."""
+    return state.settings.get(_COUNTED) == f"{state.run} {state.commits}"
+
+
+def with_counts(state: State) -> State:
+    """Return the state of a commit that keeps the counts of draws."""
+    return replace(state, settings={**state.settings, _COUNTED: f"{state.run} {state.commits}"})
 
 
 @dataclass
@@ -67,7 +78,8 @@ class Replica:
         self.rows = rows
         self.priorities, self.links = parts.basis.priorities, parts.links
         self._basis = parts.basis if parts.follows_runs else None
-        tables: tuple[SlotTable[Any] | None, ...] = (self.priorities, self.links)
+        self.counts = parts.basis.counts
+        tables: tuple[SlotTable[Any] | None, ...] = (self.priorities, self.links, self.counts)
         self.tables = [table for table in tables if table is not None]
         self.sampler = parts.sampler
         self.settings = settings
@@ -77,6 +89,7 @@ class Replica:
         self.draws = 0  # given so far, which is the number of the next draw
         self.stale_updates = self._stored_cuts = 0
         self._links_are_stored = False  # True from the first commit with links on
+        self._counts_are_stored = False  # True while all commits keep the counts of draws
         self._frame_at_start = 0  # the frame without the draws of this replica
         self._seals: dict[str, dict[int, bytes]] = {}
         self._loaded_state: bytes | None = None  # as stored, of the last load
@@ -171,6 +184,9 @@ class Replica:
     def _load_state(self, state: State, snapshot: Snapshot) -> None:
         self.stale_updates, self._frame_at_start = state.stale_updates, state.frame
         self._stored_cuts = state.cuts
+        if self.counts is not None:
+            stored = snapshot.seals(self.counts.database)
+            self._counts_are_stored = counts_hold(state) and stored.keys() >= {*self.live.blocks()}
         for table in self._stored_tables(snapshot):
             seals = snapshot.seals(table.database)
             self._check_blocks(table, seals, self.live)
@@ -186,10 +202,13 @@ class Replica:
             self._stream = RandomStream(state.seed)
 
     def _stored_tables(self, snapshot: Snapshot) -> list[SlotTable[Any]]:
-        """Return the tables that the store has: older versions wrote no links."""
+        """Return the tables that the store has: older versions wrote no links, others no counts."""
         if not self._links_are_stored:
             self._links_are_stored = has_links(snapshot.meta("layout"))
-        return [t for t in self.tables if t is not self.links or self._links_are_stored]
+        absent = {None if self._links_are_stored else self.links.database}
+        if self.counts is not None and not self._counts_are_stored:
+            absent.add(self.counts.database)
+        return [table for table in self.tables if table.database not in absent]
 
     @property
     def cuts(self) -> int:
@@ -243,7 +262,13 @@ class Replica:
 
     def count_draw(self) -> None:
         """Count a draw that was given to the user."""
+        if self.counts is not None:
+            self.counts.give(self.draws, self.live)
         self.draws += 1
+
+    def is_current(self, number: int, write_ids: Ints) -> bool:
+        """Return whether a batch that was drawn ahead may be given: its draws are still taken."""
+        return self.counts is None or self.counts.is_current(number, write_ids)
 
     def frame_of(self, number: int) -> int:
         """Return the number of batches given before a draw, over all runs."""
@@ -271,6 +296,8 @@ class Replica:
             checks.append(partial(dict, snapshot.blocks(committed.blocks(), table.database)))
         if self.priorities is not None:
             checks.append(partial(self.priorities.check, live))
+        if self.counts is not None:
+            checks.append(partial(self.counts.check, live))
         for check in checks:
             try:
                 check()

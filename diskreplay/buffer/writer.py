@@ -13,7 +13,7 @@ import numpy as np
 from diskreplay.aliases import Bools, Columns, Ints
 from diskreplay.buffer.expected_fields import ExpectedFields
 from diskreplay.buffer.marks import found_mark, missing_rows, refuse_missing
-from diskreplay.buffer.replica import Replica, StateChange
+from diskreplay.buffer.replica import Replica, StateChange, counts_hold, with_counts
 from diskreplay.buffer.rows import Rows
 from diskreplay.buffer.window import PACKED_COMMIT_BYTES
 from diskreplay.episodes import Linker, Links, LinkValues
@@ -207,8 +207,11 @@ class Writer(Replica):
             # What could not be opened afterwards is not committed.
             self.rows.check_count(txn, state.live(identity))
             for table in self.tables:
-                self._check_blocks(table, txn.seals(table.database), state.live(identity))
+                if table is not self.counts:  # without those of the mark, counting begins anew
+                    self._check_blocks(table, txn.seals(table.database), state.live(identity))
             state = replace(state, settings=self.settings, **self._run.counted(stored))
+            if counts_hold(mark.state):
+                state = with_counts(state)
             self._run.put(txn, state, run, identity)
             return missing
 
@@ -258,6 +261,8 @@ class Writer(Replica):
                 self.priorities.largest = saved.max_priority
             links = _links_of(snapshot, theirs, newest)
             self.links.clear(begin)
+            if self.counts is not None:
+                self.counts.clear(begin)
             if size:
                 self.links.stage(begin, size, links)
             self._linker.forget(self.cuts)
@@ -337,6 +342,8 @@ class Writer(Replica):
                 observations=observations,
                 **self._run.counted(stored),
             )
+            if self.counts is not None:
+                state = with_counts(state)
             for table, changed in blocks:
                 txn.put_blocks(changed, table.database, stored.marks.newest)
             if not self._links_are_stored:
@@ -354,6 +361,7 @@ class Writer(Replica):
         self._run_rows, self.count, self.committed = self._run_rows + n, live.count, live.count
         self.start = live.start
         self._links_are_stored = self.rows.schema is not None
+        self._counts_are_stored = self.counts is not None
         for table, changed in blocks:
             table.mark_committed(changed)
 

@@ -28,7 +28,7 @@ from diskreplay.records import (
     unseal,
     write_id_in,
 )
-from diskreplay.sampling import Priorities, SlotTable
+from diskreplay.sampling import DrawCounts, Priorities, SlotTable
 from diskreplay.schema import Schema
 from diskreplay.store import (
     DATA,
@@ -130,6 +130,7 @@ class _Check:
         self._check_runs(trees[b"runs"])
         self._check_blocks(Priorities, trees[b"priorities"])
         self._check_blocks(Links, trees[b"links"])
+        self._check_blocks(DrawCounts, trees[b"draw_counts"])
         found = ObservationRange() if self._state is None else self._state.observations
         log = LogCheck(walk, self._schema, self._layout, found)
         self._check_records(trees[b"transitions"], log)
@@ -186,7 +187,8 @@ class _Check:
 
     def _check_blocks(self, table: type[SlotTable[Any]], tree: Tree) -> None:
         identity = self._identity
-        is_there = table is not Links or has_links(self._plain_layout)
+        # Counts that are missing begin anew.
+        is_there = table is Priorities or (table is Links and has_links(self._plain_layout))
         is_needed = identity is not None and is_there and blocks_of(table, identity) > 0
         needed = self._marks.needed_blocks(table.database) if is_needed else []
         for low, high in self._live_slots() if is_needed else ():
@@ -228,7 +230,7 @@ class _Check:
 
     def _check_kept(self, table: str, number: int, content: Any) -> None:
         """Raise DamageError for the content of a kept block that is none of its table."""
-        tables: tuple[type[SlotTable[Any]], ...] = (Priorities, Links)
+        tables: tuple[type[SlotTable[Any]], ...] = (Priorities, Links, DrawCounts)
         for found in tables:
             if table == found.database and self._identity is not None:
                 parse_block(found, number, content, self._identity)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from diskreplay.sampling.at_most import AtMost
 from diskreplay.sampling.distribution import (
     Distribution,
     DrawBasis,
     Sampler,
     checked_distribution,
 )
+from diskreplay.sampling.draw_counts import DrawCounts
 from diskreplay.sampling.epoch import Epoch
 from diskreplay.sampling.mixed import Mixed
 from diskreplay.sampling.newest import Newest
@@ -35,9 +37,11 @@ from diskreplay.sampling.written_by import Runs
 __all__ = [
     "DEFAULT_PRIORITY",
     "PART_SLOTS",
+    "AtMost",
     "Blocks",
     "Distribution",
     "DrawBasis",
+    "DrawCounts",
     "Epoch",
     "Mixed",
     "Newest",

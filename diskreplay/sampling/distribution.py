@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from diskreplay.aliases import Floats, Ints
 from diskreplay.errors import ArgumentError
 from diskreplay.live_range import LiveRange
+from diskreplay.sampling.draw_counts import DrawCounts
 from diskreplay.sampling.priorities import Priorities
 from diskreplay.sampling.prioritized import PrioritySettings
 from diskreplay.sampling.random_stream import DrawGenerator
@@ -48,10 +49,12 @@ class DrawBasis:
 
     priorities:  None in a uniform buffer
     runs:        set at each load, for a distribution that needs it
+    counts:      in the buffer of a lone writer, for a distribution that needs them
     """
 
     priorities: Priorities | None = None
     runs: KnownRuns | None = None
+    counts: DrawCounts | None = None
 
     def priorities_for(self, distribution: Distribution) -> Priorities:
         """Return the priorities, or raise ArgumentError for a distribution that needs them."""
@@ -65,6 +68,11 @@ class Distribution(abc.ABC):
 
     needs_priorities = False
     needs_runs = False
+    needs_counts = False
+
+    def counts(self, slots: int) -> DrawCounts | None:
+        """Return a new table of the draws of each slot, for a distribution that needs it."""
+        return None
 
     def table(self, slots: int, settings: PrioritySettings) -> Priorities:
         """Return a new table of priorities for draws with this distribution."""

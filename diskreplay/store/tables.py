@@ -43,6 +43,7 @@ TABLES = (
     Table("transitions", True, "slot // records_per_value", "records, one or several", "value"),
     Table("priorities", True, _BLOCK, "raw priorities", "priority block"),
     Table("links", True, _BLOCK, "links", "link block", True),
+    Table("draw_counts", True, _BLOCK, "draw counts", "block of draw counts", True),
     Table("observations", True, _OBSERVATION, "entries", "value of observations", True),
     Table("runs", True, "number of the run, from 0", "description of the run", "run"),
     Table("meta", False, _FACT, "fact", "fact"),

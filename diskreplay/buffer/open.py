@@ -28,7 +28,7 @@ def open(
                 commit_interval, window_bytes, on_damage, sampler, and alpha, beta_start, beta_end,
                 beta_frames, epsilon
     """
-    if fixed := overrides.keys() & {"capacity", "path", "schema"}:
+    if fixed := overrides.keys() & {"capacity", "keep_rows", "path", "schema"}:
         raise ArgumentError(
             f"{min(fixed)} is the store's own (found {min(fixed)}=): leave it out, or use a "
             "constructor to check it"

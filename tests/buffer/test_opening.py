@@ -27,7 +27,7 @@ def test_open_takes_the_settings_from_the_store(tmp_path: Path) -> None:
         assert buffer.beta == 0.1
         assert buffer.stats()["alpha"] == 0.2
         buffer.check()
-    for name in ("capacity", "schema"):
+    for name in ("capacity", "keep_rows", "schema"):
         with pytest.raises(diskreplay.ArgumentError, match=f"{name} is the store's own"):
             diskreplay.open(tmp_path / "b", **{name: 9})
 

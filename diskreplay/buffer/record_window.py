@@ -24,7 +24,7 @@ class RecordWindow:
 
     Rows that were read do not come here, only rows that were pushed.
 
-    open_log:  opens `logged.waiting`, behind the log of the last commit
+    open_log:  opens `logged.waiting` behind the log of the last commit
     """
 
     keeps_read_rows = False
@@ -40,23 +40,21 @@ class RecordWindow:
     ) -> None:
         self._schema = schema.record_schema
         self._records = new_window(self._schema, capacity, window_bytes)
-        self._logged = logged
+        self._logged, self._waiting = logged, logged.waiting
         self._open_log = open_log
         self.rows, self.nbytes = self._records.rows, self._records.nbytes
 
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
         """Write one row, as a schema accepted it, in place of an older one."""
-        waiting = self._logged.waiting
-        if not waiting.is_open:
+        if not self._waiting.is_open:
             self._open_log()
-        self._records.write_row(write_id, waiting.record_of(values))
+        self._records.write_row(write_id, self._waiting.record_of(values))
 
     def write(self, first: int, columns: Columns) -> None:
         """Write rows of consecutive write ids, which fit."""
-        waiting = self._logged.waiting
-        if not waiting.is_open:
+        if not self._waiting.is_open:
             self._open_log()
-        self._records.write(first, waiting.records_of(columns))
+        self._records.write(first, self._waiting.records_of(columns))
 
     def write_below(self, write_ids: Ints, columns: Columns, limit: int) -> None:
         """Do nothing: rows that were read do not come here."""

@@ -87,7 +87,7 @@ class LoggedField(NamedTuple):
         """Return the bytes of a value, the frames one after the other."""
         field = self.field
         is_array = type(value) is np.ndarray and value.dtype == field.little_endian
-        if is_array and value.size and value.flags.c_contiguous and not field.frame_axis:
+        if is_array and value.size and not field.frame_axis and value.flags.c_contiguous:
             return memoryview(value).cast("B")
         return self.frames_of(np.asarray(value, field.dtype)[None]).reshape(-1).data
 
@@ -162,10 +162,6 @@ class LoggedFields:
         fits = other != place and theirs.kind == logged.kind
         fits = fits and theirs.field.frames == logged.field.frames > int(other < place)
         return other if fits and logged.field.frame_bytes else -1
-
-    def stacks_in(self, row: Sequence[Any]) -> list[Frame]:
-        """Return the bytes of the value of each logged field in a row, without packed values."""
-        return [logged.stack_of(row[logged.place]) for logged in self.fields]
 
     def stacks_of(self, columns: Columns) -> list[Any]:
         """Return, for each logged field, the bytes of the values in columns."""

@@ -61,14 +61,9 @@ class LogEnd:
                 return
         self.count += per_value - n
 
-    def oldest_for_row(self, count: int, distance: int | None = None) -> int:
-        """Return the oldest id that a row may refer to.
-
-        count:     of the ids before the row
-        distance:  takes the place of the reach, if it is shorter
-        """
-        behind = self.reach if distance is None else min(self.reach, distance)
-        return max(self.first, count + self._logged.frames_in_row - behind)
+    def oldest_for_row(self, count: int) -> int:
+        """Return the oldest id that a row may refer to, with `count` ids before it."""
+        return max(self.first, count + self._logged.frames_in_row - self.reach)
 
     def values(self, txn: Transaction, keys: Ints) -> list[Any]:
         """Return values of the log as of this moment in a transaction."""

@@ -88,7 +88,8 @@ class WaitingObservations:
 
     def record_of(self, row: Sequence[Any]) -> list[Any]:
         """Return the record of a row, with the ids of its frames."""
-        return self._logged.record_with(row, self._ids_of(self._logged.stacks_in(row)))
+        stacks = [logged.stack_of(row[logged.place]) for logged in self._logged.fields]
+        return self._logged.record_with(row, self._ids_of(stacks))
 
     def records_of(self, columns: Columns) -> Columns:
         """Return the columns of the records of rows that fit, with the ids of their frames."""
@@ -96,10 +97,11 @@ class WaitingObservations:
         return self._logged.records_with(columns, [self._ids_of(stacks) for stacks in rows])
 
     def _ids_of(self, stacks: Iterable[Frame]) -> list[list[int]]:
-        if self._frames is None:
+        new = self._frames
+        if new is None:
             raise TypeError("the log was not opened")
-        oldest = self._end.oldest_for_row(self._frames.count, self._distance)
-        return self._ids.of_row(stacks, self._frames, oldest, no_values)
+        oldest = max(self._end.first, new.begin + len(new.frames) - self._back)
+        return self._ids.of_row(stacks, new, oldest, no_values)
 
     # A commit
 
@@ -125,5 +127,6 @@ class WaitingObservations:
 
     def _wait_behind(self, end: LogEnd) -> None:
         self._end = end
+        self._back = min(end.reach, self._distance) - self._logged.frames_in_row
         self._reader.window.keep_from(end.count - self._distance)
         self._frames = NewFrames(end.count, self._reader.window)

@@ -137,6 +137,21 @@ def test_frames_wait_for_a_commit_that_fails(tmp_path: Path) -> None:
         buffer.flush()
         check_rows(buffer, range(9))
     assert count_in(path) == 4 + 9
+    assert diskreplay.verify(path) == []
+
+
+def test_frames_from_before_a_clear_that_was_not_noted_are_stored_anew(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    buffer = ReplayBuffer(1000, path=path, **SETTINGS)
+    for number in range(40):
+        buffer.push(**row_of(number))
+    buffer.flush()
+    buffer.clear()
+    flush_interrupted(buffer)  # after its end: the log is empty, and that is not noted
+    buffer.push(**row_of(38))
+    buffer.close()
+    assert count_in(path) == 4 + 40 + 5
+    assert diskreplay.verify(path) == []
 
 
 def test_transitions_in_the_window_refer_to_frames_of_any_age(tmp_path: Path) -> None:

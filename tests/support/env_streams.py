@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 STACK = 3
 FRAME = (2, 400)  # some forty to a value of the log
-LARGE_FRAME = (2, 800)  # of which the window holds the records of transitions
+LARGE_FRAME = (2, 1400)  # transitions are large, and so is each stack
 
 
 def frame_of(number: int, shape: tuple[int, int] = FRAME) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from diskreplay.errors import EpisodeWarning, warn_caller
 from diskreplay.schema import Schema
 
 MAX_ENVS = 1 << 16
+_FEW_ROWS = 16
 _PART_BYTES = 1 << 20  # of the states that are compared in one step
 
 # The last row of an env: its number, whether its episode is open, and where that is checked the
@@ -61,23 +62,27 @@ class Linker:
             self._settle(number)
         if schema is not self._schema:
             self._use(schema)
+        self._undo = number + 1, self._cuts, ((env, self._last.get(env)),)
+        link = self._link(number, row, truncated, env)
+        if len(self._last) > MAX_ENVS:
+            self._cut_oldest()
+        return link
+
+    def _link(self, number: int, row: list[Any], truncated: bool, env: int | None) -> int:
+        """Return the link of a row, which is the last one of its env from now on."""
         last = self._last.get(env)
-        link, cuts, after = 0, self._cuts, None
+        link, after = 0, None
         if last is not None:
             before, goes_on, expected = last
             if goes_on and env is None and self._state_of(row) != expected:
-                cuts, goes_on = self._cut(1), False
+                self._cuts, goes_on = self._cut(1), False
             link = number - before if goes_on else before - number
             if not -MAX_DISTANCE <= link <= MAX_DISTANCE:
                 link = 0
         is_open = not (truncated or row[self._done])
         if is_open and env is None:
             after = self._next_state_of(row)
-        self._undo = number + 1, self._cuts, ((env, last),)
-        self._cuts = cuts
         self._last[env] = number, is_open, after
-        if len(self._last) > MAX_ENVS:
-            self._cut_oldest()
         return link
 
     def extend(
@@ -92,6 +97,9 @@ class Linker:
         self._settle(number)
         if schema is not self._schema:
             self._use(schema)
+        n = len(columns[0])
+        if n <= _FEW_ROWS:
+            return self._links_of_few(number, columns, truncateds, env)
         ends = columns[self._done].astype(np.bool_)
         if truncateds is not None:
             ends |= truncateds
@@ -129,6 +137,22 @@ class Linker:
             envs, newest.tolist(), ends[newest].tolist(), strict=True
         ):
             self._last[of_env] = number + row, not has_ended, after
+        if len(self._last) > MAX_ENVS:
+            self._cut_oldest()
+        return links
+
+    def _links_of_few(
+        self, number: int, columns: Columns, truncateds: Bools | None, env: int | Ints | None
+    ) -> NDArray[np.int32]:
+        """Return the links of rows that are linked faster one by one."""
+        n = len(columns[0])
+        envs = env.tolist() if isinstance(env, np.ndarray) else [env] * n
+        ends = [False] * n if truncateds is None else truncateds.tolist()
+        self._undo = number + n, self._cuts, tuple([(each, self._last.get(each)) for each in envs])
+        links = np.empty(n, np.int32)
+        for row in range(n):
+            values = [column[row] for column in columns]
+            links[row] = self._link(number + row, values, ends[row], envs[row])
         if len(self._last) > MAX_ENVS:
             self._cut_oldest()
         return links

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 from diskreplay.aliases import Bools, Floats, Ints
@@ -15,6 +17,8 @@ from diskreplay.errors import ArgumentError, SampleError
 from diskreplay.live_range import LiveRange
 from diskreplay.validation import as_array, real_number, real_numbers
 from diskreplay.wording import count_of
+
+DrawStarts: TypeAlias = Callable[[int], tuple[Ints, Floats]]
 
 _MOST_STARTS = 4096  # that are drawn for a whole sequence
 _MOST_WRITE_IDS = 1 << 22  # of all sequences that are drawn for the whole ones
@@ -35,39 +39,58 @@ class Sequences:
     def draw(
         self,
         n: int,
-        draw_starts: Callable[[int], tuple[Ints, Floats]],
+        draw_starts: DrawStarts,
         links: Links,
         live: LiveRange,
-        generator: np.random.Generator,
+        generator: Generator,
         without: Collection[int],
     ) -> tuple[Ints, Floats]:
         """Return the write ids of n sequences, int64 (n, length), and P(i) of their starts.
 
-        There is -1 after the end of a sequence. Of whole ones, more starts are drawn, and n of
-        those that begin a whole one chosen. Raises SampleError if there are too few of them.
+        There is -1 after the end of a sequence.
 
         draw_starts:  draws so many write ids, and returns them with P(i) of each
         without:      write ids before which a sequence ends
         """
-        most = max(n, min(live.size, _MOST_STARTS * n, _MOST_WRITE_IDS // self.length))
-        wanted = n
-        while True:
+
+        def follow(starts: Ints) -> Ints:
+            return chains(links, starts, self.length, live, across=self.across, without=without)
+
+        if self.is_whole:
+            most = max(n, min(live.size, _MOST_STARTS * n, _MOST_WRITE_IDS // self.length))
+            return _whole_ones(n, most, draw_starts, follow, generator)
+        starts, probabilities = draw_starts(n)
+        return follow(starts), probabilities
+
+
+def _whole_ones(
+    n: int, most: int, draw_starts: DrawStarts, follow: Callable[[Ints], Ints], generator: Generator
+) -> tuple[Ints, Floats]:
+    """Return n whole sequences, chosen of those that begin with more and more starts.
+
+    Raises SampleError if there are too few of them among `most` starts, or all.
+    """
+    drawn, refused, wanted, size = 0, most + 1, n, 0
+    while refused - drawn > 1:
+        try:
             starts, probabilities = draw_starts(wanted)
-            found = chains(links, starts, self.length, live, across=self.across, without=without)
-            if not self.is_whole:
-                return found, probabilities
+        except SampleError:  # a sampler may draw fewer than are live
+            if wanted == n:
+                raise
+            refused = wanted
+        else:
+            found = follow(starts)
             whole = np.flatnonzero(found[:, -1] >= 0)
             if whole.size >= n:
                 if whole.size > n:  # not the first ones: starts may be drawn in an order
                     whole = generator.choice(whole, n, replace=False)
                 return found[whole], probabilities[whole]
-            if wanted == most:
-                raise SampleError(
-                    f"of {count_of(wanted, 'start')} drawn, {whole.size} begin a whole sequence of "
-                    f"{self.length} transitions (expected {n}): choose a shorter length, or "
-                    "pad=True"
-                )
-            wanted = min(4 * wanted, most)
+            drawn, size = wanted, whole.size
+        wanted = min(4 * drawn, most) if refused > most else (drawn + refused) // 2
+    raise SampleError(
+        f"of {count_of(drawn, 'start')} drawn, {size} begin a whole sequence of this length "
+        f"(expected {n}): choose a shorter length, or pad=True"
+    )
 
 
 def are_first(links: Links, write_ids: Ints, live: LiveRange) -> Bools:

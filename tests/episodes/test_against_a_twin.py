@@ -56,7 +56,7 @@ def compare_whole(
 ) -> None:
     """Draw whole sequences; of a uniform buffer all of them."""
     if not whole:
-        with pytest.raises(SampleError, match="begin a whole sequence of"):
+        with pytest.raises(SampleError, match="begin a whole sequence"):
             buffer.sample_sequences(1, length, pad=False, across=across)
         return
     n = len(whole) if isinstance(buffer, ReplayBuffer) else 1

@@ -23,6 +23,7 @@ from diskreplay import (
     SampleError,
     SchemaError,
     SequenceBatch,
+    samplers,
     sequence_priorities,
 )
 
@@ -159,8 +160,25 @@ def test_rare_whole_sequences_are_found(kind: Any) -> None:
         buffer.extend(**columns(steps))
         batch = buffer.sample_sequences(2, 5, pad=False)
         check_sequences(twin, batch, 5, pad=False)
-        with pytest.raises(SampleError, match=r"begin a whole sequence of 20 transitions"):
+        with pytest.raises(SampleError, match=r"begin a whole sequence"):
             buffer.sample_sequences(2, 20, pad=False)
+
+
+@pytest.mark.parametrize("sampler", [samplers.Newest(9), samplers.Range(31, 40)], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_whole_sequences_of_what_a_sampler_may_draw(kind: Any, sampler: Any) -> None:
+    twin = EpisodeTwin(40)
+    steps = [twin.push(0, done=i % 10 == 9) for i in range(40)]
+    with pushed(kind(40, seed=3, sampler=sampler), steps) as buffer:
+        n = 4 if kind is ReplayBuffer else 2
+        found = {
+            start
+            for _ in range(20)
+            for start in buffer.sample_sequences(n, 6, pad=False).indices[:, 0].tolist()
+        }
+        assert found == {31, 32, 33, 34}
+        with pytest.raises(SampleError, match="begin a whole sequence"):
+            buffer.sample_sequences(n, 10, pad=False)
 
 
 @pytest.mark.parametrize(

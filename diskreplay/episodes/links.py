@@ -29,13 +29,14 @@ MAX_DISTANCE = int(np.iinfo(np.int32).max)
 
 
 def links_to(before: Ints, write_ids: Ints, signs: NDArray[Any]) -> LinkValues:
-    """Return the links of write ids to the ones before them.
+    """Return the links of write ids to the ones before them; 0 where one would be too far.
 
-    before:  -1 where none is known: the link is then 0, as it is where it would be too far
+    before:  -1 where it is not there: the link then leads to that id, which is never live, so that
+             the rest of an episode does not pass for a whole one
     signs:   other links of the same transitions, which have the same signs
     """
     distances = write_ids - before
-    distances[(before < 0) | (distances > MAX_DISTANCE)] = 0
+    distances[distances > MAX_DISTANCE] = 0
     links: LinkValues = (distances * np.sign(signs)).astype(np.int32)
     return links
 

@@ -138,7 +138,7 @@ class Salvage:
     def links(self, begin: int) -> LinkValues:
         """Return the links of `write_ids` in a store where these are consecutive from `begin` on.
 
-        The link of a transition is 0 where it cannot be read, or leads to a lost transition.
+        The link of a transition is 0 where it cannot be read.
         """
         ids = self.write_ids
         links, known = values_at(Links, self.live.slots(ids), self._link_blocks.get)

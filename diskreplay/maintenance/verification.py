@@ -210,7 +210,7 @@ class _Check:
         ids = live.newest_ids(np.arange(links.size) + number * BLOCK_SLOTS)
         before = ids - np.abs(links.astype(np.int64))
         is_live = live.holds(ids)
-        for write_id in ids[is_live & (before < 0)].tolist():
+        for write_id in ids[is_live & (before < -1)].tolist():  # -1: it is not in the store
             self._faults.add(f"the link of write id {write_id} leads to none before it")
         goes_on = before[is_live & (links > 0) & (before >= live.first)]
         if goes_on.size:

@@ -39,6 +39,8 @@ class Scan:
     write_ids:     in any order; by default all live write ids
     fields:        names of the columns; by default all fields
     priorities:    also yield a column `priority`; the buffer must be prioritized
+    links:         also yield a column `link`, int32: the distance back to the transition before it
+                   in its episode; negative, to the last one of the episode before; or 0
     skip_damaged:  leave out damaged records, and list their write ids in `damaged`; otherwise
                    raise the DamageError
     """
@@ -50,6 +52,7 @@ class Scan:
         fields: Sequence[str] | None = None,
         *,
         priorities: bool = False,
+        links: bool = False,
         skip_damaged: bool = False,
     ) -> None:
         self._buffer: Any = buffer
@@ -57,7 +60,7 @@ class Scan:
         self._write_ids = live_write_ids(buffer) if write_ids is None else write_ids
         schema = buffer.schema
         names = () if schema is None else schema.names if fields is None else fields
-        self._fields, self._priorities = list(names), priorities
+        self._fields, self._priorities, self._links = list(names), priorities, links
         self._skip_damaged = skip_damaged
         # All of each record is read, also for few fields; a larger chunk leaves the CPU's cache.
         row_bytes = schema.payload_bytes if names else 0
@@ -107,7 +110,18 @@ class Scan:
                 columns[name] = as_objects(values)
         if self._priorities:
             columns["priority"] = self._buffer.priorities(ids)
+        if self._links:
+            columns["link"] = _links_of(self._buffer, ids)
         return columns
+
+
+def _links_of(buffer: Any, write_ids: Ints) -> Array:
+    """Return the link of each live write id; raise NotLiveError for another one."""
+    with buffer._guard.reading():
+        buffer._check_live(write_ids)
+        replica = buffer._guard.replica
+        links: Array = replica.links.of(write_ids, replica.live)
+        return links
 
 
 def live_write_ids(buffer: Replay[Any]) -> range:

@@ -32,7 +32,7 @@ def record(path: Path, policy: Policy, steps: int, seed: int) -> None:
         for _ in range(steps):
             action = policy(state)
             next_state, reward, terminated, truncated, _ = environment.step(action)
-            buffer.push(state, action, float(reward), next_state, terminated)
+            buffer.push(state, action, float(reward), next_state, terminated, truncated=truncated)
             state = environment.reset()[0] if terminated or truncated else next_state
 
 

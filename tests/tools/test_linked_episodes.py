@@ -53,7 +53,7 @@ def test_whole_episodes_are_those_of_lists(given: list[Any], evicted: int) -> No
     )
     wanted = []
     for episode in episodes:
-        env, end, _ = given[episode[-1]]
+        _, end, _ = given[episode[-1]]
         later = [i for i in there if i > episode[-1] and links[i] == episode[-1] - i]
         is_known = links[episode[0]] < 0 or len(episode) > 1
         has_ended = end in ("done", "truncated") or bool(later)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.aliases import Bools, Floats, Ints
+from diskreplay.aliases import Array, Bools, Floats, Ints
+from diskreplay.buffer import Scan
+from diskreplay_tools.stores import Buffer
 
 
 @dataclass
@@ -80,3 +83,33 @@ def whole_episodes(
         returns=returns,
         cut_off=int(np.count_nonzero(~done[lasts])),
     )
+
+
+def read_linked_episodes(buffer: Buffer, rows: int) -> LinkedEpisodes | None:
+    """Read the whole episodes among the newest transitions, `rows` of them at most.
+
+    Damaged records, and those that a writer evicts meanwhile, are left out. Returns None where
+    there are none, or no links (older versions stored none), and where reward or done is not one
+    real number.
+    """
+    schema = buffer.schema
+    if schema is None:
+        return None
+    names = [name for name in ("reward", "done", "truncated") if name in schema.names]
+    if any(math.prod(schema[n].shape) != 1 or schema[n].dtype.kind == "c" for n in names):
+        return None
+    newest = range(max(buffer.first, buffer.count - rows), buffer.count)
+    parts: list[tuple[Ints, Array, list[Array]]] = []
+    for write_ids, columns in Scan(buffer, newest, names, links=True, skip_damaged=True):
+        values = [columns[name].reshape(write_ids.size) for name in names]
+        parts.append((write_ids, columns["link"], values))
+    if not parts:
+        return None
+    write_ids = np.concatenate([ids for ids, _, _ in parts])
+    links = np.concatenate([of for _, of, _ in parts])
+    if not links.any() and links.size > 1:
+        return None
+    found = [np.concatenate(column) for column in zip(*(v for _, _, v in parts), strict=True)]
+    rewards, dones = found[0].astype(np.float64), found[1] != 0
+    truncated = found[2] != 0 if len(found) > 2 else np.zeros(dones.size, np.bool_)
+    return whole_episodes(write_ids, links, rewards, dones, truncated)

@@ -28,6 +28,7 @@ from diskreplay_tools.stores import (
     summarise,
 )
 from diskreplay_tools.terminal.bars import gauge, histogram, table
+from diskreplay_tools.terminal.episodes import EpisodeFigures
 from diskreplay_tools.terminal.histograms import Bins, bins_of
 from diskreplay_tools.terminal.numbers import known, moment, number, percent
 from diskreplay_tools.terminal.text import Screen, entry, heading, item, say, screen
@@ -81,6 +82,7 @@ def show_overview(buffer: Buffer, path: Path, *, as_json: bool) -> None:
         _, columns = gather(rows)
         if 2 * rows.evicted <= wanted.size:
             break
+    episodes = EpisodeFigures(buffer, rows_within(buffer, _ROWS, _BYTES))
     facts = found.to_plain() | {"damaged": found.stats["damaged"] + len(rows.damaged)}
     sampled = {name: _Sampled.of(column) for name, column in columns.items()}
     if found.priorities is not None and found.priorities.size:
@@ -89,13 +91,14 @@ def show_overview(buffer: Buffer, path: Path, *, as_json: bool) -> None:
     if as_json:
         plain: dict[str, Any] = {name: one.to_plain() for name, one in sampled.items()}
         plain["age"] = {key: [row[key] for row in ages] for key in ages[0]} if ages else {}
-        say(*json_lines({**facts, "histograms": plain}))
+        say(*json_lines({**facts, "episodes": episodes.to_plain(), "histograms": plain}))
         return
     on = screen()
     say(*_overview(facts, path, on))
     for name, one in sampled.items():
         of = "" if one.rows == facts["size"] else f" of {one.rows:,} of {facts['size']:,}"
         say("", *_distribution(name, one, of, on))
+    say(*episodes.lines(facts, on))
     say(*_age_lines(ages, facts, on))
     if rows.damaged:
         are = "is" if len(rows.damaged) == 1 else "are"

@@ -15,6 +15,19 @@ import diskreplay
 EXAMPLES = ROOT / "docs" / "examples"
 # By file: arguments that make it short, a pattern for each line of its output, the stores it makes.
 SHORT: dict[str, tuple[list[str], list[str], list[str]]] = {
+    "cartpole_n_step.py": (
+        ["--steps", "700"],
+        [
+            rf"n_step={n}: \d+ episodes, mean return of the first 20 \d+, of the last 20 \d+"
+            for n in (1, 3)
+        ],
+        ["1-step", "3-step"],
+    ),
+    "recurrent_maze.py": (
+        ["--episodes", "60"],
+        [r"right turns: \d+%", r"right turns without memory: \d+%"],
+        ["replay"],
+    ),
     "offline_from_two_runs.py": (
         ["--steps", "300", "--updates", "30"],
         [

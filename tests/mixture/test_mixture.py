@@ -166,6 +166,47 @@ def test_a_draw_is_that_of_sample_without_the_rows() -> None:
     np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
 
 
+def walked(place: int, kind: Any, **settings: Any) -> Any:
+    """A buffer of episodes of 7 steps, each with the reward 1."""
+    buffer = kind(APART, seed=place, **settings)
+    for i in range(42):
+        buffer.push([float(i)], place, 1.0, [i + 1.0], i % 7 == 6)
+    return buffer
+
+
+def test_n_step_returns_are_those_of_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {"a": ReplayBuffer, "b": diskreplay.PrioritizedReplayBuffer}
+    sources, twins = (
+        {name: walked(place, kind) for place, (name, kind) in enumerate(kinds.items())}
+        for _ in range(2)
+    )
+    for large in (2**62, 0):
+        monkeypatch.setattr("diskreplay.mixture.assembly._LARGE", large)
+        mixture = Mixture(sources, {"a": 1, "b": 1}, seed=1)
+        out = None
+        for turn in range(6):
+            n_step = 3 if turn % 3 else 1
+            with mixture.batches(16, n_step=n_step, gamma=0.5) as batches:
+                batch = next(batches) if turn % 2 else mixture.sample(16, n_step=n_step, gamma=0.5)
+            parts = [twins[name].sample(8, n_step=n_step, gamma=0.5) for name in kinds]
+            names = ["discounts"] if n_step > 1 else []
+            assert batch._fields[7:] == (*names, "sources")
+            for name in [*Batch._fields, "indices", *names]:
+                wanted = np.concatenate([getattr(part, name) for part in parts])
+                assert getattr(batch, name).tolist() == wanted.tolist()
+            steps = np.minimum(7 - batch.indices % 7, n_step)
+            assert (batch.next_states[:, 0] == batch.indices + steps).all()
+            if n_step > 1:
+                assert (batch.discounts == 0.5**steps).all()
+                again = batch if out is None else out
+                out = mixture.sample(16, out=again, n_step=n_step, gamma=0.5)
+                assert out is again
+                for name in kinds:
+                    twins[name].sample(8)
+    with pytest.raises(ArgumentError, match="out must be an earlier batch of this mixture"):
+        mixture.sample(16, out=out)
+
+
 def test_priorities_go_home() -> None:
     a, b, c = prioritized(0, 30), uniform(1, 30), prioritized(2, 30)
     mixture = Mixture({"a": a, "b": b, "c": c}, {"a": 1, "b": 1, "c": 2})

@@ -127,7 +127,7 @@ def test_whole_episodes_are_counted(tmp_path: Path) -> None:
                 for env in (0, 1):
                     last = step == length - 1
                     ends = {"done": last and not env, "truncated": last and bool(env)}
-                    buffer.push([next(ids)], 0, 1.0, [0.0], **ends, env=env)
+                    buffer.push([float(next(ids))], 0, 1.0, [0.0], **ends, env=env)
         buffer.push([0.0], 0, 1.0, [0.0], False, env=0)  # an episode that goes on
     found = facts(tmp_path / "b")["episodes"]
     lengths = {"min": 3, "mean": 5.5, "max": 8}
@@ -160,7 +160,7 @@ def test_ends_that_nobody_declared_are_counted(tmp_path: Path) -> None:
 def test_episodes_of_a_store_without_links_are_not_known(tmp_path: Path) -> None:
     with ReplayBuffer(10, path=tmp_path / "b") as buffer:
         for number in range(5):
-            buffer.push([number], 0, 1.0, [0.0], False, env=number)
+            buffer.push([0.0], 0, 1.0, [0.0], False, env=number)
     assert facts(tmp_path / "b")["episodes"] is None
     assert "Episodes: not known; no transition says which one it follows" in shown(tmp_path / "b")
     stores.empty(tmp_path / "none")

@@ -50,7 +50,7 @@ def play(directory: Path, game: str, seed: int, steps: int) -> None:
         while step < steps:
             action = int(rng.integers(environment.action_space.n))
             next_state, reward, terminated, truncated, _ = environment.step(action)
-            buffer.push(state, action, float(reward), next_state, terminated)
+            buffer.push(state, action, float(reward), next_state, terminated, truncated=truncated)
             step += 1
             report("step", step=step)
             state = next_state

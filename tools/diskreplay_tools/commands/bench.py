@@ -191,8 +191,8 @@ def measured(
         return n / (time.perf_counter() - began)
 
     with make() as buffer:
-        found["pushes_per_second"] = repeat(lambda n: buffer.push(**rows[n % ROWS]))
-        found["extended_rows_per_second"] = ROWS * repeat(lambda n: buffer.extend(**whole))
+        found["pushes_per_second"] = repeat(lambda n: buffer.push(**rows[n % ROWS], env=0))
+        found["extended_rows_per_second"] = ROWS * repeat(lambda n: buffer.extend(**whole, env=0))
         batch_size = min(batch_size, len(buffer))
 
         def step(_: int) -> None:

@@ -176,7 +176,7 @@ def learn(directory: Path, seed: int, steps: int) -> None:
                 action = int(np.argmax(q_values(learner.theta, state[np.newaxis])))
             next_state, reward, terminated, truncated, _ = environment.step(action)
             # An episode cut off by the time limit has not ended badly: only `terminated` is done.
-            buffer.push(state, action, float(reward), next_state, terminated)
+            buffer.push(state, action, float(reward), next_state, terminated, truncated=truncated)
             step += 1
             report("step", step=step)
             state = next_state

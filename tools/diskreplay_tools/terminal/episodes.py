@@ -69,4 +69,4 @@ def _in_words(values: Array) -> str:
 
 def _mean(values: Array) -> Any:
     with np.errstate(over="ignore", invalid="ignore"):
-        return (values.astype(np.float64) / values.size).sum()  # the sum may be no number
+        return values.mean(dtype=np.float64)  # it may be no number

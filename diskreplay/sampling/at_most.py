@@ -31,7 +31,7 @@ class AtMost(Distribution):
     access="exclusive": only a lone writer can count. Counting begins anew after an opening for
     writing without this sampler, and in the stores that repair, compact, resize, convert and merge
     make. A batch that is drawn ahead, and dropped, does not count; one that met a damaged record
-    does.
+    does. Of sequences the starts count, with pad=False all that were tried last.
 
     >>> from diskreplay import samplers
     >>> buffer = ReplayBuffer(capacity=100, sampler=samplers.AtMost(2))
@@ -70,7 +70,7 @@ class AtMostSampler:
     def draw(self, n: int, live: LiveRange, generator: DrawGenerator) -> tuple[Ints, Floats]:
         """Return n write ids and the probability of each, float64 (n,).
 
-        Asked again in the same draw, for want of rows that can be used, it draws n others.
+        Asked again in the same draw, for want of rows that can be used, it takes the n before back.
 
         Raises SampleError if fewer have draws left, and in a buffer that only reads.
         """
@@ -80,9 +80,7 @@ class AtMostSampler:
                 f"the sampler {self._distribution} counts draws, which a buffer that only reads "
                 "cannot keep: read with get(), or open the store with another sampler"
             )
-        if not generator.was_asked:
-            counts.take_back(generator.number, live)
-        generator.was_asked = True
+        counts.take_back(generator.number, live)
         tree = counts.tree(live)
         left = int(tree.total_priority)
         if n > left:

@@ -30,6 +30,9 @@ class Epoch(Distribution):
     damaged record was left out, a draw is at another place of another epoch: the batches of the
     epoch under way may hold transitions of earlier ones, and the next epoch is whole.
 
+    The starts of sequences are those of the epoch. With pad=False, where some of a batch begin no
+    whole sequence, all of it is drawn uniformly.
+
     >>> from diskreplay import samplers
     >>> buffer = ReplayBuffer(capacity=6, sampler=samplers.Epoch())
     >>> ids = buffer.extend([[0.0]] * 6, [0] * 6, [1.0] * 6, [[0.0]] * 6, [False] * 6)

@@ -30,8 +30,7 @@ CASES = [
 ALL = pytest.mark.parametrize(("kind", "sampler"), CASES, ids=str)
 
 
-def extend(buffer: Any, first: int, n: int) -> None:
-    more = {}
+def extend(buffer: Any, first: int, n: int, **more: Any) -> None:
     if isinstance(buffer, PrioritizedReplayBuffer):
         more["priorities"] = np.arange(first, first + n) % 7 + 0.5
     buffer.extend(**columns(first, n), **more)
@@ -221,6 +220,24 @@ def test_the_weights_follow_from_the_probabilities(sampler: Any, tmp_path: Path)
         batch = buffer.sample(SIZE, beta=0.7)
         assert batch.indices.tolist() == ids.tolist()
         assert batch.weights.tolist() == expected.tolist()
+
+
+@ALL
+def test_the_starts_of_sequences_are_drawn_by_the_sampler(
+    kind: Any, sampler: Any, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        with opened(kind, tmp_path / name, sampler) as buffer:
+            extend(buffer, 0, 90, env=0)  # episodes of 5 transitions
+    with opened(kind, tmp_path / "a", sampler) as buffer:
+        expected = [indices(buffer.sample(SIZE)) for _ in range(8)]
+    with opened(kind, tmp_path / "b", sampler) as buffer:
+        found = [buffer.sample_sequences(SIZE, 3).indices[:, 0].tolist() for _ in range(8)]
+        assert found == expected
+        for _ in range(8):
+            whole = buffer.sample_sequences(4, 3, pad=False).indices
+            assert (whole >= 0).all()
+            assert set(whole[:, 0].tolist()) <= set(may_be_drawn(sampler, buffer))
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 60])

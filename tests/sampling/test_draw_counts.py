@@ -238,6 +238,17 @@ def test_batches_drawn_ahead_count_when_they_are_given(
         assert {i: (found + rest)[i] for i in live} == dict.fromkeys(live, TIMES)
 
 
+@pytest.mark.parametrize("pad", [True, False])
+def test_the_starts_of_sequences_count(pad: bool, tmp_path: Path) -> None:
+    with opened(ReplayBuffer, tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, N), env=0)  # episodes of 5 transitions
+        starts = [buffer.sample_sequences(4, 3, pad=pad).indices[:, 0] for _ in range(5)]
+        found = Counter(np.concatenate(starts).tolist())
+        rest = drawn_until_none_is_left(buffer)
+        assert max((found + rest).values()) <= TIMES
+        assert not pad or found + rest == dict.fromkeys(range(N), TIMES)
+
+
 def test_two_iterators_that_draw_ahead(tmp_path: Path) -> None:
     with opened(ReplayBuffer, tmp_path / "b") as buffer:
         buffer.extend(**columns(0, N))

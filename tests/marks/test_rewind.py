@@ -9,7 +9,7 @@ from typing import Any
 import lmdb
 import numpy as np
 import pytest
-from common import columns, numbers_of, run_python
+from common import columns, numbers_of, row, run_python
 from drawn import KINDS
 from others import Other, shared
 
@@ -20,6 +20,7 @@ from diskreplay import (
     PrioritizedReplayBuffer,
     ReadOnlyError,
     ReplayBuffer,
+    samplers,
     verify,
 )
 
@@ -172,6 +173,58 @@ def test_changes_that_wait_and_batches_drawn_ahead_are_gone(kind: Any) -> None:
         assert numbers_of(buffer.get(ids)).tolist() == ids.tolist()
         buffer.flush()
         assert buffer.stats()["runs"][0]["rows"] == 23
+
+
+SAMPLERS: list[Any] = [
+    None, samplers.Newest(30), samplers.Recent(40), samplers.Epoch(), samplers.RankBased(0.7),
+    samplers.Mixed(0.3), samplers.AtMost(3), samplers.Range(20, 90),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+def test_any_sampler_draws_the_same_again(sampler: Any) -> None:
+    with PrioritizedReplayBuffer(80, seed=1, keep_rows=60, sampler=sampler) as buffer:
+        buffer.extend(**columns(0, 70), priorities=np.arange(70) % 9)
+        for _ in range(3):
+            buffer.sample(16)
+        buffer.mark("a")
+
+        def train() -> list[list[int]]:
+            drawn = []
+            for step in range(12):
+                buffer.extend(**columns(buffer.count, 4))
+                batch = buffer.sample(16)
+                numbers_of(batch)
+                assert batch.indices.min() >= buffer.first
+                buffer.update_priorities(batch.indices, np.abs(np.sin(batch.indices + step)))
+                drawn.append(batch.indices.tolist())
+            return drawn
+
+        first = train()
+        assert buffer.rewind("a") == 0
+        assert train() == first
+        buffer.check()
+
+
+def test_chains_after_a_rewind_are_those_of_the_transitions_that_are_left() -> None:
+    with ReplayBuffer(80, seed=1, keep_rows=60) as buffer:
+
+        def push(first: int, n: int) -> None:
+            for number in range(first, first + n):
+                given = row(number) | {"done": number % 10 == 9 and number != 39}
+                buffer.push(**given, env=0)
+
+        push(0, 40)
+        buffer.mark("a")
+        push(40, 30)
+        assert buffer.sample(16, n_step=3).discounts.min() < 0.98  # builds what follows the links
+        assert buffer.rewind("a") == 0
+        push(40, 25)
+        batch = buffer.sample(60, n_step=3, gamma=0.5)
+        ends = np.array([9, 19, 29, 39, 49, 59, 64])  # of the episodes, and the newest
+        left = ends[np.searchsorted(ends, batch.indices)] - batch.indices + 1
+        np.testing.assert_array_equal(batch.discounts, 0.5 ** np.minimum(left, 3))
+        buffer.check()
 
 
 def test_a_rewind_before_the_first_push_keeps_the_schema(tmp_path: Path) -> None:

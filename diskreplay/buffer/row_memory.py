@@ -38,6 +38,14 @@ def logged_pending_rows(schema: Schema) -> int:
     return max(1, _LOGGED_COMMIT_FRAMES // LoggedFields(schema).frames_in_row)
 
 
+def committed_rows(schema: Schema) -> int:
+    """Return about how many rows with fields in the log pushes let wait for a commit."""
+    if not holds_records(schema):
+        return pending_bytes(schema) // max(1, whole_row_bytes(schema))
+    step_bytes = sum(field.frame_bytes for field in LoggedFields(schema).new_in_a_step())
+    return max(1, min(logged_pending_rows(schema), COMMIT_BYTES // max(1, step_bytes)))
+
+
 def whole_row_bytes(schema: Schema) -> int:
     """Return the bytes of a whole row, without packed values, which are counted apart."""
     return window_row_bytes(schema) if schema.varying else schema.payload_bytes

@@ -12,8 +12,8 @@ from pathlib import Path
 from diskreplay.buffer.pending_changes import pending_nbytes
 from diskreplay.buffer.row_memory import (
     COMMIT_BYTES,
+    committed_rows,
     pending_bytes,
-    whole_row_bytes,
     window_bytes_of,
 )
 from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
@@ -272,7 +272,7 @@ def _observations(
     logged = LoggedFields(schema)
     largest = largest_frame_bytes(logged)
     commit = total = 0
-    rows = pending_bytes(schema) // max(1, whole_row_bytes(schema))
+    rows = committed_rows(schema)
     for field in logged.new_in_a_step():
         frame_bytes = float(field.frame_bytes)
         if field.varies:

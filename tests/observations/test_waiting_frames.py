@@ -195,3 +195,24 @@ def test_frames_that_are_read_take_no_place_of_those_that_wait(tmp_path: Path) -
                 found = buffer.get(ids)
                 np.testing.assert_array_equal(found.states[..., :2], stacks[ids, 0, :, :2])
                 np.testing.assert_array_equal(found.next_states[..., :2], stacks[ids, 1, :, :2])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "bool"])
+def test_stacks_are_stored_however_they_lie_in_memory(dtype: str, tmp_path: Path) -> None:
+    frames = np.random.default_rng(2).integers(0, 2, (60, 50, 50)).astype(dtype)
+    pairs = [
+        (frames[:8:2], frames[2:10:2]),  # every second frame
+        (frames[8:4:-1], frames[9:5:-1]),
+        (frames[4:8].swapaxes(1, 2), frames[5:9].swapaxes(1, 2)),
+        (np.asfortranarray(frames[5:9]), np.asfortranarray(frames[6:10])),
+    ]
+    with ReplayBuffer(100, path=tmp_path / "b", **SETTINGS) as buffer:
+        for state, next_state in pairs:
+            buffer.push(state, 0, 0.0, next_state, False)
+        for _ in range(2):
+            found = buffer.get(range(len(pairs)))
+            for place, (state, next_state) in enumerate(pairs):
+                np.testing.assert_array_equal(found.states[place], state)
+                np.testing.assert_array_equal(found.next_states[place], next_state)
+            buffer.flush()
+    assert diskreplay.verify(tmp_path / "b") == []

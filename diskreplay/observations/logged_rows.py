@@ -73,7 +73,7 @@ class LoggedRows:
         snapshot: Snapshot,
         fields: Sequence[int] | None,
     ) -> None:
-        """Write rows into columns, as `Rows.read_into` does.
+        """Write rows into columns, as `StoredRows.read` does.
 
         records:  the columns of the records of the same rows and fields
         """

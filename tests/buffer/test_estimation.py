@@ -156,9 +156,9 @@ def test_what_it_is_made_of() -> None:
     assert estimate(schema_of(980), 1_000_000, access="shared").outbox_bytes > 1 << 20
     assert str(found) == (
         "1,000,000 transitions of 980 bytes (1,008 as a record, 2 to a value)\n"
-        "disk    1.05 GB: records 1.03 GB, priorities 4.13 MB, spare pages 14.3 MB; "
-        "1.07 times the payload\n"
-        "memory  289 MB: window 268 MB, side tables 20.1 MB"
+        "disk    1.05 GB: records 1.03 GB, priorities 4.13 MB, links 4.13 MB, "
+        "spare pages 14.4 MB; 1.07 times the payload\n"
+        "memory  293 MB: window 268 MB, side tables 24.1 MB"
     )
     assert "priorities" not in str(alone)
     assert "outbox" in str(estimate(SMALL, 10**6, access="shared"))

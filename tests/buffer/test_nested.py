@@ -306,7 +306,7 @@ def test_stores_are_made_of_others(kind: Any, tmp_path: Path) -> None:
     assert diskreplay.merge([path, tmp_path / "saved"], tmp_path / "both") == 35
     for name, n in (("b", 15), ("saved", 20), ("repaired", 15), ("both", 35)):
         assert diskreplay.verify(tmp_path / name) == []
-        assert fact(tmp_path / name, "layout")["features"] == ["nested-fields"]
+        assert fact(tmp_path / name, "layout")["features"] == ["nested-fields", "links"]
         with diskreplay.open(tmp_path / name) as found:
             assert found.schema.names == NAMES
             assert len(numbers_of(found.get(np.arange(found.first, found.count)))) == n

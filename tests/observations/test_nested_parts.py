@@ -29,7 +29,7 @@ def test_parts_may_be_in_the_log(log: dict[str, Any], tmp_path: Path) -> None:
             for _ in range(3):
                 batch = next(batches)
                 assert numbers_of(batch).tolist() == batch.indices.tolist()
-    assert fact(path, "layout")["features"] == ["observation-log", "nested-fields"]
+    assert fact(path, "layout")["features"] == ["observation-log", "nested-fields", "links"]
     assert diskreplay.verify(path) == []
     with diskreplay.open(path) as buffer:
         assert numbers_of(buffer.get(range(20, 50))).tolist() == list(range(20, 50))

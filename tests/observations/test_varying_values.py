@@ -385,7 +385,7 @@ def test_an_older_version_refuses_by_the_name_of_the_feature(tmp_path: Path) -> 
     with ReplayBuffer(capacity=10, path=path) as buffer:
         buffer.push("text", 0, 0.0, "text", True)
     layout = fact(path, "layout")
-    assert layout["features"] == ["observation-log", "varying-fields"]
+    assert layout["features"] == ["observation-log", "varying-fields", "links"]
     layout["features"].append("fields-of-a-newer-version")
     put_fact(path, "layout", layout)
     plain = fact(path, "schema")

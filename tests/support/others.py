@@ -58,7 +58,7 @@ def serve(pipe: Connection, path: Path) -> None:
             elif name in ("frame", "max_priority", "count"):
                 result = getattr(buffer, name)
             else:
-                result = getattr(buffer, name)(*arguments)
+                result = getattr(buffer, name)(*arguments, **settings)
             pipe.send((True, result))
         except Exception as error:
             pipe.send((False, f"{type(error).__name__}: {error}"))

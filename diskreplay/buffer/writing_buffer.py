@@ -91,7 +91,9 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
             if schema is None:
                 given = extra if truncated is None else {**extra, "truncated": ends}
                 schema = writer.schema_for(_by_name(standard, given), lead=0)
-            row = schema.accept_row(standard, _extra_of(schema, extra, ends, env))
+            row = schema.accept_row(
+                standard, _extra_of(schema, extra, ends, env) if schema.extra_names else extra
+            )
             checked = None if priority is None else self._checked_priorities([priority], 1)
             packed_bytes = schema.packed_bytes(row) if schema.varying else 0
             if guard.commit_failed or not writer.has_room(1, packed_bytes):  # as make_room

@@ -77,14 +77,14 @@ class SlotTable(Generic[ValueT]):
     def stage(self, first: int, n: int, values: NDArray[ValueT] | float) -> None:
         """Stage the values of n write ids from `first` on, before they become live."""
         at = first - self._settled_to
+        if n == 1 and at < _STAGED_KEPT:  # a push: one number is assigned several times faster
+            self._staged[at] = values[0] if isinstance(values, np.ndarray) else values
+            return
         if at + n > self._staged.size:
             more = self._zeros(max(at + n, 2 * self._staged.size))
             more[:at] = self._staged[:at]
             self._staged = more
-        if n == 1:  # a push: the assignment of one number is several times faster
-            self._staged[at] = values[0] if isinstance(values, np.ndarray) else values
-        else:
-            self._staged[at : at + n] = values
+        self._staged[at : at + n] = values
 
     def settle(self, live: LiveRange) -> None:
         """Write the staged values into their slots; safe to interrupt and to repeat."""

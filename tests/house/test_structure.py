@@ -93,7 +93,7 @@ COMMAND_LINE_MAY_IMPORT: dict[str, set[str]] = {
     "terminal": {"episodes", "plain", "stores"},
     "files": {"extras", "plain", "stores"},
     "report": {"extras", "stores", "terminal"},
-    "commands": {"extras", "files", "plain", "report", "stores", "terminal"},
+    "commands": {"episodes", "extras", "files", "plain", "report", "stores", "terminal"},
     "cli": {"commands", "terminal"},
     "__main__": {"cli"},
     "__init__": set(),

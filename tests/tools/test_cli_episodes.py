@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import stores
-from commands import facts, shown
+from commands import facts, refused, run, shown
 
-from diskreplay import ReplayBuffer
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 
 
 def test_whole_episodes_are_counted(tmp_path: Path) -> None:
@@ -58,3 +61,68 @@ def test_episodes_of_a_store_without_links_are_not_known(tmp_path: Path) -> None
     stores.empty(tmp_path / "none")
     assert "Episodes" not in shown(tmp_path / "none")
     assert facts(tmp_path / "none")["episodes"] is None
+
+
+@pytest.fixture
+def two_envs(tmp_path: Path) -> Path:
+    """Episodes of 3, 4, ... steps of two environments in turn; the first ones are evicted."""
+    with PrioritizedReplayBuffer(60, path=tmp_path / "b") as buffer:
+        for length in range(3, 10):
+            for step in range(length):
+                for env in (0, 1):
+                    state = [float(buffer.count)]
+                    buffer.push(state, env, 1.0, state, step == length - 1, env=env)
+    return tmp_path / "b"
+
+
+def expected(store: Path) -> dict[int, tuple[int, int]]:
+    """The episode and the step of each live write id."""
+    found, write_id = {}, 0
+    with diskreplay.open(store, access="read") as buffer:
+        first = buffer.first
+    for length in range(3, 10):
+        firsts: dict[int, tuple[int, int]] = {}
+        for step in range(length):
+            for env in (0, 1):
+                if write_id >= first:
+                    at = firsts.setdefault(env, (write_id, step))
+                    found[write_id] = (at[0], step - at[1])
+                write_id += 1
+    return found
+
+
+def test_an_export_has_episodes_and_steps(two_envs: Path, tmp_path: Path) -> None:
+    wanted = expected(two_envs)
+    run("export", two_envs, tmp_path / "all.npz", "--episodes")
+    table = np.load(tmp_path / "all.npz")
+    assert list(table)[1:5] == ["write_id", "episode", "step", "state"]
+    assert table["episode"].dtype == table["step"].dtype == np.int64
+    rows = zip(*(table[name].tolist() for name in ("write_id", "episode", "step")), strict=True)
+    assert {i: (episode, step) for i, episode, step in rows} == wanted
+    words = ("--range", "-20:", "--where", "step>=3")
+    run("export", two_envs, tmp_path / "some.jsonl", "--episodes", *words)
+    lines = [json.loads(line) for line in (tmp_path / "some.jsonl").read_text().splitlines()]
+    newest = [i for i in sorted(wanted)[-20:] if wanted[i][1] >= 3]
+    assert [(x["write_id"], x["episode"], x["step"]) for x in lines] == [
+        (i, *wanted[i]) for i in newest
+    ]
+
+
+def test_an_import_leaves_episodes_out(two_envs: Path, tmp_path: Path) -> None:
+    run("export", two_envs, tmp_path / "all.npz", "--episodes")
+    run("import", tmp_path / "all.npz", tmp_path / "copy")
+    with diskreplay.open(tmp_path / "copy") as copy, diskreplay.open(two_envs) as buffer:
+        assert copy.schema == buffer.schema
+        assert len(copy) == len(buffer)
+    run("import", tmp_path / "all.npz", tmp_path / "kept", "--field", "which=episode")
+    with diskreplay.open(tmp_path / "kept") as kept:
+        assert kept.schema is not None
+        assert kept.schema.extra_names == ("which",)
+
+
+def test_a_field_of_the_same_name_is_told(tmp_path: Path) -> None:
+    with ReplayBuffer(10, path=tmp_path / "b") as buffer:
+        buffer.push([0.0], 0, 1.0, [0.0], True, step=3)
+    said = refused("export", tmp_path / "b", tmp_path / "b.npz", "--episodes")
+    assert "has a field 'step', which is a column of an export with --episodes: leave" in said
+    run("export", tmp_path / "b", tmp_path / "b.npz")

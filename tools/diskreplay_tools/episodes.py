@@ -12,6 +12,8 @@ from diskreplay.aliases import Array, Bools, Floats, Ints
 from diskreplay.buffer import Scan
 from diskreplay_tools.stores import Buffer
 
+EPISODE_COLUMNS = ("episode", "step")  # of an export
+
 
 @dataclass
 class LinkedEpisodes:
@@ -45,6 +47,27 @@ def numbered(links: NDArray[np.int32]) -> tuple[Ints, Ints]:
             return first, steps
         steps += steps[first]
         first = further
+
+
+class EpisodeNumbers:
+    """The episode and the step of each of some live transitions, which follow each other.
+
+    An episode has the write id of its first transition, or of the oldest of them. Memory: 16 bytes
+    a transition, and some 40 while they are found.
+    """
+
+    def __init__(self, buffer: Buffer, write_ids: range) -> None:
+        self._start = write_ids.start
+        links = np.zeros(len(write_ids), np.int32)  # those evicted meanwhile keep 0
+        for ids, columns in Scan(buffer, write_ids, (), links=True):
+            links[ids - self._start] = columns["link"]
+        self._first, self._steps = numbered(links)
+
+    def columns(self, write_ids: Ints) -> dict[str, Array]:
+        """Return the columns of EPISODE_COLUMNS for some of the transitions."""
+        at = write_ids - self._start
+        values = self._first[at] + self._start, self._steps[at]
+        return dict(zip(EPISODE_COLUMNS, values, strict=True))
 
 
 def whole_episodes(

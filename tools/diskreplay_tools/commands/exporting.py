@@ -12,6 +12,7 @@ import diskreplay
 from diskreplay.buffer import Scan, live_write_ids
 from diskreplay.wording import count_of, human
 from diskreplay_tools.commands.arguments import force_option, out_argument, store_argument
+from diskreplay_tools.episodes import EPISODE_COLUMNS, EpisodeNumbers
 from diskreplay_tools.extras import pyarrow
 from diskreplay_tools.files import (
     WRITERS,
@@ -40,6 +41,11 @@ from diskreplay_tools.terminal import progress, tell
 )
 @where_option
 @range_option
+@click.option(
+    "--episodes",
+    is_flag=True,
+    help="Also write the columns episode, the write id of its first transition, and step.",
+)
 @force_option
 def export(
     path: Path,
@@ -47,6 +53,7 @@ def export(
     form: str | None,
     conditions: tuple[str, ...],
     span: str | None,
+    episodes: bool,
     force: bool,
 ) -> None:
     """Write transitions to an npz, parquet or jsonl file.
@@ -63,12 +70,14 @@ def export(
     if form == "parquet":
         pyarrow()
     with diskreplay.open(path, access="read", window_bytes=0) as buffer:
-        columns = columns_of(buffer)
+        columns = columns_of(buffer, EPISODE_COLUMNS if episodes else ())
         names = [column.name for column in columns]
-        if len(set(names)) < len(names):
+        if doubled := [name for name in names if names.count(name) > 1]:
+            of, way_out = "every export", "it cannot be exported"
+            if doubled[0] != "write_id":
+                of, way_out = "an export with --episodes", "leave --episodes away"
             raise click.ClickException(
-                f"{path} has a field 'write_id', which is a column of every export: it cannot be "
-                "exported"
+                f"{path} has a field {doubled[0]!r}, which is a column of {of}: {way_out}"
             )
         _check_sizes(columns, form)
         checked = conditions_of(conditions, columns)
@@ -76,12 +85,16 @@ def export(
         first, count = live.start, live.stop
         begin, end = span_of(span, first, count)
         is_prioritized = isinstance(buffer, diskreplay.PrioritizedReplayBuffer)
+        # Of all that is live: an episode may begin before the range.
+        numbers = EpisodeNumbers(buffer, live) if episodes else None
         rows = Scan(buffer, range(begin, end), priorities=is_prioritized)
+        metadata = metadata_of(buffer, episodes=episodes)
         written = 0
         with new_file(out, force=force) as place, progress("export") as show:
-            with WRITERS[form](place, columns, metadata_of(buffer)) as write:
+            with WRITERS[form](place, columns, metadata) as write:
                 for write_ids, values in rows:
-                    table = {"write_id": write_ids, **values}
+                    numbered = {} if numbers is None else numbers.columns(write_ids)
+                    table = {"write_id": write_ids, **numbered, **values}
                     mask = selected(checked, table, write_ids.size)
                     if not mask.all():
                         table = {name: column[mask] for name, column in table.items()}

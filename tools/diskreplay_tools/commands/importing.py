@@ -20,6 +20,7 @@ from diskreplay.store import Identity, RunSettings, State, beside, real_path
 from diskreplay.validation import checked_capacity
 from diskreplay.wording import count_of
 from diskreplay_tools.commands.arguments import force_option, log_options, out_argument
+from diskreplay_tools.episodes import EPISODE_COLUMNS
 from diskreplay_tools.files import (
     NUMBERS,
     PRIORITY,
@@ -95,6 +96,8 @@ def import_(
     log = LogOptions.checked(observations, frame_axis, codec)
     with open_table(source) as file, new_store(path, force=force) as place:
         metadata = metadata_in(file)
+        if metadata.get("episodes") is True:  # they are no fields
+            dropped = (*dropped, *(name for name in EPISODE_COLUMNS if name in file.columns))
         fields, dtypes = map_columns(file, pairs, dropped)
         has_priorities = PRIORITY in fields
         kind = kind or metadata.get("kind") or ("prioritized" if has_priorities else "uniform")

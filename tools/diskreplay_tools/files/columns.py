@@ -60,10 +60,13 @@ class Column(NamedTuple):
         return f"{self.dtype}{list(self.shape) if self.shape else ''}"
 
 
-def columns_of(buffer: Buffer) -> list[Column]:
-    """Return the columns of what is exported of a buffer."""
+def columns_of(buffer: Buffer, more: Sequence[str] = ()) -> list[Column]:
+    """Return the columns of what is exported of a buffer.
+
+    more:  names of columns of whole numbers, after the write ids
+    """
     fields = buffer.schema.fields if buffer.schema is not None else ()
-    columns = [Column("write_id", np.dtype(np.int64))]
+    columns = [Column(name, np.dtype(np.int64)) for name in ("write_id", *more)]
     columns += [
         Column(field.name, field.dtype, field.shape, varies=field.varies) for field in fields
     ]
@@ -77,8 +80,11 @@ def rows_in_chunk(columns: Sequence[Column]) -> int:
     return max(1, CHUNK_BYTES // max(64, sum(column.row_bytes for column in columns)))
 
 
-def metadata_of(buffer: Buffer) -> str:
-    """Return what an import needs to make the same buffer again, as JSON."""
+def metadata_of(buffer: Buffer, *, episodes: bool = False) -> str:
+    """Return what an import needs to make the same buffer again, as JSON.
+
+    episodes:  whether there are columns of episodes, which are no fields
+    """
     schema = buffer.schema
     stats = buffer.stats()
     names = list(RUN_SETTINGS)
@@ -92,6 +98,8 @@ def metadata_of(buffer: Buffer) -> str:
         names += PRIORITIZED_SETTINGS
         found |= {"kind": "prioritized", "max_priority": buffer.max_priority}
     found["settings"] = {name: stats[name] for name in names}
+    if episodes:
+        found["episodes"] = True
     found["versions"] = {"diskreplay": diskreplay.__version__, "numpy": np.__version__}
     return dumps(found)
 

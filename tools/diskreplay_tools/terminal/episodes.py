@@ -44,9 +44,11 @@ class EpisodeFigures:
             why = ": not known; no transition says which one it follows"
             yield heading("Episodes", why, on)
             return
-        of = f"the newest {found.rows:,}" if found.rows < size else f"all {size:,}"
+        of = count_of(size, "transition")
+        if size > 1:
+            of = f"the newest {found.rows:,} of {of}" if found.rows < size else f"all {of}"
         n = found.ends.size
-        yield heading("Episodes", f": {n:,} whole in {of} transitions", on)
+        yield heading("Episodes", f": {n:,} whole in {of}", on)
         if n:
             yield entry("length", _in_words(found.lengths), on)
             yield entry("return", _in_words(found.returns), on)

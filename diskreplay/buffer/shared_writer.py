@@ -289,7 +289,7 @@ class SharedWriter(Replica):
                 observations=rows.put(
                     txn,
                     rows.with_write_ids(parts, before.count, after.count),
-                    new.needed(identity),
+                    new.needed(new.live(identity)),
                     state.observations,
                 ),
             )

@@ -325,8 +325,7 @@ class Writer(Replica):
             stored = self._stored_state(txn)
             run = self._described_run or self._run.of(txn, stored)
             run = replace(run, end=live.count, rows=self._run_rows + n)
-            counted = replace(stored, count=live.count, start=live.start)
-            needed = counted.needed(self.identity)
+            needed = stored.needed(live)
             observations = self.rows.put(txn, rows(), needed, stored.observations, whole=whole)
             state = replace(
                 stored if origin is None else stored.keeping(stored, origin),

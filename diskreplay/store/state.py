@@ -135,12 +135,13 @@ class State:
         """Return the oldest write id whose record the ring has not overwritten."""
         return max(0, self.given - identity.slots)
 
-    def needed(self, identity: Identity) -> LiveRange:
-        """Return the write ids that are live, or may be live again after a rewind."""
-        first = self.live(identity).first
+    def needed(self, live: LiveRange) -> LiveRange:
+        """Return what is live after the next commit, or may be live again after a rewind."""
+        first, slots = live.first, live.ring_slots
         if self.marks.first is not None:
-            first = min(first, max(self.marks.first, self.oldest_stored(identity)))
-        return LiveRange(identity.slots, first, self.count)
+            oldest_stored = max(live.count, self.rewinds.reached) - slots
+            first = min(first, max(self.marks.first, oldest_stored))
+        return LiveRange(slots, first, live.count)
 
     @classmethod
     def parse(cls, plain: Any, identity: Identity) -> State:

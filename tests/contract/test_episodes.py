@@ -1,67 +1,59 @@
-"""n-step returns, sequences and episodes of every Replay, after more than a lap."""
+"""What every Replay that can be written to knows of episodes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from episode_twin import EpisodeTwin, check_n_step, check_sequences, columns
-from replays import CAPACITY, Exclusive
+from common import row
+from replays import Exclusive
 
-import diskreplay
-
-GAMMA = 0.9
+from diskreplay import ArgumentError, SchemaError
 
 
-def filled(writer: Exclusive, path: Path) -> tuple[Any, EpisodeTwin]:
-    """Return a replay with several envs and commits, and its twin."""
-    replay, twin = writer.make(path, seed=5), EpisodeTwin(CAPACITY)
-    for first in range(0, 90, 15):
-        numbers = range(first, first + 15)
-        steps = [twin.push(i % 4, done=i % 19 == 7, truncated=i % 23 == 3) for i in numbers]
-        replay.extend(**columns(steps))
-        writer.settle(replay)
-    return replay, twin
+def numbers_in_episodes(replay: Any) -> list[list[int]]:
+    """The numbers of the transitions of each whole episode, oldest first."""
+    return [(batch.rewards * 8).astype(int).tolist() for batch in replay.episodes()]
 
 
-def compare(replay: Any, twin: EpisodeTwin) -> None:
-    check_n_step(twin, replay.sample(30, n_step=3, gamma=GAMMA), 3, GAMMA)
-    for pad, across in ((True, False), (True, True), (False, True)):
-        batch = replay.sample_sequences(10, 4, pad=pad, across=across)
-        check_sequences(twin, batch, 4, pad=pad, across=across)
-    whole = sorted(twin.whole_episodes())
-    assert [batch.indices.tolist() for batch in replay.episodes()] == whole
-    assert [batch.indices.tolist() for batch in replay.episodes(newest_first=True)] == whole[::-1]
-
-
-def test_of_a_writer_and_of_a_reader(writer: Exclusive, tmp_path: Path) -> None:
-    replay, twin = filled(writer, tmp_path / "b")
-    with replay:
-        compare(replay, twin)
-    with diskreplay.open(tmp_path / "b", access="read", seed=1) as reader:
-        compare(reader, twin)
+def test_episodes_end_with_done_truncated_and_end_episode(
+    writer: Exclusive, tmp_path: Path
+) -> None:
+    with writer.make(tmp_path / "b") as buffer:
+        ends = {2: {"truncated": True}, 5: {"done": True}}
+        for number, env in enumerate((0, 1, 0, 0, 1, 0)):
+            if number == 4:
+                buffer.end_episode(env=1)
+            buffer.push(**{**row(number), "done": False, **ends.get(number, {})}, env=env)
+        buffer.push(**{**row(6), "done": True}, env=1)
+        writer.settle(buffer)
+        assert sorted(numbers_in_episodes(buffer)) == [[0, 2], [1], [3, 5], [4, 6]]
+        assert buffer.stats()["cuts"] == 0
+        for bad in ({"env": -1}, {"env": "a"}, {"truncated": 2}, {"truncated": "yes"}):
+            with pytest.raises((ArgumentError, SchemaError)):
+                buffer.push(**row(7), **bad)
+        writer.settle(buffer)
+        assert buffer.count == 7
     with writer.open(tmp_path / "b") as again:
-        twin.reopen()
-        compare(again, twin)
-        again.extend(**columns([twin.push(i % 4) for i in range(10)]))
+        again.push(**{**row(7), "done": True}, env=0)  # begins an episode
         writer.settle(again)
-        compare(again, twin)
+        assert sorted(numbers_in_episodes(again)) == [[0, 2], [1], [3, 5], [4, 6], [7]]
+        again.check()
 
 
-def test_batches_are_those_of_sample(writer: Exclusive, tmp_path: Path) -> None:
-    replay, twin = filled(writer, tmp_path / "b")
-    with replay, replay.batches(8, prefetch=2, n_step=3, gamma=GAMMA) as batches:
-        for _ in range(5):
-            check_n_step(twin, next(batches), 3, GAMMA)
-
-
-def test_what_is_cleared_is_gone(writer: Exclusive, tmp_path: Path) -> None:
-    replay, _ = filled(writer, tmp_path / "b")
-    with replay:
-        replay.clear()
-        writer.settle(replay)
-        assert list(replay.episodes()) == []
-        for call in (replay.sample, replay.sample_sequences):
-            with pytest.raises(diskreplay.SampleError):
-                call(1, 2) if call == replay.sample_sequences else call(1, n_step=2)
+def test_extend_takes_an_env_for_each_transition(writer: Exclusive, tmp_path: Path) -> None:
+    with writer.make(tmp_path / "b") as buffer:
+        for first in (0, 40):
+            rows = [row(number) for number in range(first, first + 40)]
+            given = {f"{name}s": [each[name] for each in rows] for name in rows[0]}
+            given["dones"] = np.arange(40) >= 36
+            given["truncateds"] = np.arange(40) == 17
+            buffer.extend(**given, env=np.arange(40) % 4)
+        writer.settle(buffer)
+        found = numbers_in_episodes(buffer)
+        assert [40 + n for n in range(21, 40, 4)] in found
+        assert [40 + n for n in range(1, 18, 4)] in found
+        assert [40 + n for n in range(0, 40, 4)] in found
+        assert buffer.get([buffer.first + 37]).truncated.tolist() == [1]

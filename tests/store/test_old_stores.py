@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inside import replica_of
 from old_stores.make import OLD, Old, priorities, rows
 from stores import change, stored
 
@@ -216,3 +217,24 @@ def test_one_that_two_rules_wrote_to_is_refused_and_repaired(
     assert "do not agree on how many records share one" in diskreplay.verify(path)[0]
     assert diskreplay.repair(path, tmp_path / "out").lost == 0
     check_rows(tmp_path / "out", old, old.live)
+
+
+@THREE
+def test_it_gains_links_for_its_new_rows(store: Path, old: Old) -> None:
+    with diskreplay.open(store, access="read") as buffer:
+        replica = replica_of(buffer)
+        assert not replica.links.of(np.array(old.live, np.int64), replica.live).any()
+    count = old.count
+    for access in ("shared", "exclusive"):
+        with diskreplay.open(store, access=access) as buffer:
+            buffer.extend(**rows(count, 4, old.payload), env=3)
+            buffer.flush()
+            buffer.check()
+            ids = np.arange(max(buffer.first, old.count), count + 4)
+            replica = replica_of(buffer)
+            before = (ids - 1) % 2 * -2 + 1  # rows of odd numbers are done
+            expected = np.where((ids - old.count) % 4 == 0, 0, before)
+            assert replica.links.of(ids, replica.live).tolist() == expected.tolist()
+        count += 4
+        assert "links" in layout(store)["features"]  # so that older versions refuse it
+        assert diskreplay.verify(store) == []

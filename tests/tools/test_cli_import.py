@@ -147,7 +147,7 @@ def test_a_disk_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     said = run("import", file, new, "--capacity", 10**7).stderr
     assert said.startswith(f"warning: {new} takes 732 MB of disk when it holds all of its 10000000")
     usage = usage._replace(free=1 << 20)
-    assert f"{tmp_path / 'no'} needs 1.06 MB for its data file" in refused(tmp_path / "no", file)
+    assert f"{tmp_path / 'no'} needs 1.07 MB for its data file" in refused(tmp_path / "no", file)
 
 
 def test_another_kind(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ class BatchForm(NamedTuple):
                 f"n_step adds the element {DISCOUNTS!r}, which is the name of a field here: leave "
                 "n_step= away"
             )
-        return self._replace(frames=self.frames and schema.has_frames)
+        if self.frames and not schema.has_frames:
+            return self._replace(frames=False)
+        return self
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `sample` that ask for this form, without Frames."""

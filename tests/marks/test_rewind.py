@@ -11,6 +11,7 @@ import pytest
 from common import columns, numbers_of, row, run_python
 from drawn import KINDS
 from others import Other
+from stores import spoil
 
 import diskreplay
 from diskreplay import (
@@ -309,3 +310,20 @@ def test_load_keeps_the_marks_of_the_buffer(tmp_path: Path) -> None:
         assert numbers_of(buffer.get(range(30, 40))).tolist() == list(range(30, 40))
         assert buffer.priorities(range(30, 40)).tolist() == list(range(30, 40))
     assert verify(tmp_path / "s") == []
+
+
+def test_write_ids_of_damaged_records_are_drawn_once_they_are_given_again(tmp_path: Path) -> None:
+    with ReplayBuffer(20, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 5))
+        buffer.mark("five")
+        buffer.extend(**columns(5, 5))
+    spoil(tmp_path / "b", [7])
+    with diskreplay.open(tmp_path / "b", window_bytes=0, on_damage="skip") as buffer:
+        assert 7 not in [i for _ in range(20) for i in buffer.sample(5).indices.tolist()]
+        assert buffer.stats()["damaged"] == 1
+        buffer.rewind("five")
+        buffer.extend(**columns(5, 5), env=0)
+        batch = buffer.sample(10, n_step=2)
+        assert sorted(batch.indices.tolist()) == list(range(10))
+        assert batch.discounts[batch.indices.tolist().index(6)] == np.float32(0.99**2)
+        assert buffer.stats()["damaged"] == 0

@@ -30,13 +30,15 @@ def row(number: int, size: int) -> dict[str, Any]:
 def columns(numbers: range, size: int) -> dict[str, Any]:
     rows = [row(number, size) for number in numbers]
     given = {name: np.array([one[name] for one in rows]) for name in rows[0]}
-    return {name + "s" * (name != "truncated"): column for name, column in given.items()}
+    return {f"{name}s": column for name, column in given.items()}
 
 
 def assert_holds(buffer: Any, size: int) -> None:
     live = np.arange(max(0, buffer.count - CAPACITY), buffer.count)
     found = buffer.get(live)
-    for name, column in columns(range(live[0], buffer.count), size).items():
+    expected = columns(range(live[0], buffer.count), size)
+    expected["truncated"] = expected.pop("truncateds")
+    for name, column in expected.items():
         assert getattr(found, name).tolist() == column.tolist()
 
 

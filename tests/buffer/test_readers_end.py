@@ -171,9 +171,8 @@ def test_ctrl_c_at_a_terminal_reaches_the_learner_alone(tmp_path: Path) -> None:
         LEARNER
         + """
     begin()
-    print("begun", flush=True)
-    n = 4
     try:
+        print("begun", flush=True)
         while True:
             next(batches)
     except KeyboardInterrupt:

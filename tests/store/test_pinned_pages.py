@@ -14,7 +14,7 @@ from common import columns, run_python
 from inside import store_of
 from talking import Talking
 
-from diskreplay import PinnedPagesWarning, PrioritizedReplayBuffer
+from diskreplay import EpisodeWarning, PinnedPagesWarning, PrioritizedReplayBuffer
 
 READ = """
 import sys, diskreplay
@@ -47,6 +47,7 @@ def test_one_warning_names_who_is_stopped_in_a_look(
     assert buffer.stats()["oldest_reader"] is None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", EpisodeWarning)
         for first in range(0, 180 * 2000, 2000):
             buffer.extend(**columns(first, 2000))
             buffer.flush()

@@ -161,6 +161,7 @@ def trial(
     sys.unraisablehook = lambda said: unraised.append(f"{said.exc_value!r} in {said.object}")
     threading.excepthook = lambda said: unraised.append(f"{said.exc_value!r} in a thread")
     warnings.simplefilter("error")
+    warnings.simplefilter("ignore", diskreplay.EpisodeWarning)
     shutil.rmtree(top, ignore_errors=True)
     top.mkdir()
     tempfile.tempdir = str(top)

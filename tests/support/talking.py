@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterable
 
-from common import SUPPORT
+from common import SUPPORT, WARNINGS
 
 
 class Talking(subprocess.Popen[str]):
@@ -17,7 +17,8 @@ class Talking(subprocess.Popen[str]):
         self, code: str, *arguments: object, warnings: str = "error", within: Iterable[str] = ()
     ) -> None:
         """Start it; `within` is the command that runs Python."""
-        python = [sys.executable, "-W", warnings, "-c", textwrap.dedent(code)]
+        options = WARNINGS if warnings == "error" else ("-W", warnings)
+        python = [sys.executable, *options, "-c", textwrap.dedent(code)]
         super().__init__(
             [*within, *python, *map(str, arguments)],
             stdin=subprocess.PIPE,

@@ -280,3 +280,25 @@ def test_the_first_cut_that_is_an_error_refuses_the_call(tmp_path: Path) -> None
             buffer.push([5.0], 0, 0.0, [1.0], False)
         assert [found.filename for found in told] == [__file__]
         assert (buffer.stats()["cuts"], buffer.stats()["commits"]) == (1, commits)
+
+
+def test_a_shared_extend_past_the_pending_rows_links_to_the_rows_before_and_after(
+    tmp_path: Path,
+) -> None:
+    width = 1 << 14
+    with ReplayBuffer(400, path=tmp_path / "b", access="shared", commit_interval=1e9) as buffer:
+
+        def extend(begin: int, end: int) -> None:
+            states = np.zeros((end - begin, width), np.float32)
+            zeros = np.zeros(end - begin)
+            buffer.extend(states, zeros, zeros, states, zeros, env=0)
+
+        extend(0, 3)
+        assert not replica_of(buffer).fits(100)
+        extend(3, 103)
+        extend(103, 106)
+        extend(106, 206)
+        buffer.flush()
+        assert len(buffer) == 206
+        replica = replica_of(buffer)
+        assert replica.links.live_values(replica.live).tolist() == [0] + [1] * 205

@@ -327,3 +327,18 @@ def test_write_ids_of_damaged_records_are_drawn_once_they_are_given_again(tmp_pa
         assert sorted(batch.indices.tolist()) == list(range(10))
         assert batch.discounts[batch.indices.tolist().index(6)] == np.float32(0.99**2)
         assert buffer.stats()["damaged"] == 0
+
+
+@pytest.mark.parametrize("access", ["exclusive", "shared"])
+def test_episodes_from_before_a_clear_come_back(access: str, tmp_path: Path) -> None:
+    with ReplayBuffer(20, path=tmp_path / "b", access=access) as buffer:
+        zeros = np.zeros(10)
+        buffer.extend(zeros[:, None], zeros, zeros, zeros[:, None], zeros, env=0)
+        buffer.mark("ten")
+        buffer.clear()
+        buffer.push([0.0], 0.0, 0.0, [0.0], False)
+    with ReplayBuffer(20, path=tmp_path / "b") as buffer:
+        assert buffer.rewind("ten") == 0
+        batch = buffer.sample_sequences(10, 10)
+        assert sorted(batch.mask.sum(axis=1).tolist()) == list(range(1, 11))
+        assert sorted(batch.indices[batch.firsts].tolist()) == [0]

@@ -342,3 +342,18 @@ def test_episodes_from_before_a_clear_come_back(access: str, tmp_path: Path) -> 
         batch = buffer.sample_sequences(10, 10)
         assert sorted(batch.mask.sum(axis=1).tolist()) == list(range(1, 11))
         assert sorted(batch.indices[batch.firsts].tolist()) == [0]
+
+
+@pytest.mark.parametrize("access", ["exclusive", "shared"])
+def test_priorities_that_changed_after_the_mark_come_back(access: str, tmp_path: Path) -> None:
+    settings = {"path": tmp_path / "b", "alpha": 1.0}
+    with PrioritizedReplayBuffer(20, access=access, **settings) as buffer:
+        buffer.extend(**columns(0, 10), priorities=np.arange(1.0, 11.0))
+        buffer.mark("ten")
+        buffer.update_priorities(range(10), np.full(10, 50.0))
+    with PrioritizedReplayBuffer(20, **settings) as buffer:
+        assert buffer.priorities(range(10)).tolist() == [50.0] * 10
+        buffer.rewind("ten")
+        assert buffer.priorities(range(10)).tolist() == [*range(1, 11)]
+        buffer.push(**row(10))
+        assert buffer.priorities([10]).tolist() == [10.0]

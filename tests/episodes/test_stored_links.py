@@ -302,3 +302,12 @@ def test_a_shared_extend_past_the_pending_rows_links_to_the_rows_before_and_afte
         assert len(buffer) == 206
         replica = replica_of(buffer)
         assert replica.links.live_values(replica.live).tolist() == [0] + [1] * 205
+
+
+def test_the_cuts_of_a_shared_writer_count_once_each(tmp_path: Path) -> None:
+    for run in range(2):
+        with ReplayBuffer(20, path=tmp_path / "b", access="shared", commit_interval=1e9) as buffer:
+            for step in range(3):
+                buffer.push([5.0 * step], 0, 0.0, [1.0], False)
+                buffer.flush()
+                assert buffer.stats()["cuts"] == 2 * run + step

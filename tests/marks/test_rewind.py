@@ -357,3 +357,14 @@ def test_priorities_that_changed_after_the_mark_come_back(access: str, tmp_path:
         assert buffer.priorities(range(10)).tolist() == [*range(1, 11)]
         buffer.push(**row(10))
         assert buffer.priorities([10]).tolist() == [10.0]
+
+
+def test_a_mark_goes_back_as_before_once_a_later_one_is_deleted(tmp_path: Path) -> None:
+    with PrioritizedReplayBuffer(20, path=tmp_path / "b", alpha=1.0) as buffer:
+        buffer.extend(**columns(0, 10), priorities=np.arange(1.0, 11.0))
+        buffer.mark("first")
+        buffer.mark("second")
+        buffer.update_priorities(range(10), np.full(10, 50.0))
+        buffer.delete_mark("second")
+        buffer.rewind("first")
+        assert buffer.priorities(range(10)).tolist() == [*range(1, 11)]

@@ -151,6 +151,8 @@ def whole_numbers(name: str, values: Any, *, any_shape: bool = False) -> Ints:
             f"{name} must be whole numbers{'' if any_shape else ' of shape (n,)'} "
             f"(found {array.dtype} of shape {array.shape})"
         )
+    if array.dtype.kind == "u" and array.size and array.max() >= 2**63:
+        raise ArgumentError(f"{name} must be at most {2**63 - 1} (found {array.max()})")
     return array.astype(np.int64)
 
 

@@ -109,7 +109,8 @@ class NStepRows:
             ends = [(chains.write_ids[0], first), (chains.write_ids[-1], last)]
             parts = [RowsPart([], *end) for end in ends]
             self._rows.stored.read_joined(columns, places, parts, snapshot)
-        columns[reward][places] = self._n_step.returns(rewards[:, places], chains.lengths)
+        with np.errstate(over="ignore"):  # a sum beyond float32 is infinite
+            columns[reward][places] = self._n_step.returns(rewards[:, places], chains.lengths)
 
     def take_uncommitted(
         self,
@@ -141,10 +142,11 @@ class NStepRows:
         rewards = self._rewards(n)
         self._rows.fetch_parts(self._parts(columns, rewards, chains), committed, snapshot)
         found = self._n_step.returns(rewards, chains.lengths)
-        if out is None:
-            columns[reward] = found.astype(self._n_step.dtype_of(rewards.dtype))
-        else:
-            columns[reward][...] = found
+        with np.errstate(over="ignore"):  # a sum beyond float32 is infinite
+            if out is None:
+                columns[reward] = found.astype(self._n_step.dtype_of(rewards.dtype))
+            else:
+                columns[reward][...] = found
         return columns
 
     def _rewards(self, n: int) -> Array:

@@ -18,7 +18,13 @@ def checked_truncated(truncated: Any) -> bool:
     """Return whether a transition is the last one of its episode, or raise SchemaError."""
     if type(truncated) is bool:
         return truncated
-    return bool(checked_truncateds([truncated], 1)[0])
+    found = as_array(truncated, SchemaError, "truncated must be True or False")
+    if found.shape:
+        raise SchemaError(
+            f"truncated must be True or False, 1 or 0 (found an array of shape {found.shape}): "
+            "extend() takes several transitions"
+        )
+    return bool(checked_truncateds(found[None], 1)[0])
 
 
 def checked_truncateds(truncateds: Any, n: int) -> Bools:

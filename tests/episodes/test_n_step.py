@@ -292,3 +292,13 @@ def test_a_chain_ends_before_a_damaged_record(tmp_path: Path) -> None:
         found = dict(zip(batch.indices.tolist(), (8 * batch.rewards).tolist(), strict=True))
         assert (found[4], found[5], found[6], found[8]) == (4.0, 5.0 + 6.0, 6.0, 8.0 + 9.0)
         assert 7 not in found
+
+
+def test_a_sum_of_rewards_beyond_float32_is_infinite() -> None:
+    with ReplayBuffer(10) as buffer:
+        zeros = np.zeros((3, 1))
+        buffer.extend(zeros, [0] * 3, [3e38] * 3, zeros, [False] * 3, env=0)
+        batch = buffer.sample(3, n_step=2, gamma=1.0)
+        assert sorted(batch.rewards.tolist()) == [np.float32(3e38), np.inf, np.inf]
+        with buffer.batches(3, 1, 1, n_step=2, gamma=1.0) as batches:
+            assert np.isinf(next(batches).rewards).sum() == 2

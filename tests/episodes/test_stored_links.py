@@ -15,7 +15,7 @@ from inside import commits_refused, replica_of
 from others import Other
 
 import diskreplay
-from diskreplay import ReplayBuffer, SchemaError, StorageError
+from diskreplay import ArgumentError, ReplayBuffer, SchemaError, StorageError
 
 SCHEMA = {
     "state": ("f4", (1,)),
@@ -257,6 +257,11 @@ def test_truncated_is_a_field_where_the_first_push_gives_it(tmp_path: Path) -> N
         assert buffer.stats()["cuts"] == 0
         with pytest.raises(SchemaError, match="extend takes 'truncated' as truncateds"):
             buffer.extend([[0.0]], [0], [0.0], [[1.0]], [False], truncated=[True])
+        with pytest.raises(SchemaError, match=r"found an array of shape \(1,\)\): extend"):
+            buffer.push([0.0], 0, 0.0, [1.0], False, truncated=[True])
+        large = np.array([2**63], np.uint64)
+        with pytest.raises(ArgumentError, match=f"at most {2**63 - 1} .found {2**63}"):
+            buffer.extend([[0.0]], [0], [0.0], [[1.0]], [False], env=large)
         for bad in (2, "yes", None, [True]):
             with pytest.raises(SchemaError, match="truncated"):
                 buffer.extend([[0.0]], [0], [0.0], [[1.0]], [False], truncateds=[bad])

@@ -92,7 +92,7 @@ COMMAND_LINE_MAY_IMPORT: dict[str, set[str]] = {
     "episodes": {"stores"},
     "terminal": {"episodes", "plain", "stores"},
     "files": {"extras", "plain", "stores"},
-    "report": {"extras", "stores", "terminal"},
+    "report": {"episodes", "extras", "stores", "terminal"},
     "commands": {"episodes", "extras", "files", "plain", "report", "stores", "terminal"},
     "cli": {"commands", "terminal"},
     "__main__": {"cli"},

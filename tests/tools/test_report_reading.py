@@ -174,7 +174,7 @@ def test_episodes_of_environments_that_took_turns_are_not_told(
         assert (told in text) is (n_envs == 1)
         assert (re.search(turns, text) is None) is (n_envs == 1)
         assert ("whole episode" in text) is (n_envs == 1)
-        assert "Episodes are shown where each transition begins with the next_state" in text
+        assert "episodes are shown where each transition begins with the next_state" in text
 
 
 def rows_of(states: Any, next_states: Any, dones: Any) -> dict[str, Any]:
@@ -209,8 +209,22 @@ def test_episodes_are_told_of_one_stream_only(tmp_path: Path, case: str) -> None
     assert len(found.ends) == (0 if why_not else rows["dones"].sum())
     if case in ("states that stay", "other next states"):
         text = report(tmp_path / "b", tmp_path / "report.html").text
-        told = {"still": "states do not change", "apart": "too many transitions do not begin with"}
-        assert f"They cannot be told from all 300 transitions: {told[why_not]}" in text
+        if why_not == "still":  # no state tells them, and the links do
+            assert "Length of 30 whole episodes: every one is 10" in text
+        else:
+            why = "too many transitions do not begin with"
+            assert f"They cannot be told from all 300 transitions: {why}" in text
+
+
+def test_episodes_of_environments_that_were_declared_are_told(tmp_path: Path) -> None:
+    with ReplayBuffer(1000, path=tmp_path / "b") as buffer:
+        for step in range(1, 61):  # env 0: 12 of 5, cut off; env 1: 6 of 10, done
+            buffer.push([0.0], 0, 1.0, [9.0], False, truncated=step % 5 == 0, env=0)
+            buffer.push([0.0], 0, 2.0, [9.0], step % 10 == 0, env=1)
+    text = report(tmp_path / "b", tmp_path / "report.html").text
+    assert "Length of 18 whole episodes: from 5 to 10" in text
+    assert "Return of 18 whole episodes: from 5 to 20" in text
+    assert "ends where done is true, or truncated: 12 episodes of 18 without done" in text
 
 
 def test_a_new_run_may_begin_where_an_episode_was_cut_off(tmp_path: Path) -> None:
@@ -254,7 +268,7 @@ def test_a_learner_that_wrote_nothing_is_no_writer(tmp_path: Path, other: Other)
     assert re.search(r"Run 0 wrote them; it began 2\d{3}-\d\d-\d\d \d\d:\d\d\. 200 older", text)
     assert re.search(r" 0 2\S+ \S+ 0 to 299 300 100 pid ", text)
     assert re.search(r" 1 2\S+ \S+ none 0 0 pid ", text)
-    assert "Length of 3 whole episodes: every one is 25" in text
+    assert "Length of 4 whole episodes: every one is 25" in text
     assert "took turns" not in text
 
 
@@ -318,8 +332,7 @@ def test_of_a_large_store_a_part_is_read(tmp_path: Path, monkeypatch: pytest.Mon
     assert re.search(r"400 of 4,000 transitions, spread evenly: from [\d.]+ to 49[89]", text)
     assert "1,000 of 4,000 transitions, spread evenly: from 0 to 998" in text
     assert "From the newest 500 of 4,000 transitions" in text
-    assert "Length of 100 whole episodes: every one is 5" not in text  # the first is cut
-    assert "Length of 99 whole episodes: every one is 5" in text
+    assert "Length of 100 whole episodes: every one is 5" in text
 
 
 def test_the_highest_and_lowest_are_found_among_all(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,8 @@ from diskreplay.aliases import Array, Bools, Floats, Ints
 from diskreplay.buffer import Scan
 from diskreplay_tools.stores import Buffer
 
+Rows: TypeAlias = Iterable[tuple[Ints, dict[str, Array]]]
+
 EPISODE_COLUMNS = ("episode", "step")  # of an export
 
 
@@ -19,7 +23,8 @@ EPISODE_COLUMNS = ("episode", "step")  # of an export
 class LinkedEpisodes:
     """Whole episodes among some transitions, in the order of their last ones.
 
-    cut_off:  of them, those that did not end with `done`
+    cut_off:     of them, those that did not end with `done`
+    undeclared:  of them, those that ended with neither `done` nor the field `truncated`
     """
 
     rows: int
@@ -27,6 +32,7 @@ class LinkedEpisodes:
     lengths: Ints
     returns: Floats
     cut_off: int
+    undeclared: int
 
 
 def numbered(links: NDArray[np.int32]) -> tuple[Ints, Ints]:
@@ -105,15 +111,20 @@ def whole_episodes(
         lengths=steps[lasts] + 1,
         returns=returns,
         cut_off=int(np.count_nonzero(~done[lasts])),
+        undeclared=int(np.count_nonzero(~ended[lasts])),
     )
 
 
-def read_linked_episodes(buffer: Buffer, rows: int) -> LinkedEpisodes | None:
+def read_linked_episodes(
+    buffer: Buffer, rows: int, scan: Callable[[Ints, Sequence[str]], Rows] | None = None
+) -> LinkedEpisodes | None:
     """Read the whole episodes among the newest transitions, `rows` of them at most.
 
     Damaged records, and those that a writer evicts meanwhile, are left out. Returns None where
     there are none, or no links (older versions stored none), and where reward or done is not one
     real number.
+
+    scan:  returns fields and links of transitions, instead of a Scan of the buffer
     """
     schema = buffer.schema
     if schema is None:
@@ -121,9 +132,14 @@ def read_linked_episodes(buffer: Buffer, rows: int) -> LinkedEpisodes | None:
     names = [name for name in ("reward", "done", "truncated") if name in schema.names]
     if any(math.prod(schema[n].shape) != 1 or schema[n].dtype.kind == "c" for n in names):
         return None
-    newest = range(max(buffer.first, buffer.count - rows), buffer.count)
+    newest = np.arange(max(buffer.first, buffer.count - rows), buffer.count)
     parts: list[tuple[Ints, Array, list[Array]]] = []
-    for write_ids, columns in Scan(buffer, newest, names, links=True, skip_damaged=True):
+    found_rows: Rows = (
+        Scan(buffer, newest, names, links=True, skip_damaged=True)
+        if scan is None
+        else scan(newest, names)
+    )
+    for write_ids, columns in found_rows:
         values = [columns[name].reshape(write_ids.size) for name in names]
         parts.append((write_ids, columns["link"], values))
     if not parts:

@@ -15,9 +15,10 @@ MOST_CUT_OFF = 20  # one of so many transitions at most is the last of what was 
 class Episodes:
     """Whole episodes among the newest transitions, oldest first; none where they cannot be told.
 
-    why_not:  "turns", a state is the next_state of a transition further up, which another one
-              stands behind; "apart", too few are that of the one before; "still", states do not
-              change. Then there are no episodes
+    why_not:     "turns", a state is the next_state of a transition further up, which another one
+                 stands behind; "apart", too few are that of the one before; "still", states do not
+                 change. Then there are no episodes
+    are_linked:  whether links tell them, or else states
     """
 
     rows: int = 0
@@ -26,6 +27,7 @@ class Episodes:
     returns: Floats = field(default_factory=lambda: np.zeros(0))
     cut_off: int = 0  # of them, ended by a state that does not follow the one before
     why_not: str = ""
+    are_linked: bool = False
 
 
 def episodes_of(
@@ -38,10 +40,10 @@ def episodes_of(
 ) -> Episodes:
     """Cut transitions, in the order they were written, into those episodes that are whole.
 
-    Only where they form one stream, since a store does not say which environment a transition is
-    of: a state is the next_state of the one before it, except after `done`, at the begin of a run,
-    and where, in one of twenty at most, an episode was cut off. There nothing may go on later with
-    what was cut off. Transitions whose state stays what it is tell nothing of that.
+    Only where they form one stream: a state is the next_state of the one before it, except after
+    `done`, at the begin of a run, and where, in one of twenty at most, an episode was cut off.
+    There nothing may go on later with what was cut off. Transitions whose state stays what it is
+    tell nothing of that.
 
     An episode ends where `done` is true, or where it was cut off. A run begins one, too; but what
     the run before it left unfinished is no whole episode, nor is what stands before or after

@@ -11,6 +11,7 @@ import diskreplay
 from diskreplay.aliases import Array, Floats, Ints
 from diskreplay.buffer import Scan
 from diskreplay.schema import root_of
+from diskreplay_tools.episodes import read_linked_episodes
 from diskreplay_tools.report.episodes import Episodes, episodes_of
 from diskreplay_tools.report.values import digests, thinned
 from diskreplay_tools.stores import Buffer, rows_within, spread_ids
@@ -59,8 +60,25 @@ class Reader:
         found = map(np.concatenate, zip(*parts, strict=True))
         return dict(zip(names, found, strict=True))
 
+    def linked_episodes(self) -> Episodes | None:
+        """Return the whole episodes among the newest transitions, as their links tell.
+
+        None where there are none, or no links, and where an episode ended with neither `done` nor
+        `truncated`: then transitions of several environments may have been taken for one stream.
+        """
+        found = read_linked_episodes(
+            self.buffer,
+            self._most(RECENT_ROWS),
+            lambda ids, names: self.scan(ids, names, links=True),
+        )
+        if found is None or found.undeclared or not found.ends.size:
+            return None
+        return Episodes(
+            found.rows, found.ends, found.lengths, found.returns, found.cut_off, are_linked=True
+        )
+
     def episodes(self, starts: Sequence[int]) -> Episodes:
-        """Read the newest transitions, and cut them into episodes.
+        """Read the newest transitions, and cut them into episodes by their states.
 
         starts:  the first write id of each run
         """
@@ -124,10 +142,11 @@ class Reader:
         self._show(self._total, self._total)
 
     def scan(
-        self, write_ids: Ints, names: Sequence[str]
+        self, write_ids: Ints, names: Sequence[str], *, links: bool = False
     ) -> Iterator[tuple[Ints, dict[str, Array]]]:
         """Yield some fields of transitions with their write ids, in the order given."""
-        rows, before = Scan(self.buffer, write_ids, names, skip_damaged=True), self._done
+        rows = Scan(self.buffer, write_ids, names, links=links, skip_damaged=True)
+        before = self._done
         for found in rows:
             yield found
             self._done = before + rows.done

@@ -196,17 +196,21 @@ def shape_in_words(field: diskreplay.Field) -> str:
 
 def episodes_of(data: ReportData) -> Section:
     """Show the returns and the lengths of episodes, or why there are none."""
-    why_not, parts = why_no_episodes(data), []
+    why_not, parts = why_no_returns(data), []
+    found = None if why_not else data.reader.linked_episodes()
+    if found is None:
+        why_not = why_not or why_no_stream(data)
     if not why_not:
-        spans = sorted(spans_of(data.stats["runs"]), key=lambda span: span.first)
-        found = data.reader.episodes([span.first for span in spans])
+        if found is None:
+            spans = sorted(spans_of(data.stats["runs"]), key=lambda span: span.first)
+            found = data.reader.episodes([span.first for span in spans])
         newest = f"the newest {found.rows:,} of {count_of(data.size, 'transition')}"
         read = newest if found.rows < data.size else f"all {count_of(found.rows, 'transition')}"
         if found.why_not:
             why_not = f"They cannot be told from {read}: {WHY_NOT[found.why_not]} {RULE}"
         elif not len(found.ends):
             why_not = f"There is no whole episode in {read}."
-    if why_not:
+    if why_not or found is None:
         return Section("Episodes", [page.paragraph(why_not)])
     n, average = len(found.ends), draw.average_of(len(found.ends))
     for name, values in (("return", limited(found.returns)), ("length", limited(found.lengths))):
@@ -220,13 +224,18 @@ def episodes_of(data: ReportData) -> Section:
     return Section("Episodes", [page.columns(parts), how])
 
 
-def why_no_episodes(data: ReportData) -> str:
-    """Return why episodes cannot be cut, '' where they can."""
+def why_no_returns(data: ReportData) -> str:
+    """Return why episodes have no returns, '' where they have."""
     reward, done = data.schema["reward"], data.schema["done"]
     if any(math.prod(field.shape) != 1 for field in (reward, done)):
         return "They are not drawn: reward or done is not one value."
     if "c" in (reward.dtype.kind, done.dtype.kind):
         return "They are not drawn: reward or done is complex."
+    return ""
+
+
+def why_no_stream(data: ReportData) -> str:
+    """Return why states cannot tell episodes, '' where they may."""
     if {f"next_{name}" for name in data.states} != {*data.reader.parts("next_state")}:
         return "They cannot be told: state and next_state have different parts."
     spans = sorted(spans_of(data.stats["runs"]), key=lambda span: span.first)
@@ -239,9 +248,10 @@ def why_no_episodes(data: ReportData) -> str:
 
 
 RULE = (
-    "A store does not say which episode a transition is of. Episodes are shown where each "
-    "transition begins with the next_state of the one before it, bit for bit, but after done, at "
-    "the begin of a run, and where an episode was cut off, at one transition in twenty at most."
+    "Not all ends of episodes were declared by done or truncated, or an older version wrote the "
+    "store. So episodes are shown where each transition begins with the next_state of the one "
+    "before it, bit for bit, but after done, at the begin of a run, and where an episode was cut "
+    "off, at one transition in twenty at most."
 )
 WHY_NOT = {
     "turns": (
@@ -257,6 +267,11 @@ WHY_NOT = {
 def cutting_in_words(found: Episodes, read: str) -> str:
     """Return the words for what was taken for an episode."""
     words = f"From {read}, in the order they were written. An episode ends where done is true, "
+    if found.are_linked:
+        return words + (
+            f"or truncated: {count_of(found.cut_off, 'episode')} of {len(found.ends):,} without "
+            "done. Those that began before, and those that are not at their end, are left out."
+        )
     words += (
         "and is taken to have been cut off, as by a time limit, where a state is not the "
         f"next_state of the transition before it: {count_of(found.cut_off, 'episode')} of "

@@ -66,6 +66,7 @@ def test_a_store_of_an_odd_name_works_and_its_errors_are_printable(
     assert str(mismatch.value).isprintable()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", diskreplay.EpisodeWarning)
         with ReplayBuffer(2**30, path=tmp_path / name / "large") as buffer:
             buffer.extend(**columns(0, 2))
     assert [str(one.message).isprintable() for one in told] == [True]

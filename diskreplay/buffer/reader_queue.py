@@ -121,14 +121,19 @@ class ReaderQueue:
             oldest = int(arrays.indices[places].min()) if places.size else np.iinfo(np.int64).max
             batch = arrays.to_batch(self._schema)
             self._ahead.append(Ahead(number, slot, places, int(oldest), batch))
-        self._send()
+        try:
+            self._send()
+        except StorageError:  # no reader lives: what is read is given before the user meets that
+            if not self._is_ready(self._ahead[0]):
+                raise
 
     def wait_for_first(self) -> Ahead | None:
         """Wait for the rows of the first batch; return None if the user must draw it."""
         if not self._ahead:
             return None
         first = self._ahead[0]
-        self._wait_for(first)
+        if not self._is_ready(first):
+            self._wait_for(first)
         if self._is_ready(first):
             return first
         self._ahead.popleft()

@@ -143,7 +143,7 @@ def test_a_commit_of_another_process_makes_all_places_unknown(tmp_path: Path) ->
         run_python(code, tmp_path / "b")
         assert remembered(buffer) == 0
         buffer.get([200])  # of the others nothing may be believed afterwards
-        assert remembered(buffer) == 1
+        assert remembered(buffer) <= 1  # none where the system had to read its page
         assert_rows(buffer.get(ids + 2), [*range(2, 302)], 60)
         assert_rows(buffer.get([CAPACITY, CAPACITY + 1]), [7, 8], 60)
         assert remembered(buffer) > 15

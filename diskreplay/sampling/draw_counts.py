@@ -108,6 +108,7 @@ class DrawCounts(SlotTable[np.int32]):
         if self._settled_to != live.count:
             self._is_whole, was_whole = False, self._is_whole
             for span in live.evicted_spans(self._settled_to, PART_SLOTS):
+                self._taken[span] = self.values[span]  # batches ahead take live ones only
                 self._tree.fill(span.start, np.zeros(span.stop - span.start))
             for span in live.since(max(live.first, self._settled_to)).spans(PART_SLOTS):
                 self._dirty[span.start // BLOCK_SLOTS : (span.stop - 1) // BLOCK_SLOTS + 1] = True

@@ -130,6 +130,15 @@ class Counts(RuleBasedStateMachine):
 TestCounts = Counts.TestCase
 
 
+def test_a_batch_ahead_takes_no_draw_of_a_kept_row() -> None:
+    live = LiveRange(1, 0, 1, keep_rows=1)
+    counts = DrawCounts(2, 1)
+    counts.settle(live)
+    counts.take(0, np.array([0]), live)
+    live = live.until(2)  # write id 0 is kept, and no longer live
+    counts.check(live)
+
+
 def test_the_draws_are_uniform_among_those_with_draws_left() -> None:
     live = LiveRange(40, 0, 90)
     frequencies = np.zeros(40)

@@ -253,6 +253,16 @@ def test_episodes_that_are_evicted_meanwhile_are_left_out() -> None:
         assert list(buffer.episodes()) == []
 
 
+def test_a_whole_episode_in_the_slots_of_an_evicted_one_is_not_taken_for_it() -> None:
+    twin = EpisodeTwin(12)
+    steps = [twin.push(0, done=i % 4 == 3) for i in range(20)]
+    with pushed(ReplayBuffer(12), steps[:12]) as buffer:
+        oldest = buffer.episodes()
+        assert next(oldest).indices.tolist() == [0, 1, 2, 3]
+        pushed(buffer, steps[12:])  # write ids 16 to 19 have the slots of 4 to 7
+        assert [batch.indices.tolist() for batch in oldest] == [[8, 9, 10, 11]]
+
+
 def test_the_log_gives_the_same_bits() -> None:
     twin = EpisodeTwin(40)
     steps = [twin.push(i % 2, truncated=i % 9 == 8) for i in range(60)]

@@ -78,32 +78,29 @@ def step(task: Task, system: System) -> Rounds:
 
 def sample(task: Task, system: System) -> Rounds:
     """Time samples for `task.seconds` a round."""
-    draw = system.sample
     yield {}
     while True:
-        calls = 0
-        start = clock()
-        end = start + task.seconds * 1e9
-        while clock() < end:
-            draw()
-            calls += 1
-        yield {"sample": (clock() - start) / calls}
+        yield {"sample": _time_of_a_call(system.sample, task.seconds)}
 
 
 def sequences(task: Task, system: System) -> Rounds:
     """Time batches of sequences for `task.seconds` a round."""
-    draw = system.sequences
     for _ in range(20):
-        draw()
+        system.sequences()
     yield {}
     while True:
-        calls = 0
-        start = clock()
-        end = start + task.seconds * 1e9
-        while clock() < end:
-            draw()
-            calls += 1
-        yield {"sequences": (clock() - start) / calls}
+        yield {"sequences": _time_of_a_call(system.sequences, task.seconds)}
+
+
+def _time_of_a_call(draw: Callable[[], object], seconds: float) -> float:
+    """Return the mean time of a call, of those that fit into some seconds, in nanoseconds."""
+    calls = 0
+    start = clock()
+    end = start + seconds * 1e9
+    while clock() < end:
+        draw()
+        calls += 1
+    return (clock() - start) / calls
 
 
 def gather(task: Task, system: System) -> Rounds:

@@ -71,9 +71,10 @@ def inspect(
 ) -> None:
     """Show what is in a store.
 
-    Its size, what it takes of disk and memory, which runs wrote it, who has it open, and how
-    priorities, rewards and ages are distributed; or some transitions of it. It changes nothing,
-    and works beside those that write. More than 1000 transitions: diskreplay export
+    Its size, what it takes of disk and memory, which runs wrote it, who has it open, its marks, the
+    lengths and returns of its newest episodes, and how priorities, rewards and ages are
+    distributed; or some transitions of it. It changes nothing, and works beside those that write.
+    More than 1000 transitions: diskreplay export
 
     \b
     Example: diskreplay inspect runs/a

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 
 import numpy as np
 
-from diskreplay.errors import printable
+from diskreplay.errors import DamageError, printable
 from diskreplay.lmdbfile.pages import (
     BRANCH,
     HEADER,
@@ -50,6 +51,14 @@ class Faults:
         self.count += 1
         if self.count <= _FAULTS_KEPT:
             self._kept.append(printable(sentence))
+
+    @contextlib.contextmanager
+    def collected(self) -> Iterator[None]:
+        """Add a DamageError of the block, and go on after the block."""
+        try:
+            yield
+        except DamageError as error:
+            self.add(str(error))
 
     def sentences(self) -> list[str]:
         """Return the sentences, the last of which counts those left out."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from diskreplay.errors import DamageError
@@ -41,14 +40,14 @@ class MarkCheck:
         identity = self._identity
         for key, _, raw in self._walk.values(_MARKS, marks):
             name = _text(key)
-            with self._collected_faults():
+            with self._faults.collected():
                 plain = unseal(raw, name, f"the mark {shown(name)}")
                 if identity is not None:
                     self._marks.append(StoredMark.parse(name, plain, identity))
         self._marks.sort(key=lambda mark: mark.number)
         for key, _, raw in self._walk.values(_KEPT, kept):
             name = _text(key)
-            with self._collected_faults():
+            with self._faults.collected():
                 block = KeptBlock.parse(name)
                 inner = unseal(raw, name, f"the kept block {name!r}")
                 if inner is not None:
@@ -101,14 +100,6 @@ class MarkCheck:
                         low = number + 1
                 found.append((low, end))
         return found
-
-    @contextlib.contextmanager
-    def _collected_faults(self) -> Iterator[None]:
-        """Add a DamageError of the block to the faults, and go on after the block."""
-        try:
-            yield
-        except DamageError as error:
-            self._faults.add(str(error))
 
 
 def _text(key: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -145,9 +144,9 @@ class _Check:
         facts = {}
         for key, _, raw in self._walk.values(b"meta", tree):
             name = str(key, "utf-8", "replace") if isinstance(key, bytes) else str(key)
-            with self._collected_faults():
+            with self._faults.collected():
                 facts[name] = unseal(raw, name, f"the {ascii(name)[1:-1]:.40}")
-        with self._collected_faults():
+        with self._faults.collected():
             if "identity" not in facts:
                 raise DamageError("the identity cannot be read: records are not checked")
             self._identity = Identity.parse(facts["identity"])
@@ -156,14 +155,14 @@ class _Check:
                     f"{DATA} belongs to another store: its uuid is {self._identity.uuid:.40} "
                     f"(expected {self._uuid:.40}, as in the manifest)"
                 )
-        with self._collected_faults():
+        with self._faults.collected():
             if "schema" in facts:
                 self._schema = Schema.from_stored(facts["schema"], DATA)
-        with self._collected_faults():
+        with self._faults.collected():
             if "layout" in facts:
                 self._layout = layout_of(facts["layout"], DATA)
                 self._plain_layout = facts["layout"]
-        with self._collected_faults():
+        with self._faults.collected():
             if "state" not in facts:
                 raise DamageError(
                     "the state cannot be read: which transitions are missing is not known"
@@ -178,7 +177,7 @@ class _Check:
         expected = ExpectedNumbers([(0, state.runs)] if state else [])
         for number, _, raw in self._walk.numbered(b"runs", tree):
             expected.see(number)
-            with self._collected_faults():
+            with self._faults.collected():
                 run = Run.parse(number, unseal(raw, number, f"the description of run {number}"))
                 if state is not None and (run.end > state.count or number >= state.runs):
                     raise DamageError(f"the description of run {number} is beyond the state")
@@ -196,7 +195,7 @@ class _Check:
         expected = ExpectedNumbers(merged(needed))
         for number, _, raw in self._walk.numbered(table.database.encode(), tree):
             expected.see(number)
-            with self._collected_faults():
+            with self._faults.collected():
                 content = unseal(raw, number, f"{table.item} {number}")
                 if identity is not None:
                     values = parse_block(table, number, content, identity)
@@ -296,7 +295,7 @@ class _Check:
                 yield key, value
 
         self._codec = self._codec or Codec(schema.record_schema)
-        with self._collected_faults():
+        with self._faults.collected():
             layout, codec = self._plain_layout, self._codec
             return stored_grouping(layout, some_values, codec, identity.slots, DATA)
         return None
@@ -360,11 +359,3 @@ class _Check:
             self._check_ends(codec, sound, live, slots)
             if schema.logged:
                 log.refer(codec.decode(sound, write_ids, slots, schema.logged), write_ids)
-
-    @contextlib.contextmanager
-    def _collected_faults(self) -> Iterator[None]:
-        """Add a DamageError of the block to the faults, and go on after the block."""
-        try:
-            yield
-        except DamageError as error:
-            self._faults.add(str(error))

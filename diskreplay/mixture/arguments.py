@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from diskreplay.errors import ArgumentError
@@ -12,16 +13,29 @@ from diskreplay.wording import shown
 
 def sampling_options(*, out: Any, pad: bool, n_step: int, gamma: float) -> dict[str, Any]:
     """Return the arguments that each source's `sample` gets, without those at their defaults."""
-    options: dict[str, Any] = {}
+    is_plain = type(n_step) is int and type(gamma) is float  # an array cannot be looked up
+    options = dict((_n_step_options if is_plain else _n_step_options.__wrapped__)(n_step, gamma))
     if true_or_false("pad", pad):
         options["pad"] = True
         if out is not None:
             raise _padded("out=")
+    return options
+
+
+@lru_cache(maxsize=64)
+def _n_step_options(n_step: int, gamma: float) -> tuple[tuple[str, Any], ...]:
     steps = whole_number("n_step", n_step, at_least=1, at_most=MAX_COUNT)
     discount = real_number("gamma", gamma, low=0.0, high=1.0)
-    if steps > 1:
-        options |= {"n_step": steps, "gamma": discount}
-    return options
+    return (("n_step", steps), ("gamma", discount)) if steps > 1 else ()
+
+
+def sequence_options(*, length: int, pad: bool, across: bool) -> dict[str, Any]:
+    """Return the arguments that the `sample_sequences` of each source gets."""
+    return {
+        "length": whole_number("length", length, at_least=1, at_most=MAX_COUNT),
+        "pad": true_or_false("pad", pad),
+        "across": true_or_false("across", across),
+    }
 
 
 def checked_beta(beta: float | None, *, are_weighted: bool) -> float | None:

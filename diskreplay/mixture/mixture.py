@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from diskreplay.aliases import PathLike
-from diskreplay.errors import (
-    ArgumentError,
-    ClosedError,
-    LockedError,
-    ReadOnlyError,
-    SampleError,
+from diskreplay.buffer import PrioritizedSequenceBatch, SequenceBatch
+from diskreplay.errors import ArgumentError, ReadOnlyError
+from diskreplay.mixture.arguments import (
+    check_iteration,
+    checked_beta,
+    sampling_options,
+    sequence_options,
 )
-from diskreplay.forks import process
-from diskreplay.mixture.arguments import check_iteration, checked_beta, sampling_options
 from diskreplay.mixture.assembly import Assembly, SourcedDraw, places_of
+from diskreplay.mixture.base_mixture import BaseMixture
 from diskreplay.mixture.mixed_batches import MixedBatches
-from diskreplay.mixture.shares import Shares, WeightsLike, exact_counts, mean_counts
-from diskreplay.mixture.sources import Sources, seed_of
+from diskreplay.mixture.shares import WeightsLike
 from diskreplay.protocols import Replay
-from diskreplay.sampling import RandomStream, checked_priorities, new_seed
-from diskreplay.schema import Schema
-from diskreplay.validation import (
-    MAX_COUNT,
-    true_or_false,
-    whole_number,
-    whole_numbers,
-)
-from diskreplay.wording import count_of
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-_STREAM = 2**32 - 1  # the key of the seed of the shares, beside those of the sources
+from diskreplay.sampling import checked_priorities
+from diskreplay.validation import MAX_COUNT, whole_number, whole_numbers
 
 
-class Mixture:
+class Mixture(BaseMixture):
     """Batches from several buffers at once, each with a share of the batch.
 
     For runs that share: demonstrations beside what an agent does itself (Ball et al., Efficient
@@ -94,22 +80,8 @@ class Mixture:
         seed: int | None = None,
         draws: int = 0,
     ) -> None:
-        if seed is not None:
-            seed = whole_number("seed", seed, at_least=0)
-        self._draws = whole_number("draws", draws, at_least=0, at_most=MAX_COUNT)
-        self._is_exact = true_or_false("exact", exact)
-        self._closed = False
-        self._seed, self._weights = seed, weights
-        self._use_stream(seed_of(seed, _STREAM))
-        self._sources = Sources(sources, seed, self._draws)
-        try:
-            self._shares = Shares(self._sources.names, weights)
-        except BaseException:
-            self._sources.close()
-            raise
+        super().__init__(sources, weights, exact, seed, draws)
         self._assembly = Assembly(self._sources)
-
-    # Drawing
 
     def sample(
         self,
@@ -148,7 +120,47 @@ class Mixture:
         with self._locked():
             _, counts = self._counts(n)
             batch = self._assembly.sample(counts, exponent, out, options)
-            self._draws += 1
+            self._split.draws += 1
+        return batch
+
+    def sample_sequences(
+        self,
+        n: int,
+        length: int,
+        *,
+        pad: bool = True,
+        across: bool = False,
+        beta: float | None = None,
+    ) -> Any:
+        """Draw n sequences: of each source what its own `sample_sequences` draws, in one batch.
+
+        Returns a SequenceBatch, or a PrioritizedSequenceBatch where a source is prioritized, with
+        `sources`, int64 (n,), as its last element: a sequence is of one source. Shares, weights,
+        those of the starts, and counts are as of `sample`. Raises SampleError, naming the source,
+        also where too few of its starts begin a whole sequence; those before it have drawn then.
+
+        >>> buffers = {"a": ReplayBuffer(capacity=10), "b": PrioritizedReplayBuffer(capacity=10)}
+        >>> for buffer in buffers.values():
+        ...     states = [[float(i)] for i in range(6)]
+        ...     ids = buffer.extend(states[:5], [0] * 5, [1.0] * 5, states[1:], [False] * 5)
+        >>> mixture = Mixture(buffers, {"a": 1, "b": 1})
+        >>> batch = mixture.sample_sequences(4, 3, pad=False)
+        >>> batch.states.shape, batch.sources.tolist()
+        ((4, 3, 1), [0, 0, 1, 1])
+        >>> priorities = sequence_priorities(batch.rewards - 0.5, batch.mask)
+        >>> mixture.update_priorities(batch, priorities)
+        2
+
+        length, pad, across:  see ReplayBuffer.sample_sequences
+        beta:                 as of `sample`
+        """
+        n = whole_number("n", n, at_least=1, at_most=MAX_COUNT)
+        options = sequence_options(length=length, pad=pad, across=across)
+        exponent = checked_beta(beta, are_weighted=any(self._sources.are_weighted))
+        with self._locked():
+            _, counts = self._counts(n)
+            batch = self._assembly.sample_sequences(counts, exponent, options)
+            self._split.draws += 1
         return batch
 
     def batches(
@@ -206,7 +218,7 @@ class Mixture:
                     drawn = self._sources.call(k, methodcaller("draw", count))
                     ids.append(drawn[0])
                     probabilities.append(drawn[1] * share)
-            self._draws += 1
+            self._split.draws += 1
         return SourcedDraw(np.concatenate(ids), np.concatenate(probabilities), places_of(counts))
 
     def update_priorities(self, batch: Any, priorities: ArrayLike) -> int:
@@ -216,7 +228,8 @@ class Mixture:
         were applied. Raises PriorityError, and changes nothing, when any priority is negative, NaN
         or infinite.
 
-        batch:       of this mixture, or anything with its `indices` and `sources`
+        batch:       of this mixture, or anything with its `indices` and `sources`. Of sequences the
+                     first transitions are meant, as those are drawn by priority
         priorities:  float (n,), the absolute TD errors
         """
         if not hasattr(batch, "sources"):
@@ -225,7 +238,10 @@ class Mixture:
                 f"transitions are from (found {type(batch).__name__}): update others in their own "
                 "buffers"
             )
-        ids = whole_numbers("batch.indices", batch.indices)
+        ids = batch.indices
+        if isinstance(batch, SequenceBatch | PrioritizedSequenceBatch):
+            ids = ids[:, 0]
+        ids = whole_numbers("batch.indices", ids)
         of = whole_numbers("batch.sources", batch.sources)
         if of.shape != ids.shape or not ((of >= 0) & (of < len(self._sources))).all():
             raise ArgumentError(
@@ -242,167 +258,17 @@ class Mixture:
                         applied += self._sources.call(k, update)
         return applied
 
-    # Looking at it
-
-    def __len__(self) -> int:
-        with self._locked():
-            return sum(self._sources.sizes())
-
-    def __iter__(self) -> Iterator[Any]:
-        """Yield the transitions of the first source, oldest first, then of the next."""
-        self._check_open()
-        for replay in self._sources.replays:
-            yield from replay
-
-    def __getitem__(self, name: str) -> Any:
-        """Return the buffer of a source."""
-        if name not in self.names:
-            raise ArgumentError(
-                f"this mixture has no source {name!r}: expected one of {', '.join(self.names)}"
-            )
-        return self._sources.replays[self.names.index(name)]
-
-    def is_ready(self, n: int) -> bool:
-        """Return whether a batch of n transitions can be drawn now."""
-        n = whole_number("n", n, at_least=0)
-        with self._locked():
-            sizes = self._sources.sizes()
-            if n == 0 or not any(sizes):
-                return n == 0
-            shares = np.array(self._shares.of(self._draws, sizes))
-            most = np.ceil(shares * n - 1e-9 * n) if self._is_exact else n * (shares > 0)
-            return bool((most <= sizes).all())
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the sources; `batch.sources` are places in it."""
-        return self._sources.names
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The number of live transitions of each source, by name."""
-        with self._locked():
-            return dict(zip(self.names, self._sources.sizes(), strict=True))
-
-    @property
-    def draws(self) -> int:
-        """The number of batches drawn so far, which is the number of the next one."""
-        return self._draws
-
-    @property
-    def schema(self) -> Schema | None:
-        """The fields of a transition; None before any source has some."""
-        with self._locked():
-            self._sources.check_fields()
-            return self._sources.schema
-
-    def stats(self) -> dict[str, Any]:
-        """Return a description of the mixture, as a plain dict.
-
-        size, draws, exact, and for each source by name its share of the next batch (None while no
-        source holds anything) and the `stats` of its buffer.
-        """
-        with self._locked():
-            sizes = self._sources.sizes()
-            shares = self._shares.of(self._draws, sizes) if any(sizes) else [None] * len(sizes)
-            return {
-                "size": sum(sizes),
-                "draws": self._draws,
-                "exact": self._is_exact,
-                "shares": dict(zip(self.names, shares, strict=True)),
-                "sources": {
-                    name: replay.stats()
-                    for name, replay in zip(self.names, self._sources.replays, strict=True)
-                },
-            }
-
-    def check(self) -> None:
-        """Raise DamageError with the faults of the first source that has some."""
-        self._call_each("check")
-
-    def refresh(self) -> None:
-        """Load the commits of other processes in all sources now; every other call does so, too."""
-        self._call_each("refresh")
-
-    def flush(self) -> None:
-        """Commit all changes of all sources now."""
-        self._call_each("flush")
-
-    def close(self) -> None:
-        """Close the sources that were given as paths; a second call does nothing."""
-        if not self._closed:
-            with self._locked():
-                self._sources.close()
-                self._closed = True
-
-    def __enter__(self) -> Self:
-        self._check_open()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        of = ", ".join(map(repr, self.names))
-        return f"Mixture({of}, draws={self._draws}{', closed' * self._closed})"
-
     def __reduce__(self) -> tuple[Any, ...]:
         """Return the arguments of a mixture of readers, in another process."""
         self._check_open()
         replays = dict(zip(self.names, self._sources.replays, strict=True))
-        return _unpickled, (replays, self._weights, self._is_exact, self._seed, self._draws)
-
-    def __copy__(self) -> NoReturn:
-        """Raise LockedError: two mixtures would own the same opened stores."""
-        raise LockedError(
-            "a mixture cannot be copied in memory: make another one of the same buffers, "
-            "diskreplay.Mixture({name: mixture[name]})"
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
-        """Raise LockedError, as `copy.copy` does."""
-        self.__copy__()
-
-    # Inside
-
-    def _use_stream(self, seed: int | None) -> None:
-        self._process = process()
-        self._lock = threading.RLock()
-        self._stream = RandomStream(new_seed(seed))
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock of an open mixture; in a forked child take another stream first."""
-        if self._process is not process():
-            self._use_stream(None)
-        with self._lock:
-            self._check_open()
-            yield
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"this mixture of {', '.join(self.names)} is closed: make another")
-
-    def _call_each(self, method: str) -> None:
-        with self._locked():
-            for place in range(len(self.names)):
-                self._sources.call(place, methodcaller(method))
+        arguments = self._weights, self._split.is_exact, self._seed, self._split.draws
+        return _unpickled, (replays, *arguments)
 
     def _counts(self, n: int) -> tuple[list[float], list[int]]:
         """Return the shares, and how many transitions each source gives to the next batch."""
         self._sources.check_fields()
-        sizes = self._sources.sizes()
-        shares = self._shares.of(self._draws, sizes)
-        of_batch = exact_counts if self._is_exact else mean_counts
-        counts = of_batch(n, shares, self._stream.of_draw(self._draws))
-        for name, size, count in zip(self.names, sizes, counts, strict=True):
-            if count > size:
-                raise SampleError(
-                    f"source {name!r} holds {count_of(size, 'transition')} (expected at least the "
-                    f"{count} that it gives to this batch of {n}): wait until is_ready({n}), or "
-                    "give it the weight 0 meanwhile, with a function as weights="
-                )
-        return shares, counts
+        return self._split.counts(n, self._sources.sizes())
 
 
 def _unpickled(

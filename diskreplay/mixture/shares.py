@@ -12,7 +12,7 @@ from diskreplay.errors import ArgumentError, SampleError
 from diskreplay.wording import shown
 
 WeightsLike: TypeAlias = Mapping[str, float] | Callable[[int], Mapping[str, float]]
-_NEAR = 1e-9  # of a whole number: 0.1 * 30 is 3
+NEAR = 1e-9  # of a whole number: 0.1 * 30 is 3
 
 
 class Shares:
@@ -88,7 +88,7 @@ def exact_counts(n: int, shares: Sequence[float], generator: np.random.Generator
     for share in shares[:-1]:
         end += share * n
         whole = round(end)
-        if abs(end - whole) >= _NEAR * n:
+        if abs(end - whole) >= NEAR * n:
             whole = int(end) + (end % 1.0 + shift >= 1.0)
         counts.append(whole - before)
         before = whole

@@ -161,7 +161,7 @@ def test_a_device_that_is_none_is_named(device: Any) -> None:
 
 def test_other_things_than_buffers_are_refused() -> None:
     for other in ([1], None, PrioritizedReplayBuffer):
-        with pytest.raises(ArgumentError, match=r"expected a ReplayBuffer or a Prio.* \(found "):
+        with pytest.raises(ArgumentError, match=r"expected a ReplayB.* or a Mixture \(found "):
             TensorBatches(other, SIZE)
 
 

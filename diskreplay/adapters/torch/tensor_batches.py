@@ -9,10 +9,13 @@ import torch
 
 import diskreplay
 from diskreplay.adapters.torch.tensors import device_of, tensors_by, to_torch, with_ids_on_cpu
-from diskreplay.adapters.torch.uploads import Copied, Update, Upload
+from diskreplay.adapters.torch.uploads import Copied, SourcedIds, Update, Upload
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+_WITH_PRIORITIES = diskreplay.PrioritizedReplayBuffer | diskreplay.Mixture
 
 
 class Moved(NamedTuple):
@@ -41,11 +44,12 @@ class TensorBatches:
     >>> batch.states.shape, batch.indices.dtype
     (torch.Size([32, 1]), torch.int64)
 
-    buffer:      a ReplayBuffer or a PrioritizedReplayBuffer
+    buffer:      a ReplayBuffer, a PrioritizedReplayBuffer or a Mixture, whose batches have
+                 `sources` as one more tensor
     batch_size:  number of transitions in a batch
     device:      of the tensors, as of `torch.device`; None is the CPU
     prefetch:    number of batches that are drawn ahead, see `buffer.batches`
-    readers:     number of processes that read their rows; 0 is a thread
+    readers:     number of processes that read their rows; 0 is a thread. A mixture has none
     reuse:       whether the tensors of a batch on the CPU, `indices` too, are used again once the
                  next batch is requested; those on a device are always fresh
     pad:         whether arrays with lengths that vary come as one tensor, with a mask, as of
@@ -56,7 +60,7 @@ class TensorBatches:
 
     def __init__(
         self,
-        buffer: diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer,
+        buffer: diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer | diskreplay.Mixture,
         batch_size: int,
         device: Any = None,
         prefetch: int = 2,
@@ -70,9 +74,9 @@ class TensorBatches:
         self._pending: Update | None = None
         self._upload: Upload | None = None
         self._given: Copied | None = None
-        if not isinstance(buffer, diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer):
+        if not isinstance(buffer, diskreplay.ReplayBuffer | _WITH_PRIORITIES):
             raise diskreplay.ArgumentError(
-                "expected a ReplayBuffer or a PrioritizedReplayBuffer (found "
+                "expected a ReplayBuffer, a PrioritizedReplayBuffer or a Mixture (found "
                 f"{type(buffer).__name__})"
             )
         self._is_closed = False
@@ -114,7 +118,7 @@ class TensorBatches:
         return found.for_current_stream()
 
     def update_priorities(self, indices: Any, priorities: Any) -> None:
-        """Set priorities by write id, as `buffer.update_priorities`, without waiting for a GPU.
+        """Set priorities, as `buffer.update_priorities` does, without waiting for a GPU.
 
         Priorities on a GPU are copied when the work that computes them is done. They take effect in
         the next call of this method, or else in the request of the batch after the next one: one
@@ -122,14 +126,15 @@ class TensorBatches:
         errors, as of a NaN, are raised there, too. Raises ClosedError after `close`, when nothing
         would apply such priorities any more, and ArgumentError for a uniform buffer.
 
-        indices:     int64 (n,), write ids of a batch
+        indices:     int64 (n,), write ids of a batch; of a mixture the batch itself, whose sources
+                     say where they are from
         priorities:  float (n,), the absolute TD errors, on any device
         """
         if self._is_closed:
             raise diskreplay.ClosedError(
                 "these batches are closed: call update_priorities of the buffer"
             )
-        if not isinstance(self._buffer, diskreplay.PrioritizedReplayBuffer):
+        if not isinstance(self._buffer, _WITH_PRIORITIES):
             raise diskreplay.ArgumentError(
                 "update_priorities needs a PrioritizedReplayBuffer (found a ReplayBuffer, which "
                 "draws uniformly)"
@@ -138,8 +143,8 @@ class TensorBatches:
         if self._upload is None or getattr(priorities, "is_cuda", False) is not True:
             self._buffer.update_priorities(indices, priorities)
         else:
-            if getattr(indices, "is_cuda", False) is True:
-                indices = indices.to(priorities.device)  # or the event would not tell of its copy
+            if hasattr(indices, "sources"):
+                indices = SourcedIds(indices.indices, indices.sources)
             self._pending = self._upload.copy_back(indices, priorities)
 
     def flush(self) -> None:
@@ -149,7 +154,7 @@ class TensorBatches:
             return
         pending.event.synchronize()
         try:
-            self._buffer.update_priorities(pending.indices, pending.priorities)
+            self._buffer.update_priorities(pending.ids, pending.priorities)
         except diskreplay.StorageError:
             raise  # nothing was changed: the next call tries again, as after an interrupt
         except Exception:

@@ -15,10 +15,20 @@ from diskreplay.adapters.torch.packed_batch import PackedBatch
 from diskreplay.adapters.torch.tensors import arrays_in, tensors_by, with_ids_on_cpu
 
 
-class Update(NamedTuple):
-    """Priorities that are copied to the CPU, complete at an event."""
+class SourcedIds(NamedTuple):
+    """Write ids and the sources that they are of, for `update_priorities` of a mixture."""
 
     indices: Any
+    sources: Any
+
+
+class Update(NamedTuple):
+    """Priorities that are copied to the CPU, complete at an event.
+
+    ids:  write ids, or SourcedIds
+    """
+
+    ids: Any
     priorities: Any
     event: Any
     is_old: bool = False
@@ -89,11 +99,25 @@ class Upload:
             event.record(self._stream)
         return Copied(copied, event, memory, self._device, self._nbytes)
 
-    def copy_back(self, indices: Any, priorities: Any) -> Update:
-        """Begin to copy an update to the CPU; the one before it must be applied."""
-        ids = self._copy_back("indices", indices)
+    def copy_back(self, ids: Any, priorities: Any) -> Update:
+        """Begin to copy an update to the CPU; the one before it must be applied.
+
+        ids:         write ids, or SourcedIds
+        priorities:  a tensor on a GPU
+        """
+        device = priorities.device
+
+        def begin(name: str, value: Any) -> Any:
+            if getattr(value, "is_cuda", False) is True:
+                value = value.to(device)  # or the event would not tell of its copy
+            return self._copy_back(name, value)
+
+        if isinstance(ids, SourcedIds):
+            ids = SourcedIds(begin("indices", ids.indices), begin("sources", ids.sources))
+        else:
+            ids = begin("indices", ids)
         values = self._copy_back("priorities", priorities)
-        self._back_event.record(torch.cuda.current_stream(priorities.device))
+        self._back_event.record(torch.cuda.current_stream(device))
         return Update(ids, values, self._back_event)
 
     def close(self) -> None:

@@ -330,6 +330,11 @@ def _dtype_and_shape(name: str, dtype: Any, shape: Any) -> tuple[Any, Any]:
         if isinstance(dtype, type) or not (hasattr(dtype, "dtype") and hasattr(dtype, "shape")):
             return dtype, shape
         own, found, given = dtype.dtype, dtype.shape, tuple(shape)
+        items = getattr(dtype, "feature_space", None)  # of a Sequence of Gymnasium
+        if items is not None and items.dtype is not None and items.shape is not None:
+            own, found = items.dtype, (None, *items.shape)
+        elif found is None and own == np.str_:  # a Text of Gymnasium has no shape
+            found = ()
         fits = own is None or found is None or given in ((), tuple(found))
     except Exception as error:
         raise _unusable(name, error) from None

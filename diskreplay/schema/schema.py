@@ -6,7 +6,7 @@ The first five fields are always state, action, reward, next_state and done; ext
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -16,23 +16,15 @@ import numpy as np
 from diskreplay.aliases import Columns, Ints
 from diskreplay.errors import DamageError, SchemaError
 from diskreplay.schema.field import MAX_TRANSITION_BYTES, TYPES, WORDS, Field, FieldLike
-from diskreplay.schema.names import (
-    MAX_DEPTH,
-    name_of_key,
-    name_of_place,
-    nested_names,
-    root_of,
-    steps_of,
-    too_deep,
-)
-from diskreplay.schema.nesting import entries_of, fill, leaves, mapped, misfit, unusable
+from diskreplay.schema.field_forms import entries_in, field_of
+from diskreplay.schema.names import nested_names, root_of, steps_of
+from diskreplay.schema.nesting import fill, leaves, mapped, misfit, unusable
 from diskreplay.schema.numbers import as_numbers
 from diskreplay.schema.packing import packed_column
 from diskreplay.schema.row_check import RowCheck
 from diskreplay.wording import shown
 
 STANDARD_FIELDS = ("state", "action", "reward", "next_state", "done")
-_PARTS = (Mapping, tuple, list)  # of a space
 _OBJECT_BYTES = 48  # of a bytes object in memory, beside its content
 _MAX_FIELDS = 2**16 - 3  # a msgpack array of 16 bits, with the checksum and the write id
 
@@ -99,6 +91,34 @@ class Schema:
                 "value has a field for each of its parts"
             )
         return self.fields[self._index_of[name]]
+
+    @classmethod
+    def from_spaces(cls, observation_space: Any, action_space: Any, **fields: FieldLike) -> Schema:
+        """Return the schema of an environment of Gymnasium, with the exact types of its spaces.
+
+        Takes Box, Discrete, MultiDiscrete, MultiBinary and Text, Dict and Tuple of them, nested or
+        not, and a Sequence of arrays of one shape, which varies in length. `reward`, `done` and
+        `truncated` are float32. Of a vector environment give `single_observation_space` and
+        `single_action_space`. Raises SchemaError, naming the part, for other spaces, such as Graph
+        and OneOf: a wrapper of the environment can make a Dict of arrays of them.
+
+        >>> from gymnasium.spaces import Box, Dict, Discrete
+        >>> camera = Box(0, 255, (4, 84, 84), "uint8")
+        >>> schema = Schema.from_spaces(Dict(camera=camera), Discrete(6), log_prob="float32")
+        >>> schema["next_state.camera"].type, schema["action"].type, schema.extra_names
+        ('uint8[4, 84, 84]', 'int64', ('truncated', 'log_prob'))
+
+        fields:  further fields, and others than these: reward="float64"
+        """
+        found: dict[str, FieldLike] = {
+            "state": observation_space,
+            "action": action_space,
+            "reward": np.float32,
+            "next_state": observation_space,
+            "done": np.float32,
+            "truncated": np.float32,
+        }
+        return cls({**found, **fields})
 
     @cached_property
     def payload_bytes(self) -> int:
@@ -332,8 +352,8 @@ def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dic
     found: dict[str, Field] = {}
     for key, value in entries:
         root = value.name if key is None and isinstance(value, Field) else str(key)
-        for name, entry in _entries_in(root, value, MAX_DEPTH):
-            field = _field_of(name, entry, is_named=key is not None)
+        for name, entry in entries_in(root, value):
+            field = field_of(name, entry, is_named=key is not None)
             if field.name != name and field.name == steps_of(name)[-1]:
                 # A part may be named by its key alone.
                 field = replace(field, name=name)
@@ -342,39 +362,6 @@ def fields_of(fields: Schema | Mapping[str, FieldLike] | Iterable[Field]) -> dic
             found[name] = field
     nested_names(found)
     return found
-
-
-def _entries_in(name: str, entry: Any, levels: int) -> Iterator[tuple[str, Any]]:
-    """Yield the entries of a dictionary of fields, or of a space that has parts, by name."""
-    parts: Any = None if isinstance(entry, Field) else entry
-    if parts is not None:
-        with contextlib.suppress(Exception):  # an object may raise anything when it is asked
-            # As Dict and Tuple of Gymnasium have them; its OneOf is one of them at a time.
-            if type(entry).__name__ != "OneOf" and isinstance(entry.spaces, _PARTS):
-                parts = entry.spaces
-    if isinstance(parts, Mapping):
-        named = [(name_of_key(name, key), part) for key, part in entries_of(name, parts).items()]
-    elif parts is not entry and isinstance(parts, tuple | list):
-        named = [(name_of_place(name, place), part) for place, part in enumerate(parts)]
-    else:
-        yield name, entry
-        return
-    if not named or not levels:
-        raise too_deep(name) if named else SchemaError(f"field {name!r} has no parts at all")
-    for inner, part in named:
-        yield from _entries_in(inner, part, levels - 1)
-
-
-def _field_of(name: str, entry: Any, *, is_named: bool) -> Field:
-    """Return a field, also one that is given as a dtype, with or without a shape."""
-    if isinstance(entry, Field):
-        return entry
-    parts = entry if isinstance(entry, tuple) else (entry, ())
-    if not is_named or entry is None or len(parts) != 2 or isinstance(parts[1], str | int):
-        raise SchemaError(
-            f"field {name!r}: expected a dtype, or a dtype and a shape (found {shown(entry)})"
-        )
-    return Field(name, *parts)
 
 
 def missing_in(fields: Iterable[str]) -> list[str]:

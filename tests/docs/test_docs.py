@@ -30,7 +30,7 @@ from diskreplay.store.tables import TABLES
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
-    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")),
 ]
 # How many blocks of Python run at least, so that a test cannot pass by finding none.
 LEAST_BLOCKS = {

@@ -63,6 +63,7 @@ GROUND_MAY_IMPORT = {
 }
 # Who beside numpy is imported from which files.
 EXTERNAL = {
+    "gymnasium": {"adapters/gymnasium"},
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},
     "msgpack": {"records/seals", "maintenance/salvage"},

@@ -1,0 +1,268 @@
+"""Transitions of the environments of Gymnasium, pushed into a buffer while they are stepped.
+
+An episode ends with its true final observation, whatever resets the environment. Of a vector
+environment the mode of its autoreset says where that is::
+
+    NEXT_STEP   the next step resets: it is no transition, and is not stored
+    SAME_STEP   the step returns the first observation of the next episode; the final one is in
+                infos["final_obs"]
+    DISABLED    the user resets, with reset(options={"reset_mask": ...})
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+import diskreplay
+
+try:
+    from gymnasium import Env, Wrapper, spaces
+    from gymnasium.error import ResetNeeded
+    from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+except ImportError as error:
+    if error.name not in ("gymnasium", "gymnasium.vector"):
+        raise
+    raise type(error)(
+        "diskreplay.adapters.gymnasium needs gymnasium 1.1 or newer, which is not installed: "
+        'pip install "diskreplay[gymnasium]"',
+        name="gymnasium",
+    ) from None
+
+__all__ = ["RecordEnvTransitions", "RecordTransitions", "RecordVectorTransitions"]
+
+Buffer: TypeAlias = "diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer"
+
+
+@overload
+def RecordTransitions(
+    env: Env[Any, Any], buffer: Buffer, *, first_env: int = 0
+) -> RecordEnvTransitions: ...
+
+
+@overload
+def RecordTransitions(
+    env: VectorEnv[Any, Any, Any], buffer: Buffer, *, first_env: int = 0
+) -> RecordVectorTransitions: ...
+
+
+def RecordTransitions(
+    env: Env[Any, Any] | VectorEnv[Any, Any, Any], buffer: Buffer, *, first_env: int = 0
+) -> RecordEnvTransitions | RecordVectorTransitions:
+    """Wrap an environment, or a vector environment, so that each step is pushed into a buffer.
+
+    `done` is what the environment gives as terminated, and `truncated` a field. A reset within an
+    episode ends it. What the environment returns is unchanged. Only steps and resets of the wrapper
+    are recorded. After a step that failed, in the environment or in the buffer, the next call must
+    be a reset, so that no episode misses a transition.
+
+    Raises SchemaError where observations or actions are tuples and the buffer does not know it,
+    since numpy makes one array of some: Schema.from_spaces has them; and ArgumentError for a vector
+    environment that does not tell the mode of its autoreset.
+
+    >>> import gymnasium
+    >>> buffer = diskreplay.ReplayBuffer(capacity=1000)
+    >>> env = RecordTransitions(gymnasium.make("CartPole-v1"), buffer)
+    >>> observation, info = env.reset(seed=1)
+    >>> step = env.step(1)
+    >>> len(buffer), buffer.schema.extra_names
+    (1, ('truncated',))
+
+    first_env:  the number of the environment in the buffer, of a vector environment that of its
+                first one. Give each wrapper of one buffer numbers of its own
+    """
+    if isinstance(env, VectorEnv):
+        return RecordVectorTransitions(env, buffer, first_env=first_env)
+    return RecordEnvTransitions(env, buffer, first_env=first_env)
+
+
+class RecordEnvTransitions(Wrapper[Any, Any, Any, Any]):
+    """An environment whose steps are pushed into a buffer; see RecordTransitions."""
+
+    def __init__(self, env: Env[Any, Any], buffer: Buffer, *, first_env: int = 0) -> None:
+        super().__init__(env)
+        _check_tuples(buffer, env.observation_space, env.action_space)
+        self._buffer, self._number = buffer, first_env
+        self._state: Any = None  # until a reset: before the first one, and after an episode
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment, and end an episode that is open."""
+        self._state = None
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._buffer.end_episode(self._number)
+        self._state = copy.deepcopy(observation)
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step the environment, and push the transition."""
+        state, self._state = self._state, None
+        if state is None:
+            raise ResetNeeded(
+                "expected reset() before this step: no episode has begun, or it has ended, or a "
+                "step failed (gymnasium.wrappers.Autoreset belongs around RecordTransitions)"
+            )
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        next_state = copy.deepcopy(observation)  # the environment may change it at the next step
+        self._buffer.push(
+            state, action, reward, next_state, terminated, truncated=truncated, env=self._number
+        )
+        if not (terminated or truncated):
+            self._state = next_state
+        return observation, reward, terminated, truncated, info
+
+
+class RecordVectorTransitions(VectorWrapper[Any, Any, Any, Any, Any]):
+    """A vector environment whose steps are pushed into a buffer; see RecordTransitions."""
+
+    def __init__(
+        self, env: VectorEnv[Any, Any, Any], buffer: Buffer, *, first_env: int = 0
+    ) -> None:
+        super().__init__(env)
+        _check_tuples(buffer, env.single_observation_space, env.single_action_space)
+        self._buffer, self._mode = buffer, _autoreset_mode(env)
+        self._numbers = np.arange(first_env, first_env + env.num_envs)
+        self._states: Any = None  # until a reset of all environments
+        self._is_over = np.zeros(env.num_envs, np.bool_)  # until the reset of each
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the environments, or those of the reset mask, and end their open episodes."""
+        chosen = None if options is None else options.get("reset_mask")
+        if chosen is not None and self._states is None:
+            raise ResetNeeded("expected a reset of all environments first (found a reset_mask)")
+        self._states = None
+        observations, infos = self.env.reset(seed=seed, options=options)
+        rows = slice(None) if chosen is None else chosen
+        for number in self._numbers[rows].tolist():
+            self._buffer.end_episode(number)
+        self._is_over[rows] = False
+        self._states = _columns(self.single_observation_space, observations)
+        return observations, infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step the environments, and push their transitions in one call."""
+        if self._mode is AutoresetMode.DISABLED and self._is_over.any():
+            raise ResetNeeded(
+                "expected a reset of the environments whose episodes have ended (found "
+                f"{np.flatnonzero(self._is_over).tolist()}): without autoreset, call "
+                'reset(options={"reset_mask": terminations | truncations})'
+            )
+        states, self._states = self._states, None
+        if states is None:
+            raise ResetNeeded("expected reset() before this step: there was none, or a step failed")
+        observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        reached = _columns(self.single_observation_space, observations)
+        dones, truncateds = np.asarray(terminations, np.bool_), np.asarray(truncations, np.bool_)
+        ends = dones | truncateds
+        next_states = reached
+        if self._mode is AutoresetMode.SAME_STEP:
+            next_states = _replaced(reached, self._final_observations(ends, infos))
+        taken = ~self._is_over  # the others were only reset
+        if taken.any():
+            actions_taken = _columns(self.single_action_space, actions)
+            rows = (states, actions_taken, np.asarray(rewards), next_states, dones, truncateds)
+            *columns, truncateds = rows if taken.all() else (_rows(c, taken) for c in rows)
+            self._buffer.extend(*columns, truncateds=truncateds, env=self._numbers[taken])
+        if self._mode is not AutoresetMode.SAME_STEP:
+            self._is_over = ends
+        self._states = reached
+        return observations, rewards, terminations, truncations, infos
+
+    def _final_observations(self, ends: NDArray[np.bool_], infos: Any) -> dict[int, Any]:
+        """Return the final observation of each environment whose episode ends."""
+        found = infos.get("final_obs") if isinstance(infos, Mapping) else None
+        finals = {i: None if found is None else found[i] for i in np.flatnonzero(ends).tolist()}
+        for i, final in finals.items():
+            if final is None:
+                raise diskreplay.ArgumentError(
+                    f'expected infos["final_obs"][{i}], since the episode has ended and the '
+                    "autoreset is SAME_STEP (found none): put RecordTransitions nearer to the "
+                    "vector environment than wrappers that change infos"
+                )
+        return finals
+
+
+def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """Return the mode of the autoreset of a vector environment."""
+    # Before Gymnasium 1.4, the metadata are those of the environment's class: the vector
+    # environment that was made last has set them for all of them.
+    found = getattr(env.unwrapped, "autoreset_mode", env.metadata.get("autoreset_mode"))
+    if not isinstance(found, AutoresetMode):
+        raise diskreplay.ArgumentError(
+            f'expected an AutoresetMode as metadata["autoreset_mode"] of {env} (found {found!r}): '
+            "set the one that it has"
+        )
+    return found
+
+
+def _check_tuples(
+    buffer: Buffer, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+) -> None:
+    """Raise SchemaError unless tuples of the spaces are tuples in the schema of the buffer, too."""
+    known = () if buffer.schema is None else buffer.schema.names
+    for root, space in (("state", observation_space), ("action", action_space)):
+        for name in _names(root, space):
+            if "[" in name and name not in known:
+                raise diskreplay.SchemaError(
+                    f"field {root!r} has the part {name}, of a Tuple (found "
+                    f"{', '.join(known) or 'a buffer without a schema'}): make the buffer with "
+                    "schema=Schema.from_spaces(observation_space, action_space)"
+                )
+
+
+def _names(name: str, space: spaces.Space[Any]) -> Iterator[str]:
+    """Yield the names of the fields of a space."""
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            yield from _names(f"{name}.{key}", part)
+    elif isinstance(space, spaces.Tuple):
+        for place, part in enumerate(space.spaces):
+            yield from _names(f"{name}[{place}]", part)
+    else:
+        yield name
+
+
+def _columns(space: spaces.Space[Any], values: Any) -> Any:
+    """Return a copy of values of several environments, as columns of each part of a space.
+
+    A column is an array, or a list where Gymnasium makes no array of values, as of texts.
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: _columns(part, values[key]) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(map(_columns, space.spaces, values))
+    return copy.deepcopy([*values]) if isinstance(values, tuple) else np.array(values)
+
+
+def _rows(columns: Any, taken: NDArray[np.bool_]) -> Any:
+    """Return the values of some environments."""
+    if isinstance(columns, dict):
+        return {key: _rows(part, taken) for key, part in columns.items()}
+    if isinstance(columns, tuple):
+        return tuple(_rows(part, taken) for part in columns)
+    return [*itertools.compress(columns, taken)] if isinstance(columns, list) else columns[taken]
+
+
+def _replaced(columns: Any, values: Mapping[int, Any]) -> Any:
+    """Return columns with other values of some environments; the columns stay as they are."""
+    if not values:
+        return columns
+    if isinstance(columns, dict | tuple):
+        keys = columns if isinstance(columns, dict) else range(len(columns))
+        parts = {
+            key: _replaced(columns[key], {i: value[key] for i, value in values.items()})
+            for key in keys
+        }
+        return parts if isinstance(columns, dict) else tuple(parts.values())
+    replaced = columns.copy()
+    for i, value in values.items():
+        replaced[i] = value
+    return replaced

@@ -100,7 +100,7 @@ class Linker:
         n = len(columns[0])
         if n <= _FEW_ROWS:
             return self._links_of_few(number, columns, truncateds, env)
-        ends = columns[self._done].astype(np.bool_)
+        ends = columns[self._done].astype(np.bool_).reshape(n)  # of (1,), too
         if truncateds is not None:
             ends |= truncateds
         if isinstance(env, np.ndarray):

@@ -42,7 +42,7 @@ def infer_fields(values: Mapping[str, Any], given: Mapping[str, Field], *, lead:
         if name in given:
             fields[name] = given[name]
         elif name == "truncated":  # as buffers know it, of the type of done
-            fields[name] = Field(name, fields["done"].dtype)
+            fields[name] = Field(name, given["done"].dtype if "done" in given else np.float32)
         elif root_of(name) != "next_state":
             fields[name] = _infer_field(name, values[name], lead)
     if "next_state" not in given:

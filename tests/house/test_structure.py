@@ -82,7 +82,7 @@ EXTERNAL = {
 # What the tools take from a room; all else is the public names.
 TOOLS_TAKE = {
     "adapters.torch", "aliases", "errors", "live_range", "validation", "wording",
-    "buffer", "lmdbfile", "maintenance", "records", "sampling", "schema", "store",
+    "buffer", "episodes", "lmdbfile", "maintenance", "records", "sampling", "schema", "store",
 }  # fmt: skip
 # The rooms of the command line and the files beside them, each with those that it may import.
 COMMAND_LINE = TOOLS / "diskreplay_tools"

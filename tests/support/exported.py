@@ -10,6 +10,7 @@ import pytest
 import stores
 from commands import run
 from common import columns
+from inside import replica_of
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer
@@ -28,7 +29,9 @@ def expected(path: Path) -> dict[str, np.ndarray]:
     with diskreplay.open(path, access="read") as buffer:
         ids = np.arange(buffer.count - len(buffer), buffer.count)
         batch = buffer.get(ids)
-        found = {"write_id": ids, **dict(zip(buffer.schema.names, batch, strict=True))}
+        replica = replica_of(buffer)
+        found = {"write_id": ids, "link": replica.links.of(ids, replica.live)}
+        found |= dict(zip(buffer.schema.names, batch, strict=True))
         if isinstance(buffer, PrioritizedReplayBuffer):
             found["priority"] = buffer.priorities(ids)
     return found

@@ -95,7 +95,7 @@ def test_an_export_has_episodes_and_steps(two_envs: Path, tmp_path: Path) -> Non
     wanted = expected(two_envs)
     run("export", two_envs, tmp_path / "all.npz", "--episodes")
     table = np.load(tmp_path / "all.npz")
-    assert list(table)[1:5] == ["write_id", "episode", "step", "state"]
+    assert list(table)[1:6] == ["write_id", "link", "episode", "step", "state"]
     assert table["episode"].dtype == table["step"].dtype == np.int64
     rows = zip(*(table[name].tolist() for name in ("write_id", "episode", "step")), strict=True)
     assert {i: (episode, step) for i, episode, step in rows} == wanted

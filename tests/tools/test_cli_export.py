@@ -60,7 +60,7 @@ def test_an_empty_store(tmp_path: Path) -> None:
     for form in ("npz", "parquet", "jsonl"):
         out = tmp_path / f"out.{form}"
         assert f"{out}: 0 transitions" in run("export", path, out).stdout
-    assert list(read(tmp_path / "out.npz")) == ["diskreplay.json", "write_id"]
+    assert list(read(tmp_path / "out.npz")) == ["diskreplay.json", "write_id", "link"]
     assert (tmp_path / "out.jsonl").read_bytes() == b""
 
 
@@ -223,7 +223,7 @@ def test_the_rows_are_those_of_a_naive_twin(
         ("--where=reward>nan", "compares with 'nan': expected a number"),
         ("--where=__import__('os')>1", "there is no field \"__import__('os')\""),
         ("--where=gain>1", "there is no field 'gain': the conditions are over single numbers: "
-         "write_id, action, reward, done, priority"),
+         "write_id, link, action, reward, done, priority"),
         ("--where=state>1", "'state' is float32[3]: the conditions are over single numbers"),
         ("--range=5", "'5' is no range: expected A:B"),
         ("--range=1:2:3", "'1:2:3' is no range"),

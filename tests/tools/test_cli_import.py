@@ -177,7 +177,7 @@ def test_columns_of_other_names(tmp_path: Path, write: Any) -> None:
         write(tmp_path / "x.npz", values)
     run("import", tmp_path / "x.npz", tmp_path / "new", *MAP)
     found = expected(tmp_path / "new")
-    assert list(found) == ["write_id", *NAMES, "timeouts", "priority"]
+    assert list(found) == ["write_id", "link", *NAMES, "timeouts", "priority"]
     types = {"action": np.int64, "timeouts": np.bool_}
     for field, values_of in zip([*NAMES, "timeouts"], values.values(), strict=False):
         wanted = values_of.astype(types.get(field, np.float32))
@@ -426,4 +426,6 @@ def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     file = npz(tmp_path / "x.npz", plain())
     command = [sys.executable, "-W", "error", "-m", "diskreplay_tools", "import", file]
     done = subprocess.run([*command, tmp_path / "b"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    said = "cut 4 open episodes, where the next row has another state; --field truncated=COLUMN"
+    assert done.returncode == 0
+    assert done.stderr == f"{said} names a column that is true at such ends\n"

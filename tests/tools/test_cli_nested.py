@@ -57,10 +57,10 @@ def test_the_columns_of_a_file_have_the_names_of_the_fields(nested: Path, tmp_pa
     run("export", nested, tmp_path / "x.jsonl", "--where", "state.robot.grip>=4")
     with np.load(tmp_path / "x.npz") as members:
         names = [name for name in members.files if name != "diskreplay.json"]
-        assert names == ["write_id", *NAMES, *ODD_NAMES, "priority"]
+        assert names == ["write_id", "link", *NAMES, *ODD_NAMES, "priority"]
     lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
     assert [line["write_id"] for line in lines] == [16, 17, 18, 19]
-    assert list(lines[0]) == ["write_id", *NAMES, *ODD_NAMES, "priority"]
+    assert list(lines[0]) == ["write_id", "link", *NAMES, *ODD_NAMES, "priority"]
     assert lines[0]["state.goal[0]"] == [48, 49]
 
 

@@ -15,6 +15,7 @@ from diskreplay_tools.commands.arguments import force_option, out_argument, stor
 from diskreplay_tools.episodes import EPISODE_COLUMNS, EpisodeNumbers
 from diskreplay_tools.extras import pyarrow
 from diskreplay_tools.files import (
+    LINK,
     WRITERS,
     Column,
     columns_of,
@@ -58,10 +59,11 @@ def export(
 ) -> None:
     """Write transitions to an npz, parquet or jsonl file.
 
-    Columns are write_id, state, action, reward, next_state, done, further fields, and
-    priority where there are priorities. npz and parquet files also say what import needs to make
-    the same store again. Memory is bounded, and a writer may go on meanwhile: transitions that it
-    evicts before they are read are left out, and counted.
+    Columns are write_id, link (the distance back to the transition before it in its episode),
+    state, action, reward, next_state, done, further fields, and priority where there are
+    priorities. npz and parquet files also say what import needs to make the same store again.
+    Memory is bounded, and a writer may go on meanwhile: transitions that it evicts before they are
+    read are left out, and counted.
 
     Example: diskreplay export runs/a good.parquet --where "reward>=1"
     """
@@ -70,7 +72,8 @@ def export(
     if form == "parquet":
         pyarrow()
     with diskreplay.open(path, access="read", window_bytes=0) as buffer:
-        columns = columns_of(buffer, EPISODE_COLUMNS if episodes else ())
+        has_links = buffer.schema is None or LINK not in buffer.schema.names
+        columns = columns_of(buffer, EPISODE_COLUMNS if episodes else (), links=has_links)
         names = [column.name for column in columns]
         if doubled := [name for name in names if names.count(name) > 1]:
             of, way_out = "every export", "it cannot be exported"
@@ -87,8 +90,8 @@ def export(
         is_prioritized = isinstance(buffer, diskreplay.PrioritizedReplayBuffer)
         # Of all that is live: an episode may begin before the range.
         numbers = EpisodeNumbers(buffer, live) if episodes else None
-        rows = Scan(buffer, range(begin, end), priorities=is_prioritized)
-        metadata = metadata_of(buffer, episodes=episodes)
+        rows = Scan(buffer, range(begin, end), priorities=is_prioritized, links=has_links)
+        metadata = metadata_of(buffer, episodes=episodes, links=has_links)
         written = 0
         with new_file(out, force=force) as place, progress("export") as show:
             with WRITERS[form](place, columns, metadata) as write:
@@ -105,6 +108,9 @@ def export(
             size = os.stat(place).st_size
     if begin == end and count > first:
         tell(f"the range is empty: live are the write ids {first:,} to {count - 1:,}", err=True)
+    if not has_links:
+        told = f"left out the links of transitions: their column {LINK!r} has the name of a field"
+        tell(told, err=True)
     if rows.evicted:
         told = f"left out {count_of(rows.evicted, 'transition')}, evicted before they were read"
         tell(told, err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,8 +25,11 @@ from diskreplay_tools.files import (
     NUMBERS,
     PRIORITY,
     Column,
+    ExportedLinks,
+    FoundLinks,
     TableFile,
     as_exported,
+    link_columns,
     map_columns,
     metadata_in,
     new_store,
@@ -98,6 +101,8 @@ def import_(
         metadata = metadata_in(file)
         if metadata.get("episodes") is True:  # they are no fields
             dropped = (*dropped, *(name for name in EPISODE_COLUMNS if name in file.columns))
+        linked = link_columns(file, metadata, dropped)
+        dropped = (*dropped, *(column.name for column in linked))
         fields, dtypes = map_columns(file, pairs, dropped)
         has_priorities = PRIORITY in fields
         kind = kind or metadata.get("kind") or ("prioritized" if has_priorities else "uniform")
@@ -108,15 +113,20 @@ def import_(
         schema = schema_of(file, fields, dtypes)
         schema = schema and log.placed(as_exported(file, schema, metadata))
         size = min(rows, capacity) if schema is not None else 0
+        links = None
+        if schema is not None:
+            links = ExportedLinks(file, size) if linked else FoundLinks(schema)
         identity = Identity(kind, checked_capacity(capacity), str(uuid4()))
         state = _state(metadata, kind, size)
         with beside(place) as hidden, progress("import") as show:
             if schema is not None:
                 _tell_of_disk(schema, identity, hidden.parent, path)
             with StoreBuilder(hidden, identity, state, schema, show) as builder:
-                if schema is not None:
-                    _fill(builder, file, fields, schema)
+                if schema is not None and links is not None:
+                    _fill(builder, file, fields, schema, links, linked)
                 builder.finish()
+    if links is not None and (told := links.told(size)):
+        tell(told, err=True)
     if rows > size:
         tell(
             f"left out the first {count_of(rows - size, 'row')}: the capacity is {capacity:,}",
@@ -155,16 +165,22 @@ def _fill(
     file: TableFile,
     fields: Mapping[str, Column],
     schema: diskreplay.Schema,
+    links: ExportedLinks | FoundLinks,
+    linked: Sequence[Column],
 ) -> None:
-    """Append the last rows, as many as there is room for."""
-    columns = list(fields.values())
+    """Append the last rows, as many as there is room for.
+
+    linked:  the columns that the links need beside those of the fields
+    """
+    columns = [*dict.fromkeys([*fields.values(), *linked])]
     rows = columns[0].rows
-    at = skip = rows - builder.live.size
-    for table in file.tables(columns, skip, rows_in_chunk(columns)) if rows else ():
+    skip = rows - builder.live.size
+    at = skip - min(skip, links.rows_before)
+    for table in file.tables(columns, at, rows_in_chunk(columns)) if rows else ():
         values = {name: table[column.name] for name, column in fields.items()}
         n = len(values["reward"])
-        for name in NUMBERS:
-            if not schema[name].shape:
+        for name in values.keys() & {*NUMBERS, "truncated"}:
+            if not schema[name].shape and values[name].size == n:
                 values[name] = values[name].reshape(n)
         priorities = None
         try:
@@ -179,7 +195,12 @@ def _fill(
             raise click.ClickException(
                 f"{file.path}, rows {at:,} to {at + n - 1:,}: {told}"
             ) from None
-        builder.append_rows(at - skip, accepted, priorities)
+        of_rows = links.of(at - skip, table, schema, accepted)
+        early, first = max(0, skip - at), max(0, at - skip)
+        if early < n:
+            kept = None if priorities is None else priorities[early:]
+            of_fields = [column[early:] for column in accepted]
+            builder.append_rows(first, of_fields, kept, of_rows[early:])
         at += n
     if at < rows:
         raise click.ClickException(

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from diskreplay_tools.files.columns import Column, columns_of, metadata_of, rows_in_chunk
+from diskreplay_tools.files.columns import (
+    LINK,
+    PRIORITY,
+    Column,
+    columns_of,
+    metadata_of,
+    rows_in_chunk,
+)
+from diskreplay_tools.files.links import ExportedLinks, FoundLinks, link_columns
 from diskreplay_tools.files.mapping import (
     NUMBERS,
-    PRIORITY,
     as_exported,
     map_columns,
     metadata_in,
@@ -23,14 +30,18 @@ from diskreplay_tools.files.selecting import (
 from diskreplay_tools.files.writers import WRITERS
 
 __all__ = [
+    "LINK",
     "NUMBERS",
     "PRIORITY",
     "WRITERS",
     "Column",
+    "ExportedLinks",
+    "FoundLinks",
     "TableFile",
     "as_exported",
     "columns_of",
     "conditions_of",
+    "link_columns",
     "map_columns",
     "metadata_in",
     "metadata_of",

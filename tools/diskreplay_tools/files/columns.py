@@ -1,10 +1,11 @@
 """The files of `export` and `import`: their columns, what they say of the store, and their writing.
 
-A file has a column for each field, in the order of the schema, after `write_id` and, where the
-buffer is prioritized, before `priority`. What the columns do not say is a JSON object::
+A file has a column for each field, in the order of the schema, after `write_id` and `link` and,
+where the buffer is prioritized, before `priority`. What the columns do not say is a JSON object::
 
     {"format": 1, "kind": "prioritized", "capacity": 1000, "schema": [["state", "<f4", [3]], ...],
-     "settings": {"alpha": 0.6, ...}, "max_priority": 2.5, "versions": {"diskreplay": ...}}
+     "settings": {"alpha": 0.6, ...}, "max_priority": 2.5, "links": true,
+     "versions": {"diskreplay": ...}}
 
 In an npz it is the member `diskreplay.json`, in a parquet file the schema's metadata under
 `diskreplay`; jsonl has none, so that every line is a transition.
@@ -27,6 +28,7 @@ Table = dict[str, Array]
 FORMAT = 1
 MEMBER = "diskreplay.json"
 KEY = b"diskreplay"
+PRIORITY, WRITE_ID, LINK = "priority", "write_id", "link"
 RUN_SETTINGS = ("durability", "commit_interval")
 PRIORITIZED_SETTINGS = ("alpha", "beta_start", "beta_end", "beta_frames", "epsilon")
 CHUNK_BYTES = 4 << 20
@@ -60,18 +62,21 @@ class Column(NamedTuple):
         return f"{self.dtype}{list(self.shape) if self.shape else ''}"
 
 
-def columns_of(buffer: Buffer, more: Sequence[str] = ()) -> list[Column]:
+def columns_of(buffer: Buffer, more: Sequence[str] = (), *, links: bool = True) -> list[Column]:
     """Return the columns of what is exported of a buffer.
 
-    more:  names of columns of whole numbers, after the write ids
+    more:   names of columns of whole numbers, after the write ids and links
+    links:  whether there is a column of links
     """
     fields = buffer.schema.fields if buffer.schema is not None else ()
-    columns = [Column(name, np.dtype(np.int64)) for name in ("write_id", *more)]
+    columns = [Column(WRITE_ID, np.dtype(np.int64))]
+    columns += [Column(LINK, np.dtype(np.int32))] * links
+    columns += [Column(name, np.dtype(np.int64)) for name in more]
     columns += [
         Column(field.name, field.dtype, field.shape, varies=field.varies) for field in fields
     ]
     if isinstance(buffer, diskreplay.PrioritizedReplayBuffer):
-        columns.append(Column("priority", np.dtype(np.float32)))
+        columns.append(Column(PRIORITY, np.dtype(np.float32)))
     return columns
 
 
@@ -80,10 +85,10 @@ def rows_in_chunk(columns: Sequence[Column]) -> int:
     return max(1, CHUNK_BYTES // max(64, sum(column.row_bytes for column in columns)))
 
 
-def metadata_of(buffer: Buffer, *, episodes: bool = False) -> str:
+def metadata_of(buffer: Buffer, *, episodes: bool = False, links: bool = True) -> str:
     """Return what an import needs to make the same buffer again, as JSON.
 
-    episodes:  whether there are columns of episodes, which are no fields
+    episodes, links:  whether there are columns of them, which are no fields
     """
     schema = buffer.schema
     stats = buffer.stats()
@@ -100,6 +105,8 @@ def metadata_of(buffer: Buffer, *, episodes: bool = False) -> str:
     found["settings"] = {name: stats[name] for name in names}
     if episodes:
         found["episodes"] = True
+    if links:
+        found["links"] = True
     found["versions"] = {"diskreplay": diskreplay.__version__, "numpy": np.__version__}
     return dumps(found)
 

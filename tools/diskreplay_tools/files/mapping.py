@@ -13,10 +13,9 @@ import numpy as np
 
 import diskreplay
 from diskreplay.schema import infer_fields, missing_in
-from diskreplay_tools.files.columns import FORMAT, Column
+from diskreplay_tools.files.columns import FORMAT, PRIORITY, WRITE_ID, Column
 from diskreplay_tools.files.readers import TableFile, check_row
 
-PRIORITY, WRITE_ID = "priority", "write_id"
 NUMBERS = ("reward", "done")
 
 

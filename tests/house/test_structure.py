@@ -76,7 +76,7 @@ EXTERNAL = {
     },
     "torch": {
         f"adapters/torch/{name}"
-        for name in ("packed_batch", "tensor_batches", "tensors", "uploads")
+        for name in ("datasets", "packed_batch", "tensor_batches", "tensors", "uploads")
     },
 }
 # What the tools take from a room; all else is the public names.

@@ -1,4 +1,4 @@
-"""Tensors of PyTorch: to_torch for one batch, and TensorBatches, an iterator that feeds a GPU."""
+"""Tensors and datasets of PyTorch: to_torch, TensorBatches, TransitionDataset, BatchDataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ except ModuleNotFoundError as error:
         name="torch",
     ) from None
 
+from diskreplay.adapters.torch.datasets import BatchDataset, TransitionDataset
 from diskreplay.adapters.torch.tensor_batches import TensorBatches
 from diskreplay.adapters.torch.tensors import to_torch
 
-__all__ = ["TensorBatches", "to_torch"]
+__all__ = ["BatchDataset", "TensorBatches", "TransitionDataset", "to_torch"]

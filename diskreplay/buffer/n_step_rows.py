@@ -101,11 +101,11 @@ class NStepRows:
         if not self._has_frames:
             self._rows.stored.read(self._parts(columns, rewards, chains, places), snapshot)
         else:
-            every = np.arange(len(rewards))[:, None] * rewards.shape[1] + places
-            of_rewards = RowsPart(
-                [rewards.reshape(-1)], chains.write_ids.reshape(-1), [reward], every.reshape(-1)
-            )
-            self._rows.stored.read([of_rewards], snapshot)
+            of_rewards = [
+                RowsPart([of_step], write_ids, [reward], places)
+                for of_step, write_ids in zip(rewards, chains.write_ids, strict=True)
+            ]
+            self._rows.stored.read(of_rewards, snapshot)
             ends = [(chains.write_ids[0], first), (chains.write_ids[-1], last)]
             parts = [RowsPart([], *end) for end in ends]
             self._rows.stored.read_joined(columns, places, parts, snapshot)
@@ -139,8 +139,10 @@ class NStepRows:
     ) -> Columns:
         n, reward = chains.lengths.size, self._fields.reward
         columns = self._schema.empty_columns(n) if out is None else out
-        rewards = self._rewards(n)
-        self._rows.fetch_parts(self._parts(columns, rewards, chains), committed, snapshot)
+        rewards = self._rows.take_chains(columns, chains.write_ids, *self._fields)
+        if rewards is None:
+            rewards = self._rewards(n)
+            self._rows.fetch_parts(self._parts(columns, rewards, chains), committed, snapshot)
         found = self._n_step.returns(rewards, chains.lengths)
         with np.errstate(over="ignore"):  # a sum beyond float32 is infinite
             if out is None:
@@ -157,23 +159,19 @@ class NStepRows:
     def _parts(
         self, columns: Sequence[Any], rewards: Array, chains: Chains, places: Ints | None = None
     ) -> list[RowsPart]:
-        """Return the parts of rows: of the first transitions, of the last, and of those between.
+        """Return the parts of rows: one for each step, with its reward.
 
-        So each record is decoded, and checked, once.
+        So each record is decoded, and checked, once. The first step has the fields of the first
+        transition, too, and the last step those of the last one.
         """
         first, last, reward = self._fields
-        write_ids = chains.write_ids
-
-        def end(fields: tuple[int, ...], step: int) -> RowsPart:
-            taken = [*(columns[place] for place in fields), rewards[step]]
-            return RowsPart(taken, write_ids[step], (*fields, reward), places)
-
-        parts = [end(first, 0), end(last, -1)]
-        if len(rewards) > 2:
-            between = rewards[1:-1].reshape(-1)
-            where = None
-            if places is not None:
-                steps = np.arange(len(rewards) - 2)[:, None]
-                where = (steps * rewards.shape[1] + places).reshape(-1)
-            parts.append(RowsPart([between], write_ids[1:-1].reshape(-1), [reward], where))
-        return parts
+        fields = [first, *[()] * (len(rewards) - 2), last]
+        return [
+            RowsPart(
+                [*(columns[place] for place in of_step), rewards[step]],
+                chains.write_ids[step],
+                (*of_step, reward),
+                places,
+            )
+            for step, of_step in enumerate(fields)
+        ]

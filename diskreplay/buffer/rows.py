@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from diskreplay.aliases import Columns, Ints
+from diskreplay.aliases import Array, Columns, Ints
 from diskreplay.buffer.expected_fields import ExpectedFields
 from diskreplay.buffer.record_window import RecordWindow
 from diskreplay.buffer.row_memory import (
@@ -19,7 +19,7 @@ from diskreplay.buffer.row_memory import (
     window_shares,
 )
 from diskreplay.buffer.stored_rows import RowsPart, StoredRows
-from diskreplay.buffer.window import Window, new_window
+from diskreplay.buffer.window import Fields, PackedWindow, Window, new_window
 from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange
 from diskreplay.observations import LoggedRows, WaitingObservations
@@ -313,6 +313,14 @@ class Rows:
             at = np.searchsorted(write_ids, part.write_ids)
             for index, column in zip(part.chosen, part.columns, strict=True):
                 column[slice(None) if part.places is None else part.places] = rows[index][at]
+
+    def take_chains(
+        self, columns: Columns, write_ids: Ints, first: Fields, last: Fields, of_all: int
+    ) -> Array | None:
+        """Return a field of all rows of chains, see PackedWindow; None where a row must be read."""
+        if not isinstance(self.window, PackedWindow):
+            return None
+        return self.window.take_chains(columns, write_ids, first, last, of_all)
 
     def fetch_frames(
         self, write_ids: Ints, committed: int, snapshot: Snapshot | None, out: Columns

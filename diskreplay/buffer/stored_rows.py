@@ -143,29 +143,51 @@ class StoredRows:
 
     def _read_records(self, parts: Sequence[RowsPart], view: Snapshot) -> None:
         """Write the values in records into columns."""
-        write_ids = parts[0].write_ids
+        write_ids, own = parts[0].write_ids, [slice(None)]
         if len(parts) > 1:
-            write_ids = np.concatenate([part.write_ids for part in parts])
+            write_ids, own = _joined([part.write_ids for part in parts])
         slots = write_ids % self._ring_slots
         try:
             records = view.remembered_records(slots, self._grouping)
-            self._decode(parts, records, write_ids, slots)
+            self._decode(parts, own, records, write_ids, slots)
         except DamageError:  # look each value up again: the place may be what is wrong
-            self._decode(parts, view.records(slots, self._grouping), write_ids, slots)
+            self._decode(parts, own, view.records(slots, self._grouping), write_ids, slots)
 
     def _decode(
-        self, parts: Sequence[RowsPart], records: Any, write_ids: Ints, slots: Ints
+        self,
+        parts: Sequence[RowsPart],
+        own: Sequence[slice],
+        records: Any,
+        write_ids: Ints,
+        slots: Ints,
     ) -> None:
-        codec, end = self._codec, 0
+        """Write the values in records into columns.
+
+        own:  the records of each part
+        """
+        codec = self._codec
         checked = None if codec.are_large else codec.checked(records, write_ids, slots)
-        for columns, of_part, fields, places in parts:
-            own = slice(end, end := end + of_part.size)
+        for (columns, of_part, fields, places), at in zip(parts, own, strict=True):
             if checked is not None:
-                codec.copy_into(columns, places, checked[own], fields)
+                codec.copy_into(columns, places, checked[at], fields)
             else:
-                codec.decode_into(columns, places, records[own], of_part, slots[own], fields)
+                codec.decode_into(columns, places, records[at], of_part, slots[at], fields)
 
     def _decoded(self, records: Any, write_ids: Ints, slots: Ints, sound: Bools) -> Columns:
         """Return the columns of the sound ones of some records."""
         whole = [records[i] for i in np.flatnonzero(sound).tolist()]
         return self._codec.decode(whole, write_ids[sound], slots[sound])
+
+
+def _joined(write_ids: Sequence[Ints]) -> tuple[Ints, list[slice]]:
+    """Return the write ids of all parts in one array, and where those of each part are.
+
+    Parts of one size are the steps of chains. The write ids of a chain stand together: they are
+    mostly near each other, so that their records share values.
+    """
+    if len({of_part.size for of_part in write_ids}) == 1:
+        joined = np.array(write_ids).T.reshape(-1)
+        return joined, [slice(step, None, len(write_ids)) for step in range(len(write_ids))]
+    ends = np.cumsum([of_part.size for of_part in write_ids]).tolist()
+    own = [slice(end - of_part.size, end) for of_part, end in zip(write_ids, ends, strict=True)]
+    return np.concatenate(write_ids), own

@@ -15,16 +15,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.aliases import Array, Bools, Columns, Ints
 from diskreplay.buffer.stored_rows import RowsPart
 from diskreplay.errors import ArgumentError, DamageError
 from diskreplay.records import LARGE_ROW
 from diskreplay.schema import Schema
+
+Fields: TypeAlias = tuple[int, ...]  # places of fields in the schema
 
 DEFAULT_WINDOW_BYTES = 256 << 20
 MIN_ROWS = 64
@@ -207,6 +209,30 @@ class Window:
             first += n
 
 
+class _Span(NamedTuple):
+    """A part of each row: the bytes from the first of some fields to the last of them.
+
+    memory:  the part of each row as bytes, which numpy gathers faster than several fields
+    dtype:   of the part
+    """
+
+    memory: NDArray[np.void]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, rows: NDArray[Any], fields: Fields) -> _Span:
+        """Return the part with some fields of rows."""
+        layout: Any = rows.dtype.fields
+        names = [_name(index) for index in fields]
+        begin = min(layout[name][1] for name in names)
+        size = max(layout[name][1] + layout[name][0].itemsize for name in names) - begin
+        offsets = [layout[name][1] - begin for name in names]
+        formats = [layout[name][0] for name in names]
+        dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
+        memory: Any = rows.view(np.uint8).data
+        return cls(np.ndarray(rows.shape, f"V{size}", memory, begin, rows.strides), dtype)
+
+
 class PackedWindow(Window):
     """A window in whose memory each row is contiguous, with its owner in front: for small rows."""
 
@@ -221,6 +247,7 @@ class PackedWindow(Window):
         self._columns = [self._rows[_name(i)] for i in range(len(schema.fields))]
         self._arrays = [i for i, field in enumerate(schema.fields) if field.shape]
         self._pack = _packer(schema)
+        self._spans: dict[Fields, _Span] = {}
 
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
         """Write one row, as a schema accepted it, in place of an older one."""
@@ -256,26 +283,39 @@ class PackedWindow(Window):
                     column[...] = rows[_name(index)]
             return held
         held = self.holds(write_ids)
-        if held.any():
-            chosen = range(len(columns)) if fields is None else fields
-            places = write_ids % self.rows
-            for index, column in zip(chosen, columns, strict=True):
-                column[...] = self._columns[index][places]
+        chosen = tuple(range(len(columns)) if fields is None else fields)
+        if chosen and held.any():
+            self._copy(columns, write_ids % self.rows, chosen)
         return held
 
-    def take_parts(self, parts: Sequence[RowsPart]) -> list[Bools]:
-        """Copy the rows that are held into the columns of some parts, see Window."""
-        if self.rows < sum(part.write_ids.size for part in parts):
-            return super().take_parts(parts)
-        rows, held = self._whole(np.concatenate([part.write_ids for part in parts]))
-        found, end = [], 0
-        for part in parts:
-            own = slice(end, end := end + part.write_ids.size)
-            found.append(held[own])
-            if found[-1].any():
-                for index, column in zip(part.chosen, part.columns, strict=True):
-                    column[...] = rows[_name(index)][own]
+    def take_chains(
+        self, columns: Columns, write_ids: Ints, first: Fields, last: Fields, of_all: int
+    ) -> Array | None:
+        """Copy fields of the ends of chains into columns, and return another one of all rows.
+
+        Returns None, and copies nothing, where a row is not held.
+
+        columns:      of all fields
+        write_ids:    int64 (steps, n), of n chains
+        first, last:  the fields that are copied of the first rows of chains, and of the last ones
+        of_all:       the field of all rows that is returned, as (steps, n)
+        """
+        places = write_ids % self.rows
+        if not (self._owners[places] == write_ids + 1).all():
+            return None
+        for fields, of_step in ((first, places[0]), (last, places[-1])):
+            self._copy([columns[index] for index in fields], of_step, fields)
+        found: Array = self._columns[of_all][places]
         return found
+
+    def _copy(self, columns: Columns, places: Ints, fields: Fields) -> None:
+        """Copy fields of the rows at some places into columns."""
+        if fields not in self._spans:
+            self._spans[fields] = _Span.of(self._rows, fields)
+        memory, dtype = self._spans[fields]
+        rows = memory[places].view(dtype)
+        for name, column in zip(dtype.names or (), columns, strict=True):
+            column[...] = rows[name]
 
     def _whole(self, write_ids: Ints) -> tuple[NDArray[np.void], Bools]:
         """Return copies of the rows at the places of write ids, and which of these are held."""

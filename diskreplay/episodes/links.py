@@ -75,20 +75,28 @@ class Links(SlotTable[np.int32]):
     def forward(self, write_ids: Ints, live: LiveRange, *, across: bool = False) -> Ints:
         """Return the write id after each live write id in its episode, -1 where there is none.
 
+        across:  also the first one of the next episode, of the same env
+        """
+        distances = self.distances(write_ids, live, across=across)
+        return np.where(distances > 0, write_ids + distances, -1)
+
+    def distances(self, write_ids: Ints, live: LiveRange, *, across: bool = False) -> LinkValues:
+        """Return the distance from each live write id to the one after it, 0 where there is none.
+
         The first call, and the first one after a clear or an interrupt, builds a table of 4 bytes a
         slot. Cost: O(n), of the first call O(size).
 
-        across:  also the first one of the next episode, of the same env
+        across:  as of `forward`
         """
-        self.settle(live)
+        if self._settled_to != live.count:
+            self.settle(live)
         if self._forward is None:
             forward = np.zeros(self.capacity, np.int32)
             self._follow(forward, live, live)
             self._forward = forward
-        distances = self._forward[write_ids % self.capacity]
-        if across:
-            distances = np.abs(distances.astype(np.int64))
-        return np.where(distances > 0, write_ids + distances, -1)
+        signed = self._forward[write_ids % self.capacity]
+        distances: LinkValues = np.abs(signed) if across else np.maximum(signed, 0)
+        return distances
 
     def settle(self, live: LiveRange) -> None:
         """Write the staged links into their slots, and follow them in the forward table."""

@@ -9,25 +9,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.aliases import Array, Bools, Floats, Ints
+from diskreplay.aliases import Array, Floats, Ints
+from diskreplay.episodes.links import Links
 from diskreplay.live_range import LiveRange
 from diskreplay.validation import MAX_COUNT, real_number, whole_number
 
 
-class Following(Protocol):
-    """Knows which transition follows which; Links does."""
-
-    def forward(self, write_ids: Ints, live: LiveRange, *, across: bool = False) -> Ints:
-        """Return the write id after each live write id, -1 where there is none."""
-
-
 def chains(
-    links: Following,
+    links: Links,
     write_ids: Ints,
     length: int,
     live: LiveRange,
@@ -72,7 +66,7 @@ class Chains(NamedTuple):
     @classmethod
     def of(
         cls,
-        links: Following,
+        links: Links,
         write_ids: Ints,
         steps: int,
         live: LiveRange,
@@ -82,15 +76,13 @@ class Chains(NamedTuple):
         found = np.empty((steps, write_ids.size), np.int64)
         found[0] = last = write_ids
         lengths = np.ones(write_ids.size, np.int64)
-        goes_on: Bools | None = None
         for step in range(1, steps):
-            following = links.forward(last, live)
-            has_next = following >= 0
+            distances = links.distances(last, live)
             if without:
-                has_next &= ~np.isin(following, list(without))
-            goes_on = has_next if goes_on is None else goes_on & has_next
-            found[step] = last = np.where(goes_on, following, last)
-            lengths += goes_on
+                distances[np.isin(last + distances, list(without))] = 0
+            # A chain that has ended has the same last one at each further step: it ends again.
+            last = np.add(last, distances, out=found[step])
+            lengths += distances > 0
         return cls(found, lengths)
 
     def take(self, places: Ints) -> Chains:
@@ -127,8 +119,8 @@ class NStep:
 
         rewards:  (steps, n)
         """
-        counted = rewards.astype(np.float64)
-        counted *= np.arange(len(rewards))[:, None] < lengths
+        is_counted = self._numbers[: len(rewards)] < lengths
+        counted = np.multiply(rewards, is_counted, dtype=np.float64)
         found: Floats = counted[-1]
         for of_step in counted[-2::-1]:  # no sum of numpy, whose order may vary with n
             found *= self.gamma
@@ -138,6 +130,10 @@ class NStep:
     def discounts(self, lengths: Ints) -> NDArray[np.float32]:
         """Return gamma ** length of each chain."""
         return self._powers[lengths]
+
+    @cached_property
+    def _numbers(self) -> Ints:
+        return np.arange(self.steps)[:, None]
 
     @cached_property
     def _powers(self) -> NDArray[np.float32]:

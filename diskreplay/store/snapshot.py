@@ -87,7 +87,7 @@ class Snapshot:
         A record that is missing is empty; in a value with others it is zero bytes.
         """
         keys, within = grouping.places(slots)
-        return _records_of(self._values(keys), within, grouping)
+        return self._looked_up(keys, within, grouping)
 
     def remembered_records(self, slots: Ints, grouping: Grouping) -> RecordBuffers:
         """Return the records as `records`, but read values at the places that are remembered.
@@ -96,15 +96,15 @@ class Snapshot:
         """
         keys, within = grouping.places(slots)
         if not grouping.has_own_pages:
-            return _records_of(self._values(keys), within, grouping)
+            return self._looked_up(keys, within, grouping)
         found = None
         if not self._read_ahead.was_cold:  # or it would read ahead what is on disk only
             found = self._env.places.starts(keys, grouping.value_bytes, self._txn.id())
         if found is None:
-            return _records_of(self._learned(keys, grouping), within, grouping)
+            return self._looked_up(keys, within, grouping, learns=True)
         starts, known = found
         new = np.flatnonzero(~known)
-        others = _records_of(self._learned(keys[new], grouping), within[new], grouping)
+        others = self._looked_up(keys[new], within[new], grouping, learns=True)
         starts = (starts + within * grouping.record_bytes)[known]
         if grouping.record_bytes <= _GATHERED_BYTES:
             return self._gathered(starts, known, others, grouping.record_bytes)
@@ -126,13 +126,21 @@ class Snapshot:
         mixed[~known] = np.frombuffer(b"".join(others), np.uint8).reshape(-1, nbytes)
         return mixed
 
-    def _learned(self, keys: Ints, grouping: Grouping) -> list[Any]:
-        """Look values up, and remember their places."""
+    def _looked_up(
+        self, keys: Ints, within: Ints, grouping: Grouping, *, learns: bool = False
+    ) -> RecordBuffers:
+        """Look values up, and return a record of each: the one in a place within it.
+
+        learns:  remember the places of the values
+        """
+        of_record, n = None, keys.size
+        if grouping.per_value > 1 and (runs := _runs_of(keys)) is not None:
+            keys, of_record = runs
         values = self._values(keys)
-        if keys.size <= _MOST_LEARNED and not self._read_ahead.was_cold:
+        if learns and n <= _MOST_LEARNED and not self._read_ahead.was_cold:
             places, offset_of = self._env.places, self._read_ahead.offset_of
             places.learn(keys, values, grouping.value_bytes, self._txn.id(), offset_of)
-        return values
+        return _records_of(values, within, grouping, of_record)
 
     def _values(self, keys: Ints) -> list[Any]:
         return self._read_ahead.values(self._txn, self._databases["transitions"], keys)
@@ -297,17 +305,37 @@ class _Blocks(Mapping[int, bytes]):
         return len(self._numbers)
 
 
-def _records_of(values: Sequence[Any], within: Ints, grouping: Grouping) -> RecordBuffers:
-    """Return a record of each value: the one in a place within it."""
+def _runs_of(keys: Ints) -> tuple[Ints, Ints] | None:
+    """Return the keys without repeated ones in a row, and the place of each key among these.
+
+    Returns None where few are repeated, so that all may be looked up as well.
+    """
+    is_new = np.ones(keys.size, np.bool_)
+    np.not_equal(keys[1:], keys[:-1], out=is_new[1:])
+    if 4 * np.count_nonzero(is_new) > 3 * keys.size:
+        return None
+    return keys[is_new], np.cumsum(is_new) - 1
+
+
+def _records_of(
+    values: Sequence[Any], within: Ints, grouping: Grouping, of_record: Ints | None = None
+) -> RecordBuffers:
+    """Return the records in some places within values.
+
+    of_record:  the place of the value of each record; None where these are the values in order
+    """
     if grouping.per_value == 1:
         return values
     size = grouping.value_bytes
     if size <= _JOINED_BYTES and set(map(len, values)) == {size}:
         joined = np.frombuffer(b"".join(values), f"V{grouping.record_bytes}")
-        found = joined.take(np.arange(len(values)) * grouping.per_value + within)
-        return found.view(np.uint8).reshape(len(values), grouping.record_bytes)
-    parts = grouping.parts
-    return [*map(getitem, values, map(parts.__getitem__, within.tolist()))]
+        at = np.arange(len(values)) if of_record is None else of_record
+        found = joined.take(at * grouping.per_value + within)
+        return found.view(np.uint8).reshape(within.size, grouping.record_bytes)
+    parts = map(grouping.parts.__getitem__, within.tolist())
+    if of_record is not None:
+        values = [*map(values.__getitem__, of_record.tolist())]
+    return [*map(getitem, values, parts)]
 
 
 def _in_order(known: Bools, remembered: Iterable[Any], others: Iterable[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,11 @@ except ImportError as error:
         'pip install "diskreplay[gymnasium]"',
         name="gymnasium",
     ) from None
+
+if TYPE_CHECKING:
+    AnyVectorWrapper: TypeAlias = VectorWrapper[Any, Any, Any, Any, Any]
+else:
+    AnyVectorWrapper = VectorWrapper  # before Gymnasium 1.4 it takes no parameters
 
 __all__ = ["RecordEnvTransitions", "RecordTransitions", "RecordVectorTransitions"]
 
@@ -118,7 +123,7 @@ class RecordEnvTransitions(Wrapper[Any, Any, Any, Any]):
         return observation, reward, terminated, truncated, info
 
 
-class RecordVectorTransitions(VectorWrapper[Any, Any, Any, Any, Any]):
+class RecordVectorTransitions(AnyVectorWrapper):
     """A vector environment whose steps are pushed into a buffer; see RecordTransitions."""
 
     def __init__(

@@ -234,7 +234,7 @@ def test_a_push_that_fails_leaves_no_gap_in_an_episode() -> None:
         recorder.step([1])
 
 
-class Silent(VectorWrapper[Any, Any, Any, Any, Any]):
+class Silent(VectorWrapper):
     """A wrapper that loses the final observations."""
 
     def step(self, actions: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any, Generic
 
 from diskreplay.buffer.batches import BatchT
 from diskreplay.buffer.drawing_buffer import DrawingBuffer
-from diskreplay.buffer.marks import Mark, checked_data, checked_name, found_mark
-from diskreplay.store import Snapshot, drop_mark, marks_of, put_mark
+from diskreplay.buffer.marks import Mark, check_name, checked_data, checked_name
+from diskreplay.store import MARKS, Snapshot, drop_mark, marks_of, put_mark
 from diskreplay.validation import check_word
 
 
@@ -20,7 +20,8 @@ class MarkedBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
         """Commit everything under a name, so that `rewind(name)` can go back to this moment.
 
         A mark belongs to a checkpoint of the network: save the network, then mark, with what
-        identifies the file in `data`. A mark takes the place of an earlier one of the same name.
+        identifies the file in `data`. A mark takes the place of an earlier one of the same name,
+        also of a damaged one.
         Until it is deleted, each block of 1000 priorities that changes is kept once as it was at
         the mark, 4 kB each. Cost: a commit.
 
@@ -62,7 +63,8 @@ class MarkedBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
     def delete_mark(self, name: str) -> None:
         """Commit everything, and delete a mark, with the blocks that are kept for it alone.
 
-        Raises ArgumentError when there is no such mark, ReadOnlyError and StorageError.
+        A damaged mark can be deleted, too. While another one is damaged, blocks stay until that one
+        is deleted. Raises ArgumentError when there is no such mark, ReadOnlyError and StorageError.
 
         >>> buffer = ReplayBuffer(capacity=1000)
         >>> buffer.mark("begin")
@@ -75,7 +77,7 @@ class MarkedBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
         with guard.lock:
             replica = guard.writer()
             with replica.view() as view, self._snapshot_for(view) as snapshot:
-                found_mark(marks_of(snapshot, replica.identity), name, self.path)
+                check_name(name, snapshot.names(MARKS), self.path)
             guard.begin_change()
             guard.commit(change=partial(drop_mark, identity=replica.identity, name=name))
 

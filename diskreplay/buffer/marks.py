@@ -93,11 +93,15 @@ def _check_plain(value: Any, levels: int) -> None:
 
 def found_mark(marks: Sequence[StoredMark], name: str, path: Path) -> StoredMark:
     """Return the mark of a name, or raise ArgumentError."""
-    for mark in marks:
-        if mark.name == name:
-            return mark
-    known = ", ".join(repr(mark.name) for mark in marks[-8:]) or "none"
-    raise ArgumentError(f"{path} has no mark {name!r} (found {known}): marks() lists them")
+    check_name(name, [mark.name for mark in marks], path)
+    return next(mark for mark in marks if mark.name == name)
+
+
+def check_name(name: str, known: Sequence[str], path: Path) -> None:
+    """Raise ArgumentError if a name is none of the known ones."""
+    if name not in known:
+        found = ", ".join(map(repr, known[-8:])) or "none"
+        raise ArgumentError(f"{path} has no mark {name!r} (found {found}): marks() lists them")
 
 
 def missing_rows(mark: StoredMark, state: State, identity: Identity) -> int:

@@ -9,7 +9,16 @@ from diskreplay.errors import DamageError
 from diskreplay.live_range import BLOCK_SLOTS
 from diskreplay.lmdbfile import Tree, Walk
 from diskreplay.records import unseal
-from diskreplay.store import Identity, KeptBlock, MarkSummary, State, StoredMark, summary_of
+from diskreplay.store import (
+    Identity,
+    KeptBlock,
+    MarkSummary,
+    State,
+    StoredMark,
+    mark_way_out,
+    name_of,
+    summary_of,
+)
 from diskreplay.wording import shown
 
 _MARKS = b"marks"
@@ -38,12 +47,15 @@ class MarkCheck:
         check_block:  raises DamageError for the content of a block of a table and number
         """
         identity = self._identity
+        damaged = 0
         for key, _, raw in self._walk.values(_MARKS, marks):
             name = _text(key)
+            damaged += 1
             with self._faults.collected():
-                plain = unseal(raw, name, f"the mark {shown(name)}")
+                plain = _unsealed(name, raw)
                 if identity is not None:
                     self._marks.append(StoredMark.parse(name, plain, identity))
+                damaged -= 1
         self._marks.sort(key=lambda mark: mark.number)
         for key, _, raw in self._walk.values(_KEPT, kept):
             name = _text(key)
@@ -53,10 +65,12 @@ class MarkCheck:
                 if inner is not None:
                     content = unseal(inner, block.number, f"the content of kept block {name!r}")
                     check_block(block.database, block.number, content)
-                if not any(mark.number == block.mark for mark in self._marks):
+                is_known = any(mark.number == block.mark for mark in self._marks)
+                if not is_known and not damaged:  # it may be of a damaged mark
                     raise DamageError(f"the kept block {name!r} is of no mark")
                 self._kept.setdefault(block[::2], []).append(block.mark)
-        self._check_summary()
+        if not damaged:
+            self._check_summary()
 
     def _check_summary(self) -> None:
         """Check that the state agrees with the marks."""
@@ -103,7 +117,15 @@ class MarkCheck:
 
 
 def _text(key: Any) -> str:
-    return str(key, "utf-8", "replace") if isinstance(key, bytes) else str(key)
+    return name_of(key) if isinstance(key, bytes) else str(key)
+
+
+def _unsealed(name: str, raw: bytes) -> Any:
+    """Return the plain mark of a name, or raise DamageError with the way out."""
+    try:
+        return unseal(raw, name, f"the mark {shown(name)}")
+    except DamageError as error:
+        raise DamageError(f"{error}: {mark_way_out(name)}") from None
 
 
 def _said(summary: MarkSummary) -> str:

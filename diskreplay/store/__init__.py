@@ -18,6 +18,7 @@ from diskreplay.store.marks import (
     StoredMark,
     check_marks,
     drop_mark,
+    mark_way_out,
     marks_of,
     put_mark,
     rewound,
@@ -28,7 +29,7 @@ from diskreplay.store.os_errors import explained, raising_own_errors, start_thre
 from diskreplay.store.own_run import OwnRun
 from diskreplay.store.pinned_pages import PinnedPagesWarning
 from diskreplay.store.runs import RunRanges, Span, complete, spans_of, with_live, writer_of
-from diskreplay.store.snapshot import Snapshot
+from diskreplay.store.snapshot import MARKS, Snapshot
 from diskreplay.store.state import (
     KINDS,
     Identity,
@@ -38,7 +39,7 @@ from diskreplay.store.state import (
 )
 from diskreplay.store.state_parts import MarkSummary, ObservationRange, Rewinds
 from diskreplay.store.store import Store
-from diskreplay.store.tables import TABLES, KeptBlock
+from diskreplay.store.tables import TABLES, KeptBlock, name_of
 from diskreplay.store.transaction import Transaction
 from diskreplay.store.trust import held_data_file, pinned_commit
 from diskreplay.store.waiting import WaitingWarning
@@ -50,6 +51,7 @@ __all__ = [
     "HIDDEN",
     "KINDS",
     "LOCK",
+    "MARKS",
     "TABLES",
     "Identity",
     "KeptBlock",
@@ -78,7 +80,9 @@ __all__ = [
     "held_data_file",
     "holds_store",
     "make_known",
+    "mark_way_out",
     "marks_of",
+    "name_of",
     "openers",
     "pinned_commit",
     "put_mark",

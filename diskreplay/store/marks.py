@@ -53,11 +53,16 @@ class StoredMark:
         found = plain if isinstance(plain, dict) else {}
         number, when = found.get("number"), found.get("time")
         if type(number) is not int or not 0 <= number <= MAX_COUNT or type(when) is not float:
-            raise DamageError(f"the mark {shown(name)} has no number and time")
+            raise DamageError(
+                f"the mark {shown(name)} is damaged: it has no number and time: "
+                f"{mark_way_out(name)}"
+            )
         try:
             state = State.parse(found.get("state"), identity)
         except DamageError as error:
-            raise DamageError(f"the mark {shown(name)} is damaged: {error}") from None
+            raise DamageError(
+                f"the mark {shown(name)} is damaged: {error}: {mark_way_out(name)}"
+            ) from None
         return cls(name, number, when, found.get("data"), state)
 
     def to_plain(self, identity: Identity) -> dict[str, Any]:
@@ -66,10 +71,15 @@ class StoredMark:
         return {"number": self.number, "time": self.time, "data": self.data, "state": state}
 
 
+def mark_way_out(name: str) -> str:
+    """Return the end of a message about a damaged mark."""
+    return f"delete_mark({name!r}) of a buffer removes it"
+
+
 def marks_of(snapshot: Snapshot, identity: Identity) -> list[StoredMark]:
     """Return the marks of a store, oldest first; raise DamageError for a damaged one."""
     found = [
-        StoredMark.parse(name, snapshot.named(MARKS, name), identity)
+        StoredMark.parse(name, snapshot.named(MARKS, name, mark_way_out(name)), identity)
         for name in snapshot.names(MARKS)
     ]
     return sorted(found, key=lambda mark: mark.number)
@@ -96,29 +106,38 @@ def put_mark(txn: Transaction, state: State, identity: Identity, name: str, data
 
 
 def drop_mark(txn: Transaction, state: State, identity: Identity, name: str) -> State:
-    """Remove a mark, if it is there; return the state without it.
+    """Remove a mark, if it is there; return the state without it. It may be damaged.
 
     A block that is kept for it is the one of the mark before it, too, if that has none of its own.
     """
     if not txn.has_name(MARKS, name):
         return state
-    marks = marks_of(txn, identity)
-    [place] = [place for place, mark in enumerate(marks) if mark.name == name]
-    before = marks[place - 1].number if place else None
-    for block in kept_for(txn, marks[place].number):
-        if before is not None:
-            older = str(block._replace(mark=before))
-            if not txn.has_name(KEPT_BLOCKS, older):
-                txn.put_named(KEPT_BLOCKS, older, txn.named(KEPT_BLOCKS, str(block)))
-        txn.drop_named(KEPT_BLOCKS, str(block))
     txn.drop_named(MARKS, name)
-    left = [*marks[:place], *marks[place + 1 :]]
-    return replace(state, marks=summary_of(left, state.marks.made, identity))
+    try:
+        marks = marks_of(txn, identity)
+    except DamageError:  # which blocks are kept for that one is not known: all stay, without harm
+        return state
+    numbers = [mark.number for mark in marks]
+    for key in txn.names(KEPT_BLOCKS):
+        with contextlib.suppress(DamageError):  # of a key that names no block
+            block = KeptBlock.parse(key)
+            if block.mark in numbers:
+                continue
+            if older := [number for number in numbers if number < block.mark]:
+                _keep_for(txn, block, older[-1])
+        txn.drop_named(KEPT_BLOCKS, key)
+    return replace(state, marks=summary_of(marks, state.marks.made, identity))
 
 
-def kept_for(snapshot: Snapshot, mark: int) -> list[KeptBlock]:
-    """Return the blocks that are kept for a mark."""
-    return [block for table in SLOT_TABLES for block in _kept_from(snapshot, table, mark, mark)]
+def _keep_for(txn: Transaction, block: KeptBlock, mark: int) -> None:
+    """Keep a kept block for an older mark, if none is kept for it yet."""
+    older = str(block._replace(mark=mark))
+    if txn.has_name(KEPT_BLOCKS, older):
+        return
+    content = b""  # of a damaged one: a rewind to the older mark then says that it is missing
+    with contextlib.suppress(DamageError):
+        content = txn.named(KEPT_BLOCKS, str(block))
+    txn.put_named(KEPT_BLOCKS, older, content)
 
 
 def rewound(
@@ -173,11 +192,9 @@ def summary_of(marks: list[StoredMark], made: int, identity: Identity) -> MarkSu
     return MarkSummary(made, marks[-1].number, first)
 
 
-def _kept_from(
-    snapshot: Snapshot, table: str, mark: int, last: int = MAX_COUNT
-) -> Iterator[KeptBlock]:
-    """Yield the kept blocks of a table for the marks from one number to another, in order."""
+def _kept_from(snapshot: Snapshot, table: str, mark: int) -> Iterator[KeptBlock]:
+    """Yield the kept blocks of a table for the marks from a number on, in order."""
     names = snapshot.names(KEPT_BLOCKS, str(KeptBlock(table, mark, 0)))
     yield from itertools.takewhile(
-        lambda block: block.database == table and block.mark <= last, map(KeptBlock.parse, names)
+        lambda block: block.database == table, map(KeptBlock.parse, names)
     )

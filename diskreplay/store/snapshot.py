@@ -21,7 +21,7 @@ from diskreplay.live_range import LiveRange
 from diskreplay.records import ALONE, Grouping, unseal
 from diskreplay.store.environment import Environment
 from diskreplay.store.read_ahead import pages_waited_for
-from diskreplay.store.tables import ITEMS, TABLES, integer_key, number_of
+from diskreplay.store.tables import ITEMS, TABLES, integer_key, name_key, name_of, number_of
 from diskreplay.wording import shown
 
 RecordBuffers: TypeAlias = Sequence[Any] | NDArray[np.uint8]
@@ -29,6 +29,7 @@ RecordBuffers: TypeAlias = Sequence[Any] | NDArray[np.uint8]
 OBSERVATIONS = "observations"
 MARKS = "marks"
 KEPT_BLOCKS = "kept_blocks"
+_WAY_OUT = "restore the store from a copy, or copy what can be read of it with diskreplay.repair()"
 _MOST_LEARNED = 1024  # values of one call: of a scan, a microsecond for each would be too much
 _GATHERED_BYTES = 8192  # records of at most this size are copied into one array
 _JOINED_BYTES = 1024  # values of at most this size are copied whole, and cut all at once
@@ -215,23 +216,26 @@ class Snapshot:
         if database not in self._databases:
             return []
         with self._cursor(database) as cursor:
-            if not cursor.set_range(first.encode()):
+            if not cursor.set_range(name_key(first)):
                 return []
-            return [str(bytes(key), "utf-8", "replace") for key in cursor.iternext(values=False)]
+            return [*map(name_of, cursor.iternext(values=False))]
 
     def has_name(self, database: str, name: str) -> bool:
         """Return whether a database has a name."""
         if database not in self._databases:
             return False
         with self._cursor(database) as cursor:
-            return bool(cursor.set_key(name.encode()))
+            return bool(cursor.set_key(name_key(name)))
 
-    def named(self, database: str, name: str) -> Any:
-        """Return what a name stands for; raise DamageError when it is damaged or missing."""
+    def named(self, database: str, name: str, way_out: str = "") -> Any:
+        """Return what a name stands for; raise DamageError when it is damaged or missing.
+
+        way_out:  of the error; by default copies and repair
+        """
         raw = b""
         if database in self._databases:
-            raw = self._txn.get(name.encode(), b"", self._databases[database])
-        return self._unseal(raw, name, f"{ITEMS[database]} {shown(name)}")
+            raw = self._txn.get(name_key(name), b"", self._databases[database])
+        return self._unseal(raw, name, f"{ITEMS[database]} {shown(name)}", way_out)
 
     # Databases
 
@@ -277,14 +281,11 @@ class Snapshot:
             raw = self._txn.get(integer_key(number), b"", self._databases[database])
         return self._unseal(raw, number, f"{ITEMS[database]} {number}")
 
-    def _unseal(self, raw: Any, key: str | int, name: str) -> Any:
+    def _unseal(self, raw: Any, key: str | int, name: str, way_out: str = "") -> Any:
         try:
             return unseal(raw, key, f"{name} of {self._path}")
         except DamageError as error:
-            raise DamageError(
-                f"{error}: restore the store from a copy, or copy what can be read of it with "
-                "diskreplay.repair()"
-            ) from None
+            raise DamageError(f"{error}: {way_out or _WAY_OUT}") from None
 
 
 class _Blocks(Mapping[int, bytes]):

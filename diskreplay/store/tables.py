@@ -83,6 +83,16 @@ class KeptBlock(NamedTuple):
         raise DamageError(f"a kept block has the key {shown(name)}, which names no block")
 
 
+def name_key(name: str) -> bytes:
+    """Return the key of a name in a database of names."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def name_of(key: Any) -> str:
+    """Return the name that a key is; its key is that one again, also if it is damaged."""
+    return str(bytes(key), "utf-8", "surrogateescape")
+
+
 def number_of(key: Any) -> int:
     """Return the number of a key; raise DamageError when it is none."""
     if len(key) != 8:

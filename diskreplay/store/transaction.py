@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from diskreplay.errors import StorageError
 from diskreplay.records import ALONE, Grouping, layout_of, seal, with_features
 from diskreplay.store.snapshot import KEPT_BLOCKS, OBSERVATIONS, Snapshot
-from diskreplay.store.tables import KeptBlock, integer_key, integer_keys, number_of
+from diskreplay.store.tables import KeptBlock, integer_key, integer_keys, name_key, number_of
 
 NewRecords: TypeAlias = Sequence[bytes] | NDArray[np.uint8]
 
@@ -119,11 +119,11 @@ class Transaction(Snapshot):
     def put_named(self, database: str, name: str, content: Any) -> None:
         """Put what a name stands for."""
         self._make(database)
-        self._put(database, name.encode(), seal(name, content))
+        self._put(database, name_key(name), seal(name, content))
 
     def drop_named(self, database: str, name: str) -> None:
         """Remove a name."""
-        self._txn.delete(name.encode(), db=self._databases[database])
+        self._txn.delete(name_key(name), db=self._databases[database])
 
     def put_meta(self, facts: Mapping[str, Any]) -> dict[str, bytes]:
         """Put facts, by name, and return their sealed bytes."""

@@ -17,7 +17,13 @@ from diskreplay.buffer.open import open
 from diskreplay.buffer.prioritized_replay_buffer import PrioritizedReplayBuffer
 from diskreplay.buffer.replay_buffer import ReplayBuffer
 from diskreplay.buffer.scan import Scan, live_write_ids
-from diskreplay.buffer.sizing import DiskSpaceWarning, Estimate, estimate, warn_of_disk
+from diskreplay.buffer.sizing import (
+    DiskSpaceWarning,
+    Estimate,
+    check_batches_ahead,
+    estimate,
+    warn_of_disk,
+)
 
 __all__ = [
     "Batch",
@@ -33,6 +39,7 @@ __all__ = [
     "ReplayBuffer",
     "Scan",
     "SequenceBatch",
+    "check_batches_ahead",
     "estimate",
     "live_write_ids",
     "open",

@@ -53,6 +53,7 @@ class Assembly:
         found = layout.type
         if found and is_known and not is_padded and n * layout.row_bytes >= _LARGE:
             elements = reused or layout.fresh(n)
+            self._put_sources(elements, counts)
             parts = []
             for at in stretches:
                 part = layout.part(at, elements)
@@ -63,9 +64,9 @@ class Assembly:
             parts = [self._drawn("sample", at, beta, **options) for at in stretches]
             found = self._type_of("sample", parts[0])
             elements = _joined(found.names, parts, reused)
+            self._put_sources(elements, counts)
             if not (is_known or is_padded):
                 layout.learn(found, elements, stretches, parts)
-        elements["sources"][...] = self._places_of(counts)
         batch = found.batch(elements) if out is None else out
         return self._weighted(batch, stretches, parts)
 
@@ -80,7 +81,7 @@ class Assembly:
         parts = [self._drawn("sample_sequences", at, beta, **options) for at in stretches]
         found = self._type_of("sample_sequences", parts[0])
         elements = _joined(found.names, parts, None)
-        elements["sources"][...] = self._places_of(counts)
+        self._put_sources(elements, counts)
         return self._weighted(found.batch(elements), stretches, parts)
 
     def _drawn(self, method: str, at: Stretch, beta: float | None, **options: Any) -> Any:
@@ -98,11 +99,14 @@ class Assembly:
             self._types[key] = BatchType.of(method, part, schema, are_weighted=are_weighted)
         return self._types[key]
 
-    def _places_of(self, counts: list[int]) -> Ints:
-        """Return the place of the source of each row; they are mostly those of the last batch."""
+    def _put_sources(self, elements: Elements, counts: list[int]) -> None:
+        """Put the place of the source of each row; they are mostly those of the last batch."""
         if self._last_counts != counts:
             self._last_counts, self._last_places = counts, places_of(counts)
-        return self._last_places
+        if "sources" in elements:
+            elements["sources"][...] = self._last_places
+        else:
+            elements["sources"] = self._last_places.copy()
 
     def _weighted(self, batch: Any, stretches: list[Stretch], parts: list[Any]) -> Any:
         """Return a batch with the weights of a mixture, if it has some."""
@@ -131,8 +135,6 @@ def _joined(names: list[str], parts: list[Any], reused: Elements | None) -> Elem
     for name in names:
         of_parts = [_element(part, name) for part in parts]
         elements[name] = joined(of_parts, elements.get(name))
-    if reused is None:
-        elements["sources"] = np.empty(len(elements["indices"]), np.int64)
     return elements
 
 

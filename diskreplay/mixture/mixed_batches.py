@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from diskreplay.bell import Bell
-from diskreplay.errors import ClosedError, StorageError
+from diskreplay.buffer import check_batches_ahead
+from diskreplay.errors import ArgumentError, ClosedError, StorageError
 from diskreplay.forks import process
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class Drawable(Protocol):
 
     def sample(self, *arguments: Any, **options: Any) -> Any:
         """Draw a batch."""
+
+    @property
+    def schema(self) -> Any:
+        """The fields of a transition; None before they are known."""
 
 
 @dataclass
@@ -75,7 +80,7 @@ class MixedBatches:
         options: dict[str, Any],
     ) -> None:
         self._mixture = mixture
-        self._batch_size = batch_size
+        self._batch_size, self._prefetch = batch_size, prefetch
         self._reuse, self._prepare, self._options = reuse, prepare, options
         self._lent: Any = None  # the batch that the user has
         self._ahead = DrawnAhead(prefetch) if prefetch else None
@@ -83,9 +88,18 @@ class MixedBatches:
         self._lock = threading.Lock()  # of the calls of next()
         self._closed = False
         self._process = process()
+        self._memory_is_checked = not prefetch
+        self._check_memory()
 
     def __iter__(self) -> Self:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Raise ArgumentError: the place in a stream belongs to one process."""
+        raise ArgumentError(
+            "the batches of a mixture can be neither pickled nor copied: pickle the mixture, and "
+            "call batches() on it in the other process"
+        )
 
     def __next__(self) -> Any:
         """Return the next batch. Raises the errors of `sample`, and ClosedError after `close`."""
@@ -101,6 +115,7 @@ class MixedBatches:
                 "these batches are drawn ahead in the process that this one was forked from: call "
                 "batches() again in the child"
             )
+        self._check_memory()
         with self._lock:
             self._start(ahead)
             ahead.for_user.wait_until(lambda: ahead.ready or ahead.is_stuck or ahead.is_stopped)
@@ -148,6 +163,12 @@ class MixedBatches:
 
     def _prepared_by_user(self, batch: Any) -> Any:
         return batch if self._prepare is None else self._prepare(batch)
+
+    def _check_memory(self) -> None:
+        """Raise ArgumentError for batches that cannot be drawn ahead, once there is a schema."""
+        if not self._memory_is_checked and (schema := self._mixture.schema) is not None:
+            check_batches_ahead(schema, self._batch_size, self._prefetch)
+            self._memory_is_checked = True
 
     def _start(self, ahead: DrawnAhead) -> None:
         if self._thread is None:

@@ -70,7 +70,9 @@ def joined(parts: Sequence[Any], into: Any = None) -> Any:
     into:  an element to write the rows into, and to return
     """
     first = parts[0]
-    if type(first) is np.ndarray and len({part.shape[1:] for part in parts}) == 1:
+    if type(first) is np.ndarray and (
+        first.ndim == 1 or all(part.shape[1:] == first.shape[1:] for part in parts)
+    ):
         return np.concatenate(parts, out=into)
     if isinstance(first, dict):
         inner = into or dict.fromkeys(first)

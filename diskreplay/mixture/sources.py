@@ -77,6 +77,8 @@ class Sources:
 
     def check_fields(self) -> None:
         """Raise MismatchError unless all sources whose fields are known have the same ones."""
+        if len(self._checked) == len(self.names):
+            return
         for place, name in enumerate(self.names):
             if name in self._checked:
                 continue

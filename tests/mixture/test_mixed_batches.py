@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 import weakref
 from typing import Any
 
 import pytest
+from common import columns
 from mixed import prioritized, uniform, whole
 
-from diskreplay import ArgumentError, ClosedError, Mixture, SampleError
+from diskreplay import ArgumentError, ClosedError, Mixture, ReplayBuffer, SampleError
 
 
 def mixed(**settings: Any) -> Mixture:
@@ -161,6 +164,27 @@ def test_several_threads_take_batches() -> None:
         for thread in threads:
             thread.join()
     assert sorted(found) == wanted
+
+
+def test_more_batches_ahead_than_memory_holds_are_refused() -> None:
+    message = r"prefetch=10{12} keeps 10{11}1 batches of 8 transitions in .* of memory"
+    with pytest.raises(ArgumentError, match=message):
+        mixed().batches(8, 10**12)
+    empty = ReplayBuffer(100)
+    with Mixture({"a": empty}).batches(8, 10**12) as batches:  # its rows are not known yet
+        empty.extend(**columns(0, 60))
+        for _ in range(2):
+            with pytest.raises(ArgumentError, match=message):
+                next(batches)
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_batches_are_neither_pickled_nor_copied(prefetch: int) -> None:
+    with mixed().batches(8, prefetch) as batches:
+        for copied in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(ArgumentError, match="pickle the mixture, and call batches"):
+                copied(batches)
+        assert next(batches).rewards.shape == (8,)
 
 
 def test_wrong_arguments_are_refused() -> None:

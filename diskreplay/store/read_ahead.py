@@ -33,8 +33,9 @@ from diskreplay.bell import Bell
 from diskreplay.store.tables import integer_keys
 
 HELPERS = 16
-_FEW = 512  # values that are read as they are, unless those before them were slow
+_FEW = 512  # values in no order that are read as they are, unless those before them were slow
 _FIRST_LOOK = 8  # values read before it is asked whether they were in memory
+_MOST_UNSEEN = 64  # values read until it is asked again
 _WORTH_IT = 8  # pages to wait for that take longer than to wake the helpers
 _SLOW_SECONDS = 4e-6  # for a value; a few times what it takes in memory
 _PIECE_BYTES = 1 << 20
@@ -63,47 +64,55 @@ class ReadAhead:
         if not len(numbers):
             return []  # which tells nothing of where values are
         get, keys = txn.get, integer_keys(numbers)
-        if not self._was_cold and len(keys) <= _FEW:
+        few = _FIRST_LOOK if _stand_in_a_row(numbers) else _FEW  # a scan goes on for long
+        if not self._was_cold and len(keys) <= few:
             started = perf_counter()
             found = [get(key, b"", database) for key in keys]
             enough = max(len(keys), _FIRST_LOOK)  # the time of one or two values tells little
             self._was_cold = perf_counter() - started > _SLOW_SECONDS * enough
             return found
-        first = 1 if self._was_cold else _FIRST_LOOK
-        self._was_cold = self._was_cold and len(keys) <= _FIRST_LOOK
+        was_cold = self._was_cold
+        self._was_cold = was_cold and len(keys) <= _FIRST_LOOK
         found = []
-        for begin, end in self.parts(txn, database, numbers, first):
+        for begin, end in self.parts(txn, database, numbers, was_cold=was_cold):
             found.extend([get(key, b"", database) for key in keys[begin:end]])
         return found
 
     def parts(
-        self, txn: Any, database: Any, numbers: Ints, first: int = _FIRST_LOOK
+        self, txn: Any, database: Any, numbers: Ints, *, was_cold: bool = False
     ) -> Iterator[tuple[int, int]]:
         """Yield (begin, end) of parts of numbers whose values the caller then reads, in order.
 
         When many of a part were on disk only, all that are left are read before the next part.
-        Cost, where all is in memory: less than a microsecond for each of log8(n) parts.
+        Cost, where all is in memory: less than a microsecond for each part.
+
+        was_cold:  the values before these were on disk only: then it is asked after each value
         """
         begin, total, streamed = 0, len(numbers), False
-        read, n = 0, first
+        read, n, most = 0, _FIRST_LOOK, _MOST_UNSEEN
+        if was_cold:
+            n = most = 1
         before, started = pages_waited_for(), perf_counter()
-        while begin < total:
+
+        def is_slow() -> bool:
             # The clock is asked first, since it is cheap; the pages decide.
-            if (
-                perf_counter() - started > _SLOW_SECONDS * read > 0.0
-                and (pages_waited_for() - before) * (total - begin) >= _WORTH_IT * read
-            ):
+            return perf_counter() - started > _SLOW_SECONDS * read > 0.0
+
+        while begin < total:
+            if is_slow() and (pages_waited_for() - before) * (total - begin) >= _WORTH_IT * read:
                 rest = np.unique(numbers[begin:])
                 if not streamed and self._file.read(txn, database, rest):
                     streamed = True
                 else:
                     self._share_out(database, rest)
                 self._was_cold = True
-                read, n = 0, _FIRST_LOOK
+                read, n, most = 0, _FIRST_LOOK, _MOST_UNSEEN
                 before, started = pages_waited_for(), perf_counter()
             end = min(begin + n, total)
             yield begin, end
-            read, begin, n = read + end - begin, end, 8 * n
+            read, begin, n = read + end - begin, end, min(8 * n, most)
+        if is_slow():  # so that the next values are not taken for hot
+            self.note_pages(pages_waited_for() - before)
 
     @property
     def was_cold(self) -> bool:
@@ -221,13 +230,16 @@ class _MappedFile:
     def __init__(self, descriptor: int) -> None:
         self.mapped = range(0)
         self._descriptor = descriptor
+        self._read_to = 0  # the end of the part that was read last
 
     def read(self, txn: Any, database: Any, numbers: Ints) -> bool:
         """Read the part of the file that holds the values of numbers, if there is one such part.
 
+        Where it begins behind the part that was read last, as in a scan, a whole piece is read.
+
         numbers:  sorted; only numbers without gaps are likely to stand in a row
         """
-        if numbers[-1] - numbers[0] + 1 != numbers.size:
+        if not _stand_in_a_row(numbers):
             return False
         ends = integer_keys(numbers[[0, -1]])
         values = [txn.get(key, None, database) for key in ends]
@@ -240,7 +252,11 @@ class _MappedFile:
         if abs(last - first) > 2 * numbers.size * max(length, 64) or not self._find(first):
             return False
         begin = min(first, last) - self.mapped.start
-        return self._read(begin, begin + abs(last - first) + length)
+        end = begin + abs(last - first) + length
+        if 0 <= begin - self._read_to <= _PIECE_BYTES:
+            end = max(end, begin + _PIECE_BYTES)
+        self._read_to = end
+        return self._read(begin, end)
 
     def offset_of(self, address: int) -> int | None:
         """Return where in the file an address is, None if it is in no map of it."""
@@ -266,3 +282,8 @@ class _MappedFile:
         except OSError:
             return False
         return True
+
+
+def _stand_in_a_row(numbers: Ints) -> bool:
+    """Return whether numbers may be those of values in a row: sorted, they have no gaps."""
+    return bool(numbers[-1] - numbers[0] + 1 == numbers.size)

@@ -177,7 +177,7 @@ class StoreBuilder:
     def append_log(self, first_key: int, values: Sequence[bytes]) -> None:
         """Commit values of the log that is copied, in the order of their keys."""
         self._store.commit(
-            lambda txn: txn.put_observations(first_key, values), sum(map(len, values))
+            lambda txn: txn.put_observations(first_key, len(values), values), sum(map(len, values))
         )
 
     def append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +15,7 @@ from diskreplay.observations.frames import LoggedFields
 from diskreplay.observations.log_sizes import entries_per_value, largest_frame_bytes, reach_for
 from diskreplay.observations.new_frames import NewFrames
 from diskreplay.observations.observation_reader import Lookup
-from diskreplay.records import ENTRY_HEADER, Layout, entries_in, entry_of, pack
+from diskreplay.records import Layout, entries_in, entry_of, pack
 from diskreplay.store import ObservationRange, Transaction
 
 
@@ -77,21 +78,19 @@ class LogEnd:
         """Put new entries, in whole values but for the last one; the count is behind them."""
         if not new.frames:
             return
-        entries = [
-            entry_of(observation_id, self._codecs[kind].compress(frame))
-            for observation_id, (kind, frame) in enumerate(new.frames, new.begin)
-        ]
+        contents = [self._codecs[kind].compress(frame) for kind, frame in new.frames]
         if not self.layout.entries_per_value:
-            mean = sum(map(len, entries)) / len(entries) - ENTRY_HEADER
+            mean = sum(map(len, contents)) / len(contents)
             per_value = entries_per_value(mean, largest_frame_bytes(self._logged))
             self.layout = self.layout._replace(entries_per_value=per_value, reach=self.reach)
         per_value = self.layout.entries_per_value
-        group = self.group + entries
-        whole = len(group) // per_value
-        values = [pack(group[n * per_value : n * per_value + per_value]) for n in range(whole)]
-        if values:
-            txn.put_observations(new.begin // per_value, values)
-        self.group = group[whole * per_value :]
+        entries = itertools.chain(self.group, map(entry_of, itertools.count(new.begin), contents))
+        whole = (len(self.group) + len(contents)) // per_value
+        if whole:
+            # One by one: the memory of a value stays in the cache of the processor.
+            values = (pack([*itertools.islice(entries, per_value)]) for _ in range(whole))
+            txn.put_observations(new.begin // per_value, whole, values)
+        self.group = list(entries)
         self._is_changed = bool(self.group)
         self.count = new.count
 
@@ -103,7 +102,7 @@ class LogEnd:
         """
         per_value = self.layout.entries_per_value
         if self._is_changed:
-            txn.put_observations((self.count - 1) // per_value, [pack(self.group)])
+            txn.put_observations((self.count - 1) // per_value, 1, [pack(self.group)])
         newest = -1 if oldest is None else max(oldest, default=-1)
         if -1 < newest < self.count:  # an id beyond the log says nothing of what is needed
             self.first = max(self.first, newest + 1 - self.layout.reach)

@@ -60,20 +60,19 @@ class Transaction(Snapshot):
             if first < last:
                 self._env.places.forget(first // per_value, grouping.groups(last))
 
-    def put_observations(self, first_key: int, values: Sequence[Any]) -> None:
-        """Put values of the observation log under the keys from `first_key` on.
+    def put_observations(self, first_key: int, n: int, values: Iterable[Any]) -> None:
+        """Put n values of the observation log under the keys from `first_key` on.
 
         The first may take the place of the last value there is; all others are appended.
         """
         self._make(OBSERVATIONS)
         with self._cursor(OBSERVATIONS) as cursor:
-            end = first_key + len(values)
             if cursor.last() and number_of(cursor.key()) > first_key:
                 raise StorageError(
                     f"a value {number_of(cursor.key())} of observations is there already (expected "
                     f"{first_key} to be the last one): nothing was put"
                 )
-            _put_in_order(cursor, first_key, len(values), values, end)
+            _put_in_order(cursor, first_key, n, values, first_key + n)
 
     def drop_observations(self, end_key: int) -> None:
         """Remove the values of the observation log under all keys below `end_key`.

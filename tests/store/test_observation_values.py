@@ -67,7 +67,7 @@ def held(store: Store, keys: range) -> list[bytes]:
 
 def put(store: Store, first: int, values: list[bytes], end: int = 0) -> None:
     with store.transaction() as txn:
-        txn.put_observations(first, values)
+        txn.put_observations(first, len(values), values)
         txn.drop_observations(end)
 
 
@@ -142,7 +142,7 @@ def test_it_opens_in_a_directory_that_nobody_may_write_to(tmp_path: Path) -> Non
 
 def test_a_commit_that_is_aborted_leaves_nothing_and_the_next_one_works(store: Store) -> None:
     def interrupted(txn: Transaction) -> None:
-        txn.put_observations(0, [b"lost"])
+        txn.put_observations(0, 1, [b"lost"])
         assert txn.observation_values(np.array([0])) == [b"lost"]
         raise KeyboardInterrupt
 
@@ -176,7 +176,7 @@ def test_one_that_another_process_made_is_found(access: str, tmp_path: Path) -> 
         for line in sys.stdin:
             if line == "put\\n":
                 with store.transaction() as txn:
-                    txn.put_observations(2, [b"mine"])
+                    txn.put_observations(2, 1, [b"mine"])
             with store.snapshot() as snapshot:
                 print(*map(bytes, snapshot.observation_values(np.arange(3))), flush=True)
         store.close()
@@ -210,7 +210,7 @@ def test_threads_that_read_find_it_together(tmp_path: Path) -> None:
             from diskreplay.store.store import Store
             store = Store(Path(sys.argv[1]), access="shared")
             with store.transaction() as txn:
-                txn.put_observations(0, [b"found"])
+                txn.put_observations(0, 1, [b"found"])
             store.close()
         """
         found: list[list[bytes]] = []

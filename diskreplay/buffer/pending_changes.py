@@ -84,8 +84,12 @@ class PendingChanges:
         """Return whether n rows can be held at all, once there is a schema."""
         return n <= self._rows and packed_bytes <= self._window.most_packed
 
+    def prepared(self, row: list[Any]) -> list[Any]:
+        """Return a row, as a schema accepted it, in the form that `push` takes."""
+        return self._window.prepared(row)
+
     def push(self, row: list[Any], priorities: Values | None, link: int) -> None:
-        """Add one row."""
+        """Add one prepared row."""
         self._window.write_row(self.pushed, row)
         self._priorities[self.pushed % self._rows] = NEW if priorities is None else priorities[0]
         self._links[self.pushed % self._rows] = link

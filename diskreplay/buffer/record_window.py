@@ -44,11 +44,16 @@ class RecordWindow:
         self._open_log = open_log
         self.rows, self.nbytes = self._records.rows, self._records.nbytes
 
+    def prepared(self, values: list[Any]) -> list[Any]:
+        """Return a row, as a schema accepted it, in the form that `write_row` takes."""
+        return self._waiting.prepared(values)
+
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
-        """Write one row, as a schema accepted it, in place of an older one."""
+        """Write one prepared row in place of an older one."""
         if not self._waiting.is_open:
             self._open_log()
-        self._records.write_row(write_id, self._waiting.record_of(values))
+        record = self._waiting.record_of(values)
+        self._records.write_row(write_id, self._records.prepared(record))
 
     def write(self, first: int, columns: Columns) -> None:
         """Write rows of consecutive write ids, which fit."""

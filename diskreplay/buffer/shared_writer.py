@@ -132,9 +132,15 @@ class SharedWriter(Replica):
         """Return whether n rows, with packed values, can wait at all."""
         return self._pending.fits(n, packed_bytes)
 
-    def link(self, schema: Schema, row: list[Any], truncated: bool, env: int | None) -> int:
-        """Return the link of the next row, by the numbers of rows, before anything is changed."""
-        return self._linker.push(self._number, schema, row, truncated, env)
+    def linked(
+        self, schema: Schema, row: list[Any], truncated: bool, env: int | None
+    ) -> tuple[list[Any], int]:
+        """Return the next row as `push` takes it, and its link, before anything is changed.
+
+        Links are by the numbers of rows.
+        """
+        prepared = self._pending.prepared(row)
+        return prepared, self._linker.push(self._number, schema, prepared, truncated, env)
 
     def links_of(
         self, schema: Schema, columns: Columns, truncateds: Bools | None, env: int | Ints | None
@@ -147,7 +153,7 @@ class SharedWriter(Replica):
         self._linker.end_episode(self._number, env)
 
     def push(self, row: list[Any], priority: Values | None, link: int) -> int:
-        """Add a row; the commit gives its write id."""
+        """Add a row that `linked` returned; the commit gives its write id."""
         self._pending.push(row, priority, link)
         return -1
 

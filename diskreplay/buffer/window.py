@@ -13,6 +13,7 @@ size are objects, of which a window holds the newest, up to a number of bytes.
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -34,8 +35,9 @@ _BEGIN_BYTES = 8
 _OWNER = "owner"  # the write id + 1; 0 in a row without content
 # The most bytes of packed values that wait for a commit; a window has room for them at least.
 PACKED_COMMIT_BYTES = 8 << 20
+_ARRAYS = frozenset((np.ndarray, array))  # of a record the observation ids are an array
 _CODES = {  # format characters of the module struct, by numpy dtype
-    "b1": "?", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
+    "b1": "B", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
     "i1": "b", "i2": "h", "i4": "i", "i8": "q", "f2": "e", "f4": "f", "f8": "d",
 }  # fmt: skip
 
@@ -110,8 +112,12 @@ class Window:
             for dtype, shape in (field.in_column for field in schema.fields)
         ]
 
+    def prepared(self, values: list[Any]) -> list[Any]:
+        """Return a row, as a schema accepted it, in the form that `write_row` takes."""
+        return values
+
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
-        """Write one row, as a schema accepted it, in place of an older one."""
+        """Write one prepared row in place of an older one."""
         row = write_id % self.rows
         self._owners[row] = 0  # as in `write`
         for column, value in zip(self._columns, values, strict=True):
@@ -245,25 +251,32 @@ class PackedWindow(Window):
         self._rows = memory.view(dtype)
         self._owners = self._rows[_OWNER]
         self._columns = [self._rows[_name(i)] for i in range(len(schema.fields))]
-        self._arrays = [i for i, field in enumerate(schema.fields) if field.shape]
+        # `done` is 0 or 1, whatever its dtype.
+        self._flags = [
+            i
+            for i, field in enumerate(schema.fields)
+            if not field.shape and (field.name == "done" or field.dtype == np.bool_)
+        ]
         self._pack = _packer(schema)
         self._spans: dict[Fields, _Span] = {}
 
+    def prepared(self, values: list[Any]) -> list[Any]:
+        """Return a row, as a schema accepted it, with the bytes of arrays, and flags as 0 or 1."""
+        plain = [value.tobytes() if type(value) in _ARRAYS else value for value in values]
+        for index in self._flags:
+            plain[index] = 1 if values[index] else 0
+        return plain
+
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
-        """Write one row, as a schema accepted it, in place of an older one."""
-        plain = list(values)
-        for index in self._arrays:
-            plain[index] = plain[index].tobytes()
-        if np.ndarray not in map(type, plain):
-            try:  # one call, which no interrupt cuts in two
-                at = write_id % self.rows * self._row_bytes
-                self._pack(self._memory, at, write_id + 1, *plain)
-            except (struct.error, TypeError):
-                pass  # a number of a type that struct does not know: numpy converts it below
-            else:
-                return
-        columns = zip(values, self._columns, strict=True)
-        self.write(write_id, [np.asarray(value, column.dtype)[None] for value, column in columns])
+        """Write one prepared row in place of an older one."""
+        try:  # one call, which no interrupt cuts in two
+            at = write_id % self.rows * self._row_bytes
+            self._pack(self._memory, at, write_id + 1, *values)
+        except (struct.error, TypeError):
+            # A number of a type that struct does not know, or the bytes of one that the schema
+            # converted: those of NaN would not survive a number of Python.
+            columns = zip(values, self._columns, strict=True)
+            self.write(write_id, [_as_column(value, column) for value, column in columns])
 
     def _write_at(self, places: Ints, write_ids: Ints, columns: Columns) -> None:
         found = np.empty(write_ids.size, self._rows.dtype)
@@ -391,6 +404,13 @@ class ObjectWindow(Window):
         self._owners[places] = 0
         for index in self._schema.varying:
             self._columns[index][places] = None
+
+
+def _as_column(value: Any, column: Array) -> Array:
+    """Return a value of a prepared row as a part of a column, of one row."""
+    if type(value) is bytes:
+        return np.ndarray((1, *column.shape[1:]), column.dtype, value)
+    return np.asarray(value, column.dtype)[None]
 
 
 def _name(index: int) -> str:

@@ -109,9 +109,12 @@ class Writer(Replica):
             return False
         return n <= window.rows and packed_bytes <= window.most_packed
 
-    def link(self, schema: Schema, row: list[Any], truncated: bool, env: int | None) -> int:
-        """Return the link of the next row, before anything is changed."""
-        return self._linker.push(self.count, schema, row, truncated, env)
+    def linked(
+        self, schema: Schema, row: list[Any], truncated: bool, env: int | None
+    ) -> tuple[list[Any], int]:
+        """Return the next row as `push` takes it, and its link, before anything is changed."""
+        prepared = self.rows.window.prepared(row)
+        return prepared, self._linker.push(self.count, schema, prepared, truncated, env)
 
     def links_of(
         self, schema: Schema, columns: Columns, truncateds: Bools | None, env: int | Ints | None
@@ -124,7 +127,7 @@ class Writer(Replica):
         self._linker.end_episode(self.count, env)
 
     def push(self, row: list[Any], priority: Values | None, link: int) -> int:
-        """Add a row and return its write id."""
+        """Add a row that `linked` returned, and return its write id."""
         write_id = self.count
         self.rows.window.write_row(write_id, row)
         if self.priorities is not None:

@@ -103,14 +103,14 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
                 if adopted is not schema:  # another process was first
                     schema = adopted
                     row = schema.accept_row(standard, _extra_of(schema, extra, ends, env))
-            link = writer.link(schema, row, ends, env)
+            prepared, link = writer.linked(schema, row, ends, env)
             if packed_bytes and not writer.fits(1, packed_bytes):
                 guard.commit()
                 links = np.array([link], np.int32)
                 [only] = writer.commit_columns(schema.columns_of(row), checked, links).tolist()
                 return int(only)
             guard.begin_change()
-            write_id = writer.push(row, checked, link)
+            write_id = writer.push(prepared, checked, link)
             guard.end_change()
         return write_id
 

@@ -7,6 +7,7 @@ before. Where the episode was open and is not, it is cut there.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -57,33 +58,50 @@ class Linker:
     def push(
         self, number: int, schema: Schema, row: list[Any], truncated: bool, env: int | None
     ) -> int:
-        """Return the link of the next row, which a schema accepted; see links.py."""
+        """Return the link of the next row, which a schema accepted; see links.py.
+
+        row:  may have the bytes of arrays in their place, of which those of next_state stay as
+              they are
+        """
         if self._undo[0] > number:
             self._settle(number)
         if schema is not self._schema:
             self._use(schema)
-        self._undo = number + 1, self._cuts, ((env, self._last.get(env)),)
-        link = self._link(number, row, truncated, env)
-        if len(self._last) > MAX_ENVS:
+        last = self._last.get(env)
+        self._undo = number + 1, self._cuts, ((env, last),)
+        link = self._link(number, row, truncated, env, last)
+        if last is None and len(self._last) > MAX_ENVS:
             self._cut_oldest()
         return link
 
-    def _link(self, number: int, row: list[Any], truncated: bool, env: int | None) -> int:
+    def _link(
+        self, number: int, row: list[Any], truncated: bool, env: int | None, last: _Last | None
+    ) -> int:
         """Return the link of a row, which is the last one of its env from now on."""
-        last = self._last.get(env)
-        link, after = 0, None
-        if last is not None:
-            before, goes_on, expected = last
-            if goes_on and env is None and self._state_of(row) != expected:
-                self._cuts, goes_on = self._cut(1), False
-            link = number - before if goes_on else before - number
-            if not -MAX_DISTANCE <= link <= MAX_DISTANCE:
-                link = 0
-        is_open = not (truncated or row[self._done])
+        done, after = row[self._done], None
+        if type(done) is bytes:  # of an array of one
+            done = np.frombuffer(done, self._done_dtype).any()
+        is_open = not (truncated or done)
         if is_open and env is None:
             after = self._next_state_of(row)
+            if type(after) is np.ndarray:
+                after = after.tobytes()
+        if last is None:
+            self._last[env] = number, is_open, after
+            return 0
+        before, goes_on, expected = last
+        if goes_on and env is None:
+            state = self._state_of(row)
+            if state is not expected:
+                if type(state) is np.ndarray:
+                    state = state.tobytes()
+                if state != expected:
+                    self._cuts, goes_on = self._cut(1), False
         self._last[env] = number, is_open, after
-        return link
+        distance = number - before
+        if distance > MAX_DISTANCE:
+            return 0
+        return distance if goes_on else -distance
 
     def extend(
         self,
@@ -121,12 +139,12 @@ class Linker:
         cuts, after = self._cuts, None
         if env is None:
             last = known[0][1]
-            starts_so = last is not None and last[2] == self._state_of(_row_of(columns, 0))
+            starts_so = last is not None and last[2] == _kept(self._state_of(_row_of(columns, 0)))
             continues = np.append(starts_so, _continue(columns, schema))
             if cut := int(np.count_nonzero(goes_on & ~continues)):
                 cuts, goes_on = self._cut(cut), goes_on & continues
             if not ends[-1]:
-                after = self._next_state_of(_row_of(columns, -1))
+                after = _kept(self._next_state_of(_row_of(columns, -1)))
         distances[distances > MAX_DISTANCE] = 0
         links = np.empty(ends.size, np.int32)
         links[order] = np.where(goes_on, distances, -distances)
@@ -152,7 +170,8 @@ class Linker:
         links = np.empty(n, np.int32)
         for row in range(n):
             values = [column[row] for column in columns]
-            links[row] = self._link(number + row, values, ends[row], envs[row])
+            last = self._last.get(envs[row])
+            links[row] = self._link(number + row, values, ends[row], envs[row], last)
         if len(self._last) > MAX_ENVS:
             self._cut_oldest()
         return links
@@ -182,6 +201,7 @@ class Linker:
 
     def _use(self, schema: Schema) -> None:
         self._done = schema.done_place
+        self._done_dtype = schema.fields[self._done].dtype
         self._state_of = _bits_of(schema, schema.state_places)
         self._next_state_of = _bits_of(schema, schema.next_state_places)
         self._schema = schema
@@ -210,24 +230,29 @@ class Linker:
 
 
 def _bits_of(schema: Schema, places: tuple[int, ...]) -> Callable[[list[Any]], Any]:
-    """Return a function of a row, as a schema accepted it: the bits of the values at some places.
+    """Return a function of a row: the bits of the values at some places.
 
-    It returns an object that is equal to no other where there are no places.
+    Those of a single array may be the array itself. It returns an object that is equal to no other
+    where there are no places.
     """
     if not places:
         return lambda row: object()
     fields = [schema.fields[place] for place in places]
-    if len(places) == 1 and fields[0].shape and not fields[0].varies:
-        [place] = places
-        return lambda row: row[place].tobytes()  # as below, in half the time
+    if len(places) == 1 and fields[0].shape:
+        return operator.itemgetter(*places)  # as below, in a fifth of the time
     dtypes = [field.dtype for field in fields]
     return lambda row: [*map(_bits, map(row.__getitem__, places), dtypes)]
 
 
-def _bits(value: Any, dtype: np.dtype[Any]) -> bytes:
-    if type(value) is np.ndarray:
-        return value.tobytes()
-    return value if type(value) is bytes else np.asarray(value, dtype).tobytes()
+def _bits(value: Any, dtype: np.dtype[Any]) -> bytes | bytearray:
+    if type(value) is bytes or type(value) is bytearray:
+        return value
+    return np.asarray(value, dtype).tobytes()
+
+
+def _kept(bits: Any) -> Any:
+    """Return the bits that a function of `_bits_of` returned, in memory of their own."""
+    return bits.tobytes() if type(bits) is np.ndarray else bits
 
 
 def _row_of(columns: Columns, index: int) -> list[Any]:

@@ -85,11 +85,16 @@ class LoggedField(NamedTuple):
 
     def stack_of(self, value: Any) -> Frame:
         """Return the bytes of a value, the frames one after the other."""
-        field = self.field
-        is_array = type(value) is np.ndarray and value.dtype == field.little_endian
-        if is_array and value.size and not field.frame_axis and value.flags.c_contiguous:
+        if (stack := self.stack_in(value)) is not None:
+            return stack
+        return self.frames_of(np.asarray(value, self.field.dtype)[None]).reshape(-1).data
+
+    def stack_in(self, value: Any) -> memoryview | None:
+        """Return the bytes of a value where they lie, None if these are not those of `stack_of`."""
+        is_array = type(value) is np.ndarray and value.dtype == self.field.little_endian
+        if is_array and value.size and not self.field.frame_axis and value.flags.c_contiguous:
             return memoryview(value).cast("B")
-        return self.frames_of(np.asarray(value, field.dtype)[None]).reshape(-1).data
+        return None
 
     @property
     def has_large_stacks(self) -> bool:

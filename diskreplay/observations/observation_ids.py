@@ -68,6 +68,24 @@ class ObservationIds:
         self._last: list[_Stack] = []
         self._forget_last()
 
+    def shared(self, row: list[Any]) -> list[Any]:
+        """Return a row with bytearrays in place of the values that another one may repeat.
+
+        A value that repeats one of the last row is the same bytearray.
+        """
+        shared = row.copy()
+        for logged in self._logged.fields:
+            if (stack := logged.stack_in(row[logged.place])) is None:
+                continue
+            if logged.source >= 0 and not logged.shift:
+                other = self._last[logged.source][0]
+                if other == stack:
+                    shared[logged.place] = other
+                    continue
+            if logged.is_source:
+                shared[logged.place] = bytearray(stack)
+        return shared
+
     def of_row(
         self, stacks: Iterable[Frame], new: NewFrames, oldest: int, lookup: Lookup
     ) -> list[list[int]]:
@@ -85,17 +103,19 @@ class ObservationIds:
             ids: list[int] = []
             if shift:
                 other, its_ids = found[source]
-                if other.startswith(stack[:-size], size) and min(its_ids) >= oldest:
+                if other.startswith(memoryview(stack)[:-size], size) and min(its_ids) >= oldest:
                     ids = its_ids[1:]
             elif source >= 0:
                 other, its_ids = self._last[source]
-                if other == stack and min(its_ids) >= oldest:
+                if (other is stack or other == stack) and min(its_ids) >= oldest:
                     found.append((other, its_ids))
                     continue
             for at in range(len(ids), n):
-                frame = stack if n == 1 else stack[at * size : at * size + size]
+                frame = stack if n == 1 else memoryview(stack)[at * size : at * size + size]
                 ids.append(self._id_of(kind, frame, new, oldest, lookup))
-            found.append((bytearray(stack if is_source else b""), ids))
+            if type(stack) is not bytearray:
+                stack = bytearray(stack if is_source else b"")
+            found.append((stack, ids))
         self._last = found
         return [ids for _, ids in found]
 

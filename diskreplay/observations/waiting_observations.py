@@ -86,9 +86,20 @@ class WaitingObservations:
         """The bytes of the frames that wait."""
         return 0 if self._frames is None else self._frames.nbytes
 
+    def prepared(self, row: list[Any]) -> list[Any]:
+        """Return a row with the bytes of the values that the next row may repeat.
+
+        Where it repeats a value of the last row, it has the same object: what is equal is then
+        known by that. Other values stay arrays.
+        """
+        return self._ids.shared(row)
+
     def record_of(self, row: Sequence[Any]) -> list[Any]:
-        """Return the record of a row, with the ids of its frames."""
-        stacks = [logged.stack_of(row[logged.place]) for logged in self._logged.fields]
+        """Return the record of a prepared row, with the ids of its frames."""
+        stacks: list[Frame] = []
+        for logged in self._logged.fields:
+            value = row[logged.place]
+            stacks.append(value if type(value) is bytearray else logged.stack_of(value))
         return self._logged.record_with(row, self._ids_of(stacks))
 
     def records_of(self, columns: Columns) -> Columns:

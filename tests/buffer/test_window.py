@@ -57,7 +57,8 @@ def test_what_is_written_is_taken_bit_for_bit(
             for i in range(n):
                 row = [column[i] for column in part]
                 extra = dict(zip(schema.extra_names, row[5:], strict=True))
-                window.write_row(count + i, schema.accept_row(row[:5], extra))
+                prepared = window.prepared(schema.accept_row(row[:5], extra))
+                window.write_row(count + i, prepared)
         else:
             window.write(count, part)
         count += n

@@ -13,7 +13,6 @@ size are objects, of which a window holds the newest, up to a number of bytes.
 from __future__ import annotations
 
 import struct
-from array import array
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -35,9 +34,8 @@ _BEGIN_BYTES = 8
 _OWNER = "owner"  # the write id + 1; 0 in a row without content
 # The most bytes of packed values that wait for a commit; a window has room for them at least.
 PACKED_COMMIT_BYTES = 8 << 20
-_ARRAYS = frozenset((np.ndarray, array))  # of a record the observation ids are an array
 _CODES = {  # format characters of the module struct, by numpy dtype
-    "b1": "B", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
+    "b1": "?", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
     "i1": "b", "i2": "h", "i4": "i", "i8": "q", "f2": "e", "f4": "f", "f8": "d",
 }  # fmt: skip
 
@@ -251,20 +249,20 @@ class PackedWindow(Window):
         self._rows = memory.view(dtype)
         self._owners = self._rows[_OWNER]
         self._columns = [self._rows[_name(i)] for i in range(len(schema.fields))]
-        # `done` is 0 or 1, whatever its dtype.
-        self._flags = [
-            i
-            for i, field in enumerate(schema.fields)
-            if not field.shape and (field.name == "done" or field.dtype == np.bool_)
-        ]
+        self._arrays = [i for i, field in enumerate(schema.fields) if field.shape]
+        self._numbers = [i for i, field in enumerate(schema.fields) if not field.shape]
         self._pack = _packer(schema)
         self._spans: dict[Fields, _Span] = {}
 
     def prepared(self, values: list[Any]) -> list[Any]:
-        """Return a row, as a schema accepted it, with the bytes of arrays, and flags as 0 or 1."""
-        plain = [value.tobytes() if type(value) in _ARRAYS else value for value in values]
-        for index in self._flags:
-            plain[index] = 1 if values[index] else 0
+        """Return a row, as a schema accepted it, with the bytes of arrays."""
+        plain = values.copy()
+        for index in self._arrays:
+            plain[index] = plain[index].tobytes()
+        for index in self._numbers:
+            if type(value := plain[index]) is np.ndarray:
+                # It was converted. The bits of NaN would not survive a number of Python.
+                plain[index] = value.item() if value == value else value.tobytes()
         return plain
 
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:
@@ -273,8 +271,7 @@ class PackedWindow(Window):
             at = write_id % self.rows * self._row_bytes
             self._pack(self._memory, at, write_id + 1, *values)
         except (struct.error, TypeError):
-            # A number of a type that struct does not know, or the bytes of one that the schema
-            # converted: those of NaN would not survive a number of Python.
+            # A number of a type that struct does not know, or the bytes of NaN.
             columns = zip(values, self._columns, strict=True)
             self.write(write_id, [_as_column(value, column) for value, column in columns])
 

@@ -8,9 +8,18 @@ import sys
 import pytest
 
 
-def test_without_torch_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    for name in [name for name in sys.modules if name.startswith("diskreplay.adapters.torch")]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(ModuleNotFoundError, match=r'not installed: pip install "diskreplay\[torch'):
-        importlib.import_module("diskreplay.adapters.torch")
+@pytest.mark.parametrize(
+    ("framework", "adapter", "extra"),
+    [("torch", "torch", "torch"), ("stable_baselines3", "stable_baselines3", "sb3")],
+)
+def test_without_a_framework_the_error_says_how_to_install_it(
+    framework: str, adapter: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"diskreplay.adapters.{adapter}"
+    monkeypatch.setitem(sys.modules, framework, None)
+    for loaded in [loaded for loaded in sys.modules if loaded.startswith(name)]:
+        monkeypatch.delitem(sys.modules, loaded)
+    with pytest.raises(
+        ModuleNotFoundError, match=rf'not installed: pip install "diskreplay\[{extra}'
+    ):
+        importlib.import_module(name)

@@ -46,6 +46,8 @@ TORCH_BLOCKS = {
     "docs/quick-reference.md": 1,
 }
 LEAST_DOCTESTS = 30
+# Of adapters that do not have the name of their framework.
+FRAMEWORKS = {"cleanrl": "torch", "vector_steps": "gymnasium"}
 # A block of sh is one of these, and the README begins with all of them.
 COMMANDS = (
     "python3 -m venv .venv && .venv/bin/pip install -e '.[demo]' && .venv/bin/diskreplay demo\n",
@@ -150,7 +152,8 @@ def public_modules() -> list[str]:
     found = pkgutil.walk_packages(diskreplay.__path__, "diskreplay.")
     names = [m.name for m in found if not m.name.rpartition(".")[2].startswith("_")]
     adapters = [name for name in names if name.startswith("diskreplay.adapters.")]
-    missing = {name for name in adapters if not importlib.util.find_spec(name.split(".")[2])}
+    needed = {name: FRAMEWORKS.get(name.split(".")[2], name.split(".")[2]) for name in adapters}
+    missing = {name for name in adapters if not importlib.util.find_spec(needed[name])}
     return ["diskreplay", *(name for name in names if name not in missing)]
 
 

@@ -63,7 +63,11 @@ GROUND_MAY_IMPORT = {
 }
 # Who beside numpy is imported from which files.
 EXTERNAL = {
-    "gymnasium": {"adapters/gymnasium"},
+    "gymnasium": {
+        "adapters/gymnasium",
+        "adapters/vector_steps",
+        "adapters/stable_baselines3/replay_buffers",
+    },
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},
     "msgpack": {"records/seals", "maintenance/salvage"},
@@ -74,9 +78,16 @@ EXTERNAL = {
         "records/seals",
         "store/known_note",
     },
+    "stable_baselines3": {
+        f"adapters/stable_baselines3/{name}" for name in ("prioritized_dqn", "replay_buffers")
+    },
     "torch": {
-        f"adapters/torch/{name}"
-        for name in ("datasets", "packed_batch", "tensor_batches", "tensors", "uploads")
+        "adapters/stable_baselines3/prioritized_dqn",
+        "adapters/stable_baselines3/replay_buffers",
+        *(
+            f"adapters/torch/{name}"
+            for name in ("datasets", "packed_batch", "tensor_batches", "tensors", "uploads")
+        ),
     },
 }
 # What the tools take from a room; all else is the public names.

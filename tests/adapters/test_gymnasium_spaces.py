@@ -93,6 +93,7 @@ def test_the_type_of_a_field_is_that_of_the_space(kind: str) -> None:
 def test_other_fields_and_the_options_of_a_buffer_go_with_it() -> None:
     frames = Field("next_state.camera", "uint8", (4, 6, 6), frame_axis=0)
     schema = Schema.from_spaces(ROBOT, BOX, reward="float64", log_prob="float32")
+    assert schema["action"].type == "float64[2, 3]"
     assert (schema["reward"].type, schema.extra_names) == ("float64", ("truncated", "log_prob"))
     buffer = ReplayBuffer(10, schema=schema, frame_axis=0)
     assert buffer.schema is not None

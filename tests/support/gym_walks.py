@@ -23,11 +23,13 @@ OBSERVATIONS = {
         camera=spaces.Box(0, 255, (2, 2), np.uint8), position=POSITION, number=spaces.Discrete(100)
     ),
     "tuple": spaces.Tuple((POSITION, spaces.Dict(word=spaces.Text(20), at=POSITION))),
+    "points": spaces.Sequence(POSITION),
 }
 ACTIONS = {
     "box": spaces.Discrete(3),
     "dict": spaces.Box(-1, 1, (2,), np.float32),
     "tuple": spaces.Tuple((spaces.Discrete(3), spaces.MultiBinary(2))),
+    "points": spaces.Discrete(3),
 }
 
 
@@ -55,6 +57,8 @@ class Walk(gymnasium.Env[Any, Any]):
             return {"camera": self.camera, "position": self.position, "number": number}
         if self.kind == "tuple":
             return self.position, {"word": WORDS[number % 4], "at": self.position}
+        if self.kind == "points":
+            return (self.position,) * (1 + number % 3)
         return self.position
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:

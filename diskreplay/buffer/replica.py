@@ -192,7 +192,8 @@ class Replica:
             self._check_blocks(table, seals, self.live)
             known = self._seals.get(table.database, {})
             changed = [number for number, seal in seals.items() if known.get(number) != seal]
-            table.load(snapshot.blocks(changed, table.database), self.live)
+            with table.read_from(self.store.path):
+                table.load(snapshot.blocks(changed, table.database), self.live)
             self._seals[table.database] = seals
         if not self._links_are_stored:
             self.links.load_none(self.live)
@@ -230,6 +231,11 @@ class Replica:
                 f"{table.item} {min(missing)} of {self.store.path} is missing: "
                 "diskreplay.repair() copies the transitions"
             )
+
+    def _read_blocks(self, table: SlotTable[Any], snapshot: Snapshot, live: LiveRange) -> None:
+        """Read the blocks of a live range; raise DamageError for a damaged one."""
+        with table.read_from(self.store.path):
+            dict(snapshot.blocks(live.blocks(), table.database))
 
     # Drawing
 
@@ -293,7 +299,7 @@ class Replica:
             partial(check_marks, snapshot, self.identity),
         ]
         for table in self._stored_tables(snapshot):
-            checks.append(partial(dict, snapshot.blocks(committed.blocks(), table.database)))
+            checks.append(partial(self._read_blocks, table, snapshot, committed))
         if self.priorities is not None:
             checks.append(partial(self.priorities.check, live))
         if self.counts is not None:

@@ -263,7 +263,10 @@ class SharedWriter(Replica):
             given = np.append(priorities, highest)
             if (table := self.priorities) is not None:
                 blocks_of = partial(txn.blocks, database=table.database)
-                largest, blocks = table.after_update(largest, blocks_of, before, ids, values, given)
+                with table.read_from(self.store.path):
+                    largest, blocks = table.after_update(
+                        largest, blocks_of, before, ids, values, given
+                    )
                 txn.put_blocks(blocks, table.database, state.marks.newest)
             # Rows of a commit that was interrupted after it was done have the last ids of this run.
             self._note_written(pending.sent, sent, run.end - (sent - pending.sent))
@@ -351,7 +354,8 @@ class SharedWriter(Replica):
         def blocks_of(numbers: list[int]) -> Mapping[int, bytes]:
             return {} if has_none else txn.blocks(numbers, table.database)
 
-        blocks = table.overlaid(slots, blocks_of, before, ids, links)
+        with table.read_from(self.store.path):
+            blocks = table.overlaid(slots, blocks_of, before, ids, links)
         if has_none:
             blocks = {n: table.empty_block(n, slots) for n in before.blocks()} | blocks
         txn.put_blocks(blocks, table.database, mark)

@@ -257,12 +257,14 @@ class Writer(Replica):
                 self.rows.adopt(self.rows.expected.placed(source.schema))
             begin, size = newest.first + moved, newest.size
             if self.priorities is not None:
-                priorities = _priorities_of(self.priorities, snapshot, theirs, newest)
+                with Priorities.read_from(store.path):
+                    priorities = _priorities_of(self.priorities, snapshot, theirs, newest)
                 self.priorities.clear(begin)
                 if size:
                     self.priorities.stage(begin, size, priorities)
                 self.priorities.largest = saved.max_priority
-            links = _links_of(snapshot, theirs, newest)
+            with Links.read_from(store.path):
+                links = _links_of(snapshot, theirs, newest)
             self.links.clear(begin)
             if self.counts is not None:
                 self.counts.clear(begin)

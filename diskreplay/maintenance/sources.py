@@ -237,7 +237,8 @@ class SoundStore:
             content = self.snapshot.block(number, table.database)
             return parse_block(table, number, content, self.identity)
 
-        return values_at(table, self.live.slots(write_ids), block)[0]
+        with table.read_from(self.path):
+            return values_at(table, self.live.slots(write_ids), block)[0]
 
     def _damage(self, fault: object) -> DamageError:
         return DamageError(

@@ -36,6 +36,7 @@ class DrawCounts(SlotTable[np.int32]):
     dtype = np.dtype(np.int32)
     item = "block of draw counts"
     slot_bytes = 24
+    way_out = "open the store without this sampler, and draw once: counting then begins anew"
 
     def __init__(self, capacity: int, times: int) -> None:
         super().__init__(capacity)

@@ -13,7 +13,9 @@ and opening a store reads the blocks and no record::
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -42,12 +44,16 @@ class SlotTable(Generic[ValueT]):
     dtype:       of the numbers: float32 or int32
     item:        the word for a block, in messages
     slot_bytes:  the memory that a slot takes, with all that follows the table
+    way_out:     of a damaged block, in messages
     """
 
     database: ClassVar[str]
     dtype: ClassVar[np.dtype[Any]]
     item: ClassVar[str]
     slot_bytes: ClassVar[int] = _VALUE_BYTES
+    way_out: ClassVar[str] = (
+        "restore the store from a copy, or copy what can be read of it with diskreplay.repair()"
+    )
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -157,6 +163,15 @@ class SlotTable(Generic[ValueT]):
         """Mark what follows the values as broken, so that it is built again before its next use."""
 
     # Blocks as the store holds them
+
+    @classmethod
+    @contextlib.contextmanager
+    def read_from(cls, path: Path) -> Iterator[None]:
+        """Name the store and the way out in the errors of a block of code that reads blocks."""
+        try:
+            yield
+        except DamageError as error:
+            raise DamageError(f"{error}, in {path}: {cls.way_out}") from None
 
     @classmethod
     def _stored_dtype(cls) -> np.dtype[Any]:

@@ -186,17 +186,23 @@ class Snapshot:
         return _Blocks(self, numbers, database)
 
     def block(self, number: int, database: str) -> bytes:
-        """Return the content of one block; raise DamageError when it is damaged or missing."""
-        content = self._sealed(database, number)
+        """Return the content of one block; raise DamageError when it is damaged or missing.
+
+        The error names neither store nor way out: `SlotTable.read_from` does.
+        """
+        raw = b""
+        if database in self._databases:
+            raw = self._txn.get(integer_key(number), b"", self._databases[database])
+        content = unseal(raw, number, f"{ITEMS[database]} {number}")
         if not isinstance(content, bytes):
-            raise DamageError(f"{ITEMS[database]} {number} of {self._path} holds no bytes")
+            raise DamageError(f"{ITEMS[database]} {number} holds no bytes")
         return content
 
     # Runs, by number
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the descriptions of all runs, oldest first."""
-        return [self._sealed("runs", number) for number in self.run_numbers()]
+        return [self._run(number) for number in self.run_numbers()]
 
     def run_numbers(self) -> list[int]:
         """Return the numbers of the runs that have a description, ascending."""
@@ -206,7 +212,7 @@ class Snapshot:
         """Return the description of one run, None when there is none."""
         if self._txn.get(integer_key(number), db=self._databases["runs"]) is None:
             return None
-        found: dict[str, Any] = self._sealed("runs", number)
+        found: dict[str, Any] = self._run(number)
         return found
 
     # Marks and kept blocks, by name
@@ -275,11 +281,9 @@ class Snapshot:
     def _cursor(self, database: str) -> Any:
         return self._txn.cursor(self._databases[database])
 
-    def _sealed(self, database: str, number: int) -> Any:
-        raw = b""
-        if database in self._databases:
-            raw = self._txn.get(integer_key(number), b"", self._databases[database])
-        return self._unseal(raw, number, f"{ITEMS[database]} {number}")
+    def _run(self, number: int) -> Any:
+        raw = self._txn.get(integer_key(number), b"", self._databases["runs"])
+        return self._unseal(raw, number, f"{ITEMS['runs']} {number}")
 
     def _unseal(self, raw: Any, key: str | int, name: str, way_out: str = "") -> Any:
         try:

@@ -99,7 +99,7 @@ def test_a_snapshot_does_not_move(store: Store) -> None:
         assert snapshot.blocks([3, 4], "priorities") == {3: b"b", 4: b"c"}
         assert set(snapshot.seals("priorities")) == {3, 4}
         assert snapshot.seals("priorities")[3] != before[3]
-        with pytest.raises(DamageError, match=r"priority block 5 of .* is missing"):
+        with pytest.raises(DamageError, match="priority block 5 is missing"):
             snapshot.block(5, "priorities")
 
 

@@ -180,7 +180,9 @@ class Mixture(BaseMixture):
 
         With prefetch=n a thread keeps up to n batches ready. Here a batch counts when it is drawn,
         also one that is never returned: for a run that goes on bit for bit leave `prefetch` away.
-        Updates of priorities take effect at most n batches later.
+        Pushes and updates of priorities take effect at most n batches later; after `clear`, `load`
+        or `rewind` of a source call this again, since batches drawn before are not dropped. Raises
+        ArgumentError for a prefetch that would take more memory than the machine has.
 
         >>> buffer = ReplayBuffer(capacity=10)
         >>> ids = buffer.extend([[0.0]] * 5, [0] * 5, [1.0] * 5, [[0.0]] * 5, [False] * 5)

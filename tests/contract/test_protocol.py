@@ -32,8 +32,8 @@ KINDS: dict[type, set[str]] = {
 
 def test_a_mixture_can_do_what_needs_no_write_ids() -> None:
     assert KINDS[Mixture] >= {
-        "sample", "batches", "draw", "is_ready", "schema", "stats", "check", "refresh", "flush",
-        "close",
+        "sample", "sample_sequences", "batches", "draw", "is_ready", "schema", "stats", "check",
+        "refresh", "flush", "close",
     }  # fmt: skip
 
 

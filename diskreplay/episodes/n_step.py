@@ -37,20 +37,33 @@ def chains(
     across:   go on into the next episode of the same env
     without:  write ids before which a chain ends
     """
-    found = np.full((length, write_ids.size), -1)
-    found[0] = last = write_ids
-    columns = np.arange(write_ids.size)  # of the chains that go on
-    for step in range(1, length):
-        last = links.forward(last, live, across=across)
-        goes_on = last >= 0
-        if without:
-            goes_on &= ~np.isin(last, list(without))
-        if not goes_on.all():
-            columns, last = columns[goes_on], last[goes_on]
-            if not columns.size:
-                break
-        found[step, columns] = last
+    found = _followed(links, write_ids, length, live, across=across, without=without)
+    found[1:][found[1:] == found[:-1]] = -1
     return found.T
+
+
+def _followed(
+    links: Links,
+    write_ids: Ints,
+    length: int,
+    live: LiveRange,
+    *,
+    across: bool = False,
+    without: Collection[int] = (),
+) -> Ints:
+    """Return chains as int64 (length, n); after the end of one its last write id stands again."""
+    found = np.empty((length, write_ids.size), np.int64)
+    found[0] = last = write_ids
+    for step in range(1, length):
+        distances = links.distances(last, live, across=across)
+        if without:
+            distances[np.isin(last + distances, list(without))] = 0
+        if not np.count_nonzero(distances):
+            found[step:] = last
+            break
+        # A chain that has ended has the same last one at each further step: it ends again.
+        last = np.add(last, distances, out=found[step])
+    return found
 
 
 class Chains(NamedTuple):
@@ -73,16 +86,9 @@ class Chains(NamedTuple):
         without: Collection[int] = (),
     ) -> Chains:
         """Return the chains that begin with some live write ids, see `chains`."""
-        found = np.empty((steps, write_ids.size), np.int64)
-        found[0] = last = write_ids
-        lengths = np.ones(write_ids.size, np.int64)
-        for step in range(1, steps):
-            distances = links.distances(last, live)
-            if without:
-                distances[np.isin(last + distances, list(without))] = 0
-            # A chain that has ended has the same last one at each further step: it ends again.
-            last = np.add(last, distances, out=found[step])
-            lengths += distances > 0
+        found = _followed(links, write_ids, steps, live, without=without)
+        lengths = np.add.reduce(found[1:] != found[:-1], axis=0, dtype=np.int64)
+        lengths += 1
         return cls(found, lengths)
 
     def take(self, places: Ints) -> Chains:

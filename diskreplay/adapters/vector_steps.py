@@ -192,6 +192,22 @@ def steps_kept(buffer_size: int, n_envs: int) -> int:
     return max(buffer_size // n_envs, 1)
 
 
+def timeouts_in(infos: Any, n_envs: int, are_handled: bool) -> list[bool]:
+    """Return whether a time limit ended the episode of each environment, from its info.
+
+    are_handled:  whether that is asked for; without it none is
+    """
+    if not are_handled:
+        return [False] * n_envs
+    if isinstance(infos, Mapping):
+        raise diskreplay.ArgumentError(
+            "handle_timeout_termination=True needs a list of infos, one for each environment, "
+            "which say TimeLimit.truncated (found a dictionary, as vector environments of "
+            "Gymnasium return it): set it to False, and add their terminations as `done`"
+        )
+    return [bool(info.get("TimeLimit.truncated", False)) for info in infos]
+
+
 def schema_of(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> Any:
     """Return the schema of the spaces, with actions of float64 as float32, as in SB3."""
     is_double = action_space.dtype == np.float64

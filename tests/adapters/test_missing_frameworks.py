@@ -10,7 +10,11 @@ import pytest
 
 @pytest.mark.parametrize(
     ("framework", "adapter", "extra"),
-    [("torch", "torch", "torch"), ("stable_baselines3", "stable_baselines3", "sb3")],
+    [
+        ("torch", "torch", "torch"),
+        ("torch", "cleanrl", "torch"),
+        ("stable_baselines3", "stable_baselines3", "sb3"),
+    ],
 )
 def test_without_a_framework_the_error_says_how_to_install_it(
     framework: str, adapter: str, extra: str, monkeypatch: pytest.MonkeyPatch
@@ -20,6 +24,6 @@ def test_without_a_framework_the_error_says_how_to_install_it(
     for loaded in [loaded for loaded in sys.modules if loaded.startswith(name)]:
         monkeypatch.delitem(sys.modules, loaded)
     with pytest.raises(
-        ModuleNotFoundError, match=rf'not installed: pip install "diskreplay\[{extra}'
+        ModuleNotFoundError, match=rf'not installed\)?: pip install "diskreplay\[{extra}'
     ):
         importlib.import_module(name)

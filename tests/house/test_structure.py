@@ -64,6 +64,7 @@ GROUND_MAY_IMPORT = {
 # Who beside numpy is imported from which files.
 EXTERNAL = {
     "gymnasium": {
+        "adapters/cleanrl",
         "adapters/gymnasium",
         "adapters/vector_steps",
         "adapters/stable_baselines3/replay_buffers",
@@ -82,6 +83,7 @@ EXTERNAL = {
         f"adapters/stable_baselines3/{name}" for name in ("prioritized_dqn", "replay_buffers")
     },
     "torch": {
+        "adapters/cleanrl",
         "adapters/stable_baselines3/prioritized_dqn",
         "adapters/stable_baselines3/replay_buffers",
         *(

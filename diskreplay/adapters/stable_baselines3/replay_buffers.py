@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, Repla
 import diskreplay
 from diskreplay.adapters.stable_baselines3.open_stores import check_there, opened
 from diskreplay.adapters.stable_baselines3.stored_columns import StoredColumn, StoredDones
-from diskreplay.adapters.vector_steps import VectorSteps, steps_kept
+from diskreplay.adapters.vector_steps import VectorSteps, steps_kept, timeouts_in
 
 
 class PrioritizedSamples(NamedTuple):
@@ -109,9 +109,7 @@ class DiskReplayBuffer(ReplayBuffer):  # type: ignore[misc]
 
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: Any) -> None:
         """Add a step of all environments; an info says `TimeLimit.truncated`."""
-        timeouts = [False] * self.n_envs
-        if self.handle_timeout_termination:
-            timeouts = [info.get("TimeLimit.truncated", False) for info in infos]
+        timeouts = timeouts_in(infos, self.n_envs, self.handle_timeout_termination)
         self._steps.add(obs, next_obs, action, reward, done, timeouts)
         self._find_position()
 

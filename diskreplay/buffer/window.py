@@ -303,13 +303,15 @@ class PackedWindow(Window):
     ) -> Array | None:
         """Copy fields of the ends of chains into columns, and return another one of all rows.
 
-        Returns None, and copies nothing, where a row is not held.
+        Returns None, and copies nothing, where a row is not held or there are too many rows.
 
         columns:      of all fields
         write_ids:    int64 (steps, n), of n chains
         first, last:  the fields that are copied of the first rows of chains, and of the last ones
         of_all:       the field of all rows that is returned, as (steps, n)
         """
+        if write_ids.size > self.rows:
+            return None  # it holds few of them, if any
         places = write_ids % self.rows
         if not (self._owners[places] == write_ids + 1).all():
             return None

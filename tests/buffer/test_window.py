@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diskreplay import DamageError, Field, ReplayBuffer, Schema
 from diskreplay.aliases import Bools, Columns, Ints
-from diskreplay.buffer.window import MIN_ROWS, Window, new_window, window_rows
+from diskreplay.buffer.window import MIN_ROWS, PackedWindow, Window, new_window, window_rows
 
 TYPES = ["b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16"]
 SHAPES: list[tuple[int, ...]] = [(), (3,), (2, 2), (0,), (1500,)]
@@ -84,6 +84,29 @@ def test_some_fields_of_any_write_ids_are_taken(schema: Schema, data: st.DataObj
     assert held.tolist() == ((asked >= 20) & (asked < 80)).tolist()
     for column, index in zip(columns, fields, strict=True):
         assert column[held].tobytes() == everything[index][asked[held]].tobytes()
+
+
+@given(schemas(), st.integers(2, 5), st.integers(1, 8), st.integers(0, 99))
+def test_chains_are_taken_where_all_of_their_rows_are_held(
+    schema: Schema, steps: int, n: int, seed: int
+) -> None:
+    window = new_window(schema, 100, 0)
+    if not isinstance(window, PackedWindow):
+        return
+    columns = values_of(schema, window.rows, seed)
+    window.write(50, columns)
+    ids = np.random.default_rng(seed).integers(50, 50 + window.rows, (steps, n))
+    found, first, last, reward = schema.empty_columns(n), (0, 1, 6), (3, 4), 2
+    of_all = window.take_chains(found, ids, first, last, reward)
+    assert of_all is not None
+    assert of_all.tobytes() == columns[reward][ids - 50].tobytes()
+    for fields, step in ((first, 0), (last, -1)):
+        expected = [columns[i][ids[step] - 50] for i in fields]
+        assert the_bytes([found[i] for i in fields]) == the_bytes(expected)
+    for other in (49, 50 + window.rows):  # the place of either holds another row
+        ids[seed % steps, seed % n] = other
+        assert window.take_chains(found, ids, first, last, reward) is None
+    assert window.take_chains(found, np.full((window.rows, n + 1), 50), first, last, reward) is None
 
 
 @pytest.mark.parametrize("size", [2, 9000])

@@ -145,7 +145,7 @@ class Replay(Protocol[BatchT_co]):
     def __len__(self) -> int: ...
 
     def is_ready(self, n: int) -> bool:
-        """Return whether there are at least n transitions."""
+        """Return whether a batch of n transitions can be drawn."""
 
     @property
     def capacity(self) -> int:

@@ -296,7 +296,10 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
         return Chains.of(replica.links, write_ids, steps, self._live, damaged)
 
     def _left_out(self, write_ids: Ints, snapshot: Snapshot | None) -> bool:
-        """Leave out damaged records, if the user wants it; return whether another draw may do."""
+        """Leave out damaged records, if the user wants it; return whether another draw may do.
+
+        Not if all of them were left out before: draws that meet them again might never end.
+        """
         skips = self._options.on_damage == "skip"
         return skips and self._guard.replica.leave_out_damaged(write_ids, snapshot)
 

@@ -192,12 +192,23 @@ class ReadingBuffer:
             return self._live.size
 
     def is_ready(self, n: int) -> bool:
-        """Return whether the buffer holds at least n transitions.
+        """Return whether a batch of n can be drawn: there are n transitions, and enough to draw.
+
+        A sampler may draw from some alone, and damaged transitions that were left out count no
+        more. Of AtMost, batches that were drawn ahead have taken their draws.
 
         >>> ReplayBuffer(capacity=10).is_ready(1)
         False
         """
-        return len(self) >= whole_number("n", n, at_least=0)
+        n = whole_number("n", n, at_least=0)
+        with self._guard.reading():
+            live, replica = self._live, self._guard.replica
+            if not n or n > live.size:
+                return not n
+            if self._options.sampler is None and not replica.damaged:
+                return True  # asked between pushes, masses would be added up each time
+            mass = replica.sampler.total_mass(live)
+            return mass > 0.0 if replica.sampler.replaces else mass >= n
 
     @property
     def capacity(self) -> int:

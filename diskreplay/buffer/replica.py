@@ -253,12 +253,12 @@ class Replica:
     def leave_out_damaged(self, write_ids: Ints, snapshot: Snapshot | None) -> bool:
         """Draw those of some live write ids whose record is damaged never again.
 
-        Returns whether there are any.
+        Returns whether there are any that were not left out before.
         """
-        damaged = self.rows.damaged(write_ids, snapshot)
+        damaged, known = self.rows.damaged(write_ids, snapshot), len(self.damaged)
         self.sampler.leave_out(damaged, self.live)
         self.damaged.update(damaged.tolist())
-        return damaged.size > 0
+        return len(self.damaged) > known
 
     def fetch(
         self, write_ids: Ints, snapshot: Snapshot | None, fields: Sequence[int] | None = None

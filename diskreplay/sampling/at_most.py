@@ -63,6 +63,8 @@ class AtMost(Distribution):
 class AtMostSampler:
     """Draws write ids that have draws left."""
 
+    replaces = False
+
     def __init__(self, distribution: AtMost, counts: DrawCounts | None) -> None:
         self._distribution = distribution
         self._counts = counts

@@ -23,6 +23,10 @@ from diskreplay.wording import shown
 class Sampler(Protocol):
     """Draws write ids of a live range, without reading transitions."""
 
+    @property
+    def replaces(self) -> bool:
+        """Whether a batch may hold a write id twice; if not, each has a mass of 1.0."""
+
     def draw(self, n: int, live: LiveRange, generator: DrawGenerator) -> tuple[Ints, Floats]:
         """Return n write ids and the probability of each."""
 

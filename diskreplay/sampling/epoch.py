@@ -48,6 +48,8 @@ class Epoch(Distribution):
 class EpochSampler:
     """Draws the next write ids of the epochs."""
 
+    replaces = False
+
     def __init__(self) -> None:
         self._uniform = UniformSampler()
 

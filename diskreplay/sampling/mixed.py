@@ -48,6 +48,8 @@ class Mixed(Distribution):
 class MixedSampler:
     """Draws write ids by priority, and a share of them uniformly."""
 
+    replaces = True
+
     def __init__(self, priorities: Priorities, uniform: float) -> None:
         self._priorities = priorities
         self._uniform = uniform

@@ -77,6 +77,8 @@ class PrioritizedSampler:
     restriction:  the total is then that of the live write ids which may be drawn
     """
 
+    replaces = True
+
     def __init__(self, priorities: Priorities, restriction: Restriction | None = None) -> None:
         self._priorities = priorities
         self._restriction = restriction

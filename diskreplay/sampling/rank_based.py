@@ -62,6 +62,8 @@ class RankBased(Distribution):
 class RankBasedSampler:
     """Draws write ids with a probability that falls with their rank."""
 
+    replaces = True
+
     def __init__(self, priorities: Priorities, alpha: float) -> None:
         self._priorities = priorities
         self._alpha = alpha

@@ -54,6 +54,8 @@ class Recent(Distribution):
 class RecentSampler:
     """Draws write ids with a probability that halves with each `half_life` of age."""
 
+    replaces = True
+
     def __init__(self, half_life: float) -> None:
         self._decay = log(2.0) / half_life  # for each write id
         self._newest = -np.expm1(-self._decay)  # the mass of the newest that can be drawn

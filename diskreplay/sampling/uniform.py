@@ -12,6 +12,8 @@ from diskreplay.sampling.drawable import Drawable, Restriction
 class UniformSampler:
     """Draws live write ids with equal probability, without duplicates in a batch."""
 
+    replaces = False
+
     def __init__(self, restriction: Restriction | None = None) -> None:
         self.drawable = Drawable(restriction)
 

@@ -18,7 +18,9 @@ from stores import RECORD_BYTES, spoil
 
 import diskreplay
 from diskreplay import ArgumentError, PrioritizedReplayBuffer, ReplayBuffer, SampleError
-from diskreplay.samplers import Epoch, Mixed, Newest, Range, RankBased, Recent
+from diskreplay.samplers import AtMost, Epoch, Mixed, Newest, Range, RankBased, Recent
+from diskreplay.sampling import Distribution
+from diskreplay.sampling.uniform import UniformSampler
 
 N, SIZE = 60, 8
 FOR_BOTH: list[Any] = [Newest(25), Range(40, 80), Recent(7.5), Epoch()]
@@ -327,3 +329,81 @@ def test_arguments_of_samplers_are_checked_where_they_are_made() -> None:
                 RankBased(bad)
     assert Newest(3.0).n == 3  # type: ignore[arg-type]
     assert repr(Range(2)) == "Range(first=2, end=None)"
+
+
+# Ready
+
+
+def draws(buffer: Any, n: int) -> bool:
+    """Whether a batch of n is drawn, rather than refused for want of transitions."""
+    try:
+        buffer.draw(n)
+    except SampleError:
+        return False
+    return True
+
+
+@ALL
+def test_a_buffer_is_ready_if_its_sampler_can_draw(kind: Any, sampler: Any, tmp_path: Path) -> None:
+    with opened(kind, tmp_path / "b", sampler) as buffer:
+        assert [buffer.is_ready(n) for n in (0, 1)] == [True, False]
+        for begin in range(0, 150, 30):
+            extend(buffer, begin, 30)
+            for n in (1, 5, 20, 21, 25, 26, 39, 40, 60, 61):
+                assert buffer.is_ready(n) is draws(buffer, n)
+                assert buffer.is_ready(0)
+
+
+def test_at_most_is_ready_while_enough_have_draws_left(tmp_path: Path) -> None:
+    with opened(ReplayBuffer, tmp_path / "b", AtMost(1)) as buffer:
+        extend(buffer, 0, 20)
+        for left in (20, 12, 4):
+            assert [buffer.is_ready(n) for n in (0, 1, left, left + 1)] == [True, True, True, False]
+            if left >= SIZE:
+                buffer.sample(SIZE)
+        buffer.draw(4)
+        assert [buffer.is_ready(n) for n in (0, 1)] == [True, False]
+        extend(buffer, 20, 3)
+        assert [buffer.is_ready(n) for n in (3, 4)] == [True, False]
+    with diskreplay.open(tmp_path / "b", access="read", sampler=AtMost(1)) as reader:
+        assert [reader.is_ready(n) for n in (0, 1)] == [True, False]
+        assert not draws(reader, 1)
+
+
+@pytest.mark.parametrize("kind", [ReplayBuffer, PrioritizedReplayBuffer])
+def test_what_was_left_out_counts_no_more(kind: Any, tmp_path: Path) -> None:
+    with opened(kind, tmp_path / "b", None) as buffer:
+        extend(buffer, 0, 6)
+    spoil(tmp_path / "b", [1, 2], RECORD_BYTES)
+    with opened(kind, tmp_path / "b", None, window_bytes=0, on_damage="skip") as buffer:
+        assert [buffer.is_ready(n) for n in (6, 7)] == [True, False]
+        while buffer.stats()["damaged"] < 2:
+            buffer.sample(4)
+        for n in (4, 5, 6):
+            assert buffer.is_ready(n) is draws(buffer, n)
+
+
+class Stubborn(UniformSampler):
+    """Draws also what was left out."""
+
+    def leave_out(self, write_ids: Any, live: Any) -> None:
+        """Do nothing."""
+
+
+class StubbornDraws(Distribution):
+    """Of a sampler that leaves nothing out."""
+
+    def sampler(self, basis: Any) -> Stubborn:
+        return Stubborn()
+
+
+def test_a_sampler_that_leaves_nothing_out_does_not_loop(tmp_path: Path) -> None:
+    with opened(ReplayBuffer, tmp_path / "b", None) as buffer:
+        extend(buffer, 0, 6)
+    spoil(tmp_path / "b", [1, 2], RECORD_BYTES)
+    arguments: dict[str, Any] = {"window_bytes": 0, "on_damage": "skip"}
+    with opened(ReplayBuffer, tmp_path / "b", StubbornDraws(), **arguments) as buffer:
+        calls: list[Any] = [lambda: buffer.sample(6), lambda: buffer.sample_sequences(6, 1)]
+        for call in (*calls, *calls):
+            with pytest.raises(diskreplay.DamageError, match=r"write id [12] in slot"):
+                call()

@@ -46,10 +46,14 @@ def test_parquet_has_the_values_in_lists_of_any_size(tmp_path: Path) -> None:
     assert table["points"].to_pylist() == flat
     says = table.schema.field("points").metadata
     assert (says[b"dtype"], says[b"shape"]) == (b"<f4", b"[null, 3]")
-    told = refused("import", out, tmp_path / "new")
-    assert (
-        "its values vary in size, which import does not take, or leave it out with --drop" in told
-    )
+    run("import", out, tmp_path / "new", "--capacity", 50)
+    with diskreplay.open(tmp_path / "new") as new, diskreplay.open(path, access="read") as old:
+        assert new.schema == old.schema
+    for found, row in zip(rows_of(tmp_path / "new"), rows[-50:], strict=True):
+        for name, value in row._asdict().items():
+            assert type(getattr(found, name)) is type(value)
+            np.testing.assert_array_equal(getattr(found, name), value, strict=True)
+    assert diskreplay.verify(tmp_path / "new") == []
 
 
 def test_complex_and_half_numbers_in_lists(tmp_path: Path) -> None:
@@ -62,6 +66,47 @@ def test_complex_and_half_numbers_in_lists(tmp_path: Path) -> None:
     table = parquet.read_table(tmp_path / "out.parquet")
     assert table["z"].to_pylist() == [[1.0, 2.0, 0.0, 3.0], []]
     assert table["h"].to_pylist() == [[0.5], []]
+    run("import", tmp_path / "out.parquet", tmp_path / "new")
+    found = rows_of(tmp_path / "new")
+    for row, wanted in zip(found, rows_of(tmp_path / "b"), strict=True):
+        np.testing.assert_array_equal(row.z, wanted.z, strict=True)
+        np.testing.assert_array_equal(row.h, wanted.h, strict=True)
+
+
+SPOILT: dict[str, tuple[Any, str]] = {
+    "note": ([None, *"abcdefghi"], "column 'note': row 0 has a null (expected str)"),
+    "blob": ([*[b"x"] * 9, None], "column 'blob': row 9 has a null (expected bytes)"),
+    "tokens": (
+        [[1, 2], [], [3, None], *[[1]] * 7],
+        "column 'tokens': row 2 has a null (expe",
+    ),
+    "points": (
+        [[], [1.0] * 6, [1.0] * 4, *[[]] * 7],
+        "row 2 has 4 numbers (expected a multiple",
+    ),
+}
+TYPES = {"note": "str", "blob": "bytes", "tokens": "int32[None]", "points": "float32[None, 3]"}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_spoilt_values_are_told(name: str, tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    run("export", varying(tmp_path / "b"), tmp_path / "x.parquet", "--range=-10:")
+    table = parquet.read_table(tmp_path / "x.parquet")
+    place, field = table.column_names.index(name), table.schema.field(name)
+
+    def imported(column: Any, of: Any, out: str) -> str:
+        parquet.write_table(table.set_column(place, of, column), tmp_path / "y.parquet")
+        return refused("import", tmp_path / "y.parquet", tmp_path / out)
+
+    values, told = SPOILT[name]
+    said = imported(pa.array(values, field.type), field, "new")
+    assert told in said
+    assert f"--drop {name}" in said
+    run("import", tmp_path / "y.parquet", tmp_path / "new", "--drop", name)
+    other = pa.field(name, pa.list_(pa.list_(pa.int8())), metadata=field.metadata)
+    said = imported(pa.array([[[1]]] * 10, other.type), other, "no")
+    assert f"column '{name}': expected {TYPES[name]}, as export writes it (found list<" in said
 
 
 @pytest.mark.parametrize(

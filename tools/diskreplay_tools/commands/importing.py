@@ -119,7 +119,7 @@ def import_(
         identity = Identity(kind, checked_capacity(capacity), str(uuid4()))
         state = _state(metadata, kind, size)
         with beside(place) as hidden, progress("import") as show:
-            if schema is not None:
+            if schema is not None and not schema.varying:  # how large those are is not known
                 _tell_of_disk(schema, identity, hidden.parent, path)
             with StoreBuilder(hidden, identity, state, schema, show) as builder:
                 if schema is not None and links is not None:

@@ -161,13 +161,13 @@ def schema_of(
         return None
     given = {}
     for name, column in columns.items():
-        if name in dtypes or file.metadata is not None:
+        if name in dtypes or file.metadata is not None or column.varies:
             given[name] = diskreplay.Field(name, dtypes.get(name, column.dtype), column.shape)
         elif name in NUMBERS:
             # Many files have a table of one column; an environment gives plain numbers.
             shape = () if math.prod(column.shape) == 1 else column.shape
             given[name] = diskreplay.Field(name, np.float32, shape)
-    empty = {name: np.zeros((0, *c.shape), c.dtype) for name, c in columns.items()}
+    empty = {n: np.zeros(0 if c.varies else (0, *c.shape), c.dtype) for n, c in columns.items()}
     try:
         return infer_fields(empty, given, lead=1)
     except diskreplay.SchemaError as error:

@@ -7,7 +7,9 @@ size before memory is taken for it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import math
 import tokenize
 import warnings
 import zipfile
@@ -20,11 +22,13 @@ import click
 import numpy as np
 
 import diskreplay
+from diskreplay.schema import WORDS
 from diskreplay.wording import human
 from diskreplay_tools.extras import needed, pyarrow
 from diskreplay_tools.files.columns import KEY, MEMBER, Column, Table, rows_in_chunk, stored_as
 
 _METADATA_BYTES = 16 << 20
+_VARYING_ROWS = 256  # at once: how large their values are is not known before
 _ROW_BYTES = 64 << 20  # of a row in a file that is smaller than it
 _MOST_DEFLATED = 1040  # times: deflate cannot do more
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT96": 12}  # bytes; of others 8
@@ -178,7 +182,7 @@ class NpzFile:
 
 
 class ParquetFile:
-    """A parquet file of numbers and of lists of numbers."""
+    """A parquet file of numbers and of lists of numbers; of an export also of texts and bytes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -218,6 +222,8 @@ class ParquetFile:
         at -= sum(self._rows[number] for number in groups)
         names = [column.name for column in columns]
         step = min(step, rows_in_chunk([Column("row", np.dtype(np.uint8), (self._row_bytes,))]))
+        if any(column.varies for column in columns):
+            step = min(step, _VARYING_ROWS)
         for batch in self._batches(names, groups, step):
             begin = max(0, skip - at)
             if begin < batch.num_rows:
@@ -247,8 +253,12 @@ class ParquetFile:
         types = self._arrow.types
         declared = _declared(field)
         if declared is not None and declared.varies:
-            fault = "its values vary in size, which import does not take"
-            return Column(field.name, np.dtype(np.uint8), (), rows, fault)
+            if not self._holds(field.type, declared):
+                fault = (
+                    f"expected {declared.type}, as export writes it (found {str(field.type)[:100]})"
+                )
+                return Column(field.name, np.dtype(np.uint8), (), rows, fault)
+            return declared._replace(rows=rows)
         if not (types.is_integer(type_) or types.is_floating(type_) or types.is_boolean(type_)):
             fault = f"expected numbers or lists of them (found {str(field.type)[:100]})"
             return Column(field.name, np.dtype(np.uint8), (), rows, fault)
@@ -288,6 +298,9 @@ class ParquetFile:
         """Return an array of the rows of a column, the first of which is row `first`."""
         n, per_row = len(array), 1
         self._check_nulls(column, array, first, per_row)
+        if column.varies:
+            with _told(self.path, *self._errors):
+                return self._varying(column, array, first)
         for length in self._lengths[column.name]:
             if self._length(array.type) == -1:
                 sizes = np.diff(array.offsets.to_numpy())
@@ -307,13 +320,57 @@ class ParquetFile:
             values = np.ascontiguousarray(values).view(column.dtype)
         return values.astype(column.dtype, copy=False).reshape(n, *column.shape)
 
+    def _holds(self, type_: Any, column: Column) -> bool:
+        """Return whether values that vary in size have the type that export gives them."""
+        types = self._arrow.types
+        if column.dtype.kind == "U":
+            return bool(types.is_string(type_) or types.is_large_string(type_))
+        if column.dtype.kind == "S":
+            return bool(types.is_binary(type_) or types.is_large_binary(type_))
+        numbers = self._arrow.from_numpy_dtype(stored_as(column)[0])
+        is_told = column.shape.count(None) == 1 and 0 not in column.shape
+        return bool(is_told and self._length(type_) == -1 and type_.value_type == numbers)
+
+    def _varying(self, column: Column, array: Any, first: int) -> np.ndarray[Any, Any]:
+        """Return values that vary in size as objects: texts, bytes, or arrays of their shape."""
+        found = np.empty(len(array), object)
+        if column.dtype.kind in WORDS:
+            found[:] = array.to_pylist()
+            return found
+        flat = array.flatten()
+        ends = array.offsets.to_numpy()
+        ends = ends - ends[0]
+        if flat.null_count:
+            at = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0])
+            raise self._null(column, first + int(ends.searchsorted(at, side="right")) - 1)
+        numbers = flat.to_numpy(zero_copy_only=False)
+        known = math.prod(length for length in column.shape if length is not None)
+        in_step = known * (2 if column.dtype.kind == "c" else 1)
+        for place, (begin, end) in enumerate(itertools.pairwise(ends.tolist())):
+            if (end - begin) % in_step:
+                raise click.ClickException(
+                    f"{self.path}, column {column.name!r}: row {first + place:,} has "
+                    f"{end - begin} numbers (expected a multiple of {in_step}, for "
+                    f"{column.type}): leave it out with --drop {column.name}"
+                )
+            value = np.ascontiguousarray(numbers[begin:end])
+            value = value.view(column.dtype) if column.dtype.kind == "c" else value
+            n = (end - begin) // in_step
+            shape = tuple(n if length is None else length for length in column.shape)
+            found[place] = value.astype(column.dtype, copy=False).reshape(shape)
+        return found
+
     def _check_nulls(self, column: Column, array: Any, first: int, per_row: int) -> None:
         if array.null_count:
             at = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
-            raise click.ClickException(
-                f"{self.path}, column {column.name!r}: row {first + at // per_row:,} has a null "
-                f"(expected numbers): fill it, or leave the column out with --drop {column.name}"
-            )
+            raise self._null(column, first + at // per_row)
+
+    def _null(self, column: Column, row: int) -> click.ClickException:
+        expected = WORDS.get(column.dtype.kind, "numbers")
+        return click.ClickException(
+            f"{self.path}, column {column.name!r}: row {row:,} has a null "
+            f"(expected {expected}): fill it, or leave the column out with --drop {column.name}"
+        )
 
 
 def _row_bytes(group: Any) -> int:

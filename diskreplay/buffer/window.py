@@ -249,7 +249,8 @@ class PackedWindow(Window):
         self._rows = memory.view(dtype)
         self._owners = self._rows[_OWNER]
         self._columns = [self._rows[_name(i)] for i in range(len(schema.fields))]
-        self._arrays = [i for i, field in enumerate(schema.fields) if field.shape]
+        # A `done` with a shape stays as it is, since bytes do not say whether it is true.
+        self._arrays = [i for i, f in enumerate(schema.fields) if f.shape and f.name != "done"]
         self._numbers = [i for i, field in enumerate(schema.fields) if not field.shape]
         self._pack = _packer(schema)
         self._spans: dict[Fields, _Span] = {}
@@ -259,10 +260,11 @@ class PackedWindow(Window):
         plain = values.copy()
         for index in self._arrays:
             plain[index] = plain[index].tobytes()
-        for index in self._numbers:
-            if type(value := plain[index]) is np.ndarray:
-                # It was converted. The bits of NaN would not survive a number of Python.
-                plain[index] = value.item() if value == value else value.tobytes()
+        if np.ndarray in map(type, plain):  # numbers that were converted
+            for index in self._numbers:
+                if type(value := plain[index]) is np.ndarray:
+                    # The bits of NaN would not survive a number of Python.
+                    plain[index] = value.item() if value == value else value.tobytes()
         return plain
 
     def write_row(self, write_id: int, values: Sequence[Any]) -> None:

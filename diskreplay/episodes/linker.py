@@ -78,10 +78,7 @@ class Linker:
         self, number: int, row: list[Any], truncated: bool, env: int | None, last: _Last | None
     ) -> int:
         """Return the link of a row, which is the last one of its env from now on."""
-        done, after = row[self._done], None
-        if type(done) is bytes:  # of an array of one
-            done = np.frombuffer(done, self._done_dtype).any()
-        is_open = not (truncated or done)
+        is_open, after = not (truncated or row[self._done]), None
         if is_open and env is None:
             after = self._next_state_of(row)
             if type(after) is np.ndarray:
@@ -201,7 +198,6 @@ class Linker:
 
     def _use(self, schema: Schema) -> None:
         self._done = schema.done_place
-        self._done_dtype = schema.fields[self._done].dtype
         self._state_of = _bits_of(schema, schema.state_places)
         self._next_state_of = _bits_of(schema, schema.next_state_places)
         self._schema = schema

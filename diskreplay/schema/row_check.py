@@ -48,11 +48,7 @@ class RowCheck:
         """
         for i, field, dtype, shape in self._arrays:
             value = row[i]
-            if (
-                type(value) is not np.ndarray
-                or value.shape != shape
-                or (value.dtype is not dtype and value.dtype != dtype)
-            ):
+            if type(value) is not np.ndarray or value.shape != shape or value.dtype != dtype:
                 row[i] = field.convert(value, ())
         for i, field, kinds, low, high in self._numbers:
             value = row[i]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from interrupted import interrupted_at
 
-from diskreplay import EpisodeWarning, Schema
+from diskreplay import EpisodeWarning, ReplayBuffer, Schema
 from diskreplay.episodes import Linker
 from diskreplay.episodes import linker as linker_file
 
@@ -186,6 +186,18 @@ def test_the_array_of_a_user_may_change_after_the_call() -> None:
     linker.push(0, schema, [after, 0, 0.0, after, False], False, None)
     after += 1
     assert linker.push(1, schema, [np.ones(2, np.float32), 0, 0, after, False], False, None) == 1
+
+
+@pytest.mark.parametrize("dtype", ["?", "float32"])
+def test_done_may_be_an_array_of_one(dtype: str) -> None:
+    types = {"state": STATE, "action": "i8", "reward": "f4", "next_state": STATE}
+    schema = Schema({**types, "done": (dtype, (1,))})
+    with ReplayBuffer(10, schema=schema) as buffer:
+        for state, done in ((0, [False]), (1, [True]), (5, [False]), (6, [True])):
+            after = value("flat", state + 1)
+            buffer.push(value("flat", state), 0, 0.0, after, np.array(done, dtype))
+        assert [episode.dones.tolist() for episode in buffer.episodes()] == [[[0], [1]]] * 2
+        assert buffer.stats()["cuts"] == 0
 
 
 def test_the_first_cut_warns_and_changes_nothing_where_that_is_an_error() -> None:

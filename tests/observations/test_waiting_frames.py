@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -215,4 +216,38 @@ def test_stacks_are_stored_however_they_lie_in_memory(dtype: str, tmp_path: Path
                 np.testing.assert_array_equal(found.states[place], state)
                 np.testing.assert_array_equal(found.next_states[place], next_state)
             buffer.flush()
+    assert diskreplay.verify(tmp_path / "b") == []
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_stacks_continue_an_episode_however_they_come(axis: int, tmp_path: Path) -> None:
+    """One by one or together, in any order in memory, in arrays that are written to again."""
+    frames = np.random.default_rng(3).integers(0, 256, (30, 40, 60)).astype(np.uint8)
+    settings = {**SETTINGS, "frame_axis": axis}
+
+    def stacks(number: int) -> NDArray[np.uint8]:
+        return np.stack(frames[number : number + 4], axis)
+
+    number, used = 0, [np.empty_like(stacks(0), order=order) for order in ("C", "C", "F")]
+    with ReplayBuffer(100, path=tmp_path / "b", **settings) as buffer, warnings.catch_warnings():
+        warnings.simplefilter("error", diskreplay.EpisodeWarning)
+        for first in [*used, *used[::-1]]:
+            for second in used:
+                if first is second:
+                    pairs = [stacks(number + i) for i in range(3)]
+                    columns = np.stack(pairs[:2]), [0, 0], [0.0, 0.0], np.stack(pairs[1:])
+                    buffer.extend(*columns, [False, False])
+                    number += 2
+                else:
+                    first[...], second[...] = stacks(number), stacks(number + 1)
+                    buffer.push(first, 0, 0.0, second, False)
+                    number += 1
+        assert buffer.stats()["cuts"] == 0
+        for number_of_state, found in enumerate(buffer.get(range(buffer.count)).states):
+            np.testing.assert_array_equal(found, stacks(number_of_state))
+        changed = stacks(number)
+        changed[3, 39, 3] ^= 1
+        with pytest.warns(diskreplay.EpisodeWarning):
+            buffer.push(changed, 0, 0.0, stacks(number + 1), False)
+        assert buffer.stats()["cuts"] == 1
     assert diskreplay.verify(tmp_path / "b") == []

@@ -53,6 +53,8 @@ COMMANDS = (
     "python3 -m venv .venv && .venv/bin/pip install -e '.[demo]' && .venv/bin/diskreplay demo\n",
     "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest\n",
 )
+# Directives of the site, by page. Other pages are plain Markdown.
+DIRECTIVES = {"docs/index.md": "{toctree}", "docs/api.md": "{eval-rst}"}
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed"
 )
@@ -117,6 +119,8 @@ def test_no_block_of_a_page_escapes(page: str) -> None:
             assert page in TORCH_BLOCKS, where
         elif block.kind == "console":
             assert page in ("README.md", "docs/commands.md"), where
+        elif block.kind.startswith("{"):
+            assert block.kind == DIRECTIVES.get(page), where
         else:
             assert block.kind in ("python", "text"), where
 
@@ -226,6 +230,12 @@ def test_the_quick_reference_uses_every_method(kind: type) -> None:
 def test_the_quick_reference_names_all_that_is_public() -> None:
     text = (ROOT / "docs/quick-reference.md").read_text()
     assert not {name for name in diskreplay.__all__ if not re.search(rf"\b{name}\b", text)}
+
+
+def test_the_site_has_the_docstring_of_each_public_name() -> None:
+    text = (ROOT / "docs/api.md").read_text()
+    described = re.findall(r"^\.\. auto(?:class|function|exception):: (\w+)$", text, re.M)
+    assert sorted(described) == sorted(set(diskreplay.__all__) - {"__version__"})
 
 
 def test_the_errors_in_the_quick_reference_are_the_builtins_it_says() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import pkgutil
 import re
@@ -116,9 +117,14 @@ TOOL_ROOMS = sorted(file.parent.name for file in COMMAND_LINE.glob("*/__init__.p
 STANDARD = set(__import__("sys").stdlib_module_names)
 
 
+@functools.cache
+def nodes_of(file: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(file.read_text())))
+
+
 def imports(file: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes_of(file):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -169,7 +175,7 @@ def test_an_adapter_takes_public_names_only(name: str) -> None:
     file = PACKAGE / f"{name}.py"
     others = {module for module in own_imports(file) if not module.startswith("adapters.")}
     assert not others, "use `import diskreplay`"
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes_of(file):
         assert not isinstance(node, ast.ImportFrom) or node.module != "diskreplay"
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "diskreplay":
             assert node.attr in diskreplay.__all__
@@ -192,7 +198,7 @@ def taken_of(package: str, room: Path) -> set[str]:
         alias.name
         for file in (*PACKAGE.rglob("*.py"), *TOOLS.rglob("*.py"))
         if file.parent != room
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in nodes_of(file)
         if isinstance(node, ast.ImportFrom) and node.module == f"{package}.{room.name}"
         for alias in node.names
     }
@@ -261,10 +267,9 @@ def test_importing_loads_no_framework() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_module_pickles_or_asserts_or_touches_the_global_random_state(name: str) -> None:
-    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
     forbidden = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "random"}
     assert not forbidden & imports(PACKAGE / f"{name}.py")
-    for node in ast.walk(tree):
+    for node in nodes_of(PACKAGE / f"{name}.py"):
         assert not isinstance(node, ast.Assert)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
             is_random = node.value.attr == "random" and ast.unparse(node.value.value) == "np"
@@ -275,7 +280,7 @@ def test_no_module_pickles_or_asserts_or_touches_the_global_random_state(name: s
 def test_no_module_waits_for_what_an_interrupt_can_leave_locked(name: str) -> None:
     # Written in Python, these have moments in which an interrupt leaves their lock taken: use Bell.
     breakable = {"Event", "Condition", "Semaphore", "BoundedSemaphore", "Barrier", "Queue"}
-    for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text())):
+    for node in nodes_of(PACKAGE / f"{name}.py"):
         if isinstance(node, ast.Attribute) and ast.unparse(node) != "torch.cuda.Event":  # no lock
             assert node.attr not in breakable
         assert not isinstance(node, ast.Name) or node.id not in breakable
@@ -306,7 +311,7 @@ def test_no_other_file_lists_the_databases() -> None:
     root = PACKAGE.parent
     files = [f for d in ("diskreplay", "tools") for f in (root / d).rglob("*.py")]
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in nodes_of(file):
             listed = ast.unparse(node) if isinstance(node, ast.Tuple | ast.List | ast.Set) else ""
             found = {name for name in names if f"'{name}'" in listed}
             assert len(found) < 2 or file.name == "tables.py", f"{file}: {listed}"

@@ -7,11 +7,14 @@ page cache, a disk.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cold import make_cold
 from common import run_python
+from places import DISK
 
 PUSH = """
 import resource, sys, time
@@ -118,10 +121,11 @@ def rows(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, rows: int) -> Path:
-    path = tmp_path_factory.mktemp("large") / "b"
-    print(run_python(PUSH, path, rows).stdout, end="")
-    return path
+def store(rows: int) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=DISK) as directory:
+        path = Path(directory) / "b"
+        print(run_python(PUSH, path, rows).stdout, end="")
+        yield path
 
 
 def test_many_transitions_are_pushed_closed_and_reopened(store: Path, rows: int) -> None:

@@ -56,11 +56,11 @@ print(stats["disk_bytes"], stats["memory_bytes"], peak)
 MIB = 1 << 20
 
 
-def test_a_store_of_four_times_the_memory_is_trained_on(tmp_path: Path, long: bool) -> None:
+def test_a_store_of_four_times_the_memory_is_trained_on(disk_path: Path, long: bool) -> None:
     limit = (1024 if long else 128) * MIB
-    arguments = tmp_path / "b", 4 * limit // 1024, 8 * MIB, 1000 if long else 80
-    (tmp_path / "probe").write_bytes(bytes(MIB))
-    make_cold(tmp_path / "probe")  # where files are memory, there is no such store
+    arguments = disk_path / "b", 4 * limit // 1024, 8 * MIB, 1000 if long else 80
+    (disk_path / "probe").write_bytes(bytes(MIB))
+    make_cold(disk_path / "probe")  # where files are memory, there is no such store
     with group(limit) as limited:
         if limited is None:
             out = run_python(TRAIN, *arguments).stdout
@@ -74,9 +74,9 @@ def test_a_store_of_four_times_the_memory_is_trained_on(tmp_path: Path, long: bo
     assert peak <= min(limit, memory_bytes + 100 * MIB)
 
 
-def test_the_limit_ends_a_process_that_holds_its_store_in_memory(tmp_path: Path) -> None:
+def test_the_limit_ends_a_process_that_holds_its_store_in_memory(disk_path: Path) -> None:
     limit = 128 * MIB
-    arguments = tmp_path / "b", 4 * limit // 1024, 4 * limit, 2
+    arguments = disk_path / "b", 4 * limit // 1024, 4 * limit, 2
     with group(limit) as limited:
         if limited is None:
             pytest.skip("no memory cgroup can be made here")

@@ -23,13 +23,13 @@ from diskreplay.store.read_ahead import _Share, pages_waited_for
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Path]:
-    with PrioritizedReplayBuffer(N, path=tmp_path / "b", seed=1) as buffer:
+def store(disk_path: Path) -> Iterator[Path]:
+    with PrioritizedReplayBuffer(N, path=disk_path / "b", seed=1) as buffer:
         for first in range(0, N, 500):
             buffer.extend(**wide(first, 500), priorities=np.arange(first, first + 500) + 1.0)
-    make_cold(tmp_path / "b" / "data.mdb")
+    make_cold(disk_path / "b" / "data.mdb")
     before = threading.active_count()
-    yield tmp_path / "b"
+    yield disk_path / "b"
     assert threading.active_count() == before
 
 

@@ -1,0 +1,37 @@
+"""Where the tests keep their files: in memory where the system offers that, or on a disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_MEMORY = Path("/dev/shm")
+_MEMORY_BYTES = 2 << 30  # far more than the tests have at a time; a container may have 64 MB
+DISK = Path("/var/tmp")
+
+
+def keep_in_memory() -> Path | None:
+    """Make a directory in memory for temporary files, and return it where that can be done.
+
+    A sync to disk takes milliseconds, and no kill undoes what was not synced. Where `TMPDIR` is
+    set, as it is for the workers and the children, it says where temporary files are.
+    """
+    if "TMPDIR" in os.environ or not os.access(_MEMORY, os.W_OK):
+        return None
+    if shutil.disk_usage(_MEMORY).free < _MEMORY_BYTES:
+        return None
+    place = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="diskreplay-tests-", dir=_MEMORY)
+    tempfile.tempdir = None  # or what was looked up before would count
+    return Path(place)
+
+
+@pytest.fixture
+def disk_path() -> Iterator[Path]:
+    """Yield an empty directory on a disk, for the tests of reading what is not in memory."""
+    with tempfile.TemporaryDirectory(dir=DISK) as path:
+        yield Path(path)

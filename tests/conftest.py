@@ -5,6 +5,7 @@ import gc
 import os
 import shutil
 from collections.abc import Iterator
+from multiprocessing import util
 from pathlib import Path
 
 import bounds
@@ -37,8 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     place = session.config.stash[IN_MEMORY]
-    if place and not session.testsfailed:
-        shutil.rmtree(place, ignore_errors=True)
+    if place and not session.testsfailed:  # after multiprocessing removed its own, at priority -100
+        util.Finalize(None, shutil.rmtree, (place, True), exitpriority=-200)
 
 
 @pytest.fixture

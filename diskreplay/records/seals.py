@@ -25,6 +25,8 @@ def seal(key: str | int, content: Any) -> bytes:
 
 def unseal(raw: Any, key: str | int, what: str) -> Any:
     """Return the content that was sealed; raise DamageError naming `what` for other bytes."""
+    if not isinstance(raw, bytes | bytearray | memoryview):  # bytes(2**40) would take a TiB
+        raise DamageError(f"{what} is damaged: it holds no bytes")
     raw = bytes(raw)
     if raw[:2] == _HEAD and raw[2:10] == xxh3_64_intdigest(raw[10:]).to_bytes(8, "big"):
         with contextlib.suppress(ValueError, RecursionError, msgpack.UnpackException):

@@ -131,6 +131,19 @@ def test_a_damaged_kept_block_is_never_put_back_after_its_mark_is_deleted(tmp_pa
     assert verify(path) == []
 
 
+@pytest.mark.parametrize("content", [0.5, 2**40, [], "x"])
+def test_a_kept_block_that_holds_no_bytes_is_damaged(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    marked(path)
+    name = f"priorities {1:016x} {1:016x}"
+    put(path, "kept_blocks", {name.encode(): seal(name, content)})
+    told = f"kept block '{name}'.* is damaged: it holds no bytes"
+    [fault] = verify(path)
+    assert re.search(told, fault)
+    with diskreplay.open(path) as buffer, pytest.raises(DamageError, match=told):
+        buffer.rewind("b")
+
+
 def test_repair_and_compact_leave_damaged_marks_out(tmp_path: Path) -> None:
     marked(tmp_path / "s")
     put(tmp_path / "s", "marks", {b"b": b"x"})

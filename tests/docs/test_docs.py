@@ -42,9 +42,11 @@ LEAST_BLOCKS = {
 }
 TORCH_BLOCKS = {
     "docs/guide.md": 3,
+    "docs/how-to/cleanrl.md": 1,
     "docs/how-to/torch-datasets.md": 4,
     "docs/quick-reference.md": 1,
 }
+SB3_BLOCKS = {"docs/how-to/stable-baselines3.md": 4}
 LEAST_DOCTESTS = 30
 # Of adapters that do not have the name of their framework.
 FRAMEWORKS = {"cleanrl": "torch", "vector_steps": "gymnasium"}
@@ -107,6 +109,13 @@ def test_the_torch_examples_run_among_the_others(page: str, tmp_path: Path) -> N
     run_blocks(page, python_blocks(page, "python", "python torch"), tmp_path)
 
 
+@pytest.mark.parametrize("page", SB3_BLOCKS)
+def test_the_examples_of_stable_baselines_run(page: str, tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3")
+    assert len(python_blocks(page, "python sb3")) == SB3_BLOCKS[page]
+    run_blocks(page, python_blocks(page, "python sb3"), tmp_path)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_no_block_of_a_page_escapes(page: str) -> None:
     for block in blocks_of(page):
@@ -117,6 +126,10 @@ def test_no_block_of_a_page_escapes(page: str) -> None:
             assert block.source in COMMANDS, where
         elif block.kind == "python torch":
             assert page in TORCH_BLOCKS, where
+        elif block.kind == "python sb3":
+            assert page in SB3_BLOCKS, where
+        elif block.kind == "diff":
+            assert page == "docs/how-to/cleanrl.md", where
         elif block.kind == "console":
             assert page in ("README.md", "docs/commands.md"), where
         elif block.kind.startswith("{"):

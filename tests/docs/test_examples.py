@@ -38,7 +38,17 @@ SHORT: dict[str, tuple[list[str], list[str], list[str]]] = {
         ],
         ["random", "rule"],
     ),
+    "sb3_dqn.py": (
+        ["--steps", "1500", "--save-every", "500", "--buffer", "prioritized"],
+        [
+            r"prioritized, seed 0: 1536 steps in \d+\.\d s, "
+            r"mean return of 20 episodes \d+ \(deviation \d+\)"
+        ],
+        ["prioritized-0/replay"],
+    ),
 }
+# What some need beside the packages of the tests.
+NEEDED = {"sb3_dqn.py": "stable_baselines3"}
 
 
 def test_each_example_has_a_short_form_and_a_place_in_the_guide() -> None:
@@ -51,6 +61,8 @@ def test_each_example_has_a_short_form_and_a_place_in_the_guide() -> None:
 
 @pytest.mark.parametrize("name", sorted(SHORT))
 def test_an_example_runs(name: str, tmp_path: Path) -> None:
+    if name in NEEDED:
+        pytest.importorskip(NEEDED[name])
     arguments, patterns, stores = SHORT[name]
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLES / name), str(tmp_path / "runs"), *arguments],

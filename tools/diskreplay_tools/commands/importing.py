@@ -83,14 +83,15 @@ def import_(
 ) -> None:
     """Make a store of the transitions in an npz or parquet file.
 
-    What export wrote gets the transitions, priorities, kind, capacity and settings that it had;
-    write ids begin at 0, and annealing and random stream begin anew. Of any other
-    file, columns with the names of the fields are these fields, --field names others, a column
-    `priority` is the priorities, and the rest become extra fields. Parts of a nested field have
-    names such as state.camera or state[0]. Fields get the types that push would give them: floats,
-    rewards and dones float32, whole-number actions int64; a DTYPE keeps another one. States are
-    kept as in the exported store, or in records, unless --observations, --frame-axis or --codec
-    say otherwise. Of more rows than the capacity the last are kept.
+    What export wrote gets the transitions, episodes, priorities, kind, capacity and settings that
+    it had; write ids begin at 0, and annealing and random stream begin anew. Rows of any other file
+    are one stream, of which a column `truncated` ends episodes, as done does. There, columns with
+    the names of the fields are these fields, --field names others, a column `priority` is the
+    priorities, and the rest become extra fields. Parts of a nested field have names such as
+    state.camera or state[0]. Fields get the types that push would give them: floats, rewards and
+    dones float32, whole-number actions int64; a DTYPE keeps another one. States are kept as in the
+    exported store, or in records, unless --observations, --frame-axis or --codec say otherwise. Of
+    more rows than the capacity the last are kept.
 
     Example: diskreplay import walks.npz runs/b --field state=observations
     """

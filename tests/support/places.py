@@ -26,6 +26,7 @@ def keep_in_memory() -> Path | None:
     if shutil.disk_usage(_MEMORY).free < _MEMORY_BYTES:
         return None
     place = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="diskreplay-tests-", dir=_MEMORY)
+    os.chmod(place, 0o1777)  # as /tmp: the children of some tests are another user
     tempfile.tempdir = None  # or what was looked up before would count
     return Path(place)
 

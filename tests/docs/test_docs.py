@@ -46,7 +46,11 @@ TORCH_BLOCKS = {
     "docs/how-to/torch-datasets.md": 4,
     "docs/quick-reference.md": 1,
 }
-SB3_BLOCKS = {"docs/how-to/stable-baselines3.md": 4}
+# Of pages for a framework: the kind of their blocks, the module that they need, how many they are.
+FRAMEWORK_BLOCKS = {
+    "docs/how-to/stable-baselines3.md": ("python sb3", "stable_baselines3", 4),
+    "docs/how-to/torchrl.md": ("python torchrl", "torchrl", 4),
+}
 LEAST_DOCTESTS = 30
 # Of adapters that do not have the name of their framework.
 FRAMEWORKS = {"cleanrl": "torch", "vector_steps": "gymnasium"}
@@ -109,11 +113,12 @@ def test_the_torch_examples_run_among_the_others(page: str, tmp_path: Path) -> N
     run_blocks(page, python_blocks(page, "python", "python torch"), tmp_path)
 
 
-@pytest.mark.parametrize("page", SB3_BLOCKS)
-def test_the_examples_of_stable_baselines_run(page: str, tmp_path: Path) -> None:
-    pytest.importorskip("stable_baselines3")
-    assert len(python_blocks(page, "python sb3")) == SB3_BLOCKS[page]
-    run_blocks(page, python_blocks(page, "python sb3"), tmp_path)
+@pytest.mark.parametrize("page", FRAMEWORK_BLOCKS)
+def test_the_examples_for_a_framework_run(page: str, tmp_path: Path) -> None:
+    kind, module, number = FRAMEWORK_BLOCKS[page]
+    pytest.importorskip(module)
+    assert len(python_blocks(page, kind)) == number
+    run_blocks(page, python_blocks(page, kind), tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -126,8 +131,8 @@ def test_no_block_of_a_page_escapes(page: str) -> None:
             assert block.source in COMMANDS, where
         elif block.kind == "python torch":
             assert page in TORCH_BLOCKS, where
-        elif block.kind == "python sb3":
-            assert page in SB3_BLOCKS, where
+        elif block.kind.startswith("python "):
+            assert block.kind == FRAMEWORK_BLOCKS[page][0], where
         elif block.kind == "diff":
             assert page == "docs/how-to/cleanrl.md", where
         elif block.kind == "console":

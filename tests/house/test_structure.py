@@ -83,10 +83,13 @@ EXTERNAL = {
     "stable_baselines3": {
         f"adapters/stable_baselines3/{name}" for name in ("prioritized_dqn", "replay_buffers")
     },
+    "tensordict": {"adapters/torchrl/storage"},
+    "torchrl": {"adapters/torchrl/storage"},
     "torch": {
         "adapters/cleanrl",
         "adapters/stable_baselines3/prioritized_dqn",
         "adapters/stable_baselines3/replay_buffers",
+        "adapters/torchrl/storage",
         *(
             f"adapters/torch/{name}"
             for name in ("datasets", "packed_batch", "tensor_batches", "tensors", "uploads")

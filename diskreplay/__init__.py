@@ -44,6 +44,7 @@ from diskreplay.maintenance import (
     merge,
     repair,
     resize,
+    transform,
     verify,
 )
 from diskreplay.mixture import Mixture
@@ -101,5 +102,6 @@ __all__ = [
     "repair",
     "resize",
     "sequence_priorities",
+    "transform",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""Maintenance: verify, repair, compact, resize, convert and merge whole stores."""
+"""Maintenance: verify, repair, compact, resize, convert, merge and transform whole stores."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.merging import merge
 from diskreplay.maintenance.repairing import Repair, repair
 from diskreplay.maintenance.rewriting import Rewritten, compact, convert, resize
+from diskreplay.maintenance.transforming import transform
 from diskreplay.maintenance.verification import verify
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "merge",
     "repair",
     "resize",
+    "transform",
     "verify",
 ]

@@ -126,20 +126,24 @@ class StoreBuilder:
     def __exit__(self, *exception: object) -> None:
         self._store.close(sync=False)
 
-    def parts(self) -> Iterator[Ints]:
+    def parts(self, rows: int | None = None) -> Iterator[Ints]:
         """Yield the live write ids in parts of one commit each, in the order of their slots.
 
         Where a log is made anew they come in their own order, which the reach of a log needs.
+
+        rows:  of a part at most; the write ids then come in their own order, too
         """
         row_bytes = self._grouping.record_bytes
+        in_order = rows is not None or self._logged is not None
         if self._logged is not None and self._schema is not None:
             row_bytes = self._schema.payload_bytes
+        if in_order:
             self._fill_early_slots()
-        rows = max(1, _PART_BYTES // max(1, row_bytes))
+        most = max(1, _PART_BYTES // max(1, row_bytes)) if rows is None else rows
         if self._logged is not None and self._schema is not None and self._schema.varying:
-            rows = min(rows, _VARYING_PART_ROWS)  # whole rows are in memory, of any size
-        spans = [*self.live.spans(rows)]
-        if self._logged is None:
+            most = min(most, _VARYING_PART_ROWS)  # whole rows are in memory, of any size
+        spans = [*self.live.spans(most)]
+        if not in_order:
             spans.sort(key=lambda span: span.start)
         for span in spans:
             yield self.live.newest_ids(np.arange(span.start, span.stop))

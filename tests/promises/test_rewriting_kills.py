@@ -73,6 +73,10 @@ def repair(paths: list[Path], out: Path, **more: Any) -> None:
     diskreplay.repair(paths[0], out, **more)
 
 
+def transform(paths: list[Path], out: Path, **more: Any) -> None:
+    diskreplay.transform(paths[0], out, lambda c: {"reward": c["reward"] * 2}, **more)
+
+
 @pytest.mark.parametrize(
     ("copy", "rows", "make"),
     [
@@ -80,6 +84,8 @@ def repair(paths: list[Path], out: Path, **more: Any) -> None:
         (diskreplay.merge, 600, stores.uniform),
         (repair, 200, stores.logged),
         (diskreplay.merge, 400, stores.logged),
+        (transform, 350, stores.prioritized),
+        (transform, 200, stores.logged),
     ],
 )
 def test_a_kill_at_each_step_leaves_a_whole_copy_or_none(
@@ -158,6 +164,7 @@ def test_kills_at_random_moments(name: str, tmp_path: Path, long: bool) -> None:
         (diskreplay.compact, "s, which is as it was: .*"),
         (repair, "out: "),
         (diskreplay.merge, "out: "),
+        (transform, "out: "),
     ],
 )
 def test_an_interrupt_or_a_full_disk_leaves_nothing_behind(

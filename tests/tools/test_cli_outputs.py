@@ -28,6 +28,7 @@ STORES: dict[str, Any] = {
     "copy": lambda a, file, out: ["copy", a, out],
     "merge": lambda a, file, out: ["merge", a, "-o", out],
     "repair": lambda a, file, out: ["repair", a, out],
+    "transform": lambda a, file, out: ["transform", a, out, "builtins:dict"],
     "import": lambda a, file, out: ["import", file, out],
 }
 

@@ -20,7 +20,13 @@ __all__ = ["SECTIONS"]
 SECTIONS = {
     "Look into a store": (inspect.inspect, inspect.schema, report.report, verify.verify),
     "Change a store": (change.compact, change.resize, change.convert, change.clear),
-    "Make a store of others": (make.copy, make.merge, make.repair, importing.import_),
+    "Make a store of others": (
+        make.copy,
+        make.merge,
+        make.repair,
+        make.transform,
+        importing.import_,
+    ),
     "Take data out": (exporting.export,),
     "Try it": (bench.bench, demo.demo),
 }

@@ -1,11 +1,17 @@
-"""The commands that make a store of others: `copy`, `merge`, `repair`."""
+"""The commands that make a store of others: `copy`, `merge`, `repair`, `transform`."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
+import os
+import sys
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -132,3 +138,61 @@ def repair(context: click.Context, path: Path, out: Path, force: bool) -> None:
     tell(f"{out}: {result}")
     if result.lost or result.priorities_lost or result.state_lost:
         context.exit(1)
+
+
+@click.command()
+@store_argument
+@out_argument()
+@click.argument("function", metavar="MODULE:FUNCTION")
+@force_option
+def transform(path: Path, out: Path, function: str, force: bool) -> None:
+    """Write a store to OUT with fields changed by a function.
+
+    The function of a Python module, which is looked for in the working directory, too, gets
+    columns by name, some transitions at a time, and returns a dictionary of those that change:
+    {"reward": columns["reward"] * 2} relabels rewards, a new name adds a field, and None removes
+    one. All else stays: priorities, episodes, runs, random stream. The store is not changed.
+
+    Example: diskreplay transform runs/a runs/clipped relabel:clip
+    """
+    refuse_same(path, out)
+    found = _loaded(function)
+    with new_store(out, force=force) as place, progress("transform") as show:
+        n = diskreplay.transform(path, place, _told(function, found), progress=show)
+    tell(f"{out}: {count_of(n, 'transition')} of {path}, changed by {function}")
+
+
+def _loaded(name: str) -> Any:
+    """Return the function of a name such as module:function."""
+    module, colon, function = name.partition(":")
+    if not (colon and module and function):
+        raise click.UsageError(f"expected MODULE:FUNCTION, as relabel:clip (found {name!r})")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:
+        raise click.ClickException(f"cannot import {module}: {_where(error)}") from None
+    found = functools.reduce(
+        lambda owner, part: getattr(owner, part, None), function.split("."), found
+    )
+    if not callable(found):
+        raise click.ClickException(f"{module} has no function {function!r}")
+    return found
+
+
+def _told(name: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function whose errors are one sentence, with the line where they were raised."""
+
+    def called(columns: Any) -> Any:
+        try:
+            return function(columns)
+        except Exception as error:
+            raise click.ClickException(f"{name} failed: {_where(error)}") from error
+
+    return called
+
+
+def _where(error: Exception) -> str:
+    line = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({line.filename}, line {line.lineno})"

@@ -1,4 +1,4 @@
-"""The examples run, in a short form, and print what they say; each has its place in the guide."""
+"""The examples run, in a short form, and print what their page says."""
 
 from __future__ import annotations
 
@@ -51,11 +51,16 @@ SHORT: dict[str, tuple[list[str], list[str], list[str]]] = {
 NEEDED = {"sb3_dqn.py": "stable_baselines3"}
 
 
-def test_each_example_has_a_short_form_and_a_place_in_the_guide() -> None:
+def test_each_example_is_short_and_its_page_shows_its_output() -> None:
     assert {path.name for path in EXAMPLES.iterdir() if path.suffix == ".py"} == set(SHORT)
-    guide = (ROOT / "docs" / "guide.md").read_text()
-    for name in SHORT:
-        assert f"(examples/{name})" in guide
+    page = (ROOT / "docs" / "examples.md").read_text()
+    for name, (_, patterns, _) in SHORT.items():
+        section = page.partition(f"](examples/{name})")[2].partition("\n## ")[0]
+        shown = section.partition("```text\n")[2].partition("\n```")[0].splitlines()
+        assert len(shown) == len(patterns), name
+        for line, pattern in zip(shown, patterns, strict=True):
+            assert re.fullmatch(pattern, line), line
+        assert f"```{{literalinclude}} examples/{name}\n" in section
         assert len((EXAMPLES / name).read_text().splitlines()) < 200
 
 

@@ -153,8 +153,8 @@ class NStepRows:
 
     def _rewards(self, n: int) -> Array:
         """Return an array for the rewards of n chains."""
-        dtype = self._schema.fields[self._fields.reward].dtype
-        return np.empty((self._n_step.steps, n), dtype)
+        field = self._schema.fields[self._fields.reward]
+        return np.empty((self._n_step.steps, n, *field.shape), field.dtype)
 
     def _parts(
         self, columns: Sequence[Any], rewards: Array, chains: Chains, places: Ints | None = None

@@ -180,7 +180,7 @@ class ReadingBuffer:
         ids = episode_from(replica.links, write_id, live)
         if not has_next(replica.links, int(ids[-1]), live):
             ends = [place for place, name in enumerate(schema.names) if name in _ENDS]
-            if not any(column[0] for column in replica.fetch(ids[-1:], snapshot, ends)):
+            if not any(column.all() for column in replica.fetch(ids[-1:], snapshot, ends)):
                 return None
         check_memory_of(schema, ids.size, f"an episode of {count_of(ids.size, 'transition')}")
         values, _ = batch_values(schema, replica.fetch(ids, snapshot), ids.shape)

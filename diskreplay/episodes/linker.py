@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -78,7 +79,10 @@ class Linker:
         self, number: int, row: list[Any], truncated: bool, env: int | None, last: _Last | None
     ) -> int:
         """Return the link of a row, which is the last one of its env from now on."""
-        is_open, after = not (truncated or row[self._done]), None
+        done = row[self._done]
+        if self._all_done is not None:
+            done = self._all_done(done)
+        is_open, after = not (truncated or done), None  # of an array: where all are true
         if is_open and env is None:
             after = self._next_state_of(row)
             if type(after) is np.ndarray:
@@ -115,7 +119,7 @@ class Linker:
         n = len(columns[0])
         if n <= _FEW_ROWS:
             return self._links_of_few(number, columns, truncateds, env)
-        ends = columns[self._done].astype(np.bool_).reshape(n)  # of (1,), too
+        ends = np.logical_and.reduce(columns[self._done].reshape(n, -1), axis=1)
         if truncateds is not None:
             ends |= truncateds
         if isinstance(env, np.ndarray):
@@ -198,6 +202,8 @@ class Linker:
 
     def _use(self, schema: Schema) -> None:
         self._done = schema.done_place
+        field = schema.fields[self._done]
+        self._all_done = partial(_all_true, dtype=field.dtype) if field.shape else None
         self._state_of = _bits_of(schema, schema.state_places)
         self._next_state_of = _bits_of(schema, schema.next_state_places)
         self._schema = schema
@@ -244,6 +250,13 @@ def _bits(value: Any, dtype: np.dtype[Any]) -> bytes | bytearray:
     if type(value) is bytes or type(value) is bytearray:
         return value
     return np.asarray(value, dtype).tobytes()
+
+
+def _all_true(value: Any, dtype: np.dtype[Any]) -> bool:
+    """Return whether all numbers of an array, or of its bytes, are true."""
+    if not isinstance(value, np.ndarray):
+        value = np.frombuffer(value, dtype)
+    return bool(np.all(value))
 
 
 def _kept(bits: Any) -> Any:

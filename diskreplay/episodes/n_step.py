@@ -123,9 +123,10 @@ class NStep:
     def returns(self, rewards: Array, lengths: Ints) -> Floats:
         """Return the discounted sum of the first `lengths` rewards of each column.
 
-        rewards:  (steps, n)
+        rewards:  (steps, n), and further axes where a reward has a shape
         """
         is_counted = self._numbers[: len(rewards)] < lengths
+        is_counted = is_counted.reshape(is_counted.shape + (1,) * (rewards.ndim - 2))
         counted = np.multiply(rewards, is_counted, dtype=np.float64)
         found: Floats = counted[-1]
         for of_step in counted[-2::-1]:  # no sum of numpy, whose order may vary with n

@@ -70,7 +70,9 @@ class BaseMixture:
         """Return whether a batch of n transitions can be drawn now."""
         n = whole_number("n", n, at_least=0)
         with self._locked():
-            return self._split.is_ready(n, self._sources.sizes())
+            counts = self._split.most_counts(n, self._sources.sizes())
+            replays = self._sources.replays
+            return all(one.is_ready(count) for one, count in zip(replays, counts, strict=True))
 
     @property
     def names(self) -> tuple[str, ...]:

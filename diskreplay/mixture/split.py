@@ -58,10 +58,10 @@ class Split:
                 )
         return shares, counts
 
-    def is_ready(self, n: int, sizes: Sequence[int]) -> bool:
-        """Return whether each source surely holds enough for the next batch of n."""
-        if n == 0 or not any(sizes):
-            return n == 0
+    def most_counts(self, n: int, sizes: Sequence[int]) -> list[int]:
+        """Return how many transitions each source gives at most to the next batch of n."""
+        if not any(sizes):
+            return [n for _ in sizes]
         shares = np.array(self.shares(sizes))
         most = np.ceil(shares * n - NEAR * n) if self.is_exact else n * (shares > 0)
-        return bool((most <= sizes).all())
+        return most.astype(np.int64).tolist()

@@ -265,6 +265,15 @@ def test_too_small_a_source_is_named_and_nothing_is_drawn() -> None:
     assert counts_of(left_out.sample(60), 2) == [60, 0]
 
 
+def test_a_source_is_ready_as_far_as_its_sampler_may_draw() -> None:
+    source = ReplayBuffer(10, sampler=diskreplay.samplers.AtMost(1))
+    source.extend(**columns(0, 8))
+    mixture = Mixture({"online": source, "demos": uniform(10, 10)}, {"online": 1, "demos": 1})
+    assert mixture.is_ready(16)
+    mixture.sample(6)
+    assert [mixture.is_ready(n) for n in (10, 12)] == [True, False]
+
+
 def test_empty_sources_are_told(tmp_path: Path) -> None:
     mixture = Mixture({"a": ReplayBuffer(10), "b": ReplayBuffer(10)})
     with pytest.raises(SampleError, match="the sources 'a', 'b' hold no transitions"):

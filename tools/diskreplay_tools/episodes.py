@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from diskreplay.aliases import Array, Bools, Floats, Ints
 from diskreplay.buffer import Scan
+from diskreplay.schema import Schema
 from diskreplay_tools.stores import Buffer
 
 Rows: TypeAlias = Iterable[tuple[Ints, dict[str, Array]]]
@@ -115,6 +116,16 @@ def whole_episodes(
     )
 
 
+def have_returns(schema: Schema) -> bool:
+    """Return whether reward and done are one real number each."""
+    fields = [schema[name] for name in _names_in(schema)]
+    return all(math.prod(field.shape) == 1 and field.dtype.kind != "c" for field in fields)
+
+
+def _names_in(schema: Schema) -> list[str]:
+    return [name for name in ("reward", "done", "truncated") if name in schema.names]
+
+
 def read_linked_episodes(
     buffer: Buffer, rows: int, scan: Callable[[Ints, Sequence[str]], Rows] | None = None
 ) -> LinkedEpisodes | None:
@@ -129,8 +140,8 @@ def read_linked_episodes(
     schema = buffer.schema
     if schema is None:
         return None
-    names = [name for name in ("reward", "done", "truncated") if name in schema.names]
-    if any(math.prod(schema[n].shape) != 1 or schema[n].dtype.kind == "c" for n in names):
+    names = _names_in(schema)
+    if not have_returns(schema):
         return None
     newest = np.arange(max(buffer.first, buffer.count - rows), buffer.count)
     parts: list[tuple[Ints, Array, list[Array]]] = []

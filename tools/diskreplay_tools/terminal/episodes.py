@@ -9,7 +9,7 @@ import numpy as np
 
 from diskreplay.aliases import Array
 from diskreplay.wording import count_of
-from diskreplay_tools.episodes import LinkedEpisodes, read_linked_episodes
+from diskreplay_tools.episodes import LinkedEpisodes, have_returns, read_linked_episodes
 from diskreplay_tools.stores import Buffer
 from diskreplay_tools.terminal.numbers import number
 from diskreplay_tools.terminal.text import Screen, entry, heading
@@ -19,6 +19,7 @@ class EpisodeFigures:
     """The figures of the whole episodes among the newest transitions of a store."""
 
     def __init__(self, buffer: Buffer, rows: int) -> None:
+        self._schema = buffer.schema
         self._found: LinkedEpisodes | None = read_linked_episodes(buffer, rows)
 
     def to_plain(self) -> dict[str, Any] | None:
@@ -42,6 +43,8 @@ class EpisodeFigures:
         yield ""
         if found is None:
             why = ": not known; no transition says which one it follows"
+            if self._schema is not None and not have_returns(self._schema):
+                why = ": not shown; reward or done is not one real number"
             yield heading("Episodes", why, on)
             return
         of = count_of(size, "transition")

@@ -64,4 +64,5 @@ class Split:
             return [n for _ in sizes]
         shares = np.array(self.shares(sizes))
         most = np.ceil(shares * n - NEAR * n) if self.is_exact else n * (shares > 0)
-        return most.astype(np.int64).tolist()
+        counts: list[int] = most.astype(np.int64).tolist()
+        return counts

@@ -58,7 +58,13 @@ def test_episodes_of_a_store_without_links_are_not_known(tmp_path: Path) -> None
             buffer.push([0.0], 0, 1.0, [0.0], False, env=number)
     assert facts(tmp_path / "b")["episodes"] is None
     assert "Episodes: not known; no transition says which one it follows" in shown(tmp_path / "b")
-    schema = {"state": "f4", "action": "i8", "next_state": "f4", "done": "?", "reward": ("f4", 2)}
+    schema = {
+        "state": "f4",
+        "action": "i8",
+        "next_state": "f4",
+        "done": "?",
+        "reward": ("f4", (2,)),
+    }
     with ReplayBuffer(10, path=tmp_path / "c", schema=schema) as buffer:
         buffer.push(0.0, 0, [1.0, 2.0], 0.0, True)
     assert "Episodes: not shown; reward or done is not one real number" in shown(tmp_path / "c")

@@ -194,7 +194,7 @@ def bad_pages(content: bytes, long: bool) -> Iterator[bytes]:
     """The file with one page that is zeroed, random or another one."""
     generator = np.random.default_rng(3)
     pages = len(content) // PAGE
-    chosen = generator.choice(np.arange(2, pages), min(8, pages - 2), replace=False).tolist()
+    chosen = generator.choice(np.arange(2, pages), min(4, pages - 2), replace=False).tolist()
     for page in range(pages) if long else [0, 1, *chosen]:
         other = int(generator.integers(0, pages)) * PAGE
         bads = [bytes(PAGE), generator.bytes(PAGE), content[other : other + PAGE]]
@@ -207,7 +207,7 @@ def bad_pages(content: bytes, long: bool) -> Iterator[bytes]:
 def flipped_bits(content: bytes, long: bool) -> Iterator[bytes]:
     """The file with one to three bits that are others."""
     generator = np.random.default_rng(5)
-    for number in range(1000 if long else 12):
+    for number in range(1000 if long else 6):
         flipped = bytearray(content)
         for _ in range(1 + number % 3):
             at = int(generator.integers(0, len(content)))

@@ -29,9 +29,9 @@ import diskreplay
 from common import columns, row
 
 kind, path, layout, begin, end, how = sys.argv[1:]
-settings = {"alpha": 0.7, "beta_frames": 300} if kind == "PrioritizedReplayBuffer" else {}
-settings |= {"observations": layout, "keep_rows": 200, "commit_interval": 0.001}
-buffer = getattr(diskreplay, kind)(700, seed=11, path=path, window_bytes=1 << 16, **settings)
+settings = {"alpha": 0.7, "beta_frames": 150} if kind == "PrioritizedReplayBuffer" else {}
+settings |= {"observations": layout, "keep_rows": 100, "commit_interval": 0.001}
+buffer = getattr(diskreplay, kind)(350, seed=11, path=path, window_bytes=1 << 16, **settings)
 if how == "rewind":
     mark = buffer.marks()[-1]
     assert buffer.rewind(mark.name) == 0
@@ -39,8 +39,8 @@ if how == "rewind":
 # Readers draw exactly three batches ahead, so that updates take effect at a known time.
 with buffer.batches(32, prefetch=3, readers=1) as batches:
     for step in range(int(begin), int(end)):
-        if step == 300:
-            buffer.mark("step-300", {"step": 300})
+        if step == 150:
+            buffer.mark("step-150", {"step": 150})
             batches.close()
             batches = buffer.batches(32, prefetch=3, readers=1)
         buffer.push(**row(2 * step))
@@ -70,12 +70,12 @@ def test_a_killed_run_repeats_the_batches_after_the_mark(
             assert done.returncode == -signal.SIGKILL, done.stderr
         return done.stdout.splitlines()
 
-    whole = train("whole", 400, "end")
-    killed = train("killed", 393, "kill", check=False)
+    whole = train("whole", 200, "end")
+    killed = train("killed", 193, "kill", check=False)
     assert killed == whole[: len(killed)]
     for _ in range(2):
-        again = train("killed", 400, "rewind")
-        assert again == whole[-100:]
+        again = train("killed", 200, "rewind")
+        assert again == whole[-50:]
     assert verify(tmp_path / "killed") == []
     for path in ("whole", "killed"):
         with diskreplay.open(tmp_path / path) as buffer:

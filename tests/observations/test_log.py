@@ -105,7 +105,7 @@ def test_no_live_record_needs_what_is_removed(
     path = tmp_path / "b"
     settings = {"path": path, "observations": "log", "window_bytes": 0, "commit_interval": 1e9}
     buffer = ReplayBuffer(3, **settings)  # type: ignore[arg-type]
-    for begin in range(0, 400, rows_in_commit):
+    for begin in range(0, 250, rows_in_commit):
         rows = [single(number % period) for number in range(begin, begin + rows_in_commit)]
         ids = buffer.extend(**columns_of(rows))[-3:]
         if rows_in_commit == 1 and begin % 7:

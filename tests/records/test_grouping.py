@@ -293,7 +293,7 @@ def test_a_file_is_at_most_a_fifth_larger_than_its_payload(
     payload: int, tmp_path: Path, long: bool
 ) -> None:
     """Commits of random size. Three of them may stand in pages that wait to be used again."""
-    capacity = ((24 if long else 8) << 20) // payload
+    capacity = ((24 if long else 4) << 20) // payload
     generator = np.random.default_rng(payload)
     most = max(1, (32 << 10) // payload)
     settings: dict[str, Any] = {"schema": schema_of(payload), "durability": "process"}

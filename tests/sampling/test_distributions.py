@@ -24,7 +24,7 @@ SOME = [
     Newest(25), Range(100, 130), Range(0), Recent(7.5), Recent(1e6), Epoch(), Mixed(0.25),
     Mixed(1.0), Runs([1, 2, 4]), RankBased(), RankBased(1.0), RankBased(0.0),
 ]  # fmt: skip
-DRAWS = 8_000
+DRAWS = 4_000
 SETTINGS = PrioritySettings(alpha=0.6, epsilon=EPSILON)
 
 

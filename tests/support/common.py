@@ -18,7 +18,10 @@ SUPPORT = Path(__file__).parent
 
 def columns(first: int, n: int) -> dict[str, NDArray[Any]]:
     """n transitions with the numbers first, first + 1, ..., as the arguments of `extend`."""
-    numbers = np.arange(first, first + n)
+    return _columns_of(np.arange(first, first + n))
+
+
+def _columns_of(numbers: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     states = (numbers[:, None] * STATE + np.arange(STATE)).astype(np.float32)
     return {
         "states": states,
@@ -39,11 +42,7 @@ def row(number: int) -> dict[str, Any]:
 def numbers_of(batch: Any) -> NDArray[np.int64]:
     """The numbers of the transitions in a batch, after checking that each is whole."""
     numbers = np.rint(batch.rewards * 8).astype(np.int64)
-    expected = [columns(int(number), 1) for number in numbers]
-    for name, found in zip(
-        ("states", "actions", "rewards", "next_states", "dones"), batch, strict=False
-    ):
-        wanted = np.concatenate([one[name] for one in expected]) if expected else found
+    for wanted, found in zip(_columns_of(numbers).values(), batch, strict=False):
         np.testing.assert_array_equal(found, wanted.astype(found.dtype))
     return numbers
 

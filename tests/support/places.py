@@ -18,6 +18,8 @@ DISK = Path("/var/tmp")
 def keep_in_memory() -> Path | None:
     """Make a directory in memory for temporary files, and return it where that can be done.
 
+    It stays there for a look, to the next run, where a test failed.
+
     A sync to disk takes milliseconds, and no kill undoes what was not synced. Where `TMPDIR` is
     set, as it is for the workers and the children, it says where temporary files are.
     """
@@ -25,7 +27,12 @@ def keep_in_memory() -> Path | None:
         return None
     if shutil.disk_usage(_MEMORY).free < _MEMORY_BYTES:
         return None
-    place = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="diskreplay-tests-", dir=_MEMORY)
+    for left in _MEMORY.glob("diskreplay-tests-*"):  # by a run that failed, or was killed
+        pid = left.name.split("-")[2]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    place = tempfile.mkdtemp(prefix=f"diskreplay-tests-{os.getpid()}-", dir=_MEMORY)
+    os.environ["TMPDIR"] = place
     os.chmod(place, 0o1777)  # as /tmp: the children of some tests are another user
     tempfile.tempdir = None  # or what was looked up before would count
     return Path(place)

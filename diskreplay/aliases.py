@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,3 +15,4 @@ Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 Columns: TypeAlias = list[Array]  # one array for each field; its first dimension counts transitions
 PathLike: TypeAlias = str | os.PathLike[str]
+Progress: TypeAlias = Callable[[int, int], object]  # takes what is done, and all there is

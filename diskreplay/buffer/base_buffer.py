@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
-from diskreplay.aliases import PathLike
+from diskreplay.aliases import PathLike, Progress
 from diskreplay.buffer.assembly import conversion_advice
 from diskreplay.buffer.batches import BatchT
 from diskreplay.buffer.pickling import copy_refused, pickled
@@ -115,7 +115,7 @@ class BaseBuffer(WritingBuffer[BatchT], Generic[BatchT]):
             replica = self._guard.replica
             replica.store.copy(checked_path(path), replica.rows.schema_facts())
 
-    def load(self, path: PathLike) -> None:
+    def load(self, path: PathLike, *, progress: Progress | None = None) -> None:
         """Replace the contents of the buffer by those of a store of the same schema and kind.
 
         Transitions, priorities, annealing, largest priority and random stream become those of the
@@ -131,9 +131,18 @@ class BaseBuffer(WritingBuffer[BatchT], Generic[BatchT]):
         >>> buffer.load("runs/saved")
         >>> len(buffer)
         1
+
+        progress:  called now and then with the numbers of transitions written and of all
+                   transitions; it must not call the buffer, and an exception of it undoes all
         """
         guard = self._guard
         guard.refuse_nesting()
+
+        def show(done: int, total: int) -> None:
+            if progress is not None:
+                with guard.showing_progress():
+                    progress(done, total)
+
         with guard.lock:
             writer = guard.writer()
             store = Store(checked_path(path))
@@ -146,7 +155,7 @@ class BaseBuffer(WritingBuffer[BatchT], Generic[BatchT]):
                     )
                 guard.commit()
                 writer.store.check_place()
-                writer.load(store)
+                writer.load(store, show)
             finally:
                 store.close()
 

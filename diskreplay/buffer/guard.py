@@ -55,7 +55,7 @@ class Guard:
         self._is_inherited = False  # in a forked child that has not opened the store again yet
         self._is_abandoned = False  # in a child that cannot: the fork came in the middle of a call
         self._is_child = False  # forked from a process that writes
-        self._is_preparing = False
+        self._function_rule: str | None = None  # while a function of the user runs
         watch(self)
         with self.lock:  # a fork waits until the buffer is complete
             try:
@@ -80,32 +80,41 @@ class Guard:
             with self.replica.view() as snapshot:
                 yield snapshot
 
-    @contextlib.contextmanager
-    def preparing(self) -> Iterator[None]:
+    def preparing(self) -> contextlib.AbstractContextManager[None]:
         """Hold the lock while a function of the user prepares a batch: it must not call the buffer.
 
         A batch that is drawn ahead is prepared in the middle of a call, so a call of the buffer
         would change that. It is refused without prefetch, too, so that programs can change it.
         """
+        return self._refusing(
+            "the call that prepares a batch: prepare= must not call the buffer; call it when the "
+            "batch has been returned"
+        )
+
+    def showing_progress(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock while a function of the user shows the progress of load()."""
+        return self._refusing(
+            "load(): progress= must not call the buffer; call it when load() has returned"
+        )
+
+    @contextlib.contextmanager
+    def _refusing(self, rule: str) -> Iterator[None]:
         with self.lock:
             try:
-                self._is_preparing = True
+                self._function_rule = rule
                 yield
             finally:
-                self._is_preparing = False
+                self._function_rule = None
 
     def refuse_nesting(self) -> None:
         """Raise StorageError in a signal handler that interrupted a call of this buffer.
 
         The handler runs on the thread of that call, so a reentrant lock would let it in. The same
-        holds for a function that prepares batches.
+        holds for the functions of the user that a call calls.
         """
         if self.lock._is_owned():  # type: ignore[attr-defined]
-            if self._is_preparing:
-                raise StorageError(
-                    f"{self.path} is in use by the call that prepares a batch: prepare= must not "
-                    "call the buffer; call it when the batch has been returned"
-                )
+            if self._function_rule is not None:
+                raise StorageError(f"{self.path} is in use by {self._function_rule}")
             raise StorageError(
                 f"{self.path} is in use by the call that this one interrupted: "
                 "set a flag in the signal handler, and act on it after that call"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.aliases import Bools, Columns, Ints, Progress
 from diskreplay.buffer.pending_changes import NEW, PendingChanges
 from diskreplay.buffer.replica import Replica, StateChange
 from diskreplay.buffer.row_memory import pending_bytes
@@ -218,7 +218,7 @@ class SharedWriter(Replica):
             "processes have written, so it needs access='exclusive'"
         )
 
-    def load(self, store: Store) -> NoReturn:
+    def load(self, store: Store, progress: Progress) -> NoReturn:
         """Raise ReadOnlyError: other processes work with the transitions."""
         raise ReadOnlyError(
             f"{self.store.path} is open with access='shared': load() replaces transitions that "

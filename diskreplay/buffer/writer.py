@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.aliases import Bools, Columns, Ints, Progress
 from diskreplay.buffer.expected_fields import ExpectedFields
 from diskreplay.buffer.marks import found_mark, missing_rows, refuse_missing
 from diskreplay.buffer.replica import Replica, StateChange, counts_hold, with_counts
@@ -236,8 +236,12 @@ class Writer(Replica):
         self._stream = RandomStream(seed)
         self.set_draws(0, self.frame)
 
-    def load(self, store: Store) -> None:
-        """Replace the contents by those of another store; all must be committed."""
+    def load(self, store: Store, progress: Progress) -> None:
+        """Replace the contents by those of another store; all must be committed.
+
+        progress:  called with the numbers of rows written and of all rows; from 0 again where the
+                   map had to grow
+        """
         capacity, own = self.identity.capacity, self.rows.schema
         expected = self.rows.expected.fields if own is None else fields_of(own)
         identity = store.identity
@@ -275,8 +279,11 @@ class Writer(Replica):
             self.set_draws(saved.draws, saved.frame)
 
             def rows() -> Iterator[Columns]:
+                done = 0
                 for columns in source.chunks(newest, snapshot) if size else ():
                     yield [columns[i] for i in order]
+                    done += len(columns[0])
+                    progress(done, size)
 
             self._commit_rows(rows, begin, begin, begin + size, saved)
 

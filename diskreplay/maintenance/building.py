@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.aliases import Columns, Ints
+from diskreplay.aliases import Columns, Ints, Progress
 from diskreplay.episodes import Links, LinkValues
 from diskreplay.errors import StorageError
 from diskreplay.live_range import blocks_in
 from diskreplay.maintenance.part_blocks import PartBlocks
-from diskreplay.maintenance.sources import WINDOW_BYTES, Progress
+from diskreplay.maintenance.sources import WINDOW_BYTES
 from diskreplay.observations import LoggedRows
 from diskreplay.records import (
     ALONE,

@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import numpy as np
 
-from diskreplay.aliases import Columns, Ints, PathLike
+from diskreplay.aliases import Columns, Ints, PathLike, Progress
 from diskreplay.episodes import LinkValues, links_to
 from diskreplay.errors import ArgumentError, DamageError, MismatchError, StorageError
 from diskreplay.maintenance.building import StoreBuilder
-from diskreplay.maintenance.sources import Progress, SoundStore
+from diskreplay.maintenance.sources import SoundStore
 from diskreplay.sampling import Values, new_seed
 from diskreplay.schema import Schema
 from diskreplay.store import (

@@ -9,12 +9,11 @@ from uuid import uuid4
 
 import numpy as np
 
-from diskreplay.aliases import PathLike
+from diskreplay.aliases import PathLike, Progress
 from diskreplay.errors import DamageError, StorageError
 from diskreplay.lmdbfile import Faults
 from diskreplay.maintenance.building import StoreBuilder
 from diskreplay.maintenance.salvage import Salvage
-from diskreplay.maintenance.sources import Progress
 from diskreplay.maintenance.verification import verify
 from diskreplay.sampling import DEFAULT_PRIORITY, new_seed
 from diskreplay.store import (

@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from diskreplay.aliases import Ints, PathLike
+from diskreplay.aliases import Ints, PathLike, Progress
 from diskreplay.errors import (
     ArgumentError,
     DiskReplayError,
@@ -31,7 +31,7 @@ from diskreplay.errors import (
     StorageError,
 )
 from diskreplay.maintenance.building import StoreBuilder
-from diskreplay.maintenance.sources import Progress, SoundStore
+from diskreplay.maintenance.sources import SoundStore
 from diskreplay.sampling import DEFAULT_PRIORITY, PrioritySettings, Values
 from diskreplay.store import (
     ALONE,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,6 @@ from diskreplay.store import Identity, ObservationRange, RunSettings, Snapshot, 
 
 WINDOW_BYTES = 16 << 20  # of observations
 _PART_BYTES = 4 << 20  # of the log
-
-Progress: TypeAlias = Callable[[int, int], object]
 
 
 def parse_state(plain: Any, identity: Identity) -> State:

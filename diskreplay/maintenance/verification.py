@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diskreplay.aliases import Bools, Ints, PathLike
+from diskreplay.aliases import Bools, Ints, PathLike, Progress
 from diskreplay.episodes import Links, LinkValues
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.live_range import BLOCK_SLOTS, LiveRange, slot_spans
@@ -16,7 +16,7 @@ from diskreplay.lmdbfile import INTEGER_KEYS, NO_PAGE, Faults, Tree, Walk
 from diskreplay.maintenance.log_check import LogCheck
 from diskreplay.maintenance.mark_check import MarkCheck
 from diskreplay.maintenance.ranges import ExpectedNumbers, merged, range_text
-from diskreplay.maintenance.sources import Progress, blocks_of, parse_block, parse_state
+from diskreplay.maintenance.sources import blocks_of, parse_block, parse_state
 from diskreplay.records import (
     Codec,
     Grouping,

@@ -110,3 +110,34 @@ def test_load_finds_extra_fields_by_name_and_refuses_other_ones(tmp_path: Path) 
     with pytest.raises(diskreplay.MismatchError, match="field 'state' is float32"):
         given.load(tmp_path / "saved")
     assert given.schema is None
+
+
+def test_load_shows_its_progress_in_rows(tmp_path: Path) -> None:
+    with PrioritizedReplayBuffer(100_000, path=tmp_path / "saved") as saved:
+        saved.extend(**columns(0, 90_000))
+    buffer = PrioritizedReplayBuffer(100_000, path=tmp_path / "b")
+    steps: list[tuple[int, int]] = []
+    buffer.load(tmp_path / "saved", progress=lambda done, total: steps.append((done, total)))
+    assert len(steps) > 1
+    assert {total for _, total in steps} == {90_000}
+    last_start = max(i for i in range(len(steps)) if i == 0 or steps[i] < steps[i - 1])
+    assert steps[last_start:] == sorted(set(steps[last_start:]))
+    assert steps[-1] == (90_000, 90_000)
+
+
+def test_an_exception_of_progress_undoes_a_load(tmp_path: Path) -> None:
+    with ReplayBuffer(100, path=tmp_path / "saved") as saved:
+        saved.extend(**columns(0, 90))
+    buffer = ReplayBuffer(100, path=tmp_path / "b")
+    buffer.extend(**columns(1000, 5))
+
+    def use(_: int, __: int) -> None:
+        buffer.push(**row(0))
+
+    rule = r"b is in use by load\(\): progress= must not call the buffer; call it when load\(\) has"
+    with pytest.raises(diskreplay.StorageError, match=rule):
+        buffer.load(tmp_path / "saved", progress=use)
+    buffer.check()
+    assert [int(e.reward * 8) for e in buffer] == list(range(1000, 1005))
+    buffer.load(tmp_path / "saved")
+    assert len(buffer) == 90

@@ -53,6 +53,8 @@ FRAMEWORK_BLOCKS = {
     "docs/how-to/stable-baselines3.md": ("python sb3", "stable_baselines3", 4),
     "docs/how-to/torchrl.md": ("python torchrl", "torchrl", 4),
 }
+LOGGING_PAGE = "docs/how-to/logging.md"
+LOGGERS = ("tensorboard", "wandb")  # each has one block
 LEAST_DOCTESTS = 30
 # Of adapters that do not have the name of their framework.
 FRAMEWORKS = {"cleanrl": "torch", "vector_steps": "gymnasium"}
@@ -127,6 +129,21 @@ def test_the_examples_for_a_framework_run(page: str, tmp_path: Path) -> None:
     run_blocks(page, python_blocks(page, kind), tmp_path)
 
 
+@pytest.mark.parametrize("logger", LOGGERS)
+def test_the_examples_of_loggers_run(
+    logger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(logger)
+    if logger == "tensorboard":
+        pytest.importorskip("torch")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert len(python_blocks(LOGGING_PAGE, f"python {logger}")) == 1
+    run_blocks(LOGGING_PAGE, python_blocks(LOGGING_PAGE, "python", f"python {logger}"), tmp_path)
+    place = "logs/a/events.out.*" if logger == "tensorboard" else "wandb/offline-run-*/*.wandb"
+    [written] = tmp_path.glob(place)
+    assert b"replay/free_bytes" in written.read_bytes()
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_no_block_of_a_page_escapes(page: str) -> None:
     for block in blocks_of(page):
@@ -137,6 +154,8 @@ def test_no_block_of_a_page_escapes(page: str) -> None:
             assert block.source in COMMANDS, where
         elif block.kind == "python torch":
             assert page in TORCH_BLOCKS, where
+        elif block.kind in [f"python {logger}" for logger in LOGGERS]:
+            assert page == LOGGING_PAGE, where
         elif block.kind.startswith("python "):
             assert block.kind == FRAMEWORK_BLOCKS[page][0], where
         elif block.kind == "diff":

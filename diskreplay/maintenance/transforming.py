@@ -12,11 +12,11 @@ from uuid import uuid4
 
 import numpy as np
 
-from diskreplay.aliases import Array, Bools, Columns, Ints, PathLike
+from diskreplay.aliases import Array, Bools, Columns, Ints, PathLike, Progress
 from diskreplay.episodes import LinkValues
 from diskreplay.errors import ArgumentError, SchemaError, StorageError
 from diskreplay.maintenance.building import StoreBuilder
-from diskreplay.maintenance.sources import Progress, SoundStore
+from diskreplay.maintenance.sources import SoundStore
 from diskreplay.schema import STANDARD_FIELDS, Field, Schema, infer_fields, unpacked
 from diskreplay.store import (
     ObservationRange,

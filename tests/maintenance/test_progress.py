@@ -20,6 +20,9 @@ CALLS: dict[str, Any] = {
         path, "prioritized", progress=progress
     ),
     "merge": lambda path, out, progress: diskreplay.merge([path], out, progress=progress),
+    "transform": lambda path, out, progress: diskreplay.transform(
+        path, out, lambda rows: {"reward": rows["reward"] * 2}, progress=progress
+    ),
 }
 
 

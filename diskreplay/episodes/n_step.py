@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay.aliases import Array, Floats, Ints
+from diskreplay.aliases import Array, Ints
 from diskreplay.episodes.links import Links
 from diskreplay.live_range import LiveRange
 from diskreplay.validation import MAX_COUNT, real_number, whole_number
@@ -117,18 +117,19 @@ class NStep:
         object.__setattr__(self, "gamma", real_number("gamma", self.gamma, low=0.0, high=1.0))
 
     def dtype_of(self, rewards: np.dtype[Any]) -> np.dtype[Any]:
-        """Return the type of sums of rewards of a type: float32, of float64 the same."""
-        return rewards if rewards == np.float64 else np.dtype(np.float32)
+        """Return the type of sums of rewards of a type: float32, or the same float64 or complex."""
+        is_kept = rewards == np.float64 or rewards.kind == "c"
+        return rewards if is_kept else np.dtype(np.float32)
 
-    def returns(self, rewards: Array, lengths: Ints) -> Floats:
-        """Return the discounted sum of the first `lengths` rewards of each column.
+    def returns(self, rewards: Array, lengths: Ints) -> Array:
+        """Return the discounted sum of the first `lengths` rewards of each chain.
 
         rewards:  (steps, n), and further axes where a reward has a shape
         """
         is_counted = self._numbers[: len(rewards)] < lengths
         is_counted = is_counted.reshape(is_counted.shape + (1,) * (rewards.ndim - 2))
-        counted = np.multiply(rewards, is_counted, dtype=np.float64)
-        found: Floats = counted[-1]
+        counted = np.multiply(rewards, is_counted, dtype=np.result_type(rewards, np.float64))
+        found: Array = counted[-1]
         for of_step in counted[-2::-1]:  # no sum of numpy, whose order may vary with n
             found *= self.gamma
             found += of_step

@@ -224,7 +224,8 @@ class _Check:
         chosen = np.flatnonzero(self._goes_on[slots])
         ids, found = live.newest_ids(slots[chosen]), [records[i] for i in chosen.tolist()]
         [dones] = codec.decode(found, ids, slots[chosen], [codec.schema.done_place])
-        for write_id in ids[dones != 0].tolist():
+        are_done = dones.reshape(ids.size, -1).all(axis=1)  # of several: where all are true
+        for write_id in ids[are_done].tolist():
             self._faults.add(f"write id {write_id} is done, and a link goes on with its episode")
 
     def _check_kept(self, table: str, number: int, content: Any) -> None:

@@ -95,7 +95,10 @@ def only_row(columns: Iterable[Any]) -> list[Any]:
     for column in columns:
         kind = type(column)
         if kind is np.ndarray and column.ndim and len(column) == 1 and column.dtype.kind != "O":
-            row.append(column[0] if column.ndim > 1 else column.item())
+            value = column[0] if column.ndim > 1 else column.item()
+            if column.ndim == 1 and value != value:
+                return []  # the bits of NaN would not survive a number of Python
+            row.append(value)
         elif kind is list and len(column) == 1 and column[0] is not None:
             row.append(column[0])
         else:

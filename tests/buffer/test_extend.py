@@ -99,6 +99,15 @@ def test_priorities_are_those_of_pushes(n: int, access: str, given: Any, tmp_pat
         buffer.check()
 
 
+def test_an_extend_of_one_keeps_the_bits_of_nan() -> None:
+    state = np.array([0xFF800081], np.uint32).view(np.float32)  # a number of Python would be quiet
+    with ReplayBuffer(10, schema={"state": "f4", "next_state": "f4"}) as buffer:
+        for _ in range(3):  # before the schema is known, and after
+            buffer.extend(state, [0], [0.0], state, [False])
+        assert buffer.get([0, 1, 2]).states.tobytes() == state.tobytes() * 3
+        assert buffer.stats()["cuts"] == 0
+
+
 def broken(name: str, at: int, value: Any) -> Callable[[Columns], dict[str, Any]]:
     def spoil(columns: Columns) -> dict[str, Any]:
         spoilt = columns[name].astype(np.float32)

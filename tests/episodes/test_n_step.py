@@ -211,6 +211,19 @@ def test_rewards_that_are_no_floats_give_floats() -> None:
         assert buffer.sample(3).rewards.dtype == np.int64
 
 
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_complex_rewards_give_complex_sums(shape: tuple[int, ...]) -> None:
+    schema = {"reward": ("complex64", shape)}
+    with ReplayBuffer(10, schema=schema) as buffer:
+        for _ in range(3):
+            buffer.push([0.0], 0, np.full(shape, 2 + 4j), [1.0], False, env=0)
+        batch = buffer.sample(3, n_step=3, gamma=0.5)
+        expected = {0: 3.5 + 7j, 1: 3 + 6j, 2: 2 + 4j}
+        for write_id, found in zip(batch.indices.tolist(), batch.rewards, strict=True):
+            assert (found == expected[write_id]).all()
+        assert buffer.sample(3, n_step=3, gamma=0.5, out=batch).rewards.dtype == np.complex64
+
+
 def test_gamma_of_0_and_1() -> None:
     twin = EpisodeTwin(10)
     with pushed(ReplayBuffer(10), [twin.push(0) for _ in range(6)]) as buffer:

@@ -129,6 +129,19 @@ def test_a_lost_record_cuts_the_chain(tmp_path: Path) -> None:
     assert diskreplay.verify(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("dones", [[[0], [1], [0]], [[0, 1], [1, 1], [1, 0]]])
+def test_a_done_that_is_an_array_is_checked(dones: list[list[int]], tmp_path: Path) -> None:
+    schema = {"done": ("float32", (len(dones[0]),))}
+    with ReplayBuffer(3, path=tmp_path / "a", schema=schema) as buffer:
+        zeros = np.zeros((3, 1))
+        buffer.extend(zeros, [0] * 3, [0.0] * 3, zeros, dones, env=0)
+    assert diskreplay.verify(tmp_path / "a") == []
+    change(tmp_path / "a", "links", 0, seal(0, np.array([0, 1, 1], "<i4").tobytes()))
+    assert diskreplay.verify(tmp_path / "a") == [
+        "write id 1 is done, and a link goes on with its episode"
+    ]
+
+
 def test_links_of_another_moment_are_found(tmp_path: Path) -> None:
     path = make(tmp_path / "a", capacity=N)
     links = np.frombuffer(unseal(stored(path, "links", 0), 0, "block"), "<i4").copy()

@@ -11,6 +11,7 @@ environment the mode of its autoreset says where that is::
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Iterator, Mapping
@@ -101,7 +102,7 @@ class RecordEnvTransitions(Wrapper[Any, Any, Any, Any]):
         """Reset the environment, and end an episode that is open."""
         self._state = None
         observation, info = self.env.reset(seed=seed, options=options)
-        self._buffer.end_episode(self._number)
+        _end_episode(self._buffer, self._number)
         self._state = copy.deepcopy(observation)
         return observation, info
 
@@ -147,7 +148,7 @@ class RecordVectorTransitions(AnyVectorWrapper):
         observations, infos = self.env.reset(seed=seed, options=options)
         rows = slice(None) if chosen is None else chosen
         for number in self._numbers[rows].tolist():
-            self._buffer.end_episode(number)
+            _end_episode(self._buffer, number)
         self._is_over[rows] = False
         self._states = _columns(self.single_observation_space, observations)
         return observations, infos
@@ -193,6 +194,12 @@ class RecordVectorTransitions(AnyVectorWrapper):
                     "vector environment than wrappers that change infos"
                 )
         return finals
+
+
+def _end_episode(buffer: Buffer, number: int) -> None:
+    """End the episode of an environment, if any of its transitions were pushed."""
+    with contextlib.suppress(diskreplay.ArgumentError):  # only others were pushed so far
+        buffer.end_episode(number)
 
 
 def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:

@@ -26,6 +26,12 @@ from diskreplay.sampling import Values
 from diskreplay.schema import STANDARD_FIELDS, Schema, only_row
 from diskreplay.store import raising_own_errors
 
+# The arguments of `push`, by their names in `extend`.
+_SINGULARS = {
+    **{f"{name}s": name for name in (*STANDARD_FIELDS, "truncated")},
+    "priorities": "priority",
+}
+
 
 class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
     """An open buffer: the methods that draw and mark, and those that write."""
@@ -88,6 +94,8 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
         with guard.lock:
             writer = guard.writer()
             schema = writer.rows.schema
+            if extra and (plurals := _SINGULARS.keys() & extra.keys()):
+                _refuse_plurals(plurals, writer.rows.expected.fields if schema is None else schema)
             if schema is None:
                 given = extra if truncated is None else {**extra, "truncated": ends}
                 schema = writer.schema_for(_by_name(standard, given), lead=0)
@@ -142,11 +150,12 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
         env:         one number for all, or int (n,), one for each; see `push`. In an env the
                      transitions follow each other in their order here
         """
-        if extra and (doubled := extra.keys() & {*STANDARD_FIELDS, "truncated"}):
-            name = min(doubled)
-            raise SchemaError(
-                f"extend takes {name!r} as {name}s, with n values (found {name}=): leave it out"
-            )
+        for plural, name in _SINGULARS.items() if extra else ():
+            if name in extra:
+                raise SchemaError(
+                    f"extend takes {name!r} as {plural}, with n values (found {name}=): leave it "
+                    "out"
+                )
         standard: tuple[Any, ...] = (states, actions, rewards, next_states, dones)
         known = self._adopted_schema
         if (
@@ -200,7 +209,9 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
     def end_episode(self, env: int | None = None) -> None:
         """End the episode of an env, or of the transitions without `env=`.
 
-        The next transition of it begins another one; what is stored does not change.
+        The next transition of it begins another one; what is stored does not change. Before the
+        first transition of this run it does nothing. Afterwards it raises ArgumentError for an env
+        of which none was pushed in this run: the transitions may have come with another `env=`.
 
         >>> buffer = ReplayBuffer(capacity=10)
         >>> buffer.push([0.0], 0, 1.0, [1.0], False)
@@ -278,6 +289,18 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
     def _check_disk_room(self, schema: Schema) -> None:
         self._disk_was_checked = True
         check_disk_room(self._guard.replica, schema)
+
+
+def _refuse_plurals(plurals: Iterable[str], known: Schema | Mapping[str, Any]) -> None:
+    """Raise SchemaError for arguments of `extend` in a push, unless they are fields."""
+    names = known.names if isinstance(known, Schema) else known
+    for plural in sorted(plurals):
+        if plural not in names:
+            name = _SINGULARS[plural]
+            raise SchemaError(
+                f"push takes {name!r} as {name}, with one value (found {plural}=): give {name}=; "
+                "extend() takes several transitions"
+            )
 
 
 def _extra_of(schema: Schema, extra: dict[str, Any], truncated: Any, env: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ before. Where the episode was open and is not, it is cut there.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from diskreplay.aliases import Array, Bools, Columns, Ints
 from diskreplay.episodes.links import MAX_DISTANCE
-from diskreplay.errors import EpisodeWarning, warn_caller
+from diskreplay.errors import ArgumentError, EpisodeWarning, warn_caller
 from diskreplay.schema import Schema
 
 MAX_ENVS = 1 << 16
 _FEW_ROWS = 16
+_FEW_NAMES = 5
 _PART_BYTES = 1 << 20  # of the states that are compared in one step
 
 # The last row of an env: its number, whether its episode is open, and where that is checked the
@@ -178,10 +179,15 @@ class Linker:
         return links
 
     def end_episode(self, count: int, env: int | None) -> None:
-        """End the episode of an env: its next row begins another one."""
+        """End the episode of an env: its next row begins another one.
+
+        Raises ArgumentError where there are rows of other envs alone.
+        """
         self._settle(count)
         if (last := self._last.get(env)) is not None:
             self._last[env] = last[0], False, None
+        elif 0 < len(self._last) <= MAX_ENVS // 2:  # of more, some may have been forgotten
+            raise _without_rows(env, self._last)
 
     def forget(self, cuts: int = 0) -> None:
         """Forget all rows, so that each env begins an episode; set the number of cuts."""
@@ -229,6 +235,17 @@ class Linker:
         cuts = self._cuts + sum(self._last[env][1] for env in dropped)
         kept = {env: self._last[env] for env in oldest[len(dropped) :]}
         self._last, self._cuts = kept, cuts
+
+
+def _without_rows(env: int | None, known: Iterable[int | None]) -> ArgumentError:
+    """Return the error of the end of an episode where no row of its env is known."""
+    called = "transitions without env=" if env is None else f"env={env}"
+    others = ["no env=" if other is None else f"env={other}" for other in known]
+    more = f" and {len(others) - _FEW_NAMES} more" * (len(others) > _FEW_NAMES)
+    return ArgumentError(
+        f"end_episode ends the episode of {called}, and none was pushed in this run (found pushes "
+        f"with {', '.join(others[:_FEW_NAMES])}{more}): give the env= of the pushes"
+    )
 
 
 def _bits_of(schema: Schema, places: tuple[int, ...]) -> Callable[[list[Any]], Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from diskreplay import PrioritizedReplayBuffer, PriorityError, ReplayBuffer, SchemaError
+from diskreplay import PrioritizedReplayBuffer, PriorityError, ReplayBuffer, Schema, SchemaError
 
 Columns = dict[str, NDArray[Any]]
 KINDS = [ReplayBuffer, PrioritizedReplayBuffer]
@@ -214,6 +214,30 @@ def test_states_that_are_single_numbers_are_not_taken_for_columns() -> None:
         with pytest.raises(SchemaError, match="push\\(\\) takes a single transition"):
             buffer.extend(*(np.array(x, t) for x, t in zip((1, 0, 1, 2, 0), "fqfff", strict=True)))
         assert buffer.extend(np.ones(1, "f"), np.ones(1, "q"), [1.0], [2.0], [True]).tolist() == [1]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_push_refuses_the_arguments_of_extend_by_name(is_first: bool) -> None:
+    row = {"state": [0.0], "action": 0, "reward": 0.0, "next_state": [1.0], "done": False}
+    with PrioritizedReplayBuffer(10) as buffer:
+        if not is_first:
+            buffer.push(**row)
+        for plural, name in {
+            "states": "state", "actions": "action", "rewards": "reward", "dones": "done",
+            "next_states": "next_state", "truncateds": "truncated", "priorities": "priority",
+        }.items():  # fmt: skip
+            wanted = rf"push takes '{name}' as {name}, with one value \(found {plural}=\): give"
+            with pytest.raises(SchemaError, match=wanted):
+                buffer.push(**row, **{plural: [1.0]})
+        with pytest.raises(SchemaError, match="extend takes 'priority' as priorities"):
+            buffer.extend([[0.0]], [0], [0.0], [[1.0]], [False], priority=[1.0])
+        assert len(buffer) == (not is_first)
+    fields = {"truncateds": "float32"}
+    with ReplayBuffer(10, schema=Schema({**dict.fromkeys(row, "float32"), **fields})) as buffer:
+        values = dict.fromkeys(row, 0.0)
+        buffer.push(**values, truncateds=1.0)  # a field that was declared is one
+        buffer.push(**values, truncateds=1.0)
+        assert buffer.get([0, 1]).truncateds.tolist() == [1.0, 1.0]
 
 
 class Scaled(ReplayBuffer):

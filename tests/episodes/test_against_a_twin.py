@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from episode_twin import EpisodeTwin, Step, check_n_step, check_sequences, colum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, SampleError
+from diskreplay import ArgumentError, PrioritizedReplayBuffer, ReplayBuffer, SampleError
 
 GAMMA = 0.9
 ENDS = st.sampled_from([(False, False)] * 5 + [(True, False), (False, True), (True, True)])
@@ -90,7 +91,10 @@ class Both:
         if name == "flush":
             self.buffer.flush()
         elif name == "end":
-            self.buffer.end_episode(*arguments)
+            known = self.twin.last.keys()
+            is_refused = known and arguments[0] not in known
+            with pytest.raises(ArgumentError) if is_refused else nullcontext():
+                self.buffer.end_episode(*arguments)
             self.twin.end_episode(*arguments)
         elif name == "reopen":
             self.buffer.close()

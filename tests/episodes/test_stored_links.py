@@ -70,6 +70,16 @@ class Twin:
         self.waiting = []
 
 
+def end_in_both(buffer: Any, twin: Twin, env: int | None) -> None:
+    """End an episode, which is refused where rows of other envs alone were pushed."""
+    if twin.last and env not in twin.last:
+        with pytest.raises(ArgumentError, match="none was pushed in this run"):
+            buffer.end_episode(env)
+    else:
+        buffer.end_episode(env)
+        twin.end_episode(env)
+
+
 def check(buffer: Any, rows: list[Row], first: int) -> None:
     """Compare the links of a buffer with those of the twin; they lead to live rows or to none."""
     buffer.check()  # which loads the commits of others
@@ -156,8 +166,7 @@ def test_links_are_those_of_the_twin(access: str, capacity: int, steps: list[Any
                     ):
                         twin.push(of_row, state, after, bool(done or truncated))
                 elif name == "end":
-                    buffer.end_episode(*given_arguments)
-                    twin.end_episode(*given_arguments)
+                    end_in_both(buffer, twin, *given_arguments)
                 elif name == "flush":
                     flush()
                 elif name == "failed flush":  # rows and links are kept
@@ -225,8 +234,7 @@ def test_shared_writers_never_link_into_the_episodes_of_others(seed: int, tmp_pa
                 twin.commit(rows)
             elif step % 11 == 10:
                 env = int(generator.integers(0, 3))
-                writer.end_episode(env)
-                twin.end_episode(env)
+                end_in_both(writer, twin, env)
             else:
                 env = int(generator.integers(0, 3))
                 done = bool(generator.random() < 0.1)
@@ -237,6 +245,29 @@ def test_shared_writers_never_link_into_the_episodes_of_others(seed: int, tmp_pa
             twin.commit(rows)
         check(own, rows, max(0, len(rows) - capacity))
     check_store(path, rows, max(0, len(rows) - capacity))
+
+
+def test_the_end_of_an_episode_of_an_env_without_transitions_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    with ReplayBuffer(100, path=path) as buffer:
+        buffer.end_episode(env=7)  # nothing was pushed yet
+        buffer.push([0.0], 0, 0.0, [1.0], False, env=0)
+        wanted = r"without env=, and none was pushed in this run \(found pushes with env=0\): give"
+        with pytest.raises(ArgumentError, match=wanted):
+            buffer.end_episode()
+        buffer.push([1.0], 0, 0.0, [2.0], True, env=0)  # the refused call has ended nothing
+        assert [batch.indices.tolist() for batch in buffer.episodes()] == [[0, 1]]
+        buffer.push([0.0], 0, 0.0, [1.0], False)
+        for env in range(1, 7):
+            buffer.push([0.0], 0, 0.0, [1.0], False, env=env)
+        wanted = "episode of env=7, .* with env=0, no env=, env=1, env=2, env=3 and 3 more"
+        with pytest.raises(ArgumentError, match=wanted):
+            buffer.end_episode(env=7)
+        buffer.end_episode()
+        buffer.clear()
+        buffer.end_episode(env=7)
+    with ReplayBuffer(100, path=path) as again:
+        again.end_episode(env=7)
 
 
 def test_truncated_is_a_field_where_the_first_push_gives_it(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from diskreplay.buffer.replica import Parts, Replica
 from diskreplay.buffer.rows import Rows
 from diskreplay.buffer.shared_writer import SharedWriter
 from diskreplay.buffer.sizing import estimate_of, warn_of_disk
-from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
+from diskreplay.buffer.window_layout import DEFAULT_WINDOW_BYTES
 from diskreplay.buffer.writer import Writer
 from diskreplay.episodes import Links
 from diskreplay.errors import ArgumentError, DamageError, MismatchError, printable

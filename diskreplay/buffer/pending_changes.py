@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diskreplay.aliases import Array, Ints
-from diskreplay.buffer.window import new_window, window_nbytes, window_rows
+from diskreplay.buffer.new_window import new_window
+from diskreplay.buffer.window_layout import window_nbytes, window_rows
 from diskreplay.episodes import LinkValues
 from diskreplay.sampling import Values
 from diskreplay.schema import Schema

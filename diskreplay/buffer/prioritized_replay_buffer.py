@@ -16,7 +16,7 @@ from diskreplay.buffer.batch_arrays import Weights
 from diskreplay.buffer.batch_form import BatchForm, checked_n_step
 from diskreplay.buffer.batch_values import checked_pad
 from diskreplay.buffer.guard import Guard
-from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
+from diskreplay.buffer.window_layout import DEFAULT_WINDOW_BYTES
 from diskreplay.sampling import (
     Distribution,
     Priorities,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from diskreplay.aliases import Bools, Columns, Ints
+from diskreplay.buffer.new_window import new_window
 from diskreplay.buffer.stored_rows import RowsPart
-from diskreplay.buffer.window import new_window
 from diskreplay.observations import LoggedRows
 from diskreplay.schema import Schema
 

@@ -8,7 +8,7 @@ from diskreplay.aliases import PathLike
 from diskreplay.buffer.assembly import Options, open_or_create
 from diskreplay.buffer.base_buffer import BaseBuffer
 from diskreplay.buffer.batch import Batch, SequenceBatch
-from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
+from diskreplay.buffer.window_layout import DEFAULT_WINDOW_BYTES
 from diskreplay.errors import PriorityError
 from diskreplay.sampling import Distribution, Values
 from diskreplay.schema import SchemaLike

@@ -6,7 +6,7 @@ a window of observations has the frames. All other rows are in the window whole.
 
 from __future__ import annotations
 
-from diskreplay.buffer.window import window_nbytes, window_row_bytes
+from diskreplay.buffer.window_layout import window_nbytes, window_row_bytes
 from diskreplay.observations import LoggedFields, observation_window_nbytes
 from diskreplay.records import LARGE_ROW
 from diskreplay.schema import Schema

@@ -10,6 +10,8 @@ import numpy as np
 
 from diskreplay.aliases import Array, Columns, Ints
 from diskreplay.buffer.expected_fields import ExpectedFields
+from diskreplay.buffer.new_window import new_window
+from diskreplay.buffer.packed_window import PackedWindow
 from diskreplay.buffer.record_window import RecordWindow
 from diskreplay.buffer.row_memory import (
     holds_records,
@@ -19,7 +21,8 @@ from diskreplay.buffer.row_memory import (
     window_shares,
 )
 from diskreplay.buffer.stored_rows import RowsPart, StoredRows
-from diskreplay.buffer.window import Fields, PackedWindow, Window, new_window
+from diskreplay.buffer.window import Window
+from diskreplay.buffer.window_layout import Fields
 from diskreplay.errors import DamageError
 from diskreplay.live_range import LiveRange
 from diskreplay.observations import LoggedRows, WaitingObservations

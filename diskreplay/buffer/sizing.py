@@ -16,7 +16,7 @@ from diskreplay.buffer.row_memory import (
     pending_bytes,
     window_bytes_of,
 )
-from diskreplay.buffer.window import DEFAULT_WINDOW_BYTES
+from diskreplay.buffer.window_layout import DEFAULT_WINDOW_BYTES
 from diskreplay.episodes import NStep
 from diskreplay.errors import ArgumentError, SchemaError, warn_caller
 from diskreplay.live_range import BLOCK_SLOTS, blocks_in

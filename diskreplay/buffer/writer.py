@@ -15,7 +15,7 @@ from diskreplay.buffer.expected_fields import ExpectedFields
 from diskreplay.buffer.marks import found_mark, missing_rows, refuse_missing
 from diskreplay.buffer.replica import Replica, StateChange, counts_hold, with_counts
 from diskreplay.buffer.rows import Rows
-from diskreplay.buffer.window import PACKED_COMMIT_BYTES
+from diskreplay.buffer.window_layout import PACKED_COMMIT_BYTES
 from diskreplay.episodes import Linker, Links, LinkValues
 from diskreplay.errors import MismatchError, StorageError
 from diskreplay.live_range import LiveRange

@@ -16,7 +16,7 @@ from stores import change, spoil, stored
 
 import diskreplay
 from diskreplay import DamageError, PrioritizedReplayBuffer, ReplayBuffer
-from diskreplay.buffer.window import MIN_ROWS
+from diskreplay.buffer.window_layout import MIN_ROWS
 
 LIVE = np.arange(COUNT - CAPACITY, COUNT)
 KEYS = {"bytes": 10, "missing": 20, "short": 25, "empty": 5}  # of the values that are damaged

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from diskreplay import DamageError, Field, ReplayBuffer, Schema
 from diskreplay.aliases import Bools, Columns, Ints
-from diskreplay.buffer.window import MIN_ROWS, PackedWindow, Window, new_window, window_rows
+from diskreplay.buffer.new_window import new_window
+from diskreplay.buffer.packed_window import PackedWindow
+from diskreplay.buffer.window import Window
+from diskreplay.buffer.window_layout import MIN_ROWS, window_rows
 
 TYPES = ["b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16"]
 SHAPES: list[tuple[int, ...]] = [(), (3,), (2, 2), (0,), (1500,)]

@@ -30,6 +30,9 @@ class VectorSteps:
     """A buffer whose transitions are those of n_envs environments in turns.
 
     The transition of a step and of an environment has the write id `step * n_envs + env`.
+
+    is_open:    whether an episode of each environment goes on
+    has_begun:  whether the newest step of each environment began one
     """
 
     def __init__(
@@ -41,14 +44,16 @@ class VectorSteps:
         n_envs: int,
         options: dict[str, Any],
     ) -> None:
-        self._observation_space, self._action_space = observation_space, action_space
         self._n_envs = n_envs
         self._arguments = (kind, buffer_size, observation_space, action_space, n_envs)
         self._envs = np.arange(n_envs)
-        self._is_open = [False] * n_envs  # whether an episode of the env goes on
+        self.is_open = [False] * n_envs
+        self.has_begun = [True] * n_envs
         self._expected: list[bytes] = []  # the observations that it would go on with
         capacity = steps_kept(buffer_size, n_envs) * n_envs
         schema = schema_of(observation_space, action_space)
+        self._states = _form_of(observation_space, n_envs)
+        self._actions = _form_of(action_space, n_envs)
         self.buffer: Any = kind(capacity, schema=schema, **options)
 
     def is_open_as(self, *arguments: Any) -> bool:
@@ -69,13 +74,14 @@ class VectorSteps:
         done:      (n_envs,), whether the episode ends
         timeouts:  (n_envs,), whether it ends because of a time limit
         """
-        states = self._given(self._observation_space, obs)
-        next_states = self._given(self._observation_space, next_obs)
-        if True in self._is_open:
+        states = self._given(self._states, obs)
+        next_states = self._given(self._states, next_obs)
+        if True in self.is_open:
             for env, found in enumerate(self._as_bytes(states)):
-                if self._is_open[env] and found != self._expected[env]:
+                if self.is_open[env] and found != self._expected[env]:
                     self._end_episode(env)
-        actions = self._given(self._action_space, action)
+        has_begun = [not is_open for is_open in self.is_open]
+        actions = self._given(self._actions, action)
         rewards = np.asarray(reward).reshape(-1)
         truncateds = (np.asarray(timeouts) != 0).reshape(-1)
         ends = (np.asarray(done) != 0).reshape(-1) | truncateds
@@ -87,19 +93,20 @@ class VectorSteps:
         else:
             columns = (states, actions, rewards, next_states, dones)
             self.buffer.extend(*columns, truncateds=truncateds, env=self._envs)
-        self._is_open = [not end for end in ends.tolist()]
+        self.has_begun = has_begun
+        self.is_open = [not end for end in ends.tolist()]
         self._expected = self._as_bytes(next_states)
 
     def end_episodes(self) -> None:
         """End the open episodes, as where all environments are reset."""
-        for env, is_open in enumerate(self._is_open):
+        for env, is_open in enumerate(self.is_open):
             if is_open:
                 self._end_episode(env)
 
     def clear(self) -> None:
         """Remove all transitions."""
         self.buffer.clear()
-        self._is_open = [False] * self._n_envs
+        self.is_open = [False] * self._n_envs
 
     def sample(
         self,
@@ -129,7 +136,7 @@ class VectorSteps:
         """
         most = len(self.buffer) or batch_size
         parts = [
-            self._samples(draw(min(most, batch_size - at))) for at in range(0, batch_size, most)
+            self.samples(draw(min(most, batch_size - at))) for at in range(0, batch_size, most)
         ]
         found = parts[0] if len(parts) == 1 else Samples(*map(_joined, zip(*parts, strict=True)))
         if found.weights is not None:
@@ -154,7 +161,7 @@ class VectorSteps:
             indices=batch.indices[:, 0],
         )
 
-    def _samples(self, batch: Any) -> Samples:
+    def samples(self, batch: Any) -> Samples:
         """Return a batch of the buffer as Samples, the weights before the division by a largest."""
         weights = getattr(batch, "weights", None)
         discounts = getattr(batch, "discounts", None)
@@ -171,17 +178,18 @@ class VectorSteps:
 
     def _end_episode(self, env: int) -> None:
         self.buffer.end_episode(env)
-        self._is_open[env] = False
+        self.is_open[env] = False
 
-    def _given(self, space: spaces.Space[Any], value: Any) -> Any:
+    def _given(self, form: Any, value: Any) -> Any:
         """Return the values of all environments as the buffer has them."""
-        if isinstance(space, spaces.Dict):
-            return {key: self._given(part, value[key]) for key, part in space.spaces.items()}
-        return np.asarray(value, space.dtype).reshape(self._n_envs, *space.shape)  # type: ignore
+        if type(form) is dict:
+            return {key: self._given(part, value[key]) for key, part in form.items()}
+        dtype, shape = form
+        return np.asarray(value, dtype).reshape(shape)
 
     def _as_bytes(self, value: Any) -> list[bytes]:
         """Return the bytes of the values of each environment; NaN is equal to itself there."""
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             parts = map(self._as_bytes, value.values())
             return [b"".join(of_env) for of_env in zip(*parts, strict=True)]
         return [of_env.tobytes() for of_env in value]
@@ -215,16 +223,23 @@ def schema_of(observation_space: spaces.Space[Any], action_space: spaces.Space[A
     return diskreplay.Schema.from_spaces(observation_space, action_space, **other)
 
 
+def _form_of(space: spaces.Space[Any], n_envs: int) -> Any:
+    """Return the type and the shape of the values of all environments, or those of each part."""
+    if isinstance(space, spaces.Dict):
+        return {key: _form_of(part, n_envs) for key, part in space.spaces.items()}
+    return space.dtype, (n_envs, *(space.shape or ()))
+
+
 def _with_columns(value: Any) -> Any:
     """Return observations with at least two dimensions."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _with_columns(part) for key, part in value.items()}
     return value.reshape(-1, 1) if value.ndim == 1 else value
 
 
 def _at(value: Any, places: Any) -> Any:
     """Return the values of an array at some places, or those of each array of observations."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _at(part, places) for key, part in value.items()}
     return value[places]
 
@@ -233,6 +248,6 @@ def _joined(parts: Any) -> Any:
     """Return the arrays of several batches as one, and None if they have none."""
     if parts[0] is None:
         return None
-    if isinstance(parts[0], Mapping):
+    if isinstance(parts[0], dict):
         return {key: _joined([part[key] for part in parts]) for key in parts[0]}
     return np.concatenate(parts)

@@ -68,6 +68,7 @@ EXTERNAL = {
         "adapters/cleanrl",
         "adapters/gymnasium",
         "adapters/vector_steps",
+        "adapters/stable_baselines3/her",
         "adapters/stable_baselines3/replay_buffers",
     },
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
@@ -81,12 +82,14 @@ EXTERNAL = {
         "store/known_note",
     },
     "stable_baselines3": {
-        f"adapters/stable_baselines3/{name}" for name in ("prioritized_dqn", "replay_buffers")
+        f"adapters/stable_baselines3/{name}"
+        for name in ("her", "prioritized_dqn", "replay_buffers")
     },
     "tensordict": {"adapters/torchrl/storage"},
     "torchrl": {"adapters/torchrl/storage"},
     "torch": {
         "adapters/cleanrl",
+        "adapters/stable_baselines3/her",
         "adapters/stable_baselines3/prioritized_dqn",
         "adapters/stable_baselines3/replay_buffers",
         "adapters/torchrl/storage",

@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
         name="stable_baselines3",
     ) from None
 
+from diskreplay.adapters.stable_baselines3.her import HerDiskReplayBuffer
 from diskreplay.adapters.stable_baselines3.prioritized_dqn import PrioritizedDQN
 from diskreplay.adapters.stable_baselines3.replay_buffers import (
     DictDiskReplayBuffer,
@@ -26,6 +27,7 @@ from diskreplay.adapters.stable_baselines3.replay_buffers import (
 __all__ = [
     "DictDiskReplayBuffer",
     "DiskReplayBuffer",
+    "HerDiskReplayBuffer",
     "PrioritizedDQN",
     "PrioritizedDiskReplayBuffer",
     "PrioritizedSamples",

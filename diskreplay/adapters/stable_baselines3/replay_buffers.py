@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, Repla
 import diskreplay
 from diskreplay.adapters.stable_baselines3.open_stores import check_there, opened
 from diskreplay.adapters.stable_baselines3.stored_columns import StoredColumn, StoredDones
-from diskreplay.adapters.vector_steps import VectorSteps, steps_kept, timeouts_in
+from diskreplay.adapters.vector_steps import Samples, VectorSteps, steps_kept, timeouts_in
 
 
 class PrioritizedSamples(NamedTuple):
@@ -121,12 +120,7 @@ class DiskReplayBuffer(ReplayBuffer):  # type: ignore[misc]
         env:  a VecNormalize, which normalizes the observations and each reward
         """
         scale = None if env is None else partial(self._normalize_reward, env=env)
-        found = self._steps.sample(batch_size, self.n_steps, self.gamma, scale)
-        found = found._replace(
-            observations=self._normalize_obs(found.observations, env),
-            next_observations=self._normalize_obs(found.next_observations, env),
-        )
-        return self._as_samples(type(found)._make(map(self._tensors, found)))
+        return self._finished(self._steps.sample(batch_size, self.n_steps, self.gamma, scale), env)
 
     def size(self) -> int:
         """Return the number of steps, each of n_envs transitions."""
@@ -222,7 +216,15 @@ class DiskReplayBuffer(ReplayBuffer):  # type: ignore[misc]
         self.pos = self.buffer.count // self.n_envs % self.buffer_size
         self.full = self.size() == self.buffer_size
 
-    def _as_samples(self, found: Any) -> Any:
+    def _finished(self, found: Samples, env: Any) -> Any:
+        """Return a batch with normalized observations, as tensors."""
+        found = found._replace(
+            observations=self._normalize_obs(found.observations, env),
+            next_observations=self._normalize_obs(found.next_observations, env),
+        )
+        return self._as_samples(Samples(*map(self._tensors, found)))
+
+    def _as_samples(self, found: Samples) -> Any:
         kind: Any = ReplayBufferSamples
         if isinstance(self.observation_space, spaces.Dict):
             kind = DictReplayBufferSamples
@@ -230,7 +232,7 @@ class DiskReplayBuffer(ReplayBuffer):  # type: ignore[misc]
 
     def _tensors(self, value: Any) -> Any:
         """Return arrays as tensors on the device; they are fresh, so no copy is needed."""
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             return {key: self._tensors(part) for key, part in value.items()}
         return None if value is None else self.to_torch(value, copy=False)
 
@@ -285,7 +287,7 @@ class PrioritizedDiskReplayBuffer(DiskReplayBuffer):
         applied: int = self.buffer.update_priorities(indices, priorities.reshape(-1))
         return applied
 
-    def _as_samples(self, found: Any) -> PrioritizedSamples:
+    def _as_samples(self, found: Samples) -> PrioritizedSamples:
         return PrioritizedSamples(*found)._replace(indices=found.indices.cpu().numpy())
 
 

@@ -50,6 +50,7 @@ TORCH_BLOCKS = {
 }
 # Of pages for a framework: the kind of their blocks, the module that they need, how many they are.
 FRAMEWORK_BLOCKS = {
+    "docs/how-to/jax.md": ("python jax", "jax", 1),
     "docs/how-to/stable-baselines3.md": ("python sb3", "stable_baselines3", 5),
     "docs/how-to/torchrl.md": ("python torchrl", "torchrl", 4),
 }

@@ -71,6 +71,7 @@ EXTERNAL = {
         "adapters/stable_baselines3/her",
         "adapters/stable_baselines3/replay_buffers",
     },
+    "jax": {"adapters/jax"},
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},
     "msgpack": {"records/seals", "maintenance/salvage"},

@@ -100,8 +100,9 @@ class BaseMixture:
     def stats(self) -> dict[str, Any]:
         """Return a description of the mixture, as a plain dict.
 
-        size, draws, exact, and for each source by name its share of the next batch (None while no
-        source holds anything) and the `stats` of its buffer.
+        size, draws, exact, beta (of the weights of the next batch; None where no source is
+        prioritized), and for each source by name its share of the next batch (None while no source
+        holds anything) and the `stats` of its buffer.
         """
         with self._locked():
             sizes = self._sources.sizes()
@@ -110,6 +111,7 @@ class BaseMixture:
                 "size": sum(sizes),
                 "draws": self._split.draws,
                 "exact": self._split.is_exact,
+                "beta": self._sources.beta(),
                 "shares": dict(zip(self.names, shares, strict=True)),
                 "sources": {
                     name: replay.stats()

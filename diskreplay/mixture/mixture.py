@@ -60,7 +60,10 @@ class Mixture(BaseMixture):
 
     Importance weights: where a source is prioritized, batches are PrioritizedBatches, with
     `(size_k * P_k(i)) ** -beta` of each source k over the largest of the batch; transitions of
-    uniform sources have P_k(i) = 1 / size_k. The shares are the user's, and are not undone.
+    uniform sources have P_k(i) = 1 / size_k. The shares are the user's, and are not undone. All
+    weights of a batch have one beta: that of the first prioritized source that this process writes,
+    since the annealing of a source that is only read stands still; where none is written, that of
+    the first prioritized one. `stats()["beta"]` tells it, and `beta=` sets it.
 
     What repeats: the shares follow from `seed` and the number of the batch (and from the sizes with
     weights=None) alone. A buffer that was given draws from its own stream, which goes on after a
@@ -107,7 +110,7 @@ class Mixture(BaseMixture):
         >>> batch.sources.tolist(), batch.weights.tolist()
         ([0, 1, 1, 1], [1.0, 1.0, 1.0, 1.0])
 
-        beta:  the exponent of the weights of prioritized sources, instead of their annealed ones
+        beta:  the exponent of the weights of this batch, in [0, 1], instead of the annealed one
         out:   an earlier batch of this mixture of the same size to write into, which is returned;
                after an error its contents are arbitrary
         pad:   whether arrays with lengths that vary come as one array, see ReplayBuffer.sample
@@ -119,6 +122,8 @@ class Mixture(BaseMixture):
         exponent = checked_beta(beta, are_weighted=any(self._sources.are_weighted))
         with self._locked():
             _, counts = self._counts(n)
+            if exponent is None:
+                exponent = self._sources.beta()
             batch = self._assembly.sample(counts, exponent, out, options)
             self._split.draws += 1
         return batch
@@ -159,6 +164,8 @@ class Mixture(BaseMixture):
         exponent = checked_beta(beta, are_weighted=any(self._sources.are_weighted))
         with self._locked():
             _, counts = self._counts(n)
+            if exponent is None:
+                exponent = self._sources.beta()
             batch = self._assembly.sample_sequences(counts, exponent, options)
             self._split.draws += 1
         return batch
@@ -265,7 +272,7 @@ class Mixture(BaseMixture):
         self._check_open()
         replays = dict(zip(self.names, self._sources.replays, strict=True))
         arguments = self._weights, self._split.is_exact, self._seed, self._split.draws
-        return _unpickled, (replays, *arguments)
+        return _unpickled, (replays, *arguments, self._sources.beta_place)
 
     def _counts(self, n: int) -> tuple[list[float], list[int]]:
         """Return the shares, and how many transitions each source gives to the next batch."""
@@ -274,9 +281,15 @@ class Mixture(BaseMixture):
 
 
 def _unpickled(
-    replays: dict[str, Any], weights: Any, exact: bool, seed: int | None, draws: int
+    replays: dict[str, Any],
+    weights: Any,
+    exact: bool,
+    seed: int | None,
+    draws: int,
+    beta_place: int | None,
 ) -> Mixture:
     """Return the mixture of readers that a pickled one becomes, which closes them."""
     mixture = Mixture(replays, weights, exact=exact, seed=seed, draws=draws)
+    mixture._sources.beta_place = beta_place
     mixture._sources.own_all()
     return mixture

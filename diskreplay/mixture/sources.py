@@ -43,6 +43,7 @@ class Sources:
             self.close()
             raise
         self.are_weighted = [hasattr(one, "update_priorities") for one in self.replays]
+        self.beta_place = self._beta_place()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,6 +64,24 @@ class Sources:
         except DiskReplayError as error:
             raise _named(name, error) from error
         return self._opened[-1]
+
+    def _beta_place(self) -> int | None:
+        """Return the place of the source whose beta all weights have; None where there are none.
+
+        The annealing of a reader stands still, so it is the first prioritized source that this
+        process writes, or else the first one.
+        """
+        places = [place for place, is_so in enumerate(self.are_weighted) if is_so]
+        if len(places) < 2:
+            return next(iter(places), None)
+        return next((place for place in places if _is_written(self.replays[place])), places[0])
+
+    def beta(self) -> float | None:
+        """Return the exponent of the weights of the next batch; None where there are none."""
+        if self.beta_place is None:
+            return None
+        found: float = self.call(self.beta_place, attrgetter("beta"))
+        return found
 
     def sizes(self) -> list[int]:
         """Return the number of live transitions of each."""
@@ -105,6 +124,12 @@ class Sources:
         with contextlib.ExitStack() as closing:
             for replay in self._opened:
                 closing.callback(replay.close)
+
+
+def _is_written(replay: Any) -> bool:
+    """Return whether this process has opened a buffer for writing."""
+    openers = replay.stats().get("openers", ())
+    return any(of["pid"] == os.getpid() and of["access"] != "read" for of in openers)
 
 
 def _named(name: str, error: DiskReplayError) -> DiskReplayError:

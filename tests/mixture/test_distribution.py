@@ -6,6 +6,7 @@ with one seed of a thousand.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from mixed import APART, counts_of, prioritized, uniform, whole
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+import diskreplay
 from diskreplay import Mixture
 
 BATCH, BATCHES = 50, 1000
@@ -100,16 +102,46 @@ def test_weights_are_those_of_each_source_over_the_largest_of_the_batch(
         assert batch.weights.dtype == np.float32
 
 
-def test_each_source_anneals_its_own_beta() -> None:
-    a = prioritized(0, 30, beta_start=0.0, beta_end=1.0, beta_frames=4)
-    b = prioritized(1, 30, beta_start=1.0)
-    mixture = Mixture({"a": a, "b": b}, {"a": 1, "b": 1})
-    masses = np.arange(30) % 3 + 1 + 1e-6
-    for step in range(6):
-        batch = mixture.sample(20)
-        beta = np.where(batch.sources == 0, min(1.0, step / 4), 1.0)
-        expected = (30 * masses[batch.indices] / masses.sum()) ** -beta
+@pytest.mark.parametrize("draw", ["sample", "sample_sequences"])
+def test_all_weights_of_a_batch_have_the_beta_of_the_first_source_that_is_written(
+    draw: str, tmp_path: Path
+) -> None:
+    prioritized(1, 30, path=tmp_path / "demos", beta_start=0.25).close()
+    for is_path in (True, False):
+        path = tmp_path / "demos"
+        source: Any = path if is_path else diskreplay.open(path, access="read")
+        written = prioritized(0, 30, beta_start=0.0, beta_end=1.0, beta_frames=4)
+        other = prioritized(2, 30, beta_start=0.75, beta_frames=8)
+        sources = {"demos": source, "online": written, "other": other}
+        masses = np.arange(30) % 3 + 1 + 1e-6
+        with Mixture(sources, {"demos": 1, "online": 1, "other": 1}) as mixture:
+            for step in range(6):
+                beta = min(1.0, step / 4)
+                assert mixture.stats()["beta"] == beta == written.beta
+                batch = mixture.sample(30) if draw == "sample" else mixture.sample_sequences(30, 2)
+                ids = batch.indices if draw == "sample" else batch.indices[:, 0]
+                expected = (30 * masses[ids] / masses.sum()) ** -beta
+                np.testing.assert_allclose(batch.weights, expected / expected.max(), rtol=1e-5)
+            assert other.beta > 0.9  # which counts its draws, too
+        if not is_path:
+            source.close()
+
+
+def test_where_no_source_is_written_beta_is_that_of_the_first_prioritized_one(
+    tmp_path: Path,
+) -> None:
+    for place, beta in ((1, 0.25), (2, 0.5)):
+        prioritized(place, 30, path=tmp_path / str(place), beta_start=beta).close()
+    uniform(0, 30, path=tmp_path / "0").close()
+    paths = {name: tmp_path / name for name in ("0", "1", "2")}
+    with Mixture(paths) as mixture:
+        assert mixture.stats()["beta"] == 0.25
+        batch = mixture.sample(30)
+        masses = np.where(batch.sources == 0, 2, batch.indices % 3 + 1)
+        expected = (masses / 2) ** -0.25
         np.testing.assert_allclose(batch.weights, expected / expected.max(), rtol=1e-5)
+    with Mixture({"0": tmp_path / "0"}) as alone:
+        assert alone.stats()["beta"] is None
 
 
 def test_weighted_means_of_a_source_are_means_over_its_buffer() -> None:

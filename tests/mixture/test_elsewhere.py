@@ -91,6 +91,22 @@ for buffer in buffers:
         pickle.loads(pickle.dumps(mixture))
 
 
+def test_beta_in_another_process_is_that_of_the_source_that_is_written_here(tmp_path: Path) -> None:
+    prioritized(1, 60, path=tmp_path / "demos", beta_start=0.25).close()
+    online = prioritized(0, 60, path=tmp_path / "online", beta_start=0.75)
+    online.flush()
+    mixture = Mixture({"demos": tmp_path / "demos", "online": online})
+    code = """
+import pickle, sys
+print(pickle.load(sys.stdin.buffer).stats()["beta"])
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, input=pickle.dumps(mixture), capture_output=True, check=True, timeout=100
+    )
+    assert done.stdout.decode().split() == ["0.75"]
+
+
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy])
 def test_a_copy_in_memory_is_refused(make: Any, tmp_path: Path) -> None:
     mixture = stored(tmp_path)

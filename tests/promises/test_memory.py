@@ -10,6 +10,8 @@ from cold import make_cold
 from common import run_python
 from limited import group
 
+import diskreplay
+
 TRAIN = """
 import sys
 import numpy as np
@@ -83,3 +85,61 @@ def test_the_limit_ends_a_process_that_holds_its_store_in_memory(disk_path: Path
         found = limited.run(TRAIN, *arguments)
     assert found.status == -signal.SIGKILL, found
     assert found.kills >= 1
+
+
+MAKE = """
+import sys
+import numpy as np
+import diskreplay
+
+path, rows = sys.argv[1], int(sys.argv[2])
+schema = {"state": ("uint8", (10_000,)), "action": "int64", "reward": "float32",
+          "next_state": ("uint8", (10_000,)), "done": "float32"}
+rng = np.random.default_rng(0)
+with diskreplay.ReplayBuffer(rows, path=path, schema=schema, durability="process",
+                             observations=sys.argv[3]) as buffer:
+    for first in range(0, rows, 200):
+        states = rng.integers(0, 256, (201, 10_000), np.uint8)
+        numbers = np.arange(first, first + 200)
+        buffer.extend(states[:-1], numbers, numbers * 1.0, states[1:], numbers % 200 == 199)
+"""
+TRANSFORM = """
+import sys
+import diskreplay
+from limited import anonymous_bytes
+
+path, out = sys.argv[1:3]
+before = peak = anonymous_bytes()
+
+
+def negate(columns):
+    global peak
+    peak = max(peak, anonymous_bytes())
+    return {"reward": -columns["reward"], "next_action": columns["action"]}
+
+
+print(diskreplay.transform(path, out, negate), peak - before)
+"""
+
+
+@pytest.mark.parametrize("observations", ["record", "log"])
+def test_a_store_of_four_times_the_memory_is_transformed(
+    observations: str, disk_path: Path, long: bool
+) -> None:
+    limit = (512 if long else 96) * MIB
+    rows = (4 * limit // (20_000 if observations == "record" else 10_000) // 200 + 1) * 200
+    path, out = disk_path / "a", disk_path / "out"
+    run_python(MAKE, path, rows, observations)
+    assert (path / "data.mdb").stat().st_size >= 4 * limit
+    with group(limit) as limited:
+        if limited is None:
+            said = run_python(TRANSFORM, path, out).stdout
+        else:
+            found = limited.run(TRANSFORM, path, out)
+            assert (found.status, found.kills) == (0, 0), found
+            said = found.out
+    transformed, peak = map(int, said.split())
+    assert transformed == rows
+    assert peak <= 60 * MIB
+    with diskreplay.open(out, access="read", window_bytes=0) as buffer:
+        assert buffer.get([rows - 1, 0]).rewards.tolist() == [1.0 - rows, 0.0]

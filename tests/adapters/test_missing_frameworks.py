@@ -14,6 +14,8 @@ import pytest
         ("torch", "torch", "torch"),
         ("torch", "cleanrl", "torch"),
         ("stable_baselines3", "stable_baselines3", "sb3"),
+        ("h5py", "hdf5", "hdf5"),
+        ("minari", "minari", "minari"),
     ],
 )
 def test_without_a_framework_the_error_says_how_to_install_it(

@@ -58,7 +58,9 @@ LOGGING_PAGE = "docs/how-to/logging.md"
 LOGGERS = ("tensorboard", "wandb")  # each has one block
 LEAST_DOCTESTS = 30
 # Of adapters that do not have the name of their framework.
-FRAMEWORKS = {"cleanrl": "torch", "vector_steps": "gymnasium"}
+FRAMEWORKS = {
+    "cleanrl": "torch", "vector_steps": "gymnasium", "hdf5": "h5py", "dataset_stores": "numpy",
+}  # fmt: skip
 # A block of sh is one of these, and the README begins with all of them.
 COMMANDS = (
     "python3 -m venv .venv && .venv/bin/pip install -e '.[demo]' && .venv/bin/diskreplay demo\n",

@@ -72,6 +72,8 @@ EXTERNAL = {
         "adapters/stable_baselines3/replay_buffers",
     },
     "jax": {"adapters/jax"},
+    "h5py": {"adapters/hdf5"},
+    "minari": {"adapters/minari"},
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},
     "msgpack": {"records/seals", "maintenance/salvage"},

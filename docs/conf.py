@@ -24,7 +24,15 @@ autodoc_typehints_format = "short"
 # Adapters are described without their frameworks, too.
 autodoc_mock_imports = [
     name
-    for name in ("gymnasium", "stable_baselines3", "tensordict", "torch", "torchrl")
+    for name in (
+        "gymnasium",
+        "h5py",
+        "minari",
+        "stable_baselines3",
+        "tensordict",
+        "torch",
+        "torchrl",
+    )
     if importlib.util.find_spec(name) is None
 ]
 

@@ -53,6 +53,7 @@ FRAMEWORK_BLOCKS = {
     "docs/how-to/jax.md": ("python jax", "jax", 1),
     "docs/how-to/stable-baselines3.md": ("python sb3", "stable_baselines3", 5),
     "docs/how-to/torchrl.md": ("python torchrl", "torchrl", 4),
+    "docs/how-to/datasets.md": ("python minari", "minari", 2),
 }
 LOGGING_PAGE = "docs/how-to/logging.md"
 LOGGERS = ("tensorboard", "wandb")  # each has one block

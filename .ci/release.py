@@ -13,11 +13,10 @@ from email import message_from_bytes
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path += [str(ROOT), str(ROOT / "tests/support")]
+sys.path += [str(ROOT / "tests/support"), str(ROOT / "diskreplay")]
 
 from pages import blocks_of  # noqa: E402
-
-from diskreplay.version import __version__  # noqa: E402
+from version import __version__  # noqa: E402  (without the package, which needs numpy)
 
 INFO = f"diskreplay-{__version__}.dist-info"
 PACKAGES = {"diskreplay": ROOT, "diskreplay_tools": ROOT / "tools"}

@@ -84,6 +84,19 @@ def test_an_export_keeps_its_episodes(tmp_path: Path, form: str, options: Any) -
     assert diskreplay.verify(tmp_path / "new") == []
 
 
+def test_an_episode_goes_on_where_some_agents_are_done(tmp_path: Path) -> None:
+    states = np.arange(13.0)[:, None]
+    dones = np.zeros((12, 2))
+    dones[1::4, 0] = dones[3::4] = 1.0
+    with ReplayBuffer(12, path=tmp_path / "b", schema={"done": ("float32", (2,))}) as buffer:
+        buffer.extend(states[:-1], [0] * 12, [0.0] * 12, states[1:], dones)
+    run("export", tmp_path / "b", tmp_path / "x.npz")
+    run("import", tmp_path / "x.npz", tmp_path / "new")
+    assert links_in(tmp_path / "new").tolist() == links_in(tmp_path / "b").tolist()
+    with diskreplay.open(tmp_path / "new", access="read") as buffer:
+        assert [len(episode.dones) for episode in buffer.episodes()] == [4, 4, 4]
+
+
 @pytest.mark.parametrize("capacity", [300, 40])
 def test_links_lead_to_the_rows_that_are_there(
     tmp_path: Path, capacity: int, monkeypatch: pytest.MonkeyPatch

@@ -63,7 +63,7 @@ class ExportedLinks:
         write_ids, links = table[WRITE_ID], table[LINK]
         end = first + write_ids.size
         self._write_ids[first:end] = write_ids
-        self._dones[first:end] = columns[schema.done_place].reshape(write_ids.size, -1).any(axis=1)
+        self._dones[first:end] = columns[schema.done_place].reshape(write_ids.size, -1).all(axis=1)
         known = self._write_ids[:end]
         if (np.diff(write_ids, prepend=known[first - 1] if first else -1) <= 0).any():
             raise click.ClickException(

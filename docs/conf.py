@@ -19,7 +19,9 @@ html_copy_source = False
 smartquotes = False
 myst_heading_anchors = 4  # as on other sites that render Markdown
 
+maximum_signature_line_length = 90
 autodoc_preserve_defaults = True
+autodoc_type_aliases = {"ArrayLike": "ArrayLike"}
 autodoc_typehints_format = "short"
 # Adapters are described without their frameworks, too.
 autodoc_mock_imports = [
@@ -65,8 +67,11 @@ def docstring_marked_up(text: str) -> str:
                 described = True
                 lines.append(", ".join(f"``{name}``" for name in names[1].split(", ")))
                 lines += [f"    {names[2]}"] if names[2] else []
-            else:
-                lines.append(f"    {line.strip()}" if described else line)
+            elif described and line.startswith(" "):
+                lines.append(f"    {line.strip()}")
+            else:  # as a line of its own behind arguments: "Returns ..."
+                lines += ["", line] if described else [line]
+                described = False
         found.append("\n".join(lines))
     return "\n\n".join(found)
 
@@ -75,6 +80,13 @@ def process_docstring(app: Any, what: str, name: str, thing: Any, options: Any, 
     """Mark up the docstrings of this project, and leave those of Python and of frameworks."""
     if name.startswith("diskreplay"):
         lines[:] = docstring_marked_up("\n".join(lines)).split("\n")
+
+
+def process_signature(
+    app: Any, what: str, name: str, thing: Any, options: Any, arguments: Any, returned: Any
+) -> tuple[str, str] | None:
+    """Leave out the arguments of errors."""
+    return ("", "") if what == "exception" and arguments else None
 
 
 def read_source(app: Any, page: str, source: list[str]) -> None:
@@ -88,4 +100,5 @@ def read_source(app: Any, page: str, source: list[str]) -> None:
 def setup(app: Any) -> None:
     """Connect to Sphinx."""
     app.connect("autodoc-process-docstring", process_docstring)
+    app.connect("autodoc-process-signature", process_signature)
     app.connect("source-read", read_source)

@@ -283,6 +283,8 @@ def test_the_site_has_the_docstring_of_each_public_name() -> None:
     text = (ROOT / "docs/api.md").read_text()
     described = re.findall(r"^\.\. auto(?:class|function|exception):: (\w+)$", text, re.M)
     assert sorted(described) == sorted(set(diskreplay.__all__) - {"__version__"})
+    described = re.findall(r"^\.\. autoclass:: diskreplay\.samplers\.(\w+)$", text, re.M)
+    assert sorted(described) == sorted(diskreplay.samplers.__all__)
 
 
 def test_the_errors_in_the_quick_reference_are_the_builtins_it_says() -> None:

@@ -29,6 +29,7 @@ autodoc_mock_imports = [
     for name in (
         "gymnasium",
         "h5py",
+        "jax",
         "minari",
         "stable_baselines3",
         "tensordict",

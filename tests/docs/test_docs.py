@@ -198,6 +198,13 @@ def test_links_lead_somewhere(page: str) -> None:
                 assert anchor in anchors(str(target.resolve().relative_to(ROOT))), f"{page}: {link}"
 
 
+def test_the_index_leads_to_each_how_to() -> None:
+    index = (ROOT / "docs/index.md").read_text()
+    pages = [page.name for page in (ROOT / "docs/how-to").glob("*.md")]
+    assert len(pages) > 10
+    assert not [name for name in pages if f"](how-to/{name})" not in index]
+
+
 def public_modules() -> list[str]:
     """All modules, without the adapters of frameworks that are not installed."""
     found = pkgutil.walk_packages(diskreplay.__path__, "diskreplay.")

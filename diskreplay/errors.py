@@ -105,7 +105,7 @@ class ClosedError(DiskReplayError, RuntimeError):
 
 
 class EpisodeWarning(UserWarning):
-    """Transitions without `env=` do not continue each other, so that episodes are cut."""
+    """Transitions that should follow each other do not, so that episodes are cut or mixed."""
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:

@@ -14,8 +14,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,22 +45,39 @@ else:
 __all__ = ["RecordEnvTransitions", "RecordTransitions", "RecordVectorTransitions"]
 
 Buffer: TypeAlias = "diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer"
+Extra: TypeAlias = Callable[[], Mapping[str, Any]]
+
+# The arguments of push and extend that the wrappers give, or that are no fields.
+_NO_EXTRA = frozenset(
+    ("state", "action", "reward", "next_state", "done", "truncated", "env", "priority")
+    + ("states", "actions", "rewards", "next_states", "dones", "truncateds", "priorities")
+)
+# Of each buffer, by the number of an environment: the wrapper that was the last to record it.
+_recorders: WeakKeyDictionary[Buffer, dict[int, object]] = WeakKeyDictionary()
 
 
 @overload
 def RecordTransitions(
-    env: Env[Any, Any], buffer: Buffer, *, first_env: int = 0
+    env: Env[Any, Any], buffer: Buffer, *, first_env: int = 0, extra: Extra | None = None
 ) -> RecordEnvTransitions: ...
 
 
 @overload
 def RecordTransitions(
-    env: VectorEnv[Any, Any, Any], buffer: Buffer, *, first_env: int = 0
+    env: VectorEnv[Any, Any, Any],
+    buffer: Buffer,
+    *,
+    first_env: int = 0,
+    extra: Extra | None = None,
 ) -> RecordVectorTransitions: ...
 
 
 def RecordTransitions(
-    env: Env[Any, Any] | VectorEnv[Any, Any, Any], buffer: Buffer, *, first_env: int = 0
+    env: Env[Any, Any] | VectorEnv[Any, Any, Any],
+    buffer: Buffer,
+    *,
+    first_env: int = 0,
+    extra: Extra | None = None,
 ) -> RecordEnvTransitions | RecordVectorTransitions:
     """Wrap an environment, or a vector environment, so that each step is pushed into a buffer.
 
@@ -80,20 +99,35 @@ def RecordTransitions(
     (1, ('truncated',))
 
     first_env:  the number of the environment in the buffer, of a vector environment that of its
-                first one. Give each wrapper of one buffer numbers of its own
+                first one. Give each wrapper of one buffer numbers of its own. A reset ends what
+                another wrapper has recorded with these numbers, so wrappers may be used one after
+                the other; where they take turns, each turn ends an episode, and EpisodeWarning
+                tells of it once
+    extra:      a function without arguments that returns a dictionary of the extra fields of the
+                next transition, such as the recurrent state and the log-probability of the action.
+                `step` calls it before it steps the environment. Of a vector environment the fields
+                have a row for each environment, also for one that this step only resets
     """
     if isinstance(env, VectorEnv):
-        return RecordVectorTransitions(env, buffer, first_env=first_env)
-    return RecordEnvTransitions(env, buffer, first_env=first_env)
+        return RecordVectorTransitions(env, buffer, first_env=first_env, extra=extra)
+    return RecordEnvTransitions(env, buffer, first_env=first_env, extra=extra)
 
 
 class RecordEnvTransitions(Wrapper[Any, Any, Any, Any]):
     """An environment whose steps are pushed into a buffer; see RecordTransitions."""
 
-    def __init__(self, env: Env[Any, Any], buffer: Buffer, *, first_env: int = 0) -> None:
+    def __init__(
+        self,
+        env: Env[Any, Any],
+        buffer: Buffer,
+        *,
+        first_env: int = 0,
+        extra: Extra | None = None,
+    ) -> None:
         super().__init__(env)
         _check_tuples(buffer, env.observation_space, env.action_space)
         self._buffer, self._number = buffer, first_env
+        self._episodes, self._extra = _OwnEpisodes(buffer, [first_env]), _checked_extra(extra)
         self._state: Any = None  # until a reset: before the first one, and after an episode
 
     def reset(
@@ -102,23 +136,24 @@ class RecordEnvTransitions(Wrapper[Any, Any, Any, Any]):
         """Reset the environment, and end an episode that is open."""
         self._state = None
         observation, info = self.env.reset(seed=seed, options=options)
-        _end_episode(self._buffer, self._number)
+        self._episodes.begin([self._number])
         self._state = copy.deepcopy(observation)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment, and push the transition."""
-        state, self._state = self._state, None
-        if state is None:
+        if self._state is None:
             raise ResetNeeded(
                 "expected reset() before this step: no episode has begun, or it has ended, or a "
                 "step failed (gymnasium.wrappers.Autoreset belongs around RecordTransitions)"
             )
+        self._episodes.keep_apart()
+        fields = _extra_fields(self._extra)
+        state, self._state = self._state, None
         observation, reward, terminated, truncated, info = self.env.step(action)
         next_state = copy.deepcopy(observation)  # the environment may change it at the next step
-        self._buffer.push(
-            state, action, reward, next_state, terminated, truncated=truncated, env=self._number
-        )
+        row = (state, action, reward, next_state, terminated)
+        self._buffer.push(*row, truncated=truncated, env=self._number, **fields)
         if not (terminated or truncated):
             self._state = next_state
         return observation, reward, terminated, truncated, info
@@ -128,12 +163,19 @@ class RecordVectorTransitions(AnyVectorWrapper):
     """A vector environment whose steps are pushed into a buffer; see RecordTransitions."""
 
     def __init__(
-        self, env: VectorEnv[Any, Any, Any], buffer: Buffer, *, first_env: int = 0
+        self,
+        env: VectorEnv[Any, Any, Any],
+        buffer: Buffer,
+        *,
+        first_env: int = 0,
+        extra: Extra | None = None,
     ) -> None:
         super().__init__(env)
         _check_tuples(buffer, env.single_observation_space, env.single_action_space)
         self._buffer, self._mode = buffer, _autoreset_mode(env)
         self._numbers = np.arange(first_env, first_env + env.num_envs)
+        self._episodes = _OwnEpisodes(buffer, self._numbers.tolist())
+        self._extra = _checked_extra(extra)
         self._states: Any = None  # until a reset of all environments
         self._is_over = np.zeros(env.num_envs, np.bool_)  # until the reset of each
 
@@ -147,8 +189,7 @@ class RecordVectorTransitions(AnyVectorWrapper):
         self._states = None
         observations, infos = self.env.reset(seed=seed, options=options)
         rows = slice(None) if chosen is None else chosen
-        for number in self._numbers[rows].tolist():
-            _end_episode(self._buffer, number)
+        self._episodes.begin(self._numbers[rows].tolist())
         self._is_over[rows] = False
         self._states = _columns(self.single_observation_space, observations)
         return observations, infos
@@ -161,9 +202,13 @@ class RecordVectorTransitions(AnyVectorWrapper):
                 f"{np.flatnonzero(self._is_over).tolist()}): without autoreset, call "
                 'reset(options={"reset_mask": terminations | truncations})'
             )
-        states, self._states = self._states, None
-        if states is None:
+        if self._states is None:
             raise ResetNeeded("expected reset() before this step: there was none, or a step failed")
+        self._episodes.keep_apart()
+        fields = _extra_fields(self._extra)
+        for name, column in fields.items():
+            _check_rows(name, column, self.num_envs)
+        states, self._states = self._states, None
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
         reached = _columns(self.single_observation_space, observations)
         dones, truncateds = np.asarray(terminations, np.bool_), np.asarray(truncations, np.bool_)
@@ -176,7 +221,8 @@ class RecordVectorTransitions(AnyVectorWrapper):
             actions_taken = _columns(self.single_action_space, actions)
             rows = (states, actions_taken, np.asarray(rewards), next_states, dones, truncateds)
             *columns, truncateds = rows if taken.all() else (_rows(c, taken) for c in rows)
-            self._buffer.extend(*columns, truncateds=truncateds, env=self._numbers[taken])
+            fields = fields if taken.all() else _rows(fields, taken)
+            self._buffer.extend(*columns, truncateds=truncateds, env=self._numbers[taken], **fields)
         if self._mode is not AutoresetMode.SAME_STEP:
             self._is_over = ends
         self._states = reached
@@ -196,10 +242,82 @@ class RecordVectorTransitions(AnyVectorWrapper):
         return finals
 
 
-def _end_episode(buffer: Buffer, number: int) -> None:
-    """End the episode of an environment, if any of its transitions were pushed."""
-    with contextlib.suppress(diskreplay.ArgumentError):  # only others were pushed so far
-        buffer.end_episode(number)
+class _OwnEpisodes:
+    """The open episodes of a wrapper in a buffer, apart from those of other wrappers."""
+
+    def __init__(self, buffer: Buffer, numbers: list[int]) -> None:
+        self._buffer, self._numbers = buffer, numbers
+        self._recorders = _recorders.setdefault(buffer, {})
+        self._own = object()  # not the wrapper, which would keep its buffer alive
+        self._has_warned = False
+
+    def begin(self, numbers: list[int]) -> None:
+        """End the episodes of some environments, whoever has recorded them."""
+        for number in numbers:
+            # An error: transitions of other environments were pushed so far, and none of this one.
+            with contextlib.suppress(diskreplay.ArgumentError):
+                self._buffer.end_episode(number)
+            self._recorders[number] = self._own
+
+    def keep_apart(self) -> None:
+        """End the episodes that another wrapper has recorded since this one's reset, and warn."""
+        others = [n for n in self._numbers if self._recorders.get(n) is not self._own]
+        if not others:
+            return
+        if not self._has_warned:
+            warnings.warn(
+                f"another RecordTransitions has recorded env={others[0]} of this buffer since the "
+                "reset of this one, so the episode is cut there: give each wrapper numbers of its "
+                "own with first_env=",
+                diskreplay.EpisodeWarning,
+                stacklevel=3,
+            )
+            self._has_warned = True
+        self.begin(others)
+
+
+def _checked_extra(extra: Extra | None) -> Extra | None:
+    """Return the function of the extra fields, or raise ArgumentError."""
+    if extra is not None and not callable(extra):
+        raise diskreplay.ArgumentError(
+            "extra must be a function without arguments that returns a dictionary of fields, or "
+            f"None (found a {type(extra).__name__})"
+        )
+    return extra
+
+
+def _extra_fields(extra: Extra | None) -> dict[str, Any]:
+    """Return the extra fields of the next transition, or raise ArgumentError."""
+    found = {} if extra is None else extra()
+    if not isinstance(found, Mapping):
+        raise diskreplay.ArgumentError(
+            "the function extra= must return a dictionary of fields by name (found a "
+            f"{type(found).__name__})"
+        )
+    for name in found:
+        if not isinstance(name, str) or name in _NO_EXTRA:
+            raise diskreplay.ArgumentError(
+                f"the function extra= must return further fields by name (found {name!r}): "
+                "RecordTransitions gives the others, and new priorities are the largest so far"
+            )
+    return dict(found)
+
+
+def _check_rows(name: str, column: Any, n: int) -> None:
+    """Raise ArgumentError unless each array of an extra field has n rows."""
+    if isinstance(column, dict | tuple):
+        for part in column.values() if isinstance(column, dict) else column:
+            _check_rows(name, part, n)
+        return
+    try:
+        found = f"{len(column)} rows"
+    except TypeError:
+        found = f"a {type(column).__name__}"
+    if found != f"{n} rows":
+        raise diskreplay.ArgumentError(
+            f"extra field {name!r}: expected an array of {n} rows, one for each environment "
+            f"(found {found})"
+        )
 
 
 def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:

@@ -31,6 +31,7 @@ autodoc_mock_imports = [
         "h5py",
         "jax",
         "minari",
+        "pyarrow",
         "stable_baselines3",
         "tensordict",
         "torch",

@@ -45,7 +45,8 @@ def new_store(
             f"kind must be one of {', '.join(_KINDS)} (found {kind!r:.100})"
         )
     target = Path(path).absolute()
-    if os.path.lexists(target):
+    is_empty = target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+    if os.path.lexists(target) and not is_empty:
         raise diskreplay.StorageError(f"{target} exists: choose a path where nothing is")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +83,8 @@ def transitions(chunks: Iterable[Rows]) -> Iterator[Rows]:
         rows = chunk
         if held is not None:
             rows = {name: np.concatenate([held[name], chunk[name]]) for name in chunk}
+        if not len(rows["end"]):
+            continue
         if len(rows["end"]) > 1:
             yield _transitions(rows, len(rows["end"]) - 1)
         held = {name: column[-1:] for name, column in rows.items()}

@@ -15,6 +15,7 @@ import pytest
         ("torch", "cleanrl", "torch"),
         ("stable_baselines3", "stable_baselines3", "sb3"),
         ("h5py", "hdf5", "hdf5"),
+        ("pyarrow", "lerobot", "parquet"),
         ("minari", "minari", "minari"),
     ],
 )

@@ -61,6 +61,7 @@ LEAST_DOCTESTS = 30
 # Of adapters that do not have the name of their framework.
 FRAMEWORKS = {
     "cleanrl": "torch", "vector_steps": "gymnasium", "hdf5": "h5py", "dataset_stores": "numpy",
+    "lerobot": "pyarrow",
 }  # fmt: skip
 # A block of sh is one of these, and the README begins with all of them.
 COMMANDS = (

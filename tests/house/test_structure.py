@@ -74,6 +74,7 @@ EXTERNAL = {
     "jax": {"adapters/jax"},
     "h5py": {"adapters/hdf5"},
     "minari": {"adapters/minari"},
+    "pyarrow": {"adapters/lerobot"},
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},
     "msgpack": {"records/seals", "maintenance/salvage"},

@@ -160,6 +160,11 @@ def test_a_loaded_model_goes_on_with_the_store(tmp_path: Path) -> None:
     loaded.learn(20, reset_num_timesteps=False)
     assert loaded.replay_buffer.size() == 60
     loaded.replay_buffer.close()
+    (tmp_path / "b").rename(tmp_path / "moved")
+    there = {"path": tmp_path / "moved"}
+    moved = sb3.DQN.load(tmp_path / "model", env=model.get_env(), replay_buffer_kwargs=there)
+    assert moved.replay_buffer.size() == 60
+    moved.replay_buffer.close()
 
 
 KILLED = """

@@ -115,7 +115,7 @@ class DiskReplayBuffer(ReplayBuffer):  # type: ignore[misc]
     def sample(self, batch_size: int, env: Any = None) -> Any:
         """Draw a batch: ReplayBufferSamples, or of dictionaries DictReplayBufferSamples.
 
-        Transitions come twice only where the buffer has fewer than batch_size.
+        Uniform draws take a transition twice only where there are fewer than batch_size.
 
         env:  a VecNormalize, which normalizes the observations and each reward
         """

@@ -83,18 +83,18 @@ def transitions(chunks: Iterable[Rows]) -> Iterator[Rows]:
         rows = chunk
         if held is not None:
             rows = {name: np.concatenate([held[name], chunk[name]]) for name in chunk}
-        if not len(rows["end"]):
-            continue
-        if len(rows["end"]) > 1:
-            yield _transitions(rows, len(rows["end"]) - 1)
-        held = {name: column[-1:] for name, column in rows.items()}
-    if held is not None:
-        held["end"] = np.ones(1, np.bool_)
-        yield _transitions(held, 1)
+        # The last row may be the last of all, and then it ends what the one before it belongs to.
+        n = max(0, len(rows["end"]) - 2)
+        if n:
+            yield _transitions(rows, n)
+        held = {name: column[n:] for name, column in rows.items()}
+    if held is not None and len(held["end"]):
+        held["end"] = np.append(held["end"][:-1] != 0, True)
+        yield _transitions(held, len(held["end"]))
 
 
 def _transitions(rows: Rows, n: int) -> Rows:
-    """Return the transitions of the first n rows; of the row after them the state is taken."""
+    """Return the transitions of the first n rows; the row after them tells how they go on."""
     ends, dones = rows["end"] != 0, rows["done"].reshape(len(rows["end"]), -1).any(axis=1)
     ends = ends | dones
     found = {name: column[:n] for name, column in rows.items() if name != "end"}

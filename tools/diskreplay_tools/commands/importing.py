@@ -20,6 +20,7 @@ from diskreplay.store import Identity, RunSettings, State, beside, real_path
 from diskreplay.validation import checked_capacity
 from diskreplay.wording import count_of
 from diskreplay_tools.commands.arguments import force_option, log_options, out_argument
+from diskreplay_tools.commands.datasets import DATASETS, dataset_format, import_dataset
 from diskreplay_tools.episodes import EPISODE_COLUMNS
 from diskreplay_tools.files import (
     NUMBERS,
@@ -42,10 +43,14 @@ from diskreplay_tools.terminal import progress, tell
 
 
 @click.command("import")
-@click.argument(
-    "source", metavar="IN", type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @out_argument("path")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(DATASETS),
+    help="Of a dataset; by default what IN is. Only an id of Minari needs it.",
+)
 @click.option(
     "--capacity",
     type=click.IntRange(1),
@@ -69,9 +74,12 @@ from diskreplay_tools.terminal import progress, tell
 )
 @log_options
 @force_option
+@click.pass_context
 def import_(
+    context: click.Context,
     source: Path,
     path: Path,
+    form: str | None,
     capacity: int | None,
     kind: str | None,
     pairs: tuple[str, ...],
@@ -81,7 +89,10 @@ def import_(
     codec: str | None,
     force: bool,
 ) -> None:
-    """Make a store of the transitions in an npz or parquet file.
+    """Make a store of a file of transitions, or of a dataset.
+
+    IN is an npz or parquet file, an HDF5 file of d3rlpy or D4RL, a directory of LeRobot, or with
+    --format minari the id of a dataset of Minari.
 
     What export wrote gets the transitions, episodes, priorities, kind, capacity and settings that
     it had; write ids begin at 0, and annealing and random stream begin anew. Rows of any other file
@@ -98,6 +109,23 @@ def import_(
     if real_path(path) in real_path(source).parents:
         raise click.UsageError(f"{source} is inside of {path}: give a new directory")
     log = LogOptions.checked(observations, frame_axis, codec)
+    if form != "minari":  # which takes an id
+        parameter = next(one for one in context.command.params if one.name == "source")
+        click.Path(exists=True).convert(str(source), parameter, context)
+    if (form := form or dataset_format(source)) is not None:
+        if pairs or dropped:
+            raise click.UsageError(f"--field and --drop are for npz and parquet (found {form})")
+        given = {name: value for name, value in log._asdict().items() if value is not None}
+        import_dataset(
+            form,
+            source,
+            path,
+            kind=kind or "uniform",
+            capacity=capacity,
+            options=given,
+            force=force,
+        )
+        return
     with open_table(source) as file, new_store(path, force=force) as place:
         metadata = metadata_in(file)
         if metadata.get("episodes") is True:  # they are no fields

@@ -222,7 +222,7 @@ def test_stacks_are_stored_however_they_lie_in_memory(dtype: str, tmp_path: Path
 @pytest.mark.parametrize("axis", [0, 2])
 def test_stacks_continue_an_episode_however_they_come(axis: int, tmp_path: Path) -> None:
     """One by one or together, in any order in memory, in arrays that are written to again."""
-    frames = np.random.default_rng(3).integers(0, 256, (30, 40, 60)).astype(np.uint8)
+    frames = np.random.default_rng(3).integers(0, 256, (45, 40, 60)).astype(np.uint8)
     settings = {**SETTINGS, "frame_axis": axis}
 
     def stacks(number: int) -> NDArray[np.uint8]:
@@ -238,7 +238,8 @@ def test_stacks_continue_an_episode_however_they_come(axis: int, tmp_path: Path)
                     columns = np.stack(pairs[:2]), [0, 0], [0.0, 0.0], np.stack(pairs[1:])
                     buffer.extend(*columns, [False, False])
                     number += 2
-                else:
+                    continue
+                for _ in range(2):  # the second time both change, also what was pushed last
                     first[...], second[...] = stacks(number), stacks(number + 1)
                     buffer.push(first, 0, 0.0, second, False)
                     number += 1

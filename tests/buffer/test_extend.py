@@ -99,12 +99,14 @@ def test_priorities_are_those_of_pushes(n: int, access: str, given: Any, tmp_pat
         buffer.check()
 
 
-def test_an_extend_of_one_keeps_the_bits_of_nan() -> None:
+def test_a_single_row_keeps_the_bits_of_nan() -> None:
     state = np.array([0xFF800081], np.uint32).view(np.float32)  # a number of Python would be quiet
     with ReplayBuffer(10, schema={"state": "f4", "next_state": "f4"}) as buffer:
         for _ in range(3):  # before the schema is known, and after
             buffer.extend(state, [0], [0.0], state, [False])
-        assert buffer.get([0, 1, 2]).states.tobytes() == state.tobytes() * 3
+            buffer.push(state[0], 0, 0.0, state.reshape(()), False)
+        found = buffer.get(range(6))
+        assert found.states.tobytes() == found.next_states.tobytes() == state.tobytes() * 6
         assert buffer.stats()["cuts"] == 0
 
 

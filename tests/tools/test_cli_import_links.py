@@ -97,6 +97,20 @@ def test_an_episode_goes_on_where_some_agents_are_done(tmp_path: Path) -> None:
         assert [len(episode.dones) for episode in buffer.episodes()] == [4, 4, 4]
 
 
+def test_a_row_that_was_made_done_ends_its_episode(tmp_path: Path) -> None:
+    states = np.arange(7.0)[:, None]
+    with ReplayBuffer(6, path=tmp_path / "b") as buffer:
+        buffer.extend(states[:-1], [0] * 6, [0.0] * 6, states[1:], [False] * 5 + [True])
+    run("export", tmp_path / "b", tmp_path / "x.npz")
+    changed = read(tmp_path / "x.npz")
+    del changed["diskreplay.json"]
+    changed["done"][2] = 1.0
+    np.savez(tmp_path / "y.npz", **changed)
+    run("import", tmp_path / "y.npz", tmp_path / "new")
+    assert np.sign(links_in(tmp_path / "new")).tolist() == [0, 1, 1, -1, 1, 1]
+    assert diskreplay.verify(tmp_path / "new") == []
+
+
 @pytest.mark.parametrize("capacity", [300, 40])
 def test_links_lead_to_the_rows_that_are_there(
     tmp_path: Path, capacity: int, monkeypatch: pytest.MonkeyPatch

@@ -302,12 +302,14 @@ def test_what_is_tested_as_the_lowest_is_what_is_declared() -> None:
     extras = project["optional-dependencies"]
     # The oldest matplotlib warns beside the newest of what it needs itself, and Atari games need a
     # newer gymnasium than the demo without them.
-    chosen = ("demo", "fast", "lz4", "parquet", "test", "zstd")
+    chosen = ("demo", "fast", "hdf5", "lz4", "parquet", "test", "zstd")
     names = [name for extra in chosen for name in extras[extra]]
     declared = {name.partition(";")[0] for name in [*project["dependencies"], *names]}
     lines = (root / ".ci" / "lowest.txt").read_text().splitlines()
     tested = {line.replace("==", ">=") for line in lines if not line.startswith("#")}
     assert declared == tested
+    [gymnasium] = extras["gymnasium"]
+    assert gymnasium.replace(">=", "==") in (root / ".ci" / "run").read_text()
 
 
 def test_files_stay_small() -> None:

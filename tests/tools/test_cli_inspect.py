@@ -78,7 +78,7 @@ def test_marks_are_listed_as_they_are_stored(store: Path) -> None:
     text = shown(store)
     assert "Marks: the last 8 of 11" in text
     assert "step-7" not in text
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(map(len, text.splitlines()[1:])) <= 80  # the first is the path
     with ReplayBuffer(10, path=store.parent / "kept", keep_rows=1234):
         pass
     assert "of 10 transitions, and 1,234 kept" in shown(store.parent / "kept")

@@ -15,6 +15,15 @@ import diskreplay
 EXAMPLES = ROOT / "docs" / "examples"
 # By file: arguments that make it short, a pattern for each line of its output, the stores it makes.
 SHORT: dict[str, tuple[list[str], list[str], list[str]]] = {
+    "actors_and_learner.py": (
+        ["--updates", "60"],
+        [
+            r"before: mean return \d+",
+            r"2 actors pushed [\d,]+ transitions",
+            r"after [\d,]+ updates: mean return \d+",
+        ],
+        ["replay"],
+    ),
     "cartpole_n_step.py": (
         ["--steps", "700"],
         [

@@ -15,6 +15,10 @@ from diskreplay.wording import count_of, shown
 _NAME_BYTES = 200
 _DATA_BYTES = 8192
 _LEVELS = 32
+_KINDS = (
+    "the data of a mark must be None, bool, int, float, str, bytes, or lists and dictionaries of "
+    f"these with str as keys, at most {_LEVELS} levels deep and {_DATA_BYTES} bytes in all"
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def checked_data(data: Any) -> Any:
     try:
         size = len(seal("", data))
     except (ValueError, OverflowError) as error:
-        raise ArgumentError(f"the data of a mark cannot be stored: {error}") from None
+        raise ArgumentError(f"the data of a mark cannot be stored: {error}: {_KINDS}") from None
     if size > _DATA_BYTES:
         raise ArgumentError(
             f"the data of a mark must be small, at most {_DATA_BYTES} bytes (found {size}): keep "
@@ -84,10 +88,12 @@ def _check_plain(value: Any, levels: int) -> None:
         for item in value.values():
             _check_plain(item, levels - 1)
     elif value is not None and type(value) not in (bool, int, float, str, bytes):
+        raise ArgumentError(f"{_KINDS} (found {shown(value)})")
+    elif type(value) is int and not -(2**63) <= value < 2**64:
         raise ArgumentError(
-            "the data of a mark must be None, bool, int, float, str, bytes, or lists and "
-            f"dictionaries of these with str as keys, at most {_LEVELS} levels deep (found "
-            f"{shown(value)})"
+            f"an int in the data of a mark must be at least -2**63 and less than 2**64 (found "
+            f"{shown(value)}): give larger ones as text, such as the state of a numpy generator as "
+            "json.dumps(rng.bit_generator.state)"
         )
 
 

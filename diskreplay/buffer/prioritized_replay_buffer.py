@@ -17,6 +17,7 @@ from diskreplay.buffer.batch_form import BatchForm, checked_n_step
 from diskreplay.buffer.batch_values import checked_pad
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.window_layout import DEFAULT_WINDOW_BYTES
+from diskreplay.errors import ArgumentError
 from diskreplay.sampling import (
     Distribution,
     Priorities,
@@ -195,8 +196,9 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
     def update_priorities(self, indices: ArrayLike, priorities: ArrayLike) -> int:
         """Set the priorities of transitions by write id, and return how many were applied.
 
-        Write ids that are no longer live are ignored and counted (`stale_updates` in `stats`); the
-        last of duplicates wins. Cost: O(n log capacity), vectorised. Raises PriorityError, and
+        Write ids that are not live are ignored and counted (`stale_updates` in `stats`): evicted
+        ones, and those that were never given, as after a `rewind` or in a padded sequence. The last
+        of duplicates wins. Cost: O(n log capacity), vectorised. Raises PriorityError, and
         changes nothing, when any priority is negative, NaN or infinite.
 
         >>> buffer = PrioritizedReplayBuffer(capacity=10)
@@ -208,6 +210,8 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         indices:     int64 (n,), write ids as `sample` returned them
         priorities:  float (n,), the absolute TD errors, before the exponent alpha
         """
+        if type(indices) is not np.ndarray or indices.ndim != 1:
+            _check_indices(indices)
         write_ids = whole_numbers("indices", indices)
         # Before the lock is taken: a tensor on a device is waited for here, and others draw.
         checked = checked_priorities(priorities, write_ids.size)
@@ -273,3 +277,19 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
             "beta": self._settings.beta(frame),
             "frame": frame,
         }
+
+
+def _check_indices(indices: Any) -> None:
+    """Raise ArgumentError for a batch, or the write ids of sequences, in the place of indices."""
+    if isinstance(indices, PrioritizedSequenceBatch):
+        found, way_out = "a batch of sequences", "batch.indices[:, 0]"
+    elif isinstance(indices, PrioritizedBatch):
+        found, way_out = "a batch", "batch.indices"
+    elif getattr(indices, "ndim", 1) == 2:
+        found, way_out = f"shape {tuple(indices.shape)}", "batch.indices[:, 0] of sequences"
+    else:
+        return
+    raise ArgumentError(
+        f"indices must be the write ids of n transitions, of shape (n,) (found {found}): give "
+        f"{way_out}, with a priority for each"
+    )

@@ -147,8 +147,10 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
         array([0, 1])
 
         truncateds:  bool (n,), as `truncated` of `push`
-        env:         one number for all, or int (n,), one for each; see `push`. In an env the
-                     transitions follow each other in their order here
+        env:         int (n,), the number of the environment of each, or one number for all; see
+                     `push`. In an env the transitions follow each other in their order here. With
+                     one number for all, EpisodeWarning tells once where none does: a step of four
+                     environments has env=[0, 1, 2, 3], not env=4
         """
         for plural, name in _SINGULARS.items() if extra else ():
             if name in extra:

@@ -46,7 +46,7 @@ class Linker:
         self._cuts = 0
         self._undo = _NOTHING
         self._schema: Schema | None = None
-        self._has_warned = False
+        self._has_warned = self._has_warned_of_turns = False
 
     def cuts(self, count: int) -> int:
         """Return the number of episodes that were cut, where there are `count` rows."""
@@ -118,11 +118,11 @@ class Linker:
         if schema is not self._schema:
             self._use(schema)
         n = len(columns[0])
+        if type(env) is int and n > 1 and not self._has_warned_of_turns:
+            self._check_turns(columns, truncateds, env, schema)
         if n <= _FEW_ROWS:
             return self._links_of_few(number, columns, truncateds, env)
-        ends = np.logical_and.reduce(columns[self._done].reshape(n, -1), axis=1)
-        if truncateds is not None:
-            ends |= truncateds
+        ends = self._ends(columns, truncateds)
         if isinstance(env, np.ndarray):
             order = np.argsort(env, kind="stable")
             sorted_envs = env[order]
@@ -213,6 +213,37 @@ class Linker:
         self._state_of = _bits_of(schema, schema.state_places)
         self._next_state_of = _bits_of(schema, schema.next_state_places)
         self._schema = schema
+
+    def _ends(self, columns: Columns, truncateds: Bools | None) -> Bools:
+        """Return which rows end their episode."""
+        dones = columns[self._done]
+        ends: Bools = np.logical_and.reduce(dones.reshape(len(dones), -1), axis=1)
+        return ends if truncateds is None else ends | truncateds
+
+    def _check_turns(
+        self, columns: Columns, truncateds: Bools | None, env: int, schema: Schema
+    ) -> None:
+        """Warn once where rows of one env look like a step of several environments.
+
+        That is where no state is the next_state of the row before, within episodes. Mostly the
+        first two rows tell, so that few are compared.
+        """
+        if not schema.state_places:
+            return
+        after = self._next_state_of(_row_of(columns, 0))
+        if _kept(after) == _kept(self._state_of(_row_of(columns, 1))):
+            return
+        goes_on = ~self._ends(columns, truncateds)[:-1]
+        if not goes_on.any() or (goes_on & _continue(columns, schema)).any():
+            return
+        warn_caller(
+            f"no transition of this extend with env={env} continues the one before it: no state is "
+            "that one's next_state. They are one stream all the same, since env= is trusted. Give "
+            "env=[0, 1, ...], a number for each, where they are of several environments, and "
+            "truncateds= where their episodes end without done",
+            EpisodeWarning,
+        )
+        self._has_warned_of_turns = True
 
     def _cut(self, n: int) -> int:
         """Return the number of cuts with n more; the first warns."""

@@ -148,11 +148,16 @@ def _other_fields(first: str, schema: Schema, name: str, other: Schema) -> Misma
     types, others = dict(schema.types), dict(other.types)
     for field, found in types.items():
         if field in others and others[field] != found:
+            way_out = (
+                'type with "diskreplay export" and "diskreplay import --field '
+                f'{field}={field}:DTYPE"'
+            )
+            if schema[field].shape != other[field].shape:
+                way_out = "shape with diskreplay.transform(path, out, function)"
             return MismatchError(
                 f"field {field!r} is {found} in source {first!r} and {others[field]} in source "
                 f"{name!r}, and the sources of a mixture have the same fields: make a store of the "
-                'other type with "diskreplay export" and "diskreplay import --field '
-                f'{field}={field}:DTYPE"'
+                f"other {way_out}"
             )
     having, missing, more = first, name, types.keys() - others.keys()
     if not more:

@@ -255,7 +255,7 @@ class Field:
         found = as_numbers(self.name, value)
         shape = lead + self.shape
         if found.shape != shape:
-            advice = shape_advice(self.name, found, self.shape, len(lead))
+            advice = shape_advice(self.name, found, self.shape, len(lead), self.dtype)
             raise SchemaError(
                 f"field {self.name!r}: expected shape {shape} (found {found.shape}, "
                 f"{found.dtype}){': ' * bool(advice)}{', or '.join(advice)}"

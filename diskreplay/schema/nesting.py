@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from diskreplay.errors import SchemaError
 from diskreplay.schema.names import MAX_DEPTH, name_of_key, name_of_place, root_of, too_deep
-from diskreplay.schema.numbers import as_numbers
+from diskreplay.schema.numbers import ONE_DICTIONARY, as_numbers
 from diskreplay.validation import as_array
 from diskreplay.wording import cut
 
@@ -159,7 +159,7 @@ def _check_kind(name: str, value: Any, known: Structure) -> None:
     what = f"a dictionary with {', '.join(known)}" if is_dict else f"a tuple of {len(known)}"
     advice = ""
     if is_dict and isinstance(value, list | tuple):
-        advice = ": give one dictionary of arrays, {key: [one[key] for one in dictionaries]}"
+        advice = f": {ONE_DICTIONARY}"
     raise SchemaError(
         f"field {name!r}: expected {what}, as the first transition or schema= has set it (found "
         f"{type(value).__name__}){advice}"

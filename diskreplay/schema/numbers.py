@@ -15,6 +15,7 @@ from diskreplay.validation import as_array
 
 REAL = "?bBhHiIlLqQefd"  # numpy's letters for the types of real numbers, in any byte order
 COMPLEX = "FD"
+ONE_DICTIONARY = "give one dictionary of arrays, {key: [one[key] for one in dictionaries]}"
 DONES = frozenset((0, 1))  # and every number that is equal to one of them
 _FEW = 64  # up to so many numbers Python looks at them faster than numpy, measured
 
@@ -37,13 +38,32 @@ def as_numbers(name: str, value: Any) -> Array:
             raise
         raise SchemaError(f"{error}: {way_to_vary(name)}") from None
     if array.dtype.char not in REAL + COMPLEX:
+        if isinstance(value, list) and all(isinstance(each, Mapping) for each in value):
+            raise SchemaError(
+                f"field {name!r}: expected numbers or bools, or a dictionary of them (found a list "
+                f"of dictionaries): {ONE_DICTIONARY}"
+            )
         raise not_numbers(name, array.dtype)
     return array
 
 
-def shape_advice(name: str, found: Array, shape: tuple[int, ...], lead: int) -> list[str]:
-    """Return the ways to correct a value of a wrong shape, [] where none is known."""
+def shape_advice(
+    name: str, found: Array, shape: tuple[int, ...], lead: int, dtype: object = "float32"
+) -> list[str]:
+    """Return the ways to correct a value of a wrong shape, [] where none is known.
+
+    shape, dtype:  of the field
+    """
     ways = []
+    root, of_row = root_of(name), found.shape[lead:]
+    if root == "next_state":
+        state = name.removeprefix("next_")
+        ways.append(f"{state} and {name} need one shape (found {shape} and {of_row})")
+    if len(shape) > 1 and of_row == shape[1:] and root in ("state", "action"):
+        ways.append(
+            "where the schema is that of a vector environment, make it of its "
+            "single_observation_space and single_action_space"
+        )
     if not lead and not shape and found.size == 1:
         ways.append("give a plain number")
     if lead and not shape and found.shape[:lead] and found.size == found.shape[0]:
@@ -51,14 +71,19 @@ def shape_advice(name: str, found: Array, shape: tuple[int, ...], lead: int) -> 
     if not lead and found.ndim and found.shape[1:] == shape:
         ways.append("call extend(), which takes the transitions of several environments at once")
     if found.ndim > lead and found.ndim == lead + len(shape) and name not in ("reward", "done"):
-        ways.append(way_to_vary(name, found.dtype, found.ndim - lead))
+        ways.append(way_to_vary(name, dtype, found.ndim - lead))
     return ways
 
 
 def way_to_vary(name: str, dtype: object = "float32", ndim: int = 1) -> str:
     """Return the advice for arrays with lengths that differ."""
     lengths = ", ".join(["None"] * ndim) + "," * (ndim == 1)
-    return f'where lengths vary, say so with schema={{"{name}": ("{dtype}", ({lengths}))}}'
+    names = [name]
+    if root_of(name) in ("state", "next_state"):  # which are of one type
+        state = name.removeprefix("next_")
+        names = [state, f"next_{state}"]
+    fields = ", ".join(f'"{each}": ("{dtype}", ({lengths}))' for each in names)
+    return f"where lengths vary, say so with schema={{{fields}}}"
 
 
 def are_finite(array: Array) -> bool:

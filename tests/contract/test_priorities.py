@@ -161,6 +161,22 @@ def test_priorities_and_ids_of_other_shapes_are_refused(
         for indices, priorities in (([0.5], [1.0]), (40, 1), (ragged, [1, 1])):
             with pytest.raises(ArgumentError, match="indices must be"):
                 buffer.update_priorities(indices, priorities)
+        sequences = buffer.sample_sequences(2, 3)
+        starts = r"give batch.indices\[:, 0\]"
+        for indices, found in (
+            (
+                sequences.indices,
+                rf"\(found shape \(2, 3\)\): {starts} of sequences",
+            ),
+            (sequences, rf"\(found a batch of sequences\): {starts}"),
+            (buffer.get([40, 41]), "indices must be"),
+        ):
+            with pytest.raises(ArgumentError, match=found):
+                buffer.update_priorities(indices, [1.0, 1.0])
+        batch = buffer.sample(2)
+        before = buffer.stats()
+        with pytest.raises(ArgumentError, match=r"\(found a batch\): give batch.indices, with a"):
+            buffer.update_priorities(batch, [1.0, 1.0])
         for priorities in (ragged, [1.0]):
             with pytest.raises(PriorityError):
                 buffer.update_priorities([40, 41], priorities)

@@ -253,6 +253,33 @@ def test_the_number_of_envs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(linker.numbers(168)) == [*range(108, 168)]
 
 
+@pytest.mark.parametrize("n", [4, 100])
+def test_rows_of_one_env_of_which_none_continues_another_are_told_once(n: int) -> None:
+    schema = SCHEMAS["flat"]
+    apart = [np.stack([v] * n) for v in flat(0, 1)]
+    linker = Linker()
+    linker.extend(0, schema, apart, np.ones(n, np.bool_), 4)  # each is an episode of its own
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(EpisodeWarning):
+            linker.extend(n, schema, apart, None, 4)
+    with pytest.warns(EpisodeWarning, match=r"extend with env=4 .* Give env=\[0, 1, ...\]") as told:
+        links = linker.extend(n, schema, apart, None, 4)
+    assert [found.filename for found in told] == [__file__]
+    assert links[1:].tolist() == [1] * (n - 1)  # env= is trusted
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        linker.extend(2 * n, schema, apart, None, 4)
+        linker = Linker()
+        linker.extend(0, schema, apart, None, np.arange(n))
+        linker.extend(n, schema, [column[:1] for column in apart], None, 4)
+        some = [column.copy() for column in apart]
+        some[0][n // 2] = some[3][n // 2 - 1]  # one row continues the one before it
+        linker.extend(n + 1, schema, some, None, 4)
+        following = [np.stack([v] * n) for v in flat(1, 1)]
+        linker.extend(2 * n + 1, schema, following, None, 4)
+
+
 def test_of_very_many_envs_some_were_forgotten_and_may_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linker_file, "MAX_ENVS", 64)
     linker, schema = Linker(), SCHEMAS["flat"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,17 @@ def test_data_that_would_come_back_changed_is_refused(data: Any) -> None:
         with pytest.raises(ArgumentError, match="data of a mark"):
             buffer.mark("a", value)
     assert buffer.marks() == []
+
+
+def test_the_state_of_a_generator_is_refused_with_the_way_out() -> None:
+    buffer, state = ReplayBuffer(10), np.random.default_rng(0).bit_generator.state
+    wanted = r"less than 2\*\*64 \(found [0-9]+\): give larger ones as text, .*json.dumps"
+    with pytest.raises(ArgumentError, match=wanted):
+        buffer.mark("a", state)
+    with pytest.raises(ArgumentError, match="32 levels deep and 8192 bytes in all"):
+        buffer.mark("a", {1, 2})
+    buffer.mark("a", json.dumps(state))
+    assert json.loads(buffer.marks()[0].data) == state
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,16 @@ def test_another_type_is_named_with_both_types() -> None:
         Mixture({"online": one, "demos": other})
 
 
+def test_another_shape_is_named_with_a_way_out_that_can_change_it() -> None:
+    buffers = {}
+    for name, width in (("online", 4), ("demos", 3)):
+        buffers[name] = ReplayBuffer(10)
+        buffers[name].push(np.zeros(width), 0, 0.0, np.zeros(width), False)
+    message = r"is float32\[4\] .* float32\[3\] .* of the other shape with diskreplay.transform"
+    with pytest.raises(MismatchError, match=message):
+        Mixture(buffers)
+
+
 @pytest.mark.parametrize(("first", "second"), [("with", "without"), ("without", "with")])
 def test_a_field_that_only_one_has_is_named_with_the_way_out(first: str, second: str) -> None:
     buffers = {"with": holding(x=np.zeros(4)), "without": holding()}

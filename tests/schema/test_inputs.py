@@ -187,6 +187,43 @@ def test_the_error_has_the_way_out() -> None:
     assert buffer.stats() == before
 
 
+def test_the_error_of_a_shape_names_what_it_should_be() -> None:
+    both = r'schema=\{"state": \("float64", \(None,\)\), "next_state": \("float64", \(None,\)\)\}'
+    buffer = ReplayBuffer(10, schema={"state": ("float64", (1,)), "next_state": ("float64", (1,))})
+    wanted = rf"state and next_state need one shape \(found \(1,\) and \(2,\)\), or where .*{both}"
+    with pytest.raises(SchemaError, match=wanted):
+        buffer.push([0.0], 0, 1.0, [1.0, 2.0], False)
+    with pytest.raises(SchemaError, match=wanted):
+        buffer.extend([[0.0]] * 3, [0] * 3, [1.0] * 3, [[1.0, 2.0]] * 3, [False] * 3)
+    with pytest.raises(SchemaError, match=rf"float64\): where lengths vary, say so with {both}"):
+        buffer.push([0.0, 1.0], 0, 1.0, [1.0], False)
+    with pytest.raises(SchemaError, match=r"state.a and next_state.a need one shape"):
+        ReplayBuffer(10).push({"a": [0.0]}, 0, 1.0, {"a": [0.0, 1.0]}, False)
+
+
+def test_the_schema_of_a_vector_environment_is_told() -> None:
+    schema = {"state": ("float32", (4, 3)), "action": "int64"}
+    states = np.zeros((4, 3), np.float32)
+    wanted = "make it of its single_observation_space and single_action_space"
+    with pytest.raises(SchemaError, match=wanted):
+        ReplayBuffer(10, schema=schema).push(states[0], 0, 0.0, states[0], False)
+    with pytest.raises(SchemaError, match=wanted):
+        ReplayBuffer(10, schema=schema).extend(states, [0] * 4, [0.0] * 4, states, [False] * 4)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_list_of_dictionaries_is_told_to_be_a_dictionary_of_arrays(is_known: bool) -> None:
+    values = [{"a": [0.0, 1.0]}, {"a": [2.0, 3.0]}]
+    buffer = ReplayBuffer(10)
+    if is_known:
+        buffer.push(values[0], 0, 0.0, values[0], False)
+    wanted = r"\(found (a list of dictionaries|list)\): give one dictionary of arrays, \{key: \[one"
+    with pytest.raises(SchemaError, match=wanted):
+        buffer.extend(values, [0, 0], [0.0, 0.0], values, [False, False])
+    column = {key: [one[key] for one in values] for key in values[0]}
+    buffer.extend(column, [0, 0], [0.0, 0.0], column, [False, False])
+
+
 def test_tensors_of_other_libraries_convert_themselves() -> None:
     class Other(Tensor):
         def __array__(self, *_: Any, **__: Any) -> Any:

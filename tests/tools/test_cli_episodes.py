@@ -109,6 +109,8 @@ def test_an_export_has_episodes_and_steps(two_envs: Path, tmp_path: Path) -> Non
     assert table["episode"].dtype == table["step"].dtype == np.int64
     rows = zip(*(table[name].tolist() for name in ("write_id", "episode", "step")), strict=True)
     assert {i: (episode, step) for i, episode, step in rows} == wanted
+    told = refused("export", two_envs, tmp_path / "some.npz", "--where", "step>=3", status=2)
+    assert "there is no field 'step': with --episodes there is a column 'step'; without" in told
     words = ("--range", "-20:", "--where", "step>=3")
     run("export", two_envs, tmp_path / "some.jsonl", "--episodes", *words)
     lines = [json.loads(line) for line in (tmp_path / "some.jsonl").read_text().splitlines()]

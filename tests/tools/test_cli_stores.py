@@ -60,6 +60,14 @@ def test_verify_tells_every_fault_of_every_store(tmp_path: Path, deep: tuple[str
         for path, found in ((sound, []), (damaged, faults))
     ]
     assert "Missing argument 'PATH...'" in refused("verify", status=2)
+    absent = tmp_path / "absent"
+    done = run("verify", *deep, absent, sound, tmp_path / "other", damaged, status=2)
+    assert done.stdout.splitlines() == [
+        f"{sound}: sound", f"{damaged}: 1 fault", f"  {faults[0]}",
+    ]  # fmt: skip
+    for path in (absent, tmp_path / "other"):
+        assert f"Directory '{path}' does not exist" in done.stderr
+    assert f"Directory '{absent}' does not exist" in refused("verify", *deep, absent, status=2)
 
 
 def test_deep_finds_values_that_no_field_may_hold(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,10 @@ def opened(task: Task, *, warm: bool = True) -> Any:
         )
     else:
         buffer = diskreplay.ReplayBuffer(task.rows, **settings)
-    for part in blocks(task, len(buffer), task.rows - len(buffer)):
-        buffer.extend(*part, env=0)
+    with warnings.catch_warnings():  # the rows are random, and do not follow each other
+        warnings.simplefilter("ignore", diskreplay.EpisodeWarning)
+        for part in blocks(task, len(buffer), task.rows - len(buffer)):
+            buffer.extend(*part, env=0)
     buffer.flush()
     if warm:
         rows = min(task.rows, task.window_bytes // task.row_bytes)

@@ -11,12 +11,18 @@ import numpy as np
 import diskreplay
 from diskreplay.buffer import Scan
 from diskreplay.wording import count_of
-from diskreplay_tools.commands.arguments import json_option, stores_argument
+from diskreplay_tools.commands.arguments import json_option
 from diskreplay_tools.terminal import progress, tell
 
 
 @click.command()
-@stores_argument
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    metavar="PATH...",
+    type=click.Path(path_type=Path),  # the others are verified where one is not there
+)
 @click.option("--deep", is_flag=True, help="Also look at what a buffer makes of it.")
 @json_option
 @click.pass_context
@@ -24,14 +30,22 @@ def verify(context: click.Context, paths: tuple[Path, ...], deep: bool, as_json:
     """Check each page and checksum of stores, and list the faults.
 
     All faults are told, one a line below the path, and the exit status is 1 when there are any, or
-    a store cannot be looked at. Nothing is changed, and writers may go on meanwhile. With --deep a
-    store is also opened for reading: the tree of priorities is compared with them, and every value
-    with what its field may hold. With --json there is a line for each store.
+    a store cannot be looked at, and 2 when a path is no directory. Nothing is changed, and writers
+    may go on meanwhile. With --deep a store is also opened for reading: the tree of priorities is
+    compared with them, and every value with what its field may hold. With --json there is a line
+    for each store.
 
     Example: diskreplay verify --deep runs/a runs/b
     """
     is_sound = True
+    there = click.Path(exists=True, file_okay=False)
+    absent: list[click.UsageError] = []
     for path in paths:
+        try:
+            there.convert(path, None, context)
+        except click.UsageError as error:
+            absent.append(error)
+            continue
         try:
             with progress("verify", "records") as show:
                 faults = diskreplay.verify(path, progress=show)
@@ -50,6 +64,10 @@ def verify(context: click.Context, paths: tuple[Path, ...], deep: bool, as_json:
         tell(f"{path}: {count_of(len(faults), 'fault') if faults else 'sound'}")
         for fault in faults:
             tell(f"  {fault}")
+    for one in absent[:-1]:
+        tell(f"Error: {one.format_message()}", err=True)
+    if absent:
+        raise absent[-1]
     if not is_sound:
         context.exit(1)
 

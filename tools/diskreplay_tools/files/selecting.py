@@ -11,6 +11,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from diskreplay_tools.episodes import EPISODE_COLUMNS
 from diskreplay_tools.files.columns import Column
 
 Mask = NDArray[np.bool_]
@@ -77,6 +78,8 @@ def _condition(text: str, columns: Mapping[str, Column], scalars: Sequence[str])
         )
     name, sign, number = found.groups()
     there = f"the conditions are over single numbers: {', '.join(scalars)}"
+    if name in EPISODE_COLUMNS and name not in columns:
+        there = f"with --episodes there is a column {name!r}; without, {there}"
     if name not in columns:
         raise click.BadParameter(f"there is no field {name!r}: {there}", param_hint="--where")
     if name not in scalars:

@@ -83,7 +83,7 @@ def export(
                 f"{path} has a field {doubled[0]!r}, which is a column of {of}: {way_out}"
             )
         _check_sizes(columns, form)
-        checked = conditions_of(conditions, columns)
+        checked = conditions_of(conditions, columns, EPISODE_COLUMNS)
         live = live_write_ids(buffer)
         first, count = live.start, live.stop
         begin, end = span_of(span, first, count)

@@ -11,7 +11,6 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from diskreplay_tools.episodes import EPISODE_COLUMNS
 from diskreplay_tools.files.columns import Column
 
 Mask = NDArray[np.bool_]
@@ -62,13 +61,21 @@ class Condition(NamedTuple):
         return np.asarray(self.compare(values, number), np.bool_)
 
 
-def conditions_of(texts: Sequence[str], columns: Sequence[Column]) -> list[Condition]:
-    """Return what `--where` was given, checked against the columns that there are."""
+def conditions_of(
+    texts: Sequence[str], columns: Sequence[Column], of_episodes: Sequence[str] = ()
+) -> list[Condition]:
+    """Return what `--where` was given, checked against the columns that there are.
+
+    of_episodes:  the columns that there are with `--episodes`
+    """
     scalars = [c.name for c in columns if not c.shape and c.dtype.kind != "c" and not c.varies]
-    return [_condition(text, {c.name: c for c in columns}, scalars) for text in texts]
+    by_name = {c.name: c for c in columns}
+    return [_condition(text, by_name, scalars, of_episodes) for text in texts]
 
 
-def _condition(text: str, columns: Mapping[str, Column], scalars: Sequence[str]) -> Condition:
+def _condition(
+    text: str, columns: Mapping[str, Column], scalars: Sequence[str], of_episodes: Sequence[str]
+) -> Condition:
     found = _CONDITION.fullmatch(text)
     if found is None:
         raise click.BadParameter(
@@ -78,7 +85,7 @@ def _condition(text: str, columns: Mapping[str, Column], scalars: Sequence[str])
         )
     name, sign, number = found.groups()
     there = f"the conditions are over single numbers: {', '.join(scalars)}"
-    if name in EPISODE_COLUMNS and name not in columns:
+    if name in of_episodes and name not in columns:
         there = f"with --episodes there is a column {name!r}; without, {there}"
     if name not in columns:
         raise click.BadParameter(f"there is no field {name!r}: {there}", param_hint="--where")

@@ -17,6 +17,7 @@ from test_links_in_maintenance import DONES, EXPECTED, make, rows_before
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay.records import unseal
 from diskreplay.schema import Schema
 
 
@@ -141,11 +142,29 @@ def test_fields_are_removed_retyped_and_put_elsewhere(tmp_path: Path) -> None:
     # Without any field in the log, the store has no log.
     diskreplay.transform(tmp_path / "out", tmp_path / "small", features)
     assert diskreplay.verify(tmp_path / "small") == []
+    layout = unseal(stores.stored(tmp_path / "small", "meta", "layout"), "layout", "layout")
+    assert "observations" not in layout
     with diskreplay.open(tmp_path / "small") as buffer:
         assert buffer.schema["state"].type == "float32"
         assert buffer.schema["text"].type == "int64"
         assert not any(field.log for field in buffer.schema.fields)
         buffer.push(0.0, 1.0, 0.0, 0.0, False, text=1, length=2)
+
+
+def test_the_pages_of_a_ring_that_went_round_are_full(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with ReplayBuffer(20_000, path=path) as buffer:
+        for first in range(0, 30_000, 1000):
+            buffer.extend(**columns(first, 1000))
+    diskreplay.transform(path, tmp_path / "out", lambda columns: {})
+    diskreplay.compact(path)
+    used = []
+    for place in (tmp_path / "out", path):
+        with diskreplay.open(place, access="read") as buffer:
+            stats = buffer.stats()
+            used.append(stats["disk_bytes"] - stats["free_bytes"])
+    assert used[0] <= 1.02 * used[1]
+    assert (tmp_path / "out" / "data.mdb").stat().st_size <= used[1] + (2 << 20)
 
 
 def test_values_cannot_be_changed_in_place(tmp_path: Path) -> None:

@@ -95,8 +95,9 @@ def transitions(chunks: Iterable[Rows]) -> Iterator[Rows]:
 
 def _transitions(rows: Rows, n: int) -> Rows:
     """Return the transitions of the first n rows; the row after them tells how they go on."""
-    ends, dones = rows["end"] != 0, rows["done"].reshape(len(rows["end"]), -1).any(axis=1)
-    ends = ends | dones
+    dones = rows["done"] != 0
+    dones = dones.all(axis=tuple(range(1, dones.ndim)))  # of several agents: where all are done
+    ends = (rows["end"] != 0) | dones
     found = {name: column[:n] for name, column in rows.items() if name != "end"}
     if any(_root(name) == "next_state" for name in rows):
         found["truncated"] = (ends & ~dones)[:n]

@@ -9,7 +9,7 @@ from diskreplay.episodes.arguments import (
     checked_truncateds,
 )
 from diskreplay.episodes.episode_ids import beginnings, episode_from, has_next, parts_of
-from diskreplay.episodes.linker import Linker
+from diskreplay.episodes.linker import Linker, all_done
 from diskreplay.episodes.links import Links, LinkValues, links_to
 from diskreplay.episodes.n_step import Chains, NStep
 from diskreplay.episodes.sequences import Sequences, are_first, sequence_priorities
@@ -21,6 +21,7 @@ __all__ = [
     "Links",
     "NStep",
     "Sequences",
+    "all_done",
     "are_first",
     "beginnings",
     "checked_env",

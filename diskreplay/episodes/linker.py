@@ -216,8 +216,7 @@ class Linker:
 
     def _ends(self, columns: Columns, truncateds: Bools | None) -> Bools:
         """Return which rows end their episode."""
-        dones = columns[self._done]
-        ends: Bools = np.logical_and.reduce(dones.reshape(len(dones), -1), axis=1)
+        ends = all_done(columns[self._done])
         return ends if truncateds is None else ends | truncateds
 
     def _check_turns(
@@ -298,6 +297,12 @@ def _bits(value: Any, dtype: np.dtype[Any]) -> bytes | bytearray:
     if type(value) is bytes or type(value) is bytearray:
         return value
     return np.asarray(value, dtype).tobytes()
+
+
+def all_done(dones: Array) -> Bools:
+    """Return which rows of a column are done: of several numbers, where all are true."""
+    done: Bools = np.logical_and.reduce(dones, axis=tuple(range(1, dones.ndim)), dtype=np.bool_)
+    return done
 
 
 def _all_true(value: Any, dtype: np.dtype[Any]) -> bool:

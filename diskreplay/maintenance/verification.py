@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diskreplay.aliases import Bools, Ints, PathLike, Progress
-from diskreplay.episodes import Links, LinkValues
+from diskreplay.episodes import Links, LinkValues, all_done
 from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.live_range import BLOCK_SLOTS, LiveRange, slot_spans
 from diskreplay.lmdbfile import INTEGER_KEYS, NO_PAGE, Faults, Tree, Walk
@@ -224,8 +224,7 @@ class _Check:
         chosen = np.flatnonzero(self._goes_on[slots])
         ids, found = live.newest_ids(slots[chosen]), [records[i] for i in chosen.tolist()]
         [dones] = codec.decode(found, ids, slots[chosen], [codec.schema.done_place])
-        are_done = dones.reshape(ids.size, -1).all(axis=1)  # of several: where all are true
-        for write_id in ids[are_done].tolist():
+        for write_id in ids[all_done(dones)].tolist():
             self._faults.add(f"write id {write_id} is done, and a link goes on with its episode")
 
     def _check_kept(self, table: str, number: int, content: Any) -> None:

@@ -142,6 +142,19 @@ def test_a_done_that_is_an_array_is_checked(dones: list[list[int]], tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_a_store_most_of_whose_episodes_have_one_step_is_sound(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    dones = np.ones((N, *shape), bool)
+    dones[0] = False  # so some records are looked at of which none goes on
+    schema = {"state": ("f4", (99,)), "next_state": ("f4", (99,)), "done": ("?", shape)}
+    with ReplayBuffer(N, path=tmp_path / "a", schema=schema) as buffer:
+        states = np.zeros((N, 99))
+        buffer.extend(states, np.zeros(N, int), np.zeros(N), states, dones, env=0)
+    assert diskreplay.verify(tmp_path / "a") == []
+
+
 def test_links_of_another_moment_are_found(tmp_path: Path) -> None:
     path = make(tmp_path / "a", capacity=N)
     links = np.frombuffer(unseal(stored(path, "links", 0), 0, "block"), "<i4").copy()

@@ -12,7 +12,7 @@ import numpy as np
 
 import diskreplay
 from diskreplay.aliases import Columns, Ints
-from diskreplay.episodes import Linker, LinkValues, links_to
+from diskreplay.episodes import Linker, LinkValues, all_done, links_to
 from diskreplay.schema import Schema
 from diskreplay.wording import count_of
 from diskreplay_tools.files.columns import LINK, WRITE_ID, Column, Table
@@ -63,7 +63,7 @@ class ExportedLinks:
         write_ids, links = table[WRITE_ID], table[LINK]
         end = first + write_ids.size
         self._write_ids[first:end] = write_ids
-        self._dones[first:end] = columns[schema.done_place].reshape(write_ids.size, -1).all(axis=1)
+        self._dones[first:end] = all_done(columns[schema.done_place])
         known = self._write_ids[:end]
         if (np.diff(write_ids, prepend=known[first - 1] if first else -1) <= 0).any():
             raise click.ClickException(

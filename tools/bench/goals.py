@@ -161,6 +161,10 @@ def sequences(size: Size, place: Path) -> Group:
             f"{what}, {size.rows:,} rows, window off",
             *pair(OFF, torchrl, "sequences"), "us", "<=", 0.2,
         ),
+        Row(
+            f"a push and {what}, {size.rows:,} rows, window off",
+            *pair(OFF, torchrl, "after a push"), "us", "<=", 0.2,
+        ),
     ]  # fmt: skip
     return Group(legs, rows)
 

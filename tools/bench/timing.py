@@ -7,6 +7,7 @@ further one. A round is a dictionary of figures: nanoseconds of one call, or of 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -84,12 +85,22 @@ def sample(task: Task, system: System) -> Rounds:
 
 
 def sequences(task: Task, system: System) -> Rounds:
-    """Time batches of sequences for `task.seconds` a round."""
+    """Time batches of sequences, and those that each follow a push, `task.seconds` each a round."""
+    rows = itertools.cycle(system.as_rows(singles(task, task.rows, 100)))
+
+    def push_and_draw() -> None:
+        system.push(*next(rows))
+        system.sequences()
+
     for _ in range(20):
         system.sequences()
+    push_and_draw()
     yield {}
     while True:
-        yield {"sequences": _time_of_a_call(system.sequences, task.seconds)}
+        yield {
+            "sequences": _time_of_a_call(system.sequences, task.seconds),
+            "after a push": _time_of_a_call(push_and_draw, task.seconds),
+        }
 
 
 def _time_of_a_call(draw: Callable[[], object], seconds: float) -> float:

@@ -35,7 +35,9 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         commit = file.name.partition(".")[0]
         found[commit] = tmp_path_factory.mktemp(commit)
         with tarfile.open(file) as archive:
-            archive.extractall(found[commit], filter="data")
+            if hasattr(tarfile, "data_filter"):  # not before 3.10.12 and 3.11.4
+                archive.extraction_filter = tarfile.data_filter
+            archive.extractall(found[commit])
     return found
 
 

@@ -149,7 +149,8 @@ def sequences(size: Size, place: Path) -> Group:
     few, torchrl = f"{size.rows // 10:,} rows", "torchrl"
     lot = f"{size.many_rows:,} rows"
     legs = {
-        OFF: Leg("diskreplay", "sequences", at(task, place, "a", window_bytes=0)),
+        WINDOW: Leg("diskreplay", "sequences", at(task, place, "a")),
+        OFF: Leg("diskreplay", "sequences", at(task, place, "c", window_bytes=0)),
         torchrl: Leg("torchrl", "sequences", at(task, place, "torchrl"), rounds=10),
         few: Leg("diskreplay", "sequences", at(many, place, "b", rows=size.rows // 10)),
         lot: Leg("diskreplay", "sequences", at(many, place, "b", rows=size.many_rows)),
@@ -157,13 +158,13 @@ def sequences(size: Size, place: Path) -> Group:
     what = f"{task.sequences} sequences of {task.length}"
     rows = [
         Row(f"{what}, {lot} against {few}", *pair(lot, few, "sequences"), "us", "<=", 1.5),
-        Row(
-            f"{what}, {size.rows:,} rows, window off",
-            *pair(OFF, torchrl, "sequences"), "us", "<=", 0.2,
-        ),
-        Row(
-            f"a push and {what}, {size.rows:,} rows, window off",
-            *pair(OFF, torchrl, "after a push"), "us", "<=", 0.2,
+        *(
+            Row(
+                f"{before}{what}, {size.rows:,} rows, {where}",
+                *pair(leg, torchrl, name), "us", "<=", 0.2,
+            )
+            for leg, where in ((WINDOW, "all in the window"), (OFF, "window off"))
+            for before, name in (("", "sequences"), ("a push and ", "after a push"))
         ),
     ]  # fmt: skip
     return Group(legs, rows)

@@ -103,7 +103,7 @@ class DiskReplayStorage(TensorStorage):  # type: ignore[misc]
         return len(self)
 
     def resume(self, buffer: Any) -> None:
-        """Let a replay buffer of TorchRL go on behind the transitions that are in the store.
+        """Set where a replay buffer of TorchRL writes next: behind the transitions in the store.
 
         Call it once the replay buffer is made; for an empty store it does nothing.
         """

@@ -22,13 +22,14 @@ OUTSIDE = """
 """
 
 
-# Numbers that stand on more than one line.
+# Numbers that stand on more than one line; a path, with numbers in its names, may take several.
 BROKEN = """
 (() => {
     const found = [], range = document.createRange();
     const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (texts.nextNode()) {
-        for (const match of texts.currentNode.data.matchAll(/\\d[\\d,.:-]*\\d/g)) {
+        const numbers = /(?<![\\w\\/-])\\d[\\d,.:-]*\\d(?!\\w)/g;
+        for (const match of texts.currentNode.data.matchAll(numbers)) {
             range.setStart(texts.currentNode, match.index);
             range.setEnd(texts.currentNode, match.index + match[0].length);
             const lines = new Set([...range.getClientRects()].map(r => Math.round(r.top)));

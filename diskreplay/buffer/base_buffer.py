@@ -44,7 +44,8 @@ class BaseBuffer(WritingBuffer[BatchT], Generic[BatchT]):
         commits), memory_bytes (window and side tables when full, and the memory that batches() with
         readers= or reuse=True keeps); durability and commit_interval; openers (a list of the
         openers of the store: pid, host, since, access, stopped); oldest_reader (the opener that
-        keeps the pages of old commits: pid, host, commits_behind, stopped; or None); commits,
+        keeps the pages of old commits: pid, host, commits_behind, stopped; or None); draws (the
+        number of the next draw of the store, which its exclusive writers count); commits,
         stale_updates, cuts (episodes whose end nobody declared), all over all runs; damaged
         (records left out by this buffer with on_damage="skip"); marks (those of `marks`, as dicts);
         runs (when, where and how many rows each wrote, and how many of them are live, at least and
@@ -71,6 +72,7 @@ class BaseBuffer(WritingBuffer[BatchT], Generic[BatchT]):
                 "openers": [opener.to_plain() for opener in openers(self.path)],
                 "oldest_reader": oldest.to_plain() if oldest else None,
                 "commits": replica.commits,
+                "draws": replica.draw_number,
                 "stale_updates": replica.stale_updates,
                 "cuts": replica.cuts,
                 "damaged": len(replica.damaged),

@@ -87,7 +87,7 @@ class Replica:
         self.prefetch_queues = PrefetchQueues()  # one for each iterator that draws ahead
         self.count = self.start = self.committed = self.commits = self.runs = self.rewinds = 0
         self.draws = 0  # given so far, which is the number of the next draw
-        self.stale_updates = self._stored_cuts = 0
+        self.stale_updates = self._stored_cuts = self._stored_draws = 0
         self._links_are_stored = False  # True from the first commit with links on
         self._counts_are_stored = False  # True while all commits keep the counts of draws
         self._frame_at_start = 0  # the frame without the draws of this replica
@@ -183,7 +183,7 @@ class Replica:
 
     def _load_state(self, state: State, snapshot: Snapshot) -> None:
         self.stale_updates, self._frame_at_start = state.stale_updates, state.frame
-        self._stored_cuts = state.cuts
+        self._stored_cuts, self._stored_draws = state.cuts, state.draws
         if self.counts is not None:
             stored = snapshot.seals(self.counts.database)
             self._counts_are_stored = counts_hold(state) and stored.keys() >= {*self.live.blocks()}
@@ -210,6 +210,11 @@ class Replica:
         if self.counts is not None and not self._counts_are_stored:
             absent.add(self.counts.database)
         return [table for table in self.tables if table.database not in absent]
+
+    @property
+    def draw_number(self) -> int:
+        """The number of the next draw of the store, as of the last commit that was loaded."""
+        return self._stored_draws
 
     @property
     def cuts(self) -> int:

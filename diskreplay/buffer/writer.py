@@ -76,6 +76,11 @@ class Writer(Replica):
         return self._frame_at_start + number
 
     @property
+    def draw_number(self) -> int:
+        """The number of the next draw."""
+        return self.draws
+
+    @property
     def cuts(self) -> int:
         """The number of episodes that were cut, over all runs."""
         return self._linker.cuts(self.count)

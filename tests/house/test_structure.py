@@ -105,7 +105,7 @@ EXTERNAL = {
 }
 # What the tools take from a room; all else is the public names.
 TOOLS_TAKE = {
-    "adapters.torch", "aliases", "errors", "live_range", "validation", "wording",
+    "adapters.torch", "aliases", "errors", "live_range", "protocols", "validation", "wording",
     "buffer", "episodes", "lmdbfile", "maintenance", "records", "sampling", "schema", "store",
 }  # fmt: skip
 # The rooms of the command line and the files beside them, each with those that it may import.
@@ -115,8 +115,9 @@ COMMAND_LINE_MAY_IMPORT: dict[str, set[str]] = {
     "plain": set(),
     "stores": set(),
     "episodes": {"stores"},
-    "terminal": {"episodes", "plain", "stores"},
+    "terminal": {"episodes", "plain", "rates", "stores"},
     "files": {"extras", "plain", "stores"},
+    "rates": set(),
     "report": {"episodes", "extras", "stores", "terminal"},
     "commands": {"episodes", "extras", "files", "plain", "report", "stores", "terminal"},
     "cli": {"commands", "terminal"},

@@ -17,7 +17,6 @@ import click
 import pytest
 import stores
 from commands import COMMAND, refused, strict_json
-from diskreplay_tools.terminal.watching import Rates
 from others import Other
 
 
@@ -98,7 +97,7 @@ def test_watching_on_a_terminal_draws_in_place(tmp_path: Path) -> None:
         )  # fmt: skip
         os.close(theirs)
         text = b""
-        while text.count(b"frame") < 3:
+        while text.count(b"next draw") < 3:
             text += os.read(ours, 4096)
         writer.extend(10, 5)
         writer.flush()
@@ -127,19 +126,6 @@ def test_watching_on_a_terminal_draws_in_place(tmp_path: Path) -> None:
         assert before.endswith(f"\r\x1b[{height}A")
     assert "10 of 1,000 transitions" in frames[0]
     assert "pushes/s" in frames[1]
-
-
-def test_rates_are_of_the_last_seconds() -> None:
-    rates = Rates()
-    stats = {"count": 100, "commits": 1}
-    assert rates.add(0.0, stats) == {"pushes": None, "batches": None, "commits": None}
-    assert rates.add(2.0, {**stats, "count": 120}) == {
-        "pushes": 10.0, "batches": None, "commits": 0.0
-    }  # fmt: skip
-    for at in range(4, 40, 2):
-        found = rates.add(float(at), {**stats, "count": 120, "frame": at * 3})
-    assert found == {"pushes": 0.0, "batches": 3.0, "commits": 0.0}
-    assert rates.add(40.0, {"count": 5, "frame": 1, "commits": 1})["pushes"] is None
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "x"])

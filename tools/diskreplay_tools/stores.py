@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,31 @@ from numpy.typing import NDArray
 import diskreplay
 from diskreplay.aliases import Array, Ints
 from diskreplay.buffer import Scan
+from diskreplay.protocols import Replay
 
 Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
 
 ATTEMPTS = 5  # at figures of one commit, beside a writer that commits all the time
+
+
+def is_url(target: str) -> bool:
+    """Return whether a replay is named by the URL of a service, and not by the path of a store."""
+    return "://" in target
+
+
+def open_replay(target: str, token_file: Path | None = None) -> Replay[Any]:
+    """Open the store at a path for reading, with no memory for rows, or connect to a URL."""
+    if not is_url(target):
+        return diskreplay.open(target, access="read", window_bytes=0)
+    connect = getattr(diskreplay, "connect", None)
+    if connect is None:
+        raise diskreplay.ArgumentError(
+            f"diskreplay {diskreplay.__version__} connects to no service (found {target}): give "
+            "the path of a store"
+        )
+    token = token_file.read_text().strip() if token_file is not None else None
+    replay: Replay[Any] = connect(target, token=token)
+    return replay
 
 
 @dataclass

@@ -11,6 +11,7 @@ from diskreplay_tools.commands import (
     inspect,
     make,
     report,
+    top,
     verify,
 )
 
@@ -18,7 +19,13 @@ __all__ = ["SECTIONS"]
 
 # The sections of the help, and the commands of each.
 SECTIONS = {
-    "Look into a store": (inspect.inspect, inspect.schema, report.report, verify.verify),
+    "Look into a store": (
+        inspect.inspect,
+        inspect.schema,
+        report.report,
+        verify.verify,
+        top.top,
+    ),
     "Change a store": (change.compact, change.resize, change.convert, change.clear),
     "Make a store of others": (
         make.copy,

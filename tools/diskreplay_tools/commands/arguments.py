@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from diskreplay_tools.stores import is_url
+
 store_argument = click.argument(
     "path", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+
+
+class _Target(click.Path):
+    """The path of a store, or the URL of a service."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the words as they are, if they are a URL or there is a directory."""
+        text = os.fsdecode(value)
+        return text if is_url(text) else os.fsdecode(super().convert(value, param, ctx))
+
+
+replay_argument = click.argument("target", metavar="PATH|URL", type=_Target())
+token_option = click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The file with the token for a URL.",
 )
 stores_argument = click.argument(
     "paths",

@@ -17,7 +17,7 @@ from diskreplay_tools.terminal import (
     say,
     show_overview,
     show_transitions,
-    watch_store,
+    watch,
 )
 
 _MOST = 1000  # transitions shown
@@ -55,6 +55,7 @@ def _is_number(text: str) -> bool:
 @click.option("--at", type=click.IntRange(min=0), metavar="WRITE_ID", help="Show one transition.")
 @click.option(
     "--watch",
+    "again",
     type=click.FloatRange(min=0.1, max=86400),
     metavar="[SECONDS]",
     help=f"Look again and again, every {WATCH_SECONDS:g} seconds by default, until Ctrl-C.",
@@ -66,7 +67,7 @@ def inspect(
     bottom: int | None,
     last: int | None,
     at: int | None,
-    watch: float | None,
+    again: float | None,
     as_json: bool,
 ) -> None:
     """Show what is in a store.
@@ -81,15 +82,14 @@ def inspect(
              diskreplay inspect runs/a --top 5
              diskreplay inspect runs/a --watch
     """
-    given = {"--top": top, "--bottom": bottom, "--last": last, "--at": at, "--watch": watch}
+    given = {"--top": top, "--bottom": bottom, "--last": last, "--at": at, "--watch": again}
     asked = [name for name, value in given.items() if value is not None]
     if len(asked) > 1:
         raise click.UsageError(f"{asked[0]} and {asked[1]} are two views: ask for one of them")
-    if watch is not None:
-        watch_store(path, watch, as_json=as_json)
-        return
     with diskreplay.open(path, access="read") as buffer:
-        if asked:
+        if again is not None:
+            watch(buffer, click.format_filename(path), again, as_json=as_json)
+        elif asked:
             show_transitions(buffer, path, asked[0], cast(int, given[asked[0]]), as_json=as_json)
         else:
             show_overview(buffer, path, as_json=as_json)

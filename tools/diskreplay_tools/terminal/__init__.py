@@ -7,12 +7,13 @@ from diskreplay_tools.terminal.overview import show_overview
 from diskreplay_tools.terminal.progress import Progress, progress
 from diskreplay_tools.terminal.text import printable_lines, say, tell
 from diskreplay_tools.terminal.transitions import show_transitions
-from diskreplay_tools.terminal.watching import WATCH_SECONDS, watch_store
+from diskreplay_tools.terminal.watching import WATCH_SECONDS, look_once, watch
 
 __all__ = [
     "WATCH_SECONDS",
     "Progress",
     "known",
+    "look_once",
     "moment",
     "number",
     "printable_lines",
@@ -21,5 +22,5 @@ __all__ = [
     "show_overview",
     "show_transitions",
     "tell",
-    "watch_store",
+    "watch",
 ]

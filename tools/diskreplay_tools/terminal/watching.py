@@ -1,4 +1,4 @@
-"""`diskreplay inspect --watch`: what changes in a store, again and again."""
+"""What changes in a replay, again and again: `diskreplay top` and `diskreplay inspect --watch`."""
 
 from __future__ import annotations
 
@@ -8,84 +8,92 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
-import diskreplay
 from diskreplay.errors import printable
+from diskreplay.protocols import Replay
 from diskreplay.wording import count_of, human
 from diskreplay_tools.plain import dumps
-from diskreplay_tools.stores import Buffer, first_of, other_openers
+from diskreplay_tools.rates import NewestRow, Rates, counters_of, why_not_counted
+from diskreplay_tools.stores import first_of, other_openers
 from diskreplay_tools.terminal.bars import gauge, sparkline
 from diskreplay_tools.terminal.numbers import number, percent
 from diskreplay_tools.terminal.text import Screen, heading, say, screen
 
 WATCH_SECONDS = 2.0
-_AVERAGED = 10.0  # seconds: writers commit once in a while, so shorter spans tell little
 _KEPT = 200  # rates
-_COUNTS = {"pushes": "count", "batches": "frame", "commits": "commits"}
 
 
-class Rates:
-    """How fast what is counted grows, over the last few seconds."""
+@dataclass
+class _Look:
+    """The figures of a moment, as `stats()` names them, with the counters and their rates."""
 
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, dict[str, int | None]]] = deque()
+    stats: dict[str, Any]
+    counters: dict[str, int | None]
+    rates: dict[str, float | None]
 
-    def add(self, at: float, stats: dict[str, Any]) -> dict[str, float | None]:
-        """Add the figures of a moment, in seconds, and return the rate of each a second.
-
-        A rate is None where nothing is counted or known yet, or a `load` has set the count back.
-        """
-        now = {name: stats.get(key) for name, key in _COUNTS.items()}
-        self._seen.append((at, now))
-        while len(self._seen) > 2 and self._seen[1][0] <= at - _AVERAGED:
-            self._seen.popleft()
-        then, before = self._seen[0]
-        rates: dict[str, float | None] = {}
-        for name, value in now.items():
-            old = before[name]
-            known = value is not None and old is not None and value >= old and at > then
-            rates[name] = (value - old) / (at - then) if known else None  # type: ignore[operator]
-        return rates
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as it is in JSON."""
+        a_second = {f"{name}_per_second": rate for name, rate in self.rates.items()}
+        return {"time": time.time(), **self.stats, **a_second}
 
 
-def watch_store(path: Path, seconds: float, *, as_json: bool) -> None:
-    """Print what changes in a store every so many seconds, until Ctrl-C."""
+class _Looks:
+    """Looks at a replay, again and again."""
+
+    def __init__(self, replay: Replay[Any]) -> None:
+        self._replay, self._rates, self._newest = replay, Rates(), NewestRow()
+
+    def look(self) -> _Look:
+        """Return the figures of this moment."""
+        now, stats = time.monotonic(), self._replay.stats()
+        counters = counters_of(stats)
+        figures = {
+            **stats,
+            "first": first_of(stats),
+            "openers": other_openers(stats),
+            "runs": len(stats["runs"]),
+            "marks": len(stats["marks"]),
+            **self._newest.look(stats),
+        }
+        return _Look(figures, counters, self._rates.add(now, counters))
+
+
+def watch(replay: Replay[Any], name: str, seconds: float, *, as_json: bool) -> None:
+    """Print what changes in a replay every so many seconds, until Ctrl-C."""
     redraws = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not as_json
-    rates, history = Rates(), deque[float](maxlen=_KEPT)
+    looks, history = _Looks(replay), deque[float](maxlen=_KEPT)
     drawn = 0
     try:
-        with diskreplay.open(path, access="read") as buffer:
-            due = time.monotonic()
-            while True:
-                now = time.monotonic()
-                stats = _stats(buffer)
-                found = rates.add(now, stats)
-                history.append(found["pushes"] or 0.0)
-                if as_json:
-                    a_second = {f"{name}_per_second": rate for name, rate in found.items()}
-                    facts = {"time": time.time(), **stats, **a_second}
-                    say(dumps(facts))
-                elif redraws:
-                    drawn = _redraw(list(_block(path, stats, found, list(history))), drawn)
-                else:
-                    say(_line(stats, found))
-                sys.stdout.flush()
-                due = max(due + seconds, now)
-                time.sleep(max(0.0, due - time.monotonic()))
+        due = time.monotonic()
+        while True:
+            now = time.monotonic()
+            found = looks.look()
+            history.append(found.rates["pushes"] or 0.0)
+            if as_json:
+                say(dumps(found.to_plain()))
+            elif redraws:
+                drawn = _redraw(list(_block(name, found, list(history))), drawn)
+            else:
+                say(_line(found.stats, found.rates))
+            sys.stdout.flush()
+            due = max(due + seconds, now)
+            time.sleep(max(0.0, due - time.monotonic()))
     except KeyboardInterrupt:
         if redraws:
             click.echo()  # below the ^C that the terminal shows
 
 
-def _stats(buffer: Buffer) -> dict[str, Any]:
-    stats = buffer.stats()
-    runs = len(stats.pop("runs"))
-    stats["marks"] = len(stats["marks"])
-    return {**stats, "first": first_of(stats), "openers": other_openers(stats), "runs": runs}
+def look_once(replay: Replay[Any], name: str, seconds: float, *, as_json: bool) -> None:
+    """Print what changes in a replay within so many seconds: a rate needs two looks."""
+    looks = _Looks(replay)
+    looks.look()
+    time.sleep(seconds)
+    found = looks.look()
+    say(*([dumps(found.to_plain())] if as_json else _block(name, found, [])))
 
 
 def _line(stats: dict[str, Any], rates: dict[str, float | None]) -> str:
@@ -105,39 +113,63 @@ def _rate(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:,.1f}" if rate < 100 else f"{rate:,.0f}"
 
 
-def _block(
-    path: Path, stats: dict[str, Any], rates: dict[str, float | None], history: list[float]
-) -> Iterator[str]:
+def _block(name: str, found: _Look, history: list[float]) -> Iterator[str]:
     """Yield the lines of the view that is drawn in place."""
-    on = screen()
+    on, stats = screen(), found.stats
     size, capacity = stats["size"], stats["capacity"]
-    yield f"{heading(printable(click.format_filename(path)))}  {time.strftime('%H:%M:%S')}"
+    yield f"{heading(printable(name))}  {time.strftime('%H:%M:%S')}"
     fill = percent(size, capacity)
     yield f"  {stats['kind']}: {size:,} of {count_of(capacity, 'transition')}"
     yield f"  {gauge(size / capacity, min(on.width, 80) - 6 - len(fill), on)}  {fill}"
     yield ""
-    yield from _counters(stats, rates)
+    yield from _counters(stats, found.counters, found.rates)
+    yield ""
+    yield f"  newest row  {_newest_in_words(stats)}"
+    yield f"  next draw   number {stats['draws']:,}"
     if stats.get("priority_mean") is not None:
-        least, mean, most = (number(stats[f"priority_{name}"]) for name in ("min", "mean", "max"))
+        least, mean, most = (number(stats[f"priority_{part}"]) for part in ("min", "mean", "max"))
         yield f"  priorities  {least} to {most}, mean {mean}"
     if "beta" in stats:
-        yield f"  beta        {number(stats['beta'])}"
+        yield f"  beta        {number(stats['beta'])}, frame {stats['frame']:,}"
     free = human(stats["free_bytes"])
     yield f"  data file   {human(stats['disk_bytes'])}, {free} of it free"
-    shown = history[-(on.width - 14) :]
-    yield f"  pushes/s    {sparkline(shown, on)}"
+    if history:
+        yield f"  pushes/s    {sparkline(history[-(on.width - 14) :], on)}"
     yield from _opener_lines(stats["openers"], on)
 
 
-def _counters(stats: dict[str, Any], rates: dict[str, float | None]) -> Iterator[str]:
-    rows = [("written", stats["count"], "pushes"), ("commits", stats["commits"], "commits")]
-    if "frame" in stats:
-        rows.insert(1, ("frame", stats["frame"], "batches"))
-    counts = [f"{value:,}" for _, value, _ in rows]
-    texts = [_rate(rates[name]) for _, _, name in rows]
-    width, digits = max(map(len, counts)), max(map(len, texts))
-    for (label, _, name), value, rate in zip(rows, counts, texts, strict=True):
-        yield f"  {label:<10}  {value:>{width}}  {rate:>{digits}} {name}/s"
+def _counters(
+    stats: dict[str, Any], counters: dict[str, int | None], rates: dict[str, float | None]
+) -> Iterator[str]:
+    counts = ["" if value is None else f"{value:,}" for value in counters.values()]
+    texts = ["" if value is None else _rate(rates[name]) for name, value in counters.items()]
+    width, digits = max(len("in all"), *map(len, counts)), max(len("a second"), *map(len, texts))
+    yield f"  {'':<10}  {'in all':>{width}}  {'a second':>{digits}}"
+    for (name, known), value, rate in zip(counters.items(), counts, texts, strict=True):
+        if known is None:
+            yield f"  {name:<10}  {why_not_counted(name, stats)}"
+        else:
+            yield f"  {name:<10}  {value:>{width}}  {rate:>{digits}}"
+
+
+def _newest_in_words(stats: dict[str, Any]) -> str:
+    if not stats["size"]:
+        return "none"
+    row, newest, last = (
+        f"write id {stats['count'] - 1:,}",
+        stats["newest_seconds"],
+        stats["last_commit_seconds"],
+    )
+    if newest is not None:
+        return f"{row}, committed {_ago(newest)} ago"
+    return f"{row}, committed {'before this look' if last is None else f'{_ago(last)} ago or more'}"
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _opener_lines(openers: list[dict[str, Any]], on: Screen) -> Iterator[str]:

@@ -12,6 +12,7 @@ Each is a `DiskReplayError` and the builtin that a caller expects::
     ├── NotAStoreError       OSError       a path that does not hold a store
     ├── LockedError          OSError       the store is held by another opener
     ├── ReadOnlyError        OSError       a write to a buffer that may only read
+    ├── NotAllowedError      PermissionError  a call that a service does not allow to this client
     ├── StorageError         OSError       the disk refused: it is full, forbidden or gone
     ├── DamageError          RuntimeError  stored bytes are not the bytes that were written
     ├── FormatVersionError   RuntimeError  a store of a format that this version does not know
@@ -82,6 +83,10 @@ class LockedError(DiskReplayError, OSError):
 
 class ReadOnlyError(DiskReplayError, OSError):
     """A buffer that may only read was asked to write."""
+
+
+class NotAllowedError(DiskReplayError, PermissionError):
+    """A service does not know the token of a client, or the token has no right to a call."""
 
 
 class StorageError(DiskReplayError, OSError):

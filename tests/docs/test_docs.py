@@ -213,6 +213,8 @@ def public_modules() -> list[str]:
     adapters = [name for name in names if name.startswith("diskreplay.adapters.")]
     needed = {name: FRAMEWORKS.get(name.split(".")[2], name.split(".")[2]) for name in adapters}
     missing = {name for name in adapters if not importlib.util.find_spec(needed[name])}
+    if not all(map(importlib.util.find_spec, ("prometheus_client", "pyarrow"))):
+        missing |= {name for name in names if name.startswith("diskreplay.service.")}
     return ["diskreplay", *(name for name in names if name not in missing)]
 
 

@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "store",
     },
     "mixture": {"buffer", "sampling", "schema"},
+    "service": set(),
     "adapters": set(),
 }
 GROUND_MAY_IMPORT = {
@@ -74,6 +75,7 @@ EXTERNAL = {
     "jax": {"adapters/jax"},
     "h5py": {"adapters/hdf5"},
     "minari": {"adapters/minari"},
+    "prometheus_client": {"service/metrics"},
     "pyarrow": {"adapters/lerobot"},
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},
@@ -105,7 +107,8 @@ EXTERNAL = {
 }
 # What the tools take from a room; all else is the public names.
 TOOLS_TAKE = {
-    "adapters.torch", "aliases", "errors", "live_range", "protocols", "validation", "wording",
+    "adapters.torch", "aliases", "errors", "live_range", "protocols", "service", "validation",
+    "wording",
     "buffer", "episodes", "lmdbfile", "maintenance", "records", "sampling", "schema", "store",
 }  # fmt: skip
 # The rooms of the command line and the files beside them, each with those that it may import.

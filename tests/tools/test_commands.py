@@ -30,6 +30,7 @@ VOLATILE = [
     (r"(?<! )  \d\d:\d\d:\d\d$", "  12:00:00"),
     (r"committed \d+ \w+ ago", "committed 9 s ago"),
     (r"(diskreplay|python|numpy|lmdb) \d+\.\d+\.\d+\w*", r"\1 1.2.3"),
+    (r"(?m)^[\w-]{43}$", "0hEjRVWhqcnCyIrePykSHTHtgpMBwFbhOrSlOZWuQdQ"),  # a token
 ]
 
 

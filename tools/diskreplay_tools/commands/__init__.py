@@ -11,6 +11,7 @@ from diskreplay_tools.commands import (
     inspect,
     make,
     report,
+    token,
     top,
     verify,
 )
@@ -35,5 +36,6 @@ SECTIONS = {
         importing.import_,
     ),
     "Take data out": (exporting.export,),
+    "Serve stores to other machines": (token.token,),
     "Try it": (bench.bench, demo.demo),
 }

@@ -1,0 +1,44 @@
+"""Limits: what one client may ask of a service, and how many may ask at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from diskreplay.errors import ArgumentError
+from diskreplay.validation import whole_number
+from diskreplay.wording import count_of, human
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a service; a call beyond one is refused, and others go on.
+
+    message_bytes:  the most bytes of a group of rows that is pushed, and of a batch
+    rows:           the most rows of one call
+    calls:          the most calls, and open streams, at one time, of all clients together
+    """
+
+    message_bytes: int = 256 << 20
+    rows: int = 1 << 20
+    calls: int = 1024
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            name = f"max_{field.name}"
+            whole_number(name, getattr(self, field.name), at_least=1, at_most=2**31 - 1)
+
+    def check_rows(self, n: int) -> None:
+        """Raise ArgumentError if a call has too many rows."""
+        if n > self.rows:
+            raise ArgumentError(
+                f"this service takes at most {count_of(self.rows, 'row')} a call (found {n:,}): "
+                "ask for fewer, or raise --max-rows"
+            )
+
+    def check_bytes(self, n: int) -> None:
+        """Raise ArgumentError if a message is too large."""
+        if n > self.message_bytes:
+            raise ArgumentError(
+                f"this service takes messages of at most {human(self.message_bytes)} (found "
+                f"{human(n)}): send fewer rows at once, or raise --max-message-bytes"
+            )

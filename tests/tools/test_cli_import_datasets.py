@@ -65,7 +65,9 @@ def test_a_dataset_of_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert said == f"{tmp_path / 'a'}: 1 transition of mine/a-v0, uniform, capacity 1\n"
     out = tmp_path / "b"
     assert "mine/b-v0 not found" in refused("import", "mine/b-v0", out, "--format", "minari")
-    assert "does not exist" in refused("import", "mine/a-v0", out, status=2)
+    told = refused("import", "mine/a-v0", out, status=2)
+    assert "does not exist" in told
+    assert "--format minari" in told
     assert not out.exists()
 
 

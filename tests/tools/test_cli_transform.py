@@ -51,7 +51,7 @@ def test_a_function_of_the_working_directory(place: Path) -> None:
         ("relabel_rows:", "expected MODULE:FUNCTION", 2),
         ("relabel_rows:triple", "relabel_rows has no function 'triple'", 1),
         ("relabel_rows:number", "relabel_rows has no function 'number'", 1),
-        ("no_such_rows:f", "cannot import no_such_rows: ModuleNotFoundError", 1),
+        ("no_such_rows:f", "cannot import no_such_rows: there is no no_such_rows.py in ", 1),
         ("broken_rows:f", "cannot import broken_rows: ZeroDivisionError: division by zero", 1),
         ("relabel_rows:wrong", "relabel_rows:wrong failed: KeyError: 'price' (", 1),
         ("builtins:len", "expects a dictionary", 1),

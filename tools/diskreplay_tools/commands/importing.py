@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,9 +75,7 @@ from diskreplay_tools.terminal import progress, tell
 )
 @log_options
 @force_option
-@click.pass_context
 def import_(
-    context: click.Context,
     source: Path,
     path: Path,
     form: str | None,
@@ -109,9 +108,12 @@ def import_(
     if real_path(path) in real_path(source).parents:
         raise click.UsageError(f"{source} is inside of {path}: give a new directory")
     log = LogOptions.checked(observations, frame_axis, codec)
-    if form != "minari":  # which takes an id
-        parameter = next(one for one in context.command.params if one.name == "source")
-        click.Path(exists=True).convert(str(source), parameter, context)
+    if form != "minari" and not os.path.exists(source):  # that form takes an id
+        raise click.BadParameter(
+            f"Path {str(source)!r} does not exist; the id of a dataset of Minari needs "
+            "--format minari",
+            param_hint="'IN'",
+        )
     if (form := form or dataset_format(source)) is not None:
         if pairs or dropped:
             raise click.UsageError(f"--field and --drop are for npz and parquet (found {form})")

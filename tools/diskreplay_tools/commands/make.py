@@ -172,7 +172,9 @@ def _loaded(name: str) -> Any:
     try:
         found: Any = importlib.import_module(module)
     except Exception as error:
-        raise click.ClickException(f"cannot import {module}: {_where(error)}") from None
+        absent = isinstance(error, ModuleNotFoundError) and error.name == module
+        told = f"there is no {module}.py in {os.getcwd()}" if absent else _where(error)
+        raise click.ClickException(f"cannot import {module}: {told}") from None
     found = functools.reduce(
         lambda owner, part: getattr(owner, part, None), function.split("."), found
     )

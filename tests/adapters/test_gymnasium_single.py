@@ -109,9 +109,11 @@ def test_without_gymnasium_the_error_says_how_to_install_it(
         monkeypatch.setitem(sys.modules, "gymnasium.vector", ModuleType("gymnasium.vector"))
     else:
         monkeypatch.setitem(sys.modules, "gymnasium", None)
-    monkeypatch.delitem(sys.modules, "diskreplay.adapters.gymnasium")
+    name = "diskreplay.adapters.gymnasium"
+    for loaded in [loaded for loaded in sys.modules if loaded.startswith(name)]:
+        monkeypatch.delitem(sys.modules, loaded)
     with pytest.raises(
         ImportError if is_old else ModuleNotFoundError,
         match=r'needs gymnasium 1.1 or newer.*: pip install "diskreplay\[gymnasium\]"',
     ):
-        importlib.import_module("diskreplay.adapters.gymnasium")
+        importlib.import_module(name)

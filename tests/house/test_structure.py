@@ -67,7 +67,7 @@ GROUND_MAY_IMPORT = {
 EXTERNAL = {
     "gymnasium": {
         "adapters/cleanrl",
-        "adapters/gymnasium",
+        *(f"adapters/gymnasium/{name}" for name in ("columns", "recording", "single", "vector")),
         "adapters/vector_steps",
         "adapters/stable_baselines3/her",
         "adapters/stable_baselines3/replay_buffers",

@@ -11,8 +11,10 @@ import pytest
 pytest.importorskip("gymnasium", minversion="1.1")
 
 from gym_walks import make, makers
+from gymnasium import Env
 from gymnasium.error import ResetNeeded
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 
 from diskreplay import ArgumentError, EpisodeWarning, ReplayBuffer, SchemaError
 from diskreplay.adapters.gymnasium import RecordTransitions
@@ -142,6 +144,86 @@ def test_extra_fields_of_vector_environments_have_a_row_for_each(
     assert batch.at.tolist() == wanted
     assert batch.parts["at"].tolist() == wanted
     assert (len(wanted) < n * steps) is (mode is AutoresetMode.NEXT_STEP)
+
+
+class InPlace(Env[Any, Any]):
+    """A walk of one step at a time, which changes the action that it is given."""
+
+    observation_space = action_space = Box(-99, 99, (2,), np.float32)
+
+    def __init__(self) -> None:
+        self.position = np.zeros(2, np.float32)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        self.position[:] = 0
+        return self.position.copy(), {}
+
+    def step(self, action: Any) -> Any:
+        self.position += 1
+        action *= 0
+        return self.position.copy(), 0.0, False, False, {}
+
+
+class StepsFirst(VectorWrapper):
+    """A vector environment that changes the actions that it is given, and an array, in a step."""
+
+    seen = np.zeros((3, 2), np.float32)
+
+    def step(self, actions: Any) -> Any:
+        self.seen += 1
+        found = super().step(actions)
+        actions *= 0
+        return found
+
+
+def test_what_the_step_changes_in_place_is_stored_as_it_was_before() -> None:
+    inner = InPlace()
+    buffer = ReplayBuffer(100)
+    env = RecordTransitions(inner, buffer, extra=lambda: {"at": {"position": inner.position}})
+    envs = StepsFirst(SyncVectorEnv([InPlace] * 3))
+    envs.seen[:] = 0
+    of_all = ReplayBuffer(100)
+    recorder = RecordTransitions(envs, of_all, extra=lambda: {"at": {"position": envs.seen}})
+    env.reset()
+    recorder.reset()
+    for _ in range(4):
+        env.step(np.ones(2, np.float32))
+        recorder.step(np.ones((3, 2), np.float32))
+    for found, n in ((buffer, 1), (of_all, 3)):
+        batch = found.get(range(4 * n))
+        assert batch.at["position"][:, 0].tolist() == batch.states[:, 0].tolist()
+        assert batch.states[:, 0].tolist() == np.arange(4).repeat(n).tolist()
+        assert batch.actions.tolist() == np.ones((4 * n, 2)).tolist()
+
+
+def test_extra_fields_may_be_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    n, at = 3, [0]
+
+    def extra() -> dict[str, Any]:
+        column = at[0] * 10.0 + torch.arange(n)
+        # One has a history, as what a network returns.
+        return {"at": column, "grown": column[:, None].requires_grad_() * 2, "listed": [*column]}
+
+    buffer = ReplayBuffer(1000)
+    recorder = RecordTransitions(SyncVectorEnv(makers("box", n)), buffer, extra=extra)
+    recorder.reset(seed=1)
+    wanted, is_over = [], np.zeros(n, np.bool_)
+    for step in range(30):
+        at[0] = step
+        wanted += (step * 10 + np.flatnonzero(~is_over)).tolist()
+        _, _, terminations, truncations, _ = recorder.step([0] * n)
+        is_over = terminations | truncations
+    assert len(wanted) < 30 * n
+    batch = buffer.get(range(buffer.count))
+    assert batch.at.tolist() == batch.listed.tolist() == wanted
+    assert batch.grown[:, 0].tolist() == [2 * number for number in wanted]
+
+    single_buffer = ReplayBuffer(10)
+    alone = RecordTransitions(single(), single_buffer, extra=lambda: {"grown": extra()["grown"][1]})
+    alone.reset(seed=1)
+    alone.step(0)
+    assert single_buffer.get([0]).grown.tolist() == [[2 * 291.0]]
 
 
 @pytest.mark.parametrize("is_vector", [False, True])

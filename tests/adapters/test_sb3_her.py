@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,52 @@ def test_a_batch_has_goals_of_its_episodes(
     buffer.close()
 
 
+WRITER = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_sb3_her import add, new_buffer
+buffer = new_buffer(Path(sys.argv[1]), 1)
+step = 0
+for line in sys.stdin:
+    for length in map(int, line.split()):
+        for at in range(length):
+            add(buffer, step, [at > 0], [at == length - 1], False)
+            step += 1
+    buffer.buffer.flush()
+    print(step, flush=True)
+"""
+
+
+def test_a_reader_follows_the_episodes_of_a_writer(tmp_path: Path) -> None:
+    places = [str(Path(__file__).parent), *sys.path]
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "b"), *places]
+    writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    ends: list[int] = []
+    buffer: Any = None
+    try:
+        for lengths in ([4, 3], [5], [1, 4, 5], [8]):  # 12 fit in
+            for length in lengths:
+                ends.append((ends[-1] if ends else 0) + length)
+            print(*lengths, file=writer.stdin, flush=True)
+            assert int(writer.stdout.readline()) == ends[-1]
+            if buffer is None:
+                buffer = new_buffer(tmp_path / "b", 1, access="read")
+            batch = buffer.sample(60)
+            steps = batch.next_observations["observation"][:, 0].int().tolist()
+            goals = batch.observations["desired_goal"][:, 0].int().tolist()
+            assert max(steps) == ends[-1] - 1
+            assert min(steps) == max(0, ends[-1] - 12)
+            for step, goal in zip(steps, goals, strict=True):
+                end = min(end for end in ends if end > step)
+                assert goal == -1 or step <= goal < end
+    finally:
+        writer.communicate()
+    buffer.close()
+
+
 def test_the_goals_are_those_that_an_uninterrupted_run_would_have_chosen(tmp_path: Path) -> None:
     buffer = new_buffer(tmp_path / "a", 2, size=40)
     for step in range(42):
@@ -195,6 +243,8 @@ def test_wrong_arguments_are_told(tmp_path: Path) -> None:
     for wrong in ({"copy_info_dict": True}, {"n_steps": 3}):
         with pytest.raises(diskreplay.ArgumentError, match="leave them out"):
             new_buffer(tmp_path / "a", 1, **wrong)
+    with pytest.raises(diskreplay.ArgumentError, match=r"other writers \(found access='shared'\)"):
+        new_buffer(tmp_path / "a", 1, access="shared")
     with pytest.raises(diskreplay.ArgumentError, match=r"one of .*future.*\(found 'past'\)"):
         new_buffer(tmp_path / "a", 1, goal_selection_strategy="past")
     buffer = new_buffer(tmp_path / "a", 3, size=4)

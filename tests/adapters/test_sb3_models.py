@@ -22,6 +22,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("stable_baselines3")
 sb3 = importlib.import_module("stable_baselines3")
 env_util = importlib.import_module("stable_baselines3.common.env_util")
+buffers = importlib.import_module("stable_baselines3.common.buffers")
 envs = importlib.import_module("stable_baselines3.common.envs")
 vec_env = importlib.import_module("stable_baselines3.common.vec_env")
 adapter = importlib.import_module("diskreplay.adapters.stable_baselines3")
@@ -219,6 +220,51 @@ except diskreplay.LockedError:
     done = subprocess.run([sys.executable, "-c", looking], capture_output=True, text=True)
     assert (done.stdout.split(), done.stderr) == (["True", "locked"], "")
     model.replay_buffer.close()
+
+
+ACTOR = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from sb3_twins import ACTIONS, BOX, steps_of
+from diskreplay.adapters.stable_baselines3 import DiskReplayBuffer
+buffer = DiskReplayBuffer(
+    100, BOX, ACTIONS["discrete"], "cpu", 2, path=sys.argv[1], access="shared"
+)
+for _ in sys.stdin:
+    for step in steps_of(BOX, ACTIONS["discrete"], 2, 5, seed=7):
+        buffer.add(*step)
+    buffer.buffer.flush()
+    print(buffer.size(), flush=True)
+"""
+
+
+def test_two_processes_add_to_one_store(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ACTOR, str(tmp_path / "b"), *sys.path]
+    actor = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert actor.stdin is not None
+    assert actor.stdout is not None
+    arguments = (100, BOX, ACTIONS["discrete"], "cpu", 2)
+    buffer = DiskReplayBuffer(*arguments, path=tmp_path / "b", access="shared")
+    own = buffers.ReplayBuffer(*arguments)
+    try:
+        for seed in range(6):  # the ring goes round
+            for step in steps_of(BOX, ACTIONS["discrete"], 2, 5, seed=seed):
+                buffer.add(*step)
+                own.add(*step)
+            buffer.buffer.flush()
+            assert (buffer.pos, buffer.full) == (own.pos, own.full)
+            print(file=actor.stdin, flush=True)
+            for step in steps_of(BOX, ACTIONS["discrete"], 2, 5, seed=7):
+                own.add(*step)
+            assert int(actor.stdout.readline()) == own.size()
+            assert (buffer.pos, buffer.full) == (own.pos, own.full)
+            for name in ("observations", "next_observations", "rewards", "dones", "timeouts"):
+                np.testing.assert_array_equal(getattr(buffer, name), getattr(own, name))
+            buffer.dones[(buffer.pos - 1) % 50] = True  # as a model does that learns again
+    finally:
+        actor.communicate()
+    assert buffer.buffer.stats()["cuts"] == 0
+    buffer.close()
 
 
 @pytest.mark.parametrize("n_steps", [1, 3])

@@ -15,6 +15,18 @@ import diskreplay
 from diskreplay.adapters.gymnasium.own_episodes import Buffer
 
 
+def copied(value: Any) -> Any:
+    """Return a value with copies of its arrays, which the environment may change in its step."""
+    if isinstance(value, Mapping):
+        return {key: copied(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        parts = map(copied, value)
+        return tuple(parts) if isinstance(value, tuple) else [*parts]
+    if hasattr(value, "detach"):  # of PyTorch, which copies no tensor with a history
+        return value.detach().clone()
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
 def check_tuples(
     buffer: Buffer, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
 ) -> None:

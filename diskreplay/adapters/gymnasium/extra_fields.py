@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import diskreplay
+from diskreplay.adapters.gymnasium.columns import copied
 
 Extra: TypeAlias = Callable[[], Mapping[str, Any]]
 
@@ -27,7 +28,7 @@ def checked_extra(extra: Extra | None) -> Extra | None:
 
 
 def extra_fields(extra: Extra | None) -> dict[str, Any]:
-    """Return the extra fields of the next transition, or raise ArgumentError."""
+    """Return copies of the extra fields of the next transition, or raise ArgumentError."""
     found = {} if extra is None else extra()
     if not isinstance(found, Mapping):
         raise diskreplay.ArgumentError(
@@ -40,7 +41,7 @@ def extra_fields(extra: Extra | None) -> dict[str, Any]:
                 f"the function extra= must return further fields by name (found {name!r}): "
                 "RecordTransitions gives the others, and new priorities are the largest so far"
             )
-    return dict(found)
+    return {name: copied(value) for name, value in found.items()}
 
 
 def check_rows(name: str, column: Any, n: int) -> None:

@@ -62,8 +62,9 @@ def RecordTransitions(
                 tells of it once
     extra:      a function without arguments that returns a dictionary of the extra fields of the
                 next transition, such as the recurrent state and the log-probability of the action.
-                `step` calls it before it steps the environment. Of a vector environment the fields
-                have a row for each environment, also for one that this step only resets
+                `step` calls it before it steps the environment, and copies its arrays. Of a vector
+                environment the fields have a row for each environment, also for one that this step
+                only resets
     """
     if isinstance(env, VectorEnv):
         return RecordVectorTransitions(env, buffer, first_env=first_env, extra=extra)

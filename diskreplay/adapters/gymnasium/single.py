@@ -8,7 +8,7 @@ from typing import Any
 from gymnasium import Env, Wrapper
 from gymnasium.error import ResetNeeded
 
-from diskreplay.adapters.gymnasium.columns import check_tuples
+from diskreplay.adapters.gymnasium.columns import check_tuples, copied
 from diskreplay.adapters.gymnasium.extra_fields import Extra, checked_extra, extra_fields
 from diskreplay.adapters.gymnasium.own_episodes import Buffer, OwnEpisodes
 
@@ -50,9 +50,10 @@ class RecordEnvTransitions(Wrapper[Any, Any, Any, Any]):
         self._episodes.keep_apart()
         fields = extra_fields(self._extra)
         state, self._state = self._state, None
+        taken = copied(action)
         observation, reward, terminated, truncated, info = self.env.step(action)
         next_state = copy.deepcopy(observation)  # the environment may change it at the next step
-        row = (state, action, reward, next_state, terminated)
+        row = (state, taken, reward, next_state, terminated)
         self._buffer.push(*row, truncated=truncated, env=self._number, **fields)
         if not (terminated or truncated):
             self._state = next_state

@@ -11,7 +11,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 import diskreplay
-from diskreplay.adapters.gymnasium.columns import check_tuples, columns_of, rows_of, with_values
+from diskreplay.adapters.gymnasium.columns import (
+    check_tuples,
+    columns_of,
+    copied,
+    rows_of,
+    with_values,
+)
 from diskreplay.adapters.gymnasium.extra_fields import (
     Extra,
     check_rows,
@@ -76,6 +82,7 @@ class RecordVectorTransitions(AnyVectorWrapper):
         for name, column in fields.items():
             check_rows(name, column, self.num_envs)
         states, self._states = self._states, None
+        given = copied(actions)
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
         reached = columns_of(self.single_observation_space, observations)
         dones, truncateds = np.asarray(terminations, np.bool_), np.asarray(truncations, np.bool_)
@@ -85,7 +92,7 @@ class RecordVectorTransitions(AnyVectorWrapper):
             next_states = with_values(reached, self._final_observations(ends, infos))
         taken = ~self._is_over  # the others were only reset
         if taken.any():
-            actions_taken = columns_of(self.single_action_space, actions)
+            actions_taken = columns_of(self.single_action_space, given)
             rows = (states, actions_taken, np.asarray(rewards), next_states, dones, truncateds)
             *columns, truncateds = rows if taken.all() else (rows_of(c, taken) for c in rows)
             fields = fields if taken.all() else rows_of(fields, taken)

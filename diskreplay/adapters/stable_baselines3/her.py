@@ -34,7 +34,7 @@ class HerDiskReplayBuffer(DictDiskReplayBuffer, HerReplayBuffer):  # type: ignor
     env, n_sampled_goal, goal_selection_strategy:
                      as of HerReplayBuffer
     copy_info_dict:  must be False: infos are not stored
-    options:         all others of DictDiskReplayBuffer but n_steps
+    options:         all others of DictDiskReplayBuffer but n_steps; access="shared" is refused
     """
 
     def __init__(
@@ -58,6 +58,12 @@ class HerDiskReplayBuffer(DictDiskReplayBuffer, HerReplayBuffer):  # type: ignor
                 "goals are computed when a batch is drawn (found copy_info_dict or n_steps): leave "
                 "them out"
             )
+        if options.get("access") == "shared":
+            raise diskreplay.ArgumentError(
+                "HerDiskReplayBuffer knows the episodes of the transitions that it adds, and not "
+                "of those of other writers (found access='shared'): leave access= out, or use "
+                "DictDiskReplayBuffer in the processes that add transitions, and here access='read'"
+            )
         self.env = env
         self.copy_info_dict = False
         self.n_sampled_goal = n_sampled_goal
@@ -78,6 +84,7 @@ class HerDiskReplayBuffer(DictDiskReplayBuffer, HerReplayBuffer):  # type: ignor
         """Add a step of all environments."""
         step = self.buffer.count // self.n_envs
         super().add(obs, next_obs, action, reward, done, infos)
+        self._found_until = self.buffer.count
         steps = self._steps
         for env, has_begun in enumerate(steps.has_begun):
             if has_begun:
@@ -154,6 +161,7 @@ class HerDiskReplayBuffer(DictDiskReplayBuffer, HerReplayBuffer):  # type: ignor
         Both are arrays (buffer_size, n_envs), with length 0 in an episode that goes on.
         """
         n, first, count = self.n_envs, self.buffer.first, self.buffer.count
+        self._found_until = count
         if first % n or count % n:
             raise diskreplay.MismatchError(
                 f"{self.buffer.path} holds the transitions [{first}, {count}), which are no whole "
@@ -186,6 +194,8 @@ class HerDiskReplayBuffer(DictDiskReplayBuffer, HerReplayBuffer):  # type: ignor
         missing = batch_size
         while missing > 0:
             drawn = self.buffer.draw(min(missing, len(self.buffer) or missing)).indices
+            if self.buffer.count != self._found_until:  # another process writes
+                self._find_episodes()
             whole = drawn[self._at(self.ep_length, drawn) > 0]
             if not whole.size and not self.ep_length.any():
                 raise diskreplay.SampleError(

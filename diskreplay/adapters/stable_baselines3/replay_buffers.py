@@ -60,7 +60,8 @@ class DiskReplayBuffer(ReplayBuffer):  # type: ignore[misc]
     path:                   directory of the store; None makes a temporary one
     n_steps, gamma:         n-step returns, as of NStepReplayBuffer
     options:                all others of diskreplay.ReplayBuffer but schema and if_exists; `seed`
-                            is by default that of torch, which a model with a seed sets
+                            is by default that of torch, which a model with a seed sets. With
+                            access="shared" all writers must have as many environments
     """
 
     _kind: Any = diskreplay.ReplayBuffer
@@ -110,7 +111,6 @@ class DiskReplayBuffer(ReplayBuffer):  # type: ignore[misc]
         """Add a step of all environments; an info says `TimeLimit.truncated`."""
         timeouts = timeouts_in(infos, self.n_envs, self.handle_timeout_termination)
         self._steps.add(obs, next_obs, action, reward, done, timeouts)
-        self._find_position()
 
     def sample(self, batch_size: int, env: Any = None) -> Any:
         """Draw a batch: ReplayBufferSamples, or of dictionaries DictReplayBufferSamples.
@@ -130,11 +130,29 @@ class DiskReplayBuffer(ReplayBuffer):  # type: ignore[misc]
     def reset(self) -> None:
         """Remove all transitions."""
         self._steps.clear()
-        self._find_position()
 
     def close(self) -> None:
         """Commit and close the store."""
         self.buffer.close()
+
+    @property
+    def pos(self) -> int:
+        """The position of the next step in the ring, also after steps of another process."""
+        position: int = self.buffer.count // self.n_envs % self.buffer_size
+        return position
+
+    @pos.setter
+    def pos(self, position: int) -> None:
+        """Ignore the position that a constructor of Stable-Baselines3 sets."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the ring is full."""
+        return self.size() == self.buffer_size
+
+    @full.setter
+    def full(self, is_full: bool) -> None:
+        """Ignore what a constructor of Stable-Baselines3 sets."""
 
     # The arrays of ReplayBuffer
 
@@ -208,13 +226,7 @@ class DiskReplayBuffer(ReplayBuffer):  # type: ignore[misc]
         spaces_ = self.observation_space, self.action_space
         capacity = self.buffer_size * self.n_envs
         self._steps_there = opened(self._kind, capacity, spaces_, self.n_envs, self._options)
-        self._find_position()
         return self._steps_there
-
-    def _find_position(self) -> None:
-        """Set the position of the next step in the ring, and whether the ring is full."""
-        self.pos = self.buffer.count // self.n_envs % self.buffer_size
-        self.full = self.size() == self.buffer_size
 
     def _finished(self, found: Samples, env: Any) -> Any:
         """Return a batch with normalized observations, as tensors."""

@@ -48,6 +48,7 @@ def check_source(path: Path) -> None:
         found = {name.partition("/")[2] for name in source.getnames()}
     packages = {f"tools/{name}" if "_tools/" in name else name for name in modules()}
     expected = packages | {"CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml"}
+    expected |= {"CONTRIBUTING.md", "docs/index.md", "docs/report.png"}  # to which the README leads
     assert expected <= found, f"{path.name} is without {sorted(expected - found)}"
     assert not [name for name in found if name.startswith((".", "tests", "build"))]
 

@@ -35,6 +35,7 @@ from diskreplay.errors import (
     ReadOnlyError,
     SampleError,
     SchemaError,
+    ServiceError,
     StorageError,
 )
 from diskreplay.maintenance import (
@@ -52,6 +53,7 @@ from diskreplay.mixture import Mixture
 from diskreplay.observations import Frames
 from diskreplay.sampling import SumTree, importance_weights
 from diskreplay.schema import Field, Schema
+from diskreplay.service import connect
 from diskreplay.store import PinnedPagesWarning, WaitingWarning
 from diskreplay.version import __version__
 
@@ -91,11 +93,13 @@ __all__ = [
     "Schema",
     "SchemaError",
     "SequenceBatch",
+    "ServiceError",
     "StorageError",
     "SumTree",
     "WaitingWarning",
     "__version__",
     "compact",
+    "connect",
     "convert",
     "estimate",
     "importance_weights",

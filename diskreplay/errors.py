@@ -17,6 +17,7 @@ Each is a `DiskReplayError` and the builtin that a caller expects::
     ├── DamageError          RuntimeError  stored bytes are not the bytes that were written
     ├── FormatVersionError   RuntimeError  a store of a format that this version does not know
     ├── NotInstalledError    ImportError   a codec whose package is not installed
+    ├── ServiceError         OSError       a server that does not answer
     └── ClosedError          RuntimeError  a call on a closed buffer
 
 An `EpisodeWarning` is a UserWarning.
@@ -103,6 +104,10 @@ class FormatVersionError(DiskReplayError, RuntimeError):
 
 class NotInstalledError(DiskReplayError, ImportError):
     """The package of a codec is not installed."""
+
+
+class ServiceError(DiskReplayError, OSError):
+    """A server does not answer, or the connection to it cannot be used."""
 
 
 class ClosedError(DiskReplayError, RuntimeError):

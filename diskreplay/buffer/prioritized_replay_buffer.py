@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diskreplay.aliases import Floats, PathLike
+from diskreplay.aliases import Floats, Ints, PathLike
 from diskreplay.buffer.assembly import Options, open_or_create
 from diskreplay.buffer.base_buffer import BaseBuffer
 from diskreplay.buffer.batch import PrioritizedBatch, PrioritizedSequenceBatch
@@ -210,9 +210,7 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
         indices:     int64 (n,), write ids as `sample` returned them
         priorities:  float (n,), the absolute TD errors, before the exponent alpha
         """
-        if type(indices) is not np.ndarray or indices.ndim != 1:
-            _check_indices(indices)
-        write_ids = whole_numbers("indices", indices)
+        write_ids = checked_write_ids(indices)
         # Before the lock is taken: a tensor on a device is waited for here, and others draw.
         checked = checked_priorities(priorities, write_ids.size)
         with self._guard.reading():
@@ -277,6 +275,13 @@ class PrioritizedReplayBuffer(BaseBuffer[PrioritizedBatch]):
             "beta": self._settings.beta(frame),
             "frame": frame,
         }
+
+
+def checked_write_ids(indices: ArrayLike) -> Ints:
+    """Return write ids, int64 (n,), or raise ArgumentError, also for a batch in their place."""
+    if type(indices) is not np.ndarray or indices.ndim != 1:
+        _check_indices(indices)
+    return whole_numbers("indices", indices)
 
 
 def _check_indices(indices: Any) -> None:

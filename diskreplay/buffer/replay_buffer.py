@@ -8,8 +8,8 @@ from diskreplay.aliases import PathLike
 from diskreplay.buffer.assembly import Options, open_or_create
 from diskreplay.buffer.base_buffer import BaseBuffer
 from diskreplay.buffer.batch import Batch, SequenceBatch
+from diskreplay.buffer.row_arguments import refused_priorities
 from diskreplay.buffer.window_layout import DEFAULT_WINDOW_BYTES
-from diskreplay.errors import PriorityError
 from diskreplay.sampling import Distribution, Values
 from diskreplay.schema import SchemaLike
 
@@ -174,7 +174,4 @@ class ReplayBuffer(BaseBuffer[Batch]):
         return found
 
     def _checked_priorities(self, priorities: ArrayLike, n: int) -> Values:
-        raise PriorityError(
-            "a ReplayBuffer draws uniformly and keeps no priorities: leave them out, or use a "
-            "PrioritizedReplayBuffer"
-        )
+        raise refused_priorities()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
-from collections.abc import Iterable, Mapping
 from typing import Any, Generic
 
 import numpy as np
@@ -15,6 +13,13 @@ from diskreplay.buffer.assembly import Options, check_disk_room
 from diskreplay.buffer.batches import BatchT
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.marked_buffer import MarkedBuffer
+from diskreplay.buffer.row_arguments import (
+    by_name,
+    extra_of,
+    extras_of,
+    refuse_plurals,
+    refuse_singulars,
+)
 from diskreplay.episodes import (
     checked_env,
     checked_envs,
@@ -23,14 +28,8 @@ from diskreplay.episodes import (
 )
 from diskreplay.errors import SchemaError
 from diskreplay.sampling import Values
-from diskreplay.schema import STANDARD_FIELDS, Schema, only_row
+from diskreplay.schema import Schema, only_row
 from diskreplay.store import raising_own_errors
-
-# The arguments of `push`, by their names in `extend`.
-_SINGULARS = {
-    **{f"{name}s": name for name in (*STANDARD_FIELDS, "truncated")},
-    "priorities": "priority",
-}
 
 
 class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
@@ -94,13 +93,13 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
         with guard.lock:
             writer = guard.writer()
             schema = writer.rows.schema
-            if extra and (plurals := _SINGULARS.keys() & extra.keys()):
-                _refuse_plurals(plurals, writer.rows.expected.fields if schema is None else schema)
+            if extra:
+                refuse_plurals(extra, writer.rows.expected.fields if schema is None else schema)
             if schema is None:
                 given = extra if truncated is None else {**extra, "truncated": ends}
-                schema = writer.schema_for(_by_name(standard, given), lead=0)
+                schema = writer.schema_for(by_name(standard, given), lead=0)
             row = schema.accept_row(
-                standard, _extra_of(schema, extra, ends, env) if schema.extra_names else extra
+                standard, extra_of(schema, extra, ends, env) if schema.extra_names else extra
             )
             checked = None if priority is None else self._checked_priorities([priority], 1)
             packed_bytes = schema.packed_bytes(row) if schema.varying else 0
@@ -110,7 +109,7 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
                 adopted = self._adopt(schema)
                 if adopted is not schema:  # another process was first
                     schema = adopted
-                    row = schema.accept_row(standard, _extra_of(schema, extra, ends, env))
+                    row = schema.accept_row(standard, extra_of(schema, extra, ends, env))
             prepared, link = writer.linked(schema, row, ends, env)
             if packed_bytes and not writer.fits(1, packed_bytes):
                 guard.commit()
@@ -152,12 +151,7 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
                      one number for all, EpisodeWarning tells once where none does: a step of four
                      environments has env=[0, 1, 2, 3], not env=4
         """
-        for plural, name in _SINGULARS.items() if extra else ():
-            if name in extra:
-                raise SchemaError(
-                    f"extend takes {name!r} as {plural}, with n values (found {name}=): leave it "
-                    "out"
-                )
+        refuse_singulars(extra)
         standard: tuple[Any, ...] = (states, actions, rewards, next_states, dones)
         known = self._adopted_schema
         if (
@@ -180,8 +174,8 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
             schema = writer.rows.schema
             if schema is None:
                 given = extra if truncateds is None else {**extra, "truncated": truncateds}
-                schema = writer.schema_for(_by_name(standard, given), lead=1)
-            all_extra = _extras_of(schema, extra, truncateds, env, dones)
+                schema = writer.schema_for(by_name(standard, given), lead=1)
+            all_extra = extras_of(schema, extra, truncateds, env, dones)
             columns = schema.accept_columns(standard, all_extra)
             n = len(columns[0])
             ends = None if truncateds is None else checked_truncateds(truncateds, n)
@@ -197,7 +191,7 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
                 adopted = self._adopt(schema)
                 if adopted is not schema:  # another process was first
                     schema = adopted
-                    all_extra = _extras_of(schema, extra, truncateds, env, dones)
+                    all_extra = extras_of(schema, extra, truncateds, env, dones)
                     columns = schema.accept_columns(standard, all_extra)
             links = writer.links_of(schema, columns, ends, envs)
             if not writer.fits(n, packed_bytes):
@@ -291,45 +285,3 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
     def _check_disk_room(self, schema: Schema) -> None:
         self._disk_was_checked = True
         check_disk_room(self._guard.replica, schema)
-
-
-def _refuse_plurals(plurals: Iterable[str], known: Schema | Mapping[str, Any]) -> None:
-    """Raise SchemaError for arguments of `extend` in a push, unless they are fields."""
-    names = known.names if isinstance(known, Schema) else known
-    for plural in sorted(plurals):
-        if plural not in names:
-            name = _SINGULARS[plural]
-            raise SchemaError(
-                f"push takes {name!r} as {name}, with one value (found {plural}=): give {name}=; "
-                "extend() takes several transitions"
-            )
-
-
-def _extra_of(schema: Schema, extra: dict[str, Any], truncated: Any, env: Any) -> dict[str, Any]:
-    """Return the extra fields of a push, with truncated and env where the schema has them.
-
-    A schema may have a field `env`, too, if it says so.
-    """
-    if "truncated" in schema.extra_names:
-        extra = {**extra, "truncated": truncated}
-    if env is not None and "env" in schema.extra_names:
-        extra = {**extra, "env": env}
-    return extra
-
-
-def _extras_of(
-    schema: Schema, extra: dict[str, Any], truncateds: Any, env: Any, dones: Any
-) -> dict[str, Any]:
-    """Return the extra fields of an extend, as `_extra_of` those of a push."""
-    n: Any = ()
-    with contextlib.suppress(TypeError):  # the check of the columns says what `dones` should be
-        n = len(dones)
-    truncateds = np.zeros(n, np.bool_) if truncateds is None else truncateds
-    if env is not None and not np.ndim(env):
-        env = np.full(n, env)
-    return _extra_of(schema, extra, truncateds, env)
-
-
-def _by_name(standard: Iterable[Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of all fields of a first push or extend by name."""
-    return {**dict(zip(STANDARD_FIELDS, standard, strict=True)), **extra}

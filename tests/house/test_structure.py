@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "store",
     },
     "mixture": {"buffer", "sampling", "schema"},
-    "service": set(),
+    "service": {"buffer", "episodes", "sampling", "schema"},
     "adapters": set(),
 }
 GROUND_MAY_IMPORT = {
@@ -76,10 +76,15 @@ EXTERNAL = {
     "h5py": {"adapters/hdf5"},
     "minari": {"adapters/minari"},
     "prometheus_client": {"service/metrics"},
-    "pyarrow": {"adapters/lerobot"},
+    "pyarrow": {
+        "adapters/lerobot",
+        "service/connection",
+        "service/messages",
+        "service/server",
+    },
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},
-    "msgpack": {"records/seals", "maintenance/salvage"},
+    "msgpack": {"records/seals", "maintenance/salvage", "service/messages"},
     "xxhash": {
         "observations/observation_ids",
         "records/codec",

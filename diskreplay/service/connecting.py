@@ -1,0 +1,39 @@
+"""connect: a replay on a server, as a Replay of this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_QUEUE_BYTES = 2**26
+
+
+def connect(
+    url: str, *, token: str | None = None, timeout: float = 30.0, queue_bytes: int = _QUEUE_BYTES
+) -> Any:
+    """Return a replay on a server: the same methods as of a buffer, over a connection.
+
+    A RemotePrioritizedReplayBuffer if the served buffer is prioritized, else a RemoteReplayBuffer.
+    `push` and `extend` check the rows at once, with the errors of a buffer, and return -1: a thread
+    sends the rows, and the server's commit gives the write ids. `flush` returns when all of them
+    are committed. A server that restarts is connected to again, and rows that it did not
+    acknowledge are sent again; each is stored once. Pickling sends the URL, so that another process
+    has a connection of its own; a forked child cannot use this one.
+
+    url:          grpc://HOST:PORT/NAME, grpc+tls://HOST:PORT/NAME or
+                  grpc+unix:///PATH.sock?name=NAME; without NAME where a server has one buffer
+    token:        what the server knows this client by, if it asks
+    timeout:      the seconds that a call waits for a server that does not answer, before it raises
+                  ServiceError
+    queue_bytes:  the most memory of rows that wait for the server; then `push` waits
+    """
+    try:
+        from diskreplay.service.client import connected
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "pyarrow":
+            raise
+        raise ModuleNotFoundError(
+            "diskreplay.connect needs pyarrow, which is not installed: "
+            'pip install "diskreplay[service]"',
+            name="pyarrow",
+        ) from None
+    return connected(url, token, timeout, queue_bytes)

@@ -1,0 +1,188 @@
+"""Connection: the way from a client to a server, made again when it breaks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from pyarrow import flight
+
+from diskreplay.errors import ClosedError, ServiceError
+from diskreplay.forks import process
+from diskreplay.service import messages
+from diskreplay.service.addresses import Address
+from diskreplay.service.crossing_errors import error_from_plain
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between attempts
+# A peer that is gone without a word, as by a cut cable, is noticed by these.
+_OPTIONS = [
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+_BROKEN = (pa.ArrowException, OSError, StopIteration)
+_REFUSED = (flight.FlightUnauthenticatedError, flight.FlightUnauthorizedError)
+
+ResultT = TypeVar("ResultT")
+
+
+class BrokenError(Exception):
+    """The stream to the server broke; the request may have been answered or not."""
+
+
+class Channel:
+    """A stream of requests and their answers, in turns, for one thread."""
+
+    def __init__(self, client: Any, name: str, options: Any) -> None:
+        descriptor = flight.FlightDescriptor.for_command(name.encode())
+        self._has_begun = False
+        try:
+            self._writer, self._reader = client.do_exchange(descriptor, options)
+        except _BROKEN as error:
+            raise _broken(error) from None
+
+    def send(self, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Send a request."""
+        try:
+            if not self._has_begun:
+                self._writer.begin(messages.SCHEMA)
+                self._has_begun = True
+            messages.send(self._writer, [name, list(arguments), options])
+        except _BROKEN as error:
+            raise _broken(error) from None
+
+    def receive(self) -> Any:
+        """Return the next answer, or raise the error of the served replay."""
+        try:
+            is_done, found = messages.receive(self._reader)
+        except _BROKEN as error:
+            raise _broken(error) from None
+        if not is_done:
+            raise error_from_plain(found)
+        return found
+
+    def close(self) -> None:
+        """End the stream."""
+        try:
+            self._writer.close()
+        except _BROKEN:  # it is broken already
+            return
+
+
+def _broken(error: BaseException) -> Exception:
+    if isinstance(error, _REFUSED):
+        return ServiceError(f"the server refuses this client: {_reason(error)}")
+    if isinstance(error, flight.FlightServerError):
+        return ServiceError(f"the server ended the stream: {_reason(error)}")
+    return BrokenError(_reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, StopIteration):
+        return "the server ended the stream"
+    return str(error).partition(". gRPC client debug context")[0].partition(". Client context")[0]
+
+
+class _Local(threading.local):
+    channel: Channel | None = None
+
+
+class Connection:
+    """Calls of a replay on a server; each thread has a channel of its own.
+
+    timeout:  the seconds for which a call waits for a server that does not answer
+    """
+
+    def __init__(self, url: str, token: str | None, timeout: float) -> None:
+        self.url, self.timeout = url, timeout
+        self._address = Address.of(url)
+        headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
+        self._options = flight.FlightCallOptions(headers=headers)
+        self._local = _Local()
+        self._process = process()
+        self._client: Any = None
+        self._making = threading.Lock()
+        self.is_closed = False
+
+    def call(self, name: str, *arguments: Any, is_repeatable: bool = True, **options: Any) -> Any:
+        """Return the answer to a request; make it again where the connection breaks.
+
+        is_repeatable:  whether it may be made twice; otherwise ServiceError says that it may or may
+                        not have been done
+        """
+
+        def attempt() -> Any:
+            channel = self._local.channel
+            if channel is None:
+                channel = self._local.channel = self.new_channel()
+            was_sent = False
+            try:
+                channel.send(name, arguments, options)
+                was_sent = True
+                return channel.receive()
+            except BrokenError as error:
+                self._local.channel = None
+                channel.close()
+                if was_sent and not is_repeatable:
+                    raise ServiceError(
+                        f"the connection to {self.url} broke in the middle of {name}(), which may "
+                        f"or may not have been done: {error}"
+                    ) from None
+                raise
+
+        try:
+            return self.persist(attempt)
+        except KeyboardInterrupt:  # the answer is still to come, and belongs to no later request
+            self._local.channel = None
+            raise
+
+    def persist(self, attempt: Callable[[], ResultT]) -> ResultT:
+        """Return the result of attempts that are made until the connection does not break."""
+        begin, pause = time.monotonic(), _FIRST_PAUSE
+        while True:
+            self.check_open()
+            try:
+                return attempt()
+            except BrokenError as error:
+                if time.monotonic() + pause - begin > self.timeout:
+                    raise ServiceError(
+                        f"{self.url} did not answer for {self.timeout:g} seconds: {error}"
+                    ) from None
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def new_channel(self) -> Channel:
+        """Return a channel of its own; raise BrokenError where the server cannot be reached."""
+        self.check_open()
+        with self._making:
+            if self._client is None:
+                self._client = flight.FlightClient(self._address.location, generic_options=_OPTIONS)
+        return Channel(self._client, self._address.name, self._options)
+
+    def check_open(self) -> None:
+        """Raise ClosedError for a closed connection, and ServiceError in a forked child."""
+        if self._process is not process():
+            raise ServiceError(
+                f"the connection to {self.url} belongs to the process that this one was forked "
+                "from, and gRPC cannot be used after a fork: start processes with spawn, and give "
+                "them the replay, which connects again"
+            )
+        if self.is_closed:
+            raise ClosedError(
+                f"the connection to {self.url} is closed: open it again with diskreplay.connect"
+            )
+
+    def close(self) -> None:
+        """Close the connection; calls of other threads end with an error."""
+        if not self.is_closed:
+            self.is_closed = True
+            if self._client is not None and self._process is process():
+                channel, self._local.channel = self._local.channel, None
+                if channel is not None:
+                    channel.close()
+                self._client.close()

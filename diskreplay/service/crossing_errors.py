@@ -1,0 +1,33 @@
+"""Errors as plain values, so that a client raises the error of a served replay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diskreplay import errors
+from diskreplay.errors import DiskReplayError
+
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+def error_to_plain(error: DiskReplayError) -> list[Any]:
+    """Return the name of an error's class, its arguments, and its attributes."""
+    name = next(
+        kind.__name__
+        for kind in type(error).__mro__
+        if getattr(errors, kind.__name__, None) is kind
+    )  # of a class that a client knows
+    arguments = [one if isinstance(one, _PLAIN) else str(one) for one in error.args]
+    attributes = {k: v for k, v in vars(error).items() if isinstance(v, _PLAIN)}
+    return [name, arguments, attributes]
+
+
+def error_from_plain(plain: list[Any]) -> DiskReplayError:
+    """Return the error that `error_to_plain` described."""
+    name, arguments, attributes = plain
+    kind = getattr(errors, str(name), DiskReplayError)
+    if not isinstance(kind, type) or not issubclass(kind, DiskReplayError):
+        kind = DiskReplayError
+    error = kind(*arguments)
+    vars(error).update(attributes)
+    return error

@@ -1,0 +1,312 @@
+"""Outbox: the rows of a client that are not acknowledged, and the thread that sends them.
+
+Rows are added to the last group as long as it is open; it is closed when it is large enough, when
+its first row has waited a moment, or by `flush`. The thread sends one group at a time and waits for
+its acknowledgement. Meanwhile the next one grows, so groups are as large as the server is slow.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import uuid
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from diskreplay.aliases import Columns, Ints
+from diskreplay.bell import Bell
+from diskreplay.errors import ClosedError, DiskReplayError, ServiceError, StorageError
+from diskreplay.schema import Schema, unpacked
+from diskreplay.service.connection import Connection
+from diskreplay.wording import count_of
+
+_GROUP_BYTES = 2**20
+_GROUP_ROWS = 4096
+_LARGEST_GROUP_BYTES = 2**26  # of one `extend`, which is stored whole
+_MOMENT = 0.02  # seconds that a row waits for others to travel with
+_PAUSE = 0.5  # seconds before rows are sent again that the server could not commit
+
+
+class Group:
+    """Rows that travel together, and what `extend` is told of them.
+
+    room:        the number of rows that it can take
+    are_in_envs, have_priorities:
+                 whether each row has an env, and a priority: all rows of a group or none
+    """
+
+    def __init__(
+        self, schema: Schema, number: int, room: int, *, are_in_envs: bool, have_priorities: bool
+    ) -> None:
+        self.schema, self.number, self.room = schema, number, room
+        self.n = self.nbytes = 0
+        self.is_open = True
+        self.began = time.monotonic()
+        self.columns = schema.empty_columns(room)
+        self.truncateds = np.zeros(room, np.bool_)
+        self.envs: Any = np.empty(room, np.int64) if are_in_envs else None
+        self.priorities: Any = np.empty(room, np.float32) if have_priorities else None
+
+    def takes(self, schema: Schema, n: int, envs: Any, priorities: Any) -> bool:
+        """Return whether n rows can be added."""
+        return (
+            self.is_open
+            and self.schema is schema
+            and self.n + n <= self.room
+            and (envs is None) == (self.envs is None)
+            and (priorities is None) == (self.priorities is None)
+        )
+
+    def add(
+        self, columns: Any, rows: int | slice, n: int, ends: Any, envs: Any, priorities: Any
+    ) -> None:
+        """Add rows, at a place or places: one value of each field, or n."""
+        for column, values in zip(self.columns, columns, strict=True):
+            column[rows] = values
+        self.truncateds[rows] = ends
+        if envs is not None:
+            self.envs[rows] = envs
+        if priorities is not None:
+            self.priorities[rows] = priorities
+        self.n += n  # at last: an interrupt before leaves the group as it was
+
+    def request(self) -> tuple[Columns, dict[str, Any]]:
+        """Return the columns and the other arguments of `extend`."""
+        n = self.n
+        columns: list[Any] = [
+            [unpacked(field, content) for content in column[:n]] if field.varies else column[:n]
+            for field, column in zip(self.schema.fields, self.columns, strict=True)
+        ]
+        options = {"truncateds": self.truncateds[:n]}
+        if self.envs is not None:
+            options["env"] = self.envs[:n]
+        if self.priorities is not None:
+            options["priorities"] = self.priorities[:n]
+        return columns, options
+
+
+class Outbox:
+    """The groups that wait for the server, in their order.
+
+    most_bytes:  that wait; then `add` waits, too
+    """
+
+    def __init__(self, connection: Connection, most_bytes: int) -> None:
+        self.client = uuid.uuid4().hex
+        self._connection, self._most_bytes = connection, most_bytes
+        self._lock = threading.Lock()
+        self._groups: deque[Group] = deque()
+        self._nbytes = 0
+        self._number = 0  # of the last group
+        self._attempts = 0
+        self._trouble: DiskReplayError | None = None  # of the last attempt; the rows wait
+        self._refused: list[tuple[DiskReplayError, int]] = []
+        self._is_ending = False
+        self._thread: threading.Thread | None = None
+        self._for_thread, self._for_user = Bell(), Bell()
+        _outboxes.add(self)
+
+    def new_number(self) -> int:
+        """Return the number of a group that is not sent by the thread."""
+        with self._lock:
+            self._number += 1
+            return self._number
+
+    def add_row(
+        self, schema: Schema, row: list[Any], ends: bool, env: int | None, priority: Any
+    ) -> None:
+        """Add one row, as `Schema.accept_row` returned it."""
+        nbytes = schema.payload_bytes + (schema.packed_bytes(row) if schema.varying else 0)
+        self._wait_for_room(nbytes)
+        with self._lock:
+            group = self._open_group(schema, 1, nbytes, env, priority)
+            group.add(row, group.n, 1, ends, env, priority)
+            self._count(group, nbytes)
+
+    def add_columns(
+        self, schema: Schema, columns: Columns, ends: Any, envs: int | Ints | None, priorities: Any
+    ) -> None:
+        """Add n rows, as `Schema.accept_columns` returned them."""
+        n = len(columns[0])
+        sizes = np.full(n, schema.payload_bytes, np.int64)
+        if schema.varying:
+            sizes += schema.packed_sizes(columns)
+        begin = 0
+        while begin < n:
+            fitting = np.searchsorted(np.cumsum(sizes[begin:]), _LARGEST_GROUP_BYTES, "right")
+            end = min(n, begin + max(1, int(fitting)))
+            part, nbytes = slice(begin, end), int(sizes[begin:end].sum())
+            of_part = [
+                one[part] if isinstance(one, np.ndarray) else one
+                for one in (ends, envs, priorities)
+            ]
+            self._wait_for_room(nbytes)
+            with self._lock:
+                group = self._open_group(schema, end - begin, nbytes, envs, priorities)
+                rows = slice(group.n, group.n + end - begin)
+                group.add([column[part] for column in columns], rows, end - begin, *of_part)
+                self._count(group, nbytes)
+            begin = end
+
+    def flush(self) -> None:
+        """Return when all rows are committed; raise the error of those that are not."""
+        with self._lock:
+            if self._groups:
+                self._groups[-1].is_open = False
+            number, attempts = self._number, self._attempts
+        self._for_thread.ring()
+        self._wait(lambda: not self._is_waiting(number), attempts)
+        self.raise_refused()
+
+    def raise_refused(self) -> None:
+        """Raise the error of rows that the server refused, once."""
+        if not self._refused:
+            return
+        with self._lock:
+            refused, self._refused = self._refused, []
+        if refused:
+            error, n = refused[0][0], sum(n for _, n in refused)
+            raise type(error)(
+                f"the server refused {count_of(n, 'transition')} that were pushed before, which "
+                f"are not stored: {error}"
+            )
+
+    @property
+    def rows(self) -> int:
+        """The number of rows that are not acknowledged."""
+        with self._lock:
+            return sum(group.n for group in self._groups)
+
+    def end(self) -> None:
+        """Tell the thread to end when all rows are sent."""
+        self._is_ending = True
+        self._for_thread.ring()
+        _outboxes.discard(self)
+
+    # Inside
+
+    def _open_group(self, schema: Schema, n: int, nbytes: int, envs: Any, priorities: Any) -> Group:
+        """Return the group that takes the next n rows; hold the lock."""
+        last = self._groups[-1] if self._groups else None
+        if last is not None and last.takes(schema, n, envs, priorities):
+            return last
+        if last is not None:
+            last.is_open = False
+        of_row = max(1, nbytes // n)
+        room = max(n, min(_GROUP_ROWS, _GROUP_BYTES // of_row))
+        self._number += 1
+        group = Group(
+            schema,
+            self._number,
+            room,
+            are_in_envs=envs is not None,
+            have_priorities=priorities is not None,
+        )
+        self._groups.append(group)
+        return group
+
+    def _count(self, group: Group, nbytes: int) -> None:
+        """Count bytes that were added to a group; hold the lock."""
+        group.nbytes += nbytes
+        self._nbytes += nbytes
+        is_first = group.nbytes == nbytes
+        if group.n >= group.room or group.nbytes >= _GROUP_BYTES:
+            group.is_open = False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="diskreplay push", daemon=True)
+            self._thread.start()
+        if is_first or not group.is_open:
+            self._for_thread.ring()
+
+    def _wait_for_room(self, nbytes: int) -> None:
+        """Return when so many bytes may wait, too."""
+        if self._nbytes + nbytes > self._most_bytes and self._groups:
+            attempts = self._attempts
+            self._wait(
+                lambda: self._nbytes + nbytes <= self._most_bytes or not self._groups, attempts
+            )
+
+    def _wait(self, is_done: Callable[[], bool], attempts: int) -> None:
+        """Return when something is done; raise the error of an attempt that begins later."""
+
+        def has_failed() -> bool:
+            return self._trouble is not None and self._attempts > attempts
+
+        self._for_user.wait_until(lambda: is_done() or has_failed())
+        if not is_done() and self._trouble is not None:
+            raise type(self._trouble)(
+                f"{count_of(self.rows, 'transition')} wait for the server, and will be sent again: "
+                f"{self._trouble}"
+            )
+
+    def _is_waiting(self, number: int) -> bool:
+        groups = self._groups
+        return bool(groups) and groups[0].number <= number
+
+    def _run(self) -> None:
+        """Send groups until the end."""
+        while (group := self._next_group()) is not None:
+            try:
+                self._send(group)
+            except ClosedError:  # the connection was closed with rows that wait, which raised
+                return
+            self._for_user.ring()
+
+    def _next_group(self) -> Group | None:
+        """Return the first group, closed, as soon as it may be sent; None at the end."""
+        while True:
+            with self._lock:
+                group = self._groups[0] if self._groups else None
+                if group is not None:
+                    left = group.began + _MOMENT - time.monotonic()
+                    if self._is_ending or left <= 0:
+                        group.is_open = False
+                    if not group.is_open:
+                        return group
+                elif self._is_ending:
+                    return None
+            self._for_thread.wait(None if group is None else max(left, 0))
+
+    def _send(self, group: Group) -> None:
+        """Send a group until the server has stored or refused it."""
+        columns, options = group.request()
+        pause = Bell()  # nobody rings it
+        while True:
+            try:
+                self._connection.call("push_group", self.client, group.number, columns, options)
+                self._forget(group, None)
+                return
+            except (ServiceError, StorageError) as error:
+                with self._lock:
+                    self._trouble, self._attempts = error, self._attempts + 1
+            except ClosedError:
+                raise
+            except DiskReplayError as error:
+                self._forget(group, error)
+                return
+            self._for_user.ring()
+            pause.wait(_PAUSE)
+
+    def _forget(self, group: Group, error: DiskReplayError | None) -> None:
+        with self._lock:
+            self._groups.popleft()
+            self._nbytes -= group.nbytes
+            self._trouble, self._attempts = None, self._attempts + 1
+            if error is not None:
+                self._refused.append((error, group.n))
+
+
+_outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
+
+
+@atexit.register
+def _flush_all() -> None:
+    """Wait at the end of the program until the rows of clients that are still open are sent."""
+    for outbox in list(_outboxes):
+        if outbox.rows:
+            outbox.flush()

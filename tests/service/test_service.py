@@ -1,0 +1,43 @@
+"""A replay over a connection: the same calls, batches and errors."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from common import columns, row
+
+import diskreplay
+from diskreplay.service.server import ReplayServer
+
+
+def test_rows_go_to_the_server_and_batches_come_back(tmp_path: Path) -> None:
+    with (
+        diskreplay.PrioritizedReplayBuffer(100, path=tmp_path / "b", seed=1) as buffer,
+        ReplayServer({"main": buffer}) as server,
+        diskreplay.connect(server.url) as replay,
+    ):
+        assert replay.push(**row(0)) == -1
+        assert replay.extend(**columns(1, 40)).tolist() == [-1] * 40
+        replay.flush()
+        assert (len(replay), replay.count) == (41, 41)
+        assert replay.stats() == buffer.stats()
+        with diskreplay.PrioritizedReplayBuffer(100, path=tmp_path / "twin", seed=1) as twin:
+            twin.extend(**columns(0, 41))
+            for _ in range(3):
+                found, wanted = replay.sample(8), twin.sample(8)
+                assert type(found) is type(wanted)
+                for one, other in zip(found, wanted, strict=True):
+                    assert one.dtype == other.dtype
+                    assert one.tobytes() == other.tobytes()
+                    assert one.flags.writeable
+                    assert one.flags.aligned
+        assert replay.update_priorities(found.indices, np.ones(8)) == 8
+        with pytest.raises(diskreplay.SampleError, match=r"cannot draw 42 .* holds 41"):
+            replay.sample(42)
+        with pytest.raises(diskreplay.SchemaError, match=r"field 'state': expected shape \(3,\)"):
+            replay.push(**{**row(1), "state": [0.0] * 4})
+        with pickle.loads(pickle.dumps(replay)) as other:  # noqa: S301
+            assert len(other) == 41

@@ -23,6 +23,8 @@ Invariants:
 from __future__ import annotations
 
 from diskreplay.service.connecting import connect
+from diskreplay.service.limits import Limits
 from diskreplay.service.rights import RIGHTS, add_token
+from diskreplay.service.serve import serve_stores
 
-__all__ = ["RIGHTS", "add_token", "connect"]
+__all__ = ["RIGHTS", "Limits", "add_token", "connect", "serve_stores"]

@@ -19,6 +19,7 @@ _ROWS_READ = 256  # in one step of an iteration
 class Served(NamedTuple):
     """A replay that is served, and the groups that clients push to it."""
 
+    name: str
     replay: Any
     groups: Groups
 
@@ -27,30 +28,52 @@ class Call(NamedTuple):
     """A request: the right that it needs, and the function that answers it.
 
     right:  read, push, update or admin
+    rows:   the number of rows that its arguments ask for or bring
     """
 
     right: str
     answer: Callable[..., Any]
+    rows: Callable[[list[Any], dict[str, Any]], int] = lambda arguments, options: 0
 
 
-def answer(served: Served, request: Any, *, allowed: Callable[[str], None] | None = None) -> Any:
-    """Return the answer to a request, or raise the error of the replay.
+class Request(NamedTuple):
+    """A call that a client makes, and its arguments."""
 
-    allowed:  is called with the right that the request needs, and raises where it is missing
-    """
+    name: str
+    call: Call
+    arguments: list[Any]
+    options: dict[str, Any]
+
+    def rows(self) -> int:
+        """Return the number of rows that the request asks for or brings."""
+        try:
+            return int(self.call.rows(self.arguments, self.options))
+        except LookupError:  # no client leaves it out, or gives it by name
+            raise MalformedMessage(f"{self.name} without its rows") from None
+        except (TypeError, ValueError, OverflowError):
+            return 0  # the call says what is wrong with its arguments
+
+
+def parsed(message: Any) -> Request:
+    """Return the request in a message, or raise MalformedMessage."""
     try:
-        name, arguments, options = request
-        call = CALLS.get(name)
+        name, arguments, options = message
+        request = Request(name, CALLS[name], [*arguments], {**options})
     except (TypeError, ValueError):
-        raise MalformedMessage(f"no request: {shown(request)}") from None
-    if call is None:
-        raise ArgumentError(f"the server has no call {shown(name)}: it may be of an older version")
-    if allowed is not None:
-        allowed(call.right)
+        raise MalformedMessage(f"no request: {shown(message)}") from None
+    except KeyError:
+        raise ArgumentError(
+            f"the server has no call {shown(name)}: it may be of an older version"
+        ) from None
+    return request
+
+
+def answer(served: Served, request: Request) -> Any:
+    """Return the answer to a request, or raise the error of the replay."""
     try:
-        return call.answer(served, *arguments, **options)
+        return request.call.answer(served, *request.arguments, **request.options)
     except TypeError as error:
-        raise ArgumentError(f"{name} cannot be called like this: {error}") from None
+        raise ArgumentError(f"{request.name} cannot be called like this: {error}") from None
 
 
 def _method(name: str) -> Callable[..., Any]:
@@ -135,6 +158,45 @@ def _marks(served: Served) -> list[Any]:
     return [mark.to_plain() for mark in served.replay.marks()]
 
 
+def _number(arguments: list[Any], options: dict[str, Any]) -> int:
+    """Return the rows that a draw reads: the first argument, times the steps of each."""
+    n: int = arguments[0] * options.get("n_step", 1)
+    return n
+
+
+def _sequences(arguments: list[Any], options: dict[str, Any]) -> int:
+    n: int = arguments[0] * arguments[1]
+    return n
+
+
+def _ids(arguments: list[Any], options: dict[str, Any]) -> int:
+    return int(np.size(arguments[0]))
+
+
+def _columns(arguments: list[Any], options: dict[str, Any]) -> int:
+    return len(arguments[2][0])
+
+
+def _first_rows(arguments: list[Any], options: dict[str, Any]) -> int:
+    return 1 if arguments[2] == "push" else len(arguments[3][2])
+
+
+def _frames(arguments: list[Any], options: dict[str, Any]) -> int:
+    return _number(arguments, arguments[1])
+
+
+_ROWS = {
+    "sample": _number,
+    "draw": _number,
+    "frames_batch": _frames,
+    "sample_sequences": _sequences,
+    "get": _ids,
+    "priorities": _ids,
+    "runs_of": _ids,
+    "update_priorities": _ids,
+    "push_group": _columns,
+    "push_first": _first_rows,
+}
 CALLS = {
     "describe": Call("read", _describe),
     "schema": Call("read", _schema),
@@ -162,3 +224,6 @@ CALLS = {
         name: Call("admin", _method(name)) for name in ("clear", "mark", "delete_mark", "rewind")
     },
 }  # fmt: skip
+CALLS = {
+    name: call._replace(rows=_ROWS[name]) if name in _ROWS else call for name, call in CALLS.items()
+}

@@ -25,6 +25,7 @@ from diskreplay.schema import Schema
 from diskreplay.service.connection import Connection
 from diskreplay.service.outbox import Outbox
 from diskreplay.service.remote_writing import RemoteWriting
+from diskreplay.service.tls import client_arguments
 from diskreplay.validation import real_number, whole_number, whole_numbers
 
 if TYPE_CHECKING:
@@ -233,13 +234,20 @@ class RemotePrioritizedReplayBuffer(RemoteReplay):
         return checked_priorities(priorities, n)
 
 
-def connected(url: str, token: str | None, timeout: float, queue_bytes: int) -> RemoteReplay:
+def connected(
+    url: str,
+    token: str | None,
+    timeout: float,
+    queue_bytes: int,
+    ca: PathLike | None,
+    cert: tuple[PathLike, PathLike] | None,
+) -> RemoteReplay:
     """Return a client of the kind of the replay at a URL, see `connect`."""
     if token is not None and not isinstance(token, str):
         raise ArgumentError(f"token must be a string, or None (found {type(token).__name__})")
     seconds = real_number("timeout", timeout, low=0.0, high=float("inf"))
     most = whole_number("queue_bytes", queue_bytes, at_least=1, at_most=_MOST_QUEUE_BYTES)
-    connection = Connection(url, token, seconds)
+    connection = Connection(url, token, seconds, client_arguments(ca, cert))
     facts = connection.call("describe")
     kind = RemotePrioritizedReplayBuffer if facts["prioritized"] else RemoteReplayBuffer
-    return kind(connection, facts, most, (url, token, seconds, most))
+    return kind(connection, facts, most, (url, token, seconds, most, ca, cert))

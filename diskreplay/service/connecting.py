@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from diskreplay.aliases import PathLike
+
 _QUEUE_BYTES = 2**26
 
 
 def connect(
-    url: str, *, token: str | None = None, timeout: float = 30.0, queue_bytes: int = _QUEUE_BYTES
+    url: str,
+    *,
+    token: str | None = None,
+    timeout: float = 30.0,
+    queue_bytes: int = _QUEUE_BYTES,
+    ca: PathLike | None = None,
+    cert: tuple[PathLike, PathLike] | None = None,
 ) -> Any:
     """Return a replay on a server: the same methods as of a buffer, over a connection.
 
@@ -25,6 +33,10 @@ def connect(
     timeout:      the seconds that a call waits for a server that does not answer, before it raises
                   ServiceError
     queue_bytes:  the most memory of rows that wait for the server; then `push` waits
+    ca:           a file with the certificates of those who sign servers, in PEM; by default those
+                  that gRPC knows
+    cert:         the files of a certificate of this client and its private key, in PEM, where the
+                  server asks for one
     """
     try:
         from diskreplay.service.client import connected
@@ -36,4 +48,4 @@ def connect(
             'pip install "diskreplay[service]"',
             name="pyarrow",
         ) from None
-    return connected(url, token, timeout, queue_bytes)
+    return connected(url, token, timeout, queue_bytes, ca, cert)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow import flight
 
-from diskreplay.errors import ClosedError, ServiceError
+from diskreplay.errors import ClosedError, NotAllowedError, ServiceError
 from diskreplay.forks import process
 from diskreplay.service import messages
 from diskreplay.service.addresses import Address
@@ -26,7 +26,6 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 _BROKEN = (pa.ArrowException, OSError, StopIteration)
-_REFUSED = (flight.FlightUnauthenticatedError, flight.FlightUnauthorizedError)
 
 ResultT = TypeVar("ResultT")
 
@@ -75,8 +74,8 @@ class Channel:
 
 
 def _broken(error: BaseException) -> Exception:
-    if isinstance(error, _REFUSED):
-        return ServiceError(f"the server refuses this client: {_reason(error)}")
+    if isinstance(error, flight.FlightUnauthenticatedError):
+        return NotAllowedError(error.extra_info.decode(errors="replace") or _reason(error))
     if isinstance(error, flight.FlightServerError):
         return ServiceError(f"the server ended the stream: {_reason(error)}")
     return BrokenError(_reason(error))
@@ -98,8 +97,8 @@ class Connection:
     timeout:  the seconds for which a call waits for a server that does not answer
     """
 
-    def __init__(self, url: str, token: str | None, timeout: float) -> None:
-        self.url, self.timeout = url, timeout
+    def __init__(self, url: str, token: str | None, timeout: float, tls: dict[str, bytes]) -> None:
+        self.url, self.timeout, self._tls = url, timeout, tls
         self._address = Address.of(url)
         headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
         self._options = flight.FlightCallOptions(headers=headers)
@@ -161,7 +160,9 @@ class Connection:
         self.check_open()
         with self._making:
             if self._client is None:
-                self._client = flight.FlightClient(self._address.location, generic_options=_OPTIONS)
+                self._client = flight.FlightClient(
+                    self._address.location, generic_options=_OPTIONS, **self._tls
+                )
         return Channel(self._client, self._address.name, self._options)
 
     def check_open(self) -> None:

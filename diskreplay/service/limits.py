@@ -27,18 +27,15 @@ class Limits:
             name = f"max_{field.name}"
             whole_number(name, getattr(self, field.name), at_least=1, at_most=2**31 - 1)
 
-    def check_rows(self, n: int) -> None:
-        """Raise ArgumentError if a call has too many rows."""
+    def check(self, n: int, nbytes: int) -> None:
+        """Raise ArgumentError if the rows of a call are too many, or take too many bytes."""
         if n > self.rows:
             raise ArgumentError(
                 f"this service takes at most {count_of(self.rows, 'row')} a call (found {n:,}): "
                 "ask for fewer, or raise --max-rows"
             )
-
-    def check_bytes(self, n: int) -> None:
-        """Raise ArgumentError if a message is too large."""
-        if n > self.message_bytes:
+        if nbytes > self.message_bytes:
             raise ArgumentError(
                 f"this service takes messages of at most {human(self.message_bytes)} (found "
-                f"{human(n)}): send fewer rows at once, or raise --max-message-bytes"
+                f"{human(nbytes)}): ask for fewer rows, or raise --max-message-bytes"
             )

@@ -47,20 +47,37 @@ class Metrics:
         finally:
             self._seconds.labels(what).observe(time.perf_counter() - began)
 
+    def count(self, buffer: str, call: str, rows: int) -> None:
+        """Count the rows of a call that was answered."""
+        if call in ("push_group", "push_first"):
+            self.groups.labels(buffer).inc()
+            self.rows.labels(buffer).inc(rows)
+        elif call == "update_priorities":
+            self.updated.labels(buffer).inc(rows)
+        elif call in ("sample", "sample_sequences", "frames_batch", "draw"):
+            self.batches.labels(buffer).inc()
+            self.sampled.labels(buffer).inc(rows)
+
     def watch(self, buffers: Mapping[str, Replay[object]]) -> None:
         """Show the sizes of buffers, read when they are asked for."""
         self.registry.register(_Sizes(buffers))
 
-    def listen(self, host: str, port: int) -> int:
-        """Answer Prometheus at http://host:port/metrics, and return the port."""
+    @contextmanager
+    def listening(self, host: str, port: int) -> Iterator[int]:
+        """Answer Prometheus at http://host:port/metrics within a block, which gets the port."""
         try:
-            server, _ = start_http_server(port, host, self.registry)
+            server, thread = start_http_server(port, host, self.registry)
         except OSError as error:
             raise StorageError(
                 f"metrics cannot listen on {host}:{port} ({error.strerror}): choose another "
                 "address with --metrics"
             ) from None
-        return int(server.server_port)
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
 
 class _Sizes:

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from diskreplay.aliases import PathLike
 from diskreplay.errors import ArgumentError, NotAllowedError, StorageError
@@ -189,25 +190,35 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_exposure(
-    address: str, *, is_local: bool, has_tls: bool, has_tokens: bool, insecure: bool
-) -> None:
+def check_tls(location: str, *, has_tls: bool) -> None:
+    """Raise ArgumentError if a certificate is missing for an address, or of no use there."""
+    if location.startswith("grpc+tls://") and not has_tls:
+        raise ArgumentError(f"{location} needs a certificate: give --tls-cert and --tls-key")
+    if not location.startswith("grpc+tls://") and has_tls:
+        raise ArgumentError(
+            f"{location} is without TLS (found a certificate): listen on grpc+tls://"
+        )
+
+
+def check_exposure(location: str, *, has_tls: bool, has_tokens: bool, insecure: bool) -> None:
     """Raise ArgumentError if other machines could use a service without a token or TLS.
 
-    is_local:  whether the address is loopback, or a Unix socket of mode 0600
+    The sockets of a service have the mode 0600, so that they are for its user alone.
+
     insecure:  whether the user takes that risk
     """
-    if is_local or insecure:
+    host = urlsplit(location).hostname
+    if insecure or host is None or is_loopback(host):
         return
     if not has_tls:
         raise ArgumentError(
-            f"{address} can be reached from other machines, and without TLS they can read along: "
+            f"{location} can be reached from other machines, and without TLS they can read along: "
             "listen on grpc+tls:// with --tls-cert and --tls-key, or on 127.0.0.1, or take the "
             "risk with --insecure"
         )
     if not has_tokens:
         raise ArgumentError(
-            f"{address} can be reached from other machines, and without tokens all of them may "
+            f"{location} can be reached from other machines, and without tokens all of them may "
             "read and write: give --tokens FILE, or listen on 127.0.0.1, or take the risk with "
             "--insecure"
         )

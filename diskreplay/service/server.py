@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyarrow import flight
 
-from diskreplay.errors import ArgumentError, DiskReplayError
+from diskreplay.errors import ArgumentError, DiskReplayError, StorageError
 from diskreplay.service import messages
 from diskreplay.service.addresses import Address
-from diskreplay.service.calls import Served, answer
+from diskreplay.service.calls import Served, answer, parsed
 from diskreplay.service.crossing_errors import error_to_plain
+from diskreplay.service.gate import GATE, Gate, StoppingError, caller_of
 from diskreplay.service.groups import Groups
+from diskreplay.service.limits import Limits
+from diskreplay.service.metrics import Metrics
+from diskreplay.service.rights import Caller, Tokens, check_exposure, check_tls
+from diskreplay.service.tls import TLS
+from diskreplay.service.unix_socket import listening_at
 from diskreplay.wording import shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-_MOST_MESSAGE_BYTES = 2**30
 
 
 class ReplayServer:
@@ -39,20 +45,39 @@ class ReplayServer:
 
     replays:  buffers, by the names that clients give in a URL
     address:  a URL without a name; the port 0 takes a free one, which `url` tells
+    tokens:   those that clients need; by default they need none
+    tls:      the certificate for a grpc+tls:// address
+    insecure: let other machines in without tokens or TLS, which is refused otherwise
     """
 
-    def __init__(self, replays: Mapping[str, Any], address: str = "grpc://127.0.0.1:0") -> None:
+    def __init__(
+        self,
+        replays: Mapping[str, Any],
+        address: str = "grpc://127.0.0.1:0",
+        *,
+        tokens: Tokens | None = None,
+        tls: TLS | None = None,
+        insecure: bool = False,
+        limits: Limits | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         location, name = Address.of(address)
         if name:
             raise ArgumentError(
                 f"a server listens at an address without a name (found {shown(address)}): names "
                 "are those of the replays"
             )
-        self._served = {name: Served(one, Groups(one)) for name, one in replays.items()}
-        self._calls = threading.Lock()
-        self._flight = _Flight(self, location)
+        self._served = {name: Served(name, one, Groups(one)) for name, one in replays.items()}
+        self._limits, self._metrics = limits or Limits(), metrics or Metrics()
+        self._gate = Gate(tokens, self._limits, self._metrics)
+        check_tls(location, has_tls=tls is not None)
+        check_exposure(
+            location, has_tls=tls is not None, has_tokens=tokens is not None, insecure=insecure
+        )
+        security = {"middleware": {GATE: self._gate}, **(tls.arguments() if tls else {})}
+        self._flight = listening_at(location, lambda at: _Flight(self, at, security))
         host, _, _ = location.rpartition(":")
-        self._url = f"{host}:{self._flight.port}" if self._flight.port else location
+        self._url = f"{host}:{self._flight.port}" if self._flight.port > 0 else location
         self._closed = False
 
     @property
@@ -68,6 +93,23 @@ class ReplayServer:
         if not self._closed:
             self._closed = True
             threading.Thread(target=self._flight.shutdown, name="diskreplay", daemon=True).start()
+
+    def drain(self, seconds: float) -> int:
+        """Begin no more answers, wait for those under way, and return how many are left.
+
+        Rows that are not acknowledged are sent again by their clients, to the next server.
+        """
+        left = self._gate.stop(seconds)
+        self.close()
+        return left
+
+    def health(self) -> dict[str, Any]:
+        """Return the sizes of the replays."""
+        replays = {name: served.replay for name, served in self._served.items()}
+        return {
+            name: {"size": len(replay), "count": replay.count, "capacity": replay.capacity}
+            for name, replay in replays.items()
+        }
 
     def __enter__(self) -> Self:
         return self
@@ -88,37 +130,66 @@ class ReplayServer:
             )
         return self._served[name]
 
-    def answer_stream(self, name: str, reader: Any, writer: Any) -> None:
+    def answer_stream(self, name: str, caller: Caller, reader: Any, writer: Any) -> None:
         """Answer the requests of a stream in their order, until it ends."""
         has_begun = False
         while not self._closed:
             try:
-                request = messages.receive(reader, kinds=False, most_bytes=_MOST_MESSAGE_BYTES)
+                most_bytes = self._limits.message_bytes
+                request = messages.receive(reader, kinds=False, most_bytes=most_bytes)
             except StopIteration:
                 return
-            if self._closed:
-                return
-            try:
-                found = [True, answer(self.served(name), request)]
-            except DiskReplayError as error:
-                found = [False, error_to_plain(error)]
-            if not has_begun:
-                writer.begin(messages.SCHEMA)
-                has_begun = True
-            messages.send(writer, found)
+            with self._gate.answering():
+                try:
+                    found = [True, self._answer(name, caller, request)]
+                except DiskReplayError as error:
+                    self._gate.note_error(caller, error)
+                    found = [False, error_to_plain(error)]
+                if not has_begun:
+                    writer.begin(messages.SCHEMA)
+                    has_begun = True
+                messages.send(writer, found)
+
+    def _answer(self, name: str, caller: Caller, request: Any) -> Any:
+        """Return the answer to a request that its client may make."""
+        asked = parsed(request)
+        caller.require(asked.call.right)
+        served = self.served(name)
+        schema = served.replay.schema
+        rows = asked.rows()
+        self._limits.check(rows, 0 if schema is None else rows * schema.payload_bytes)
+        with self._metrics.timed(asked.name):
+            found = answer(served, asked)
+        self._metrics.count(served.name, asked.name, rows)
+        return found
 
 
 class _Flight(flight.FlightServerBase):  # type: ignore[misc]
     """The server of Arrow Flight, which calls a ReplayServer."""
 
-    def __init__(self, server: ReplayServer, location: str) -> None:
+    def __init__(self, server: ReplayServer, location: str, security: dict[str, Any]) -> None:
         self._server = server
-        super().__init__(location)
+        try:
+            super().__init__(location, **security)
+        except pa.ArrowException:
+            raise StorageError(
+                f"no server can listen at {location}: another one does, or it is no address of "
+                "this machine; choose another address"
+            ) from None
+
+    def do_action(self, context: Any, action: Any) -> Any:
+        """Answer `health` with a JSON object: the sizes of the replays."""
+        if action.type != "health":
+            raise flight.FlightServerError("the only action is health")
+        found = {"status": "serving", "replays": self._server.health()}
+        return [flight.Result(json.dumps(found).encode())]
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """Answer the requests of a stream."""
         name = (descriptor.command or b"").decode(errors="replace")
         try:
-            self._server.answer_stream(name, reader, writer)
+            self._server.answer_stream(name, caller_of(context), reader, writer)
         except messages.MalformedMessage as error:
             raise flight.FlightServerError(str(error)) from None
+        except StoppingError:
+            raise flight.FlightUnavailableError("the server stops") from None

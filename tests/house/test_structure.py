@@ -79,6 +79,7 @@ EXTERNAL = {
     "pyarrow": {
         "adapters/lerobot",
         "service/connection",
+        "service/gate",
         "service/messages",
         "service/server",
     },

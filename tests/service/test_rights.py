@@ -153,11 +153,13 @@ def test_other_machines_come_in_with_tokens_and_tls_or_at_the_users_risk(
     has_tls: bool, has_tokens: bool
 ) -> None:
     given = {"has_tls": has_tls, "has_tokens": has_tokens}
-    check_exposure("local", is_local=True, insecure=False, **given)
-    check_exposure("far", is_local=False, insecure=True, **given)
+    for local in ("grpc://127.0.0.1:7777", "grpc+tls://[::1]:7777", "grpc+unix:///run/a.sock"):
+        check_exposure(local, insecure=False, **given)
+    far = "grpc://10.0.0.1:7777"
+    check_exposure(far, insecure=True, **given)
     if has_tls and has_tokens:
-        check_exposure("far", is_local=False, insecure=False, **given)
+        check_exposure(far, insecure=False, **given)
         return
     missing = "--tokens FILE" if has_tls else "--tls-cert"
-    with pytest.raises(ArgumentError, match=f"far can be reached .*{missing}.*--insecure"):
-        check_exposure("far", is_local=False, insecure=False, **given)
+    with pytest.raises(ArgumentError, match=f"{far} can be reached .*{missing}.*--insecure"):
+        check_exposure(far, insecure=False, **given)

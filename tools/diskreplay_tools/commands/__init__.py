@@ -11,6 +11,7 @@ from diskreplay_tools.commands import (
     inspect,
     make,
     report,
+    serve,
     token,
     top,
     verify,
@@ -36,6 +37,6 @@ SECTIONS = {
         importing.import_,
     ),
     "Take data out": (exporting.export,),
-    "Serve stores to other machines": (token.token,),
+    "Serve stores to other machines": (serve.serve, token.token),
     "Try it": (bench.bench, demo.demo),
 }

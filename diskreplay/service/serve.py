@@ -1,0 +1,133 @@
+"""serve: a process that serves stores until it gets a signal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import FrameType
+from typing import Any
+
+import diskreplay
+from diskreplay.aliases import PathLike
+from diskreplay.errors import ArgumentError
+from diskreplay.service.limits import Limits
+from diskreplay.service.logs import log, log_json_lines
+from diskreplay.service.rights import Tokens, checked_name
+from diskreplay.service.tls import TLS
+from diskreplay.wording import shown
+
+_PATIENCE = 30  # seconds for calls under way, after a signal
+
+
+class _Signals:
+    """SIGTERM and SIGINT: the first one asks the process to stop, a second one ends it."""
+
+    def __init__(self) -> None:
+        self._received: list[int] = []
+        # The system may deliver a signal to any thread; written to a socket, it wakes this one.
+        self._woken, self._wakes = socket.socketpair()
+        self._wakes.setblocking(False)
+        signal.set_wakeup_fd(self._wakes.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received.append(number)
+        if len(self._received) > 1:
+            # What was acknowledged is committed, and a commit under way is whole or not there.
+            os._exit(128 + number)
+
+    def wait(self) -> str:
+        """Wait for a signal, and return its name."""
+        while not self._received:
+            self._woken.recv(1)
+        return signal.Signals(self._received[0]).name
+
+
+def serve_stores(
+    stores: Mapping[str, PathLike],
+    address: str,
+    *,
+    tokens: PathLike | None,
+    tls: tuple[PathLike | None, PathLike | None, PathLike | None],
+    insecure: bool,
+    limits: Limits,
+    metrics: str | None,
+    started: Callable[[str], object],
+) -> None:
+    """Serve stores by name, until SIGTERM or SIGINT; call it in the main thread.
+
+    After the signal no call begins, those under way end, everything is committed and the stores are
+    closed. A second signal ends the process at once, without a loss of acknowledged rows.
+
+    It needs pyarrow and prometheus_client.
+
+    tokens:   the tokens file
+    tls:      the files of the certificate, of its key, and of the authority of clients
+    metrics:  HOST:PORT, at which Prometheus finds figures
+    started:  is called with the URL when clients can connect
+    """
+    # gRPC's own lines would stand between the JSON lines; calls that fail say the same.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from diskreplay.service.metrics import Metrics
+    from diskreplay.service.server import ReplayServer
+
+    log_json_lines()
+    signals, figures = _Signals(), Metrics()
+    known = Tokens.read(tokens) if tokens is not None else None
+    certificate = _tls(*tls)
+    for name in stores:
+        checked_name(name)
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.showwarning = _log_warning
+        facts: dict[str, Any] = {}
+        if metrics is not None:
+            host, port = _host_and_port(metrics)
+            port = stack.enter_context(figures.listening(host, port))
+            facts = {"metrics": f"http://{host}:{port}/metrics"}
+        buffers: dict[str, Any] = {
+            name: stack.enter_context(diskreplay.open(path)) for name, path in stores.items()
+        }
+        figures.watch(buffers)
+        server = ReplayServer(
+            buffers,
+            address,
+            tokens=known,
+            tls=certificate,
+            insecure=insecure,
+            limits=limits,
+            metrics=figures,
+        )
+        stack.callback(server.close)
+        log("serving", url=server.url, replays=sorted(buffers), pid=os.getpid(), **facts)
+        started(server.url)
+        log("stopping", signal=signals.wait())
+        left = server.drain(_PATIENCE)
+    log("stopped", calls_left=left)
+
+
+def _log_warning(message: Warning | str, *_: object, **__: object) -> None:
+    log("warning", logging.WARNING, warning=str(message))
+
+
+def _tls(
+    certificate: PathLike | None, key: PathLike | None, client_authority: PathLike | None
+) -> TLS | None:
+    if certificate is not None and key is not None:
+        return TLS.read(certificate, key, client_authority)
+    if certificate is key is client_authority is None:
+        return None
+    raise ArgumentError("TLS needs a certificate and its key: give both --tls-cert and --tls-key")
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ArgumentError(f"an address is HOST:PORT, as 127.0.0.1:9100 (found {shown(text)})")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,86 @@
+"""Limits, metrics and logs of a service, on their own."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import urllib.request
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from diskreplay import ArgumentError, ReplayBuffer, StorageError
+from diskreplay.service.limits import Limits
+from diskreplay.service.logs import LOGGER, log, log_json_lines
+
+
+def test_a_call_beyond_a_limit_is_told_which() -> None:
+    limits = Limits(message_bytes=1000, rows=10)
+    limits.check(10, 1000)
+    with pytest.raises(ArgumentError, match=r"at most 10 rows a call \(found 11\): .*--max-rows"):
+        limits.check(11, 0)
+    with pytest.raises(ArgumentError, match=r"at most 1.00 kB \(found 1.01 kB\): .*--max-message"):
+        limits.check(1, 1010)
+    with pytest.raises(ArgumentError, match="max_calls must be a whole number of at least 1"):
+        Limits(calls=0)
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    """The logger of the service, put back as it was."""
+    handlers, level, propagates = LOGGER.handlers, LOGGER.level, LOGGER.propagate
+    LOGGER.handlers = []
+    yield LOGGER
+    LOGGER.handlers, LOGGER.propagate = handlers, propagates
+    LOGGER.setLevel(level)
+
+
+def test_a_log_is_one_json_object_a_line(logger: logging.Logger) -> None:
+    out = io.StringIO()
+    log_json_lines(out)
+    log("serving", url="grpc://127.0.0.1:1", names=["a\nb\x1b[2J"], value=object)
+    try:
+        raise OSError("no\nspace")
+    except OSError:
+        logger.exception("failed")
+    first, second = out.getvalue().splitlines()
+    assert out.getvalue().isascii()
+    found = json.loads(first)
+    assert found["event"] == "serving"
+    assert (found["level"], found["names"]) == ("info", ["a\nb\x1b[2J"])
+    assert found["time"].endswith("+00:00")
+    assert "no\nspace" in json.loads(second)["error"]
+
+
+def test_the_library_says_nothing_by_itself(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log("serving")
+    assert capsys.readouterr().err == ""
+
+
+def test_figures_are_collected_over_http() -> None:
+    pytest.importorskip("prometheus_client")
+    from diskreplay.service.metrics import Metrics
+
+    metrics, other = Metrics(), Metrics()
+    buffer = ReplayBuffer(capacity=10)
+    buffer.extend(np.zeros((12, 2)), np.zeros(12), np.zeros(12), np.zeros((12, 2)), np.zeros(12))
+    metrics.watch({"a": buffer})
+    metrics.rows.labels("a").inc(12)
+    with metrics.timed("sample"):
+        pass
+    with metrics.listening("127.0.0.1", 0) as port:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+        with pytest.raises(StorageError, match=rf"127.0.0.1:{port} \(Address already in use\)"):
+            other.listening("127.0.0.1", port).__enter__()
+    for line in (
+        'diskreplay_rows{buffer="a"} 10.0',
+        'diskreplay_written_rows{buffer="a"} 12.0',
+        'diskreplay_pushed_rows_total{buffer="a"} 12.0',
+        'diskreplay_seconds_count{what="sample"} 1.0',
+    ):
+        assert line in lines

@@ -19,7 +19,17 @@ import numpy as np
 
 import diskreplay
 
-__all__ = ["CHUNK_BYTES", "Buffer", "Rows", "copy_rows", "new_store", "open_buffer", "transitions"]
+__all__ = [
+    "CHUNK_BYTES",
+    "Buffer",
+    "Rows",
+    "copy_rows",
+    "leaves",
+    "new_store",
+    "open_buffer",
+    "other_rows",
+    "transitions",
+]
 
 Buffer: TypeAlias = "diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer"
 Rows: TypeAlias = dict[str, Any]  # columns by the names of fields, and "end": where episodes end
@@ -76,7 +86,8 @@ def transitions(chunks: Iterable[Rows]) -> Iterator[Rows]:
     """Yield the transitions of rows in order, with `next_state` and `truncated`, in chunks.
 
     chunks:  columns of rows, with a bool column `end`; after the last row all is at its end. Where
-             they have columns of next_state, every row is a transition
+             they have columns of next_state, every row is a transition. A column `truncated` says
+             of a row that is done whether it is that, too
     """
     held: Rows | None = None
     for chunk in chunks:
@@ -99,13 +110,14 @@ def _transitions(rows: Rows, n: int) -> Rows:
     dones = dones.all(axis=tuple(range(1, dones.ndim)))  # of several agents: where all are done
     ends = (rows["end"] != 0) | dones
     found = {name: column[:n] for name, column in rows.items() if name != "end"}
+    is_both = dones & (rows["truncated"] != 0) if "truncated" in rows else np.zeros_like(dones)
     if any(_root(name) == "next_state" for name in rows):
-        found["truncated"] = (ends & ~dones)[:n]
+        found["truncated"] = (is_both | (ends & ~dones))[:n]
         return found
     is_over = dones[:n]
     is_dropped = ends & ~dones
     follows_dropped = np.append(is_dropped, False)[1 : n + 1]
-    found["truncated"] = ~ends[:n] & follows_dropped
+    found["truncated"] = is_both[:n] | (~ends[:n] & follows_dropped)
     after = np.minimum(np.arange(n) + 1, len(ends) - 1)
     for name, column in rows.items():
         if _root(name) == "state":
@@ -115,8 +127,11 @@ def _transitions(rows: Rows, n: int) -> Rows:
     return found if taken.all() else {name: column[taken] for name, column in found.items()}
 
 
-def copy_rows(chunks: Iterable[Rows], buffer: Buffer) -> int:
-    """Push transitions into a buffer, and return their number."""
+def copy_rows(chunks: Iterable[Rows], buffer: Buffer, env: int | None = None) -> int:
+    """Push transitions into a buffer, and return their number.
+
+    env:  as of `extend`: None cuts an episode where a state is not the next_state before it
+    """
     schema: Any = buffer.schema
     written = 0
     for rows in chunks:
@@ -125,7 +140,7 @@ def copy_rows(chunks: Iterable[Rows], buffer: Buffer) -> int:
         extra = dict(zip(schema.extra_names, nested[5:], strict=True))
         truncateds = extra.pop("truncated")
         if n:
-            buffer.extend(*nested[:5], truncateds=truncateds, **extra)
+            buffer.extend(*nested[:5], truncateds=truncateds, env=env, **extra)
         written += n
     return written
 
@@ -135,6 +150,31 @@ def _column(field: diskreplay.Field, column: Any) -> Any:
     if field.varies or field.shape or column.ndim == 1 or column.size != len(column):
         return column
     return column.reshape(-1)
+
+
+def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the columns of a nested value, by the names of their fields."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from leaves(f"{name}.{key}", part)
+    elif isinstance(value, tuple):
+        for place, part in enumerate(value):
+            yield from leaves(f"{name}[{place}]", part)
+    else:
+        yield name, value
+
+
+def other_rows(states: Any, after: Any) -> Any:
+    """Return the rows after which another observation comes than the following one, or none."""
+    n = len(after)
+    if isinstance(after, list):  # of texts
+        return np.array([i for i in range(n) if after[i : i + 1] != states[i + 1 : i + 2]], int)
+    is_same = np.zeros(n, np.bool_)
+    if n > 1 and states.dtype == after.dtype:
+        pair = (np.ascontiguousarray(part).reshape(n - 1, -1) for part in (states[1:], after[:-1]))
+        following, found = (part.view(np.uint8) for part in pair)
+        is_same[:-1] = (following == found).all(axis=1)
+    return np.flatnonzero(~is_same)
 
 
 def _root(name: str) -> str:

@@ -27,8 +27,10 @@ from diskreplay.adapters.dataset_stores import (
     CHUNK_BYTES,
     Rows,
     copy_rows,
+    leaves,
     new_store,
     open_buffer,
+    other_rows,
 )
 
 __all__ = ["from_minari", "to_minari"]
@@ -83,13 +85,14 @@ def to_minari(buffer: Any, dataset_id: str, **metadata: Any) -> int:
     """Write the whole episodes of a buffer, or of the store at a path, to a new dataset of Minari.
 
     Returns the number of transitions written. Episodes that are still open, and those whose
-    beginning was evicted, are left out: `end_episode()` closes one. Each of an episode's
-    observations is the state of a transition, and the last one its final next_state. `info` and
-    `next_info` are the infos; other extra fields become infos, too, whose last one is zero. Images
-    are not compressed as JPEG, which would change them. Memory: some episodes.
+    beginning was evicted, are left out: see `episodes`. Each of an episode's observations is the
+    state of a transition, and the last one its final next_state. `info` and `next_info` are the
+    infos; other extra fields become infos, too, whose last one is zero. Images are not compressed
+    as JPEG, which would change them. Memory: some episodes.
 
-    Raises the errors of Minari, as for an id that is there already. After an error there is no
-    dataset.
+    Raises ArgumentError where a next_state within an episode is not the state that follows, since
+    Minari has one observation for both, and the errors of Minari, as for an id that is there
+    already. After an error there is no dataset.
 
     metadata:  arguments of minari.create_dataset_from_buffers: `env`, or `observation_space` and
                `action_space`, and others such as `author`
@@ -112,8 +115,8 @@ def to_minari(buffer: Any, dataset_id: str, **metadata: Any) -> int:
             written += sum(len(part.rewards) for part in parts)
         if dataset is None:
             raise diskreplay.ArgumentError(
-                f"{opened.path} holds no whole episode (expected at least one): end_episode() "
-                "closes one"
+                f"{opened.path} holds no whole episode (expected at least one): push the last "
+                "transition of one with done=True or truncated=True"
             )
     return written
 
@@ -137,26 +140,14 @@ def _columns(episode: Any, infos: bool) -> Rows:
     truncateds = np.asarray(episode.truncations, np.bool_).copy()
     truncateds[-1] |= not dones[-1]
     columns: Rows = {"reward": episode.rewards, "done": dones, "truncated": truncateds}
-    for name, column in _leaves("state", episode.observations):
+    for name, column in leaves("state", episode.observations):
         columns[name], columns[f"next_{name}"] = column[:n], column[1:]
-    columns |= {name: column[:n] for name, column in _leaves("action", episode.actions)}
-    for name, column in _leaves(_INFO, episode.infos or {}) if infos else ():
+    columns |= {name: column[:n] for name, column in leaves("action", episode.actions)}
+    for name, column in leaves(_INFO, episode.infos or {}) if infos else ():
         columns[name] = column[:n]
         if len(column) > n:
             columns[f"next_{name}"] = column[1:]
     return columns
-
-
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the columns of a nested value by the names of their fields."""
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from _leaves(f"{name}.{key}", part)
-    elif isinstance(value, tuple):
-        for place, part in enumerate(value):
-            yield from _leaves(f"{name}[{place}]", part)
-    else:
-        yield name, value
 
 
 def _schema_of(columns: Rows) -> diskreplay.Schema:
@@ -193,6 +184,7 @@ def _episodes_of(buffer: Any) -> Iterator[list[Any]]:
         if "truncated" in schema.extra_names:
             truncateds = np.asarray(episode.truncated).reshape(n) != 0
         truncateds[-1] |= not dones[-1]
+        _check_following(episode)
         parts.append(
             EpisodeBuffer(
                 observations=_joined(episode.states, episode.next_states),
@@ -209,6 +201,27 @@ def _episodes_of(buffer: Any) -> Iterator[list[Any]]:
             parts, nbytes = [], 0
     if parts:
         yield parts
+
+
+def _check_following(episode: Any) -> None:
+    """Raise ArgumentError for a next_state that is not the state of the transition after it.
+
+    Also for a next_info that is not the info there.
+    """
+    after = {
+        **dict(leaves("state", episode.next_states)),
+        **dict(leaves(_INFO, getattr(episode, _NEXT_INFO, {}))),
+    }
+    before = [*leaves("state", episode.states), *leaves(_INFO, getattr(episode, _INFO, {}))]
+    for name, column in before:
+        others: Any = other_rows(column, after[name]) if name in after else ()
+        if len(others) > 1:
+            raise diskreplay.ArgumentError(
+                f"the next_{name} of write id {episode.indices[others[0]]} is not the {name} of "
+                "the transition that follows in its episode, and Minari has one place for both "
+                "(expected equal ones, bit for bit): end_episode() between them makes two "
+                'episodes, and to_hdf5(..., layout="d4rl") keeps both'
+            )
 
 
 def _infos_of(episode: Any, names: Iterable[str]) -> dict[str, Any]:

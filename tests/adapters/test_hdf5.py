@@ -40,6 +40,14 @@ def rows(lengths: Any = LENGTHS, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def following_rows() -> dict[str, Any]:
+    """Return rows whose next observations are those of the following rows, within episodes."""
+    values = rows()
+    goes_on = np.flatnonzero(~(values["terminals"] | values["timeouts"])[:-1])
+    values["next_observations"][goes_on] = values["observations"][goes_on + 1]
+    return values
+
+
 def written(path: Path, values: dict[str, Any], *left_out: str) -> Path:
     with h5py.File(path, "w") as file:
         for name, value in values.items():
@@ -50,7 +58,7 @@ def written(path: Path, values: dict[str, Any], *left_out: str) -> Path:
 
 def arrays(path: Path) -> dict[str, Any]:
     with h5py.File(path) as file:
-        return {name: file[name][()] for name in file}
+        return {name: file[name][()] for name in file if name != "diskreplay"}
 
 
 def stored(path: Path) -> dict[str, Any]:
@@ -72,10 +80,7 @@ def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 @pytest.mark.filterwarnings("ignore::diskreplay.EpisodeWarning")
 def test_d4rl_with_next_observations_is_kept_to_the_bit(tmp_path: Path) -> None:
-    values = rows()
-    for i in range(len(values["rewards"]) - 1):
-        if not (values["terminals"] | values["timeouts"])[i]:
-            values["next_observations"][i] = values["observations"][i + 1]
+    values = following_rows()
     file = written(tmp_path / "a.hdf5", values)
     assert from_hdf5(file, tmp_path / "s") == sum(LENGTHS)
     assert diskreplay.verify(tmp_path / "s") == []
@@ -115,7 +120,7 @@ def test_chunks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     from_hdf5(file, tmp_path / "whole")
     expected = stored(tmp_path / "whole")
     for nbytes in (1, 150, 300):
-        monkeypatch.setattr("diskreplay.adapters.hdf5.CHUNK_BYTES", nbytes)
+        monkeypatch.setattr("diskreplay.adapters.hdf5.reading.CHUNK_BYTES", nbytes)
         place = tmp_path / str(nbytes)
         from_hdf5(file, place, kind="prioritized", observations="log")
         assert_equal(stored(place), expected)
@@ -163,27 +168,84 @@ def test_d3rlpy_in_and_out(nested: bool, tmp_path: Path) -> None:
             np.testing.assert_array_equal(column, given)
 
 
-def test_a_buffer_goes_through_d3rlpy(tmp_path: Path) -> None:
-    with PrioritizedReplayBuffer(200, path=tmp_path / "a") as buffer:
-        for env in (0, 1, 0, 1):
-            n = 7 + env
-            states = np.arange(n + 1, dtype=np.float32)[:, None] + 100 * env
-            dones = (np.arange(n) == n - 1) & (env == 1)
-            buffer.extend(states[:-1], np.arange(n), np.arange(n), states[1:], dones,
-                          truncateds=(np.arange(n) == n - 1) & ~dones, env=env)  # fmt: skip
-        expected = buffer.get(range(30))
-        assert to_hdf5(buffer, tmp_path / "a.h5") == 30
-    from_hdf5(tmp_path / "a.h5", tmp_path / "b", kind="prioritized", capacity=50)
-    with diskreplay.open(tmp_path / "b") as found:
-        batch = found.get(range(30))
+OF_TUPLES = {
+    f"{root}[{place}]": kind
+    for root in ("state", "next_state")
+    for place, kind in enumerate([("float32", (3,)), ("uint8", (2,))])
+}
+
+
+def odd_buffer(path: Path, *, of_tuples: bool, kind: Any = ReplayBuffer) -> Any:
+    """Return a buffer of two environments, whose rows have all that a file might lose."""
+    rng, n = np.random.default_rng(3), 60
+    schema = {
+        **(OF_TUPLES if of_tuples else {"next_state": ("float64", (3,))}),
+        "reward": "float64", "action": "int32", "truncated": "uint8",
+        "note.at": "int16", "note.pair[0]": ("float32", (2, 2)), "note.pair[1]": "bool",
+        "log_prob": "float64",
+    }  # fmt: skip
+    buffer = kind(200, path=path, schema=schema)
+    ends, cuts = rng.random((2, n)) < [[0.15], [0.1]]
+    cuts[:4], ends[:4] = [True, False, False, False], [True, False, True, False]
+    cuts[-2:] = True
+
+    def observed() -> Any:
+        vectors = rng.standard_normal((n, 3)).astype(np.float32)
+        return (vectors, rng.integers(0, 255, (n, 2), np.uint8)) if of_tuples else vectors
+
+    states, after = observed(), observed()
+    for env in (0, 1):  # half of the next observations are the following ones
+        rows = np.flatnonzero(np.arange(n) % 2 == env)
+        for old, new in zip(*((after, states) if of_tuples else ([after], [states])), strict=True):
+            old[rows[:15]] = new[rows[1:16]]
+    note = {"at": np.arange(n), "pair": (rng.random((n, 2, 2)), rng.random(n) < 0.5)}
+    numbers = np.arange(n)
+    buffer.extend(states, numbers, rng.random(n), after, ends, truncateds=cuts, env=numbers % 2,
+                  note=note, log_prob=rng.random(n), text=["x"] * n)  # fmt: skip
+    return buffer
+
+
+@pytest.mark.filterwarnings("ignore::diskreplay.EpisodeWarning")
+@pytest.mark.parametrize("of_tuples", [False, True])
+@pytest.mark.parametrize("nbytes", [1, 200, 4 << 20])
+def test_a_buffer_goes_through_d3rlpy_and_keeps_every_array(
+    nbytes: int, of_tuples: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diskreplay.adapters.hdf5.reading.CHUNK_BYTES", nbytes)
+    with odd_buffer(tmp_path / "a", of_tuples=of_tuples, kind=PrioritizedReplayBuffer) as buffer:
+        episodes = list(buffer.episodes())
+        order = np.concatenate([episode.indices for episode in episodes])
+        names = [name for name in buffer.schema.names if name != "text"]
+        expected = buffer.get(order, fields=names)
+        assert sorted(order) == [*range(60)]
+        assert ((expected["done"] != 0) & (expected["truncated"] != 0)).any()
+        assert to_hdf5(buffer, tmp_path / "a.h5") == 60
+    from_hdf5(tmp_path / "a.h5", tmp_path / "b", kind="prioritized", capacity=70)
+    with diskreplay.open(tmp_path / "b", access="read") as found:
         assert isinstance(found, PrioritizedReplayBuffer)
-        assert found.capacity == 50
-    for name in ("states", "rewards", "dones", "truncated"):
-        np.testing.assert_array_equal(getattr(batch, name), getattr(expected, name))
-    assert batch.actions.tolist() == [[action] for action in expected.actions.tolist()]
-    is_done = expected.dones != 0
-    np.testing.assert_array_equal(batch.next_states[~is_done], expected.next_states[~is_done])
-    np.testing.assert_array_equal(batch.next_states[is_done], expected.states[is_done])
+        assert found.capacity == 70
+        assert sorted(found.schema.names) == sorted(names)
+        columns = found.get(range(60), fields=names)
+        lengths = [len(episode.rewards) for episode in found.episodes()]
+    assert lengths == [len(episode.rewards) for episode in episodes]
+    last = np.cumsum(lengths) - 1
+    was_cut = (expected["truncated"] != 0) | (expected["done"] == 0)
+    np.testing.assert_array_equal(columns.pop("truncated")[last] != 0, was_cut[last])
+    del expected["truncated"]
+    assert_equal(columns, expected)
+
+
+@pytest.mark.filterwarnings("ignore::diskreplay.EpisodeWarning")
+def test_d4rl_keeps_ends_that_are_both(tmp_path: Path) -> None:
+    values = following_rows()
+    values["timeouts"][4] = True  # terminal, too
+    for left_out in ((), ("next_observations",)):
+        file = written(tmp_path / f"{len(left_out)}.h5", values, *left_out)
+        from_hdf5(file, tmp_path / f"s{len(left_out)}")
+        found = stored(tmp_path / f"s{len(left_out)}")
+        assert (found["done"][4], found["truncated"][4]) == (1, 1)
+    assert to_hdf5(tmp_path / "s0", tmp_path / "again.h5", layout="d4rl") == sum(LENGTHS)
+    assert_equal(arrays(tmp_path / "again.h5"), values)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("d3rlpy") is None, reason="d3rlpy is not installed")
@@ -253,6 +315,19 @@ def test_what_a_layout_does_not_have_is_refused(tmp_path: Path) -> None:
     with ReplayBuffer(10, path=tmp_path / "s") as buffer:
         buffer.push({"a": [0.0]}, 0, 0.0, {"a": [0.0]}, True, text="x")
         for layout, says in (("d3rlpy", "'state.a'"), ("d4rl", "'state.a'"), ("x", "one of")):
+            with pytest.raises(diskreplay.ArgumentError, match=says):
+                to_hdf5(buffer, tmp_path / "x.h5", layout=layout)
+    pair = (([0.0], [1.0]),)
+    nested = {f"{root}[0][{i}]": ("f4", (1,)) for root in ("state", "next_state") for i in (0, 1)}
+    for values, schema, layout, says in (
+        ([[0.0], 0, 0.0, [0.0, 1.0], True], {"next_state": ("f4", (2,))}, "d3rlpy", "another one"),
+        ([[0.0], 0, 0.0, [0.0, 1.0], True], {"next_state": ("f4", (2,))}, "d4rl", "another one"),
+        ([[0.0], 0, 0.0, [0.0], [True, False]], {"done": ("?", (2,))}, "d3rlpy", "'done'"),
+        ([[0.0], 0, 0.0, [0.0], [True, False]], {"done": ("?", (2,))}, "d4rl", "'done'"),
+        ([pair, 0, 0.0, pair, True], nested, "d3rlpy", r"'state\[0\]\[0\]'"),
+    ):
+        with ReplayBuffer(10, schema=schema) as buffer:
+            buffer.push(*values)
             with pytest.raises(diskreplay.ArgumentError, match=says):
                 to_hdf5(buffer, tmp_path / "x.h5", layout=layout)
     with ReplayBuffer(10) as buffer:

@@ -104,6 +104,23 @@ def assert_same(found: Any, expected: Any, name: str = "") -> None:
         assert found == expected, name
 
 
+@pytest.mark.parametrize("is_info", [False, True])
+def test_a_next_state_that_does_not_follow_is_told(is_info: bool, tmp_path: Path) -> None:
+    spaces_ = {"observation_space": spaces.Box(-9, 9, (1,)), "action_space": spaces.Discrete(1)}
+    states = np.arange(6, dtype=np.float32)[:, None]
+    after = states + 1
+    (infos := states.copy())[3] = 7
+    after[2] = 2.5 if not is_info else 3
+    extra = {"info": {"x": infos}, "next_info": {"x": states + 1}} if is_info else {}
+    with ReplayBuffer(10, path=tmp_path / "s") as buffer:
+        # env= is trusted, so the episode is not cut.
+        buffer.extend(states, [0] * 6, [0.0] * 6, after, np.arange(6) == 5, env=0, **extra)
+        name = "info.x" if is_info else "state"
+        with pytest.raises(diskreplay.ArgumentError, match=f"the next_{name} of write id 2 is not"):
+            to_minari(buffer, "walk/cut-v0", **spaces_)
+    assert "walk/cut-v0" not in minari.list_local_datasets()
+
+
 @pytest.mark.parametrize("observations", ["record", "log"])
 @pytest.mark.parametrize("infos", [False, True])
 @pytest.mark.parametrize("kind", SPACES)

@@ -73,7 +73,7 @@ EXTERNAL = {
         "adapters/stable_baselines3/replay_buffers",
     },
     "jax": {"adapters/jax"},
-    "h5py": {"adapters/hdf5"},
+    "h5py": {f"adapters/hdf5/{name}" for name in ("columns", "reading", "writing")},
     "minari": {"adapters/minari"},
     "prometheus_client": {"service/metrics"},
     "pyarrow": {

@@ -39,19 +39,19 @@ class BaseBuffer(WritingBuffer[BatchT], Generic[BatchT]):
 
         kind, path, size, capacity, keep_rows, count, schema; disk_bytes (the data file now),
         payload_bytes (of all live transitions, without framing and values that vary in size),
-        records_bytes, priorities_bytes, links_bytes, observations_bytes and marks_bytes (pages that
-        hold them; of marks with the blocks kept for them), free_bytes (unused pages, for later
-        commits), memory_bytes (window and side tables when full, and the memory that batches() with
-        readers= or reuse=True keeps); durability and commit_interval; openers (a list of the
-        openers of the store: pid, host, since, access, stopped); oldest_reader (the opener that
-        keeps the pages of old commits: pid, host, commits_behind, stopped; or None); draws (the
-        number of the next draw of the store, which its exclusive writers count); commits,
-        stale_updates, cuts (episodes whose end nobody declared), all over all runs; damaged
-        (records left out by this buffer with on_damage="skip"); marks (those of `marks`, as dicts);
-        runs (when, where and how many rows each wrote, and how many of them are live, at least and
-        at most); and, of a prioritized buffer, priority_min, priority_mean, priority_max (None
-        where nothing is live), max_priority, alpha, beta_start, beta_end, beta_frames, epsilon,
-        beta and frame.
+        records_bytes, priorities_bytes, links_bytes, observations_bytes, marks_bytes and
+        notes_bytes (pages that hold them; of marks with the blocks kept for them), free_bytes
+        (unused pages, for later commits), memory_bytes (window and side tables when full, and the
+        memory that batches() with readers= or reuse=True keeps); durability and commit_interval;
+        openers (a list of the openers of the store: pid, host, since, access, stopped);
+        oldest_reader (the opener that keeps the pages of old commits: pid, host, commits_behind,
+        stopped; or None); draws (the number of the next draw of the store, which its exclusive
+        writers count); commits, stale_updates, cuts (episodes whose end nobody declared), all over
+        all runs; damaged (records left out by this buffer with on_damage="skip"); marks (those of
+        `marks`, as dicts); notes (those of `notes`); runs (when, where and how many rows each
+        wrote, and how many of them are live, at least and at most); and, of a prioritized buffer,
+        priority_min, priority_mean, priority_max (None where nothing is live), max_priority, alpha,
+        beta_start, beta_end, beta_frames, epsilon, beta and frame.
         """
         with self._guard.reading() as view, self._snapshot_for(view) as snapshot:
             replica, live = self._guard.replica, self._live
@@ -77,6 +77,7 @@ class BaseBuffer(WritingBuffer[BatchT], Generic[BatchT]):
                 "cuts": replica.cuts,
                 "damaged": len(replica.damaged),
                 "marks": [mark.to_plain() for mark in self._marks_of(snapshot)],
+                "notes": replica.notes(snapshot),
                 "runs": with_live(runs, live.first, live.count),
                 **self._priority_stats(),
             }
@@ -123,9 +124,9 @@ class BaseBuffer(WritingBuffer[BatchT], Generic[BatchT]):
         Transitions, priorities, annealing, largest priority and random stream become those of the
         saved store, in one commit; of a larger store the newest transitions are taken. Write ids
         are the saved ones, moved up by a multiple of the capacity and keep_rows if this buffer has
-        used them before. Its own marks stay, and no others come. Raises MismatchError and changes
-        nothing when the fields or the kind differ; the saved store may keep its observations
-        elsewhere, in records or in a log.
+        used them before. The notes become the saved ones. Its own marks stay, and no others come.
+        Raises MismatchError and changes nothing when the fields or the kind differ; the saved store
+        may keep its observations elsewhere, in records or in a log.
 
         >>> with ReplayBuffer(capacity=10, path="runs/saved") as saved:
         ...     write_id = saved.push([0.0], 0, 1.0, [1.0], False)
@@ -208,5 +209,6 @@ class BaseBuffer(WritingBuffer[BatchT], Generic[BatchT]):
             "links_bytes": used["links"],
             "observations_bytes": used["observations"],
             "marks_bytes": used["marks"] + used["kept_blocks"],
+            "notes_bytes": used["notes"],
             "free_bytes": max(0, disk_bytes - sum(used.values()) - 3 * PAGE_BYTES),
         }

@@ -96,8 +96,8 @@ class PendingChanges:
         self._links[self.pushed % self._rows] = link
         self.pushed += 1
 
-    def extend(self, columns: list[Array], priorities: Values | None, links: LinkValues) -> None:
-        """Add rows, for which there is room."""
+    def extend(self, columns: list[Array], priorities: Values | None, links: LinkValues) -> int:
+        """Write rows, for which there is room; return `pushed` with them, which adds them."""
         n, at = len(columns[0]), self.pushed % self._rows
         self._window.write(self.pushed, columns)
         places: Any = slice(at, at + n)
@@ -105,7 +105,7 @@ class PendingChanges:
             places = np.arange(at, at + n) % self._rows
         self._priorities[places] = NEW if priorities is None else priorities
         self._links[places] = links
-        self.pushed += n
+        return self.pushed + n
 
     def update(self, write_ids: Ints, priorities: Values) -> None:
         """Add new priorities by write id."""

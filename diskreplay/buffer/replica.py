@@ -30,6 +30,7 @@ from diskreplay.store import (
     Transaction,
     check_marks,
     complete,
+    notes_of,
 )
 
 _COUNTED = "draw_counts"  # the setting that names the last commit with counts of draws
@@ -292,6 +293,10 @@ class Replica:
 
     # The whole
 
+    def notes(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Return the notes by name, as of the last commit."""
+        return notes_of(snapshot)
+
     def faults(self, snapshot: Snapshot) -> list[str]:
         """Return one sentence for each fault in memory and in the store. Cost: reads the store."""
         live = self.live
@@ -302,6 +307,7 @@ class Replica:
         checks: list[Callable[[], object]] = [
             snapshot.runs,
             partial(check_marks, snapshot, self.identity),
+            partial(notes_of, snapshot),
         ]
         for table in self._stored_tables(snapshot):
             checks.append(partial(self._read_blocks, table, snapshot, committed))

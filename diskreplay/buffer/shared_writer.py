@@ -11,6 +11,7 @@ import numpy as np
 
 from diskreplay.aliases import Bools, Columns, Ints, Progress
 from diskreplay.buffer.pending_changes import NEW, PendingChanges
+from diskreplay.buffer.pending_notes import PendingNotes
 from diskreplay.buffer.replica import Replica, StateChange
 from diskreplay.buffer.row_memory import pending_bytes
 from diskreplay.buffer.written_rows import WrittenRows
@@ -43,6 +44,7 @@ class SharedWriter(Replica):
     def __init__(self, *arguments: Any) -> None:
         self._run = OwnRun()
         self._pending = PendingChanges()
+        self.pending_notes = PendingNotes()
         self._draws_committed = self._cuts_committed = 0
         self._linker = Linker()
         self._written = WrittenRows()
@@ -157,25 +159,32 @@ class SharedWriter(Replica):
         self._pending.push(row, priority, link)
         return -1
 
-    def extend(self, columns: Columns, priorities: Values | None, links: LinkValues) -> Ints:
-        """Add rows that fit the pending rows; the commit gives their write ids."""
-        self._pending.extend(columns, priorities, links)
+    def extend(
+        self, columns: Columns, priorities: Values | None, links: LinkValues, notes: PendingNotes
+    ) -> Ints:
+        """Add rows that fit the pending rows; the commit gives their write ids.
+
+        notes:  those that wait for the commit of the rows
+        """
+        pushed = self._pending.extend(columns, priorities, links)
+        self._pending.pushed, self.pending_notes = pushed, notes  # in one step, as in Writer
         write_ids = np.empty(len(columns[0]), np.int64)
         write_ids.fill(-1)
         return write_ids
 
     def commit_columns(
-        self, columns: Columns, priorities: Values | None, links: LinkValues
+        self, columns: Columns, priorities: Values | None, links: LinkValues, notes: PendingNotes
     ) -> Ints:
-        """Add and commit rows that do not fit; all else must be committed."""
+        """Add and commit rows that do not fit, and notes; all else must be committed."""
         n = len(columns[0])
         values = np.full(n, NEW) if priorities is None else priorities
         try:
+            self.pending_notes = notes
             self._commit(NewRows(columns, values, links))
-        except Exception:
-            raise
-        except BaseException:  # an interrupt: nobody knows whether the rows are there
-            self._linker.forget(self._linker.cuts(self._number))
+        except BaseException as error:
+            self.pending_notes = notes.none()  # where the rows are, the notes are, too
+            if not isinstance(error, Exception):  # nobody knows whether the rows are there
+                self._linker.forget(self._linker.cuts(self._number))
             raise
         return np.full(n, -1)
 
@@ -197,7 +206,7 @@ class SharedWriter(Replica):
     def commit(self, change: StateChange | None = None) -> None:
         """Commit everything, with a change of the state if one is given."""
         is_changed = not self._pending.is_empty or self.draws != self._draws_committed
-        if is_changed or change is not None:
+        if is_changed or self.pending_notes or change is not None:
             self._commit(change=change)
 
     def undo(self) -> None:
@@ -209,6 +218,7 @@ class SharedWriter(Replica):
         self._pending.stale = run.stale if run else 0
         self._linker.forget(run.cuts if run else 0)
         self._pending.forget_all()
+        self.pending_notes = self.pending_notes.none()
         self._loaded_state = None
 
     def rewind(self, name: str, *, drop_missing: bool) -> NoReturn:
@@ -254,6 +264,7 @@ class SharedWriter(Replica):
             if state.start != self.start:
                 pending.forget_highest()  # another process has called clear()
             pending.forget_updates(run.updated)
+            self.pending_notes.put(txn, run.noted)
             update = pending.latest()
             live = (update.write_ids >= after.first) & (update.write_ids < before.count)
             largest = state.max_priority
@@ -289,6 +300,7 @@ class SharedWriter(Replica):
                 rows=run.rows + priorities.size,
                 sent=pending.pushed,
                 updated=update.number,
+                noted=self.pending_notes.number,
                 draws=self.draws,
                 stale=pending.stale,
                 cuts=cuts,
@@ -326,6 +338,7 @@ class SharedWriter(Replica):
         )
         self._rows_of_columns += n_more
         pending.forget_all()
+        self.pending_notes = self.pending_notes.none()
         if self._written.is_large:
             self._written.keep(self._linker.numbers(self._number))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from diskreplay.aliases import Bools, Columns, Ints, Progress
 from diskreplay.buffer.expected_fields import ExpectedFields
 from diskreplay.buffer.marks import found_mark, missing_rows, refuse_missing
+from diskreplay.buffer.pending_notes import PendingNotes
 from diskreplay.buffer.replica import Replica, StateChange, counts_hold, with_counts
 from diskreplay.buffer.rows import Rows
 from diskreplay.buffer.window_layout import PACKED_COMMIT_BYTES
@@ -22,7 +23,18 @@ from diskreplay.live_range import LiveRange
 from diskreplay.records import BLOCK_BYTES, LINKS, has_links
 from diskreplay.sampling import Priorities, RandomStream, Values
 from diskreplay.schema import Schema, fields_of
-from diskreplay.store import OwnRun, Run, Snapshot, State, Store, Transaction, marks_of, rewound
+from diskreplay.store import (
+    NOTES,
+    OwnRun,
+    Run,
+    Snapshot,
+    State,
+    Store,
+    Transaction,
+    marks_of,
+    rewound,
+    sealed_notes_of,
+)
 
 _NO_SNAPSHOT = contextlib.nullcontext()
 
@@ -39,6 +51,7 @@ class Writer(Replica):
         # A step that an interrupt or an error may have left half done; each call begins with it.
         self.unfinished: Callable[[], None] | None = None
         self._linker = Linker()
+        self.pending_notes = PendingNotes()
         super().__init__(*arguments)
 
     def restore(self) -> None:
@@ -47,6 +60,7 @@ class Writer(Replica):
         self.prefetch_queues.drop()
         self._stream = None
         self.rows.take_back()
+        self.pending_notes = self.pending_notes.none()
         super().restore()
         self.unfinished = None
 
@@ -84,6 +98,10 @@ class Writer(Replica):
     def cuts(self) -> int:
         """The number of episodes that were cut, over all runs."""
         return self._linker.cuts(self.count)
+
+    def notes(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Return the notes by name, as of the next commit."""
+        return self.pending_notes.applied_to(super().notes(snapshot))
 
     # Writing
 
@@ -141,26 +159,32 @@ class Writer(Replica):
         self.count = write_id + 1  # live in one step: an interrupt comes before it or after it
         return write_id
 
-    def extend(self, columns: Columns, priorities: Values | None, links: LinkValues) -> Ints:
-        """Add rows that fit the window, and return their write ids."""
+    def extend(
+        self, columns: Columns, priorities: Values | None, links: LinkValues, notes: PendingNotes
+    ) -> Ints:
+        """Add rows that fit the window, and return their write ids.
+
+        notes:  those that wait for the commit of the rows
+        """
         first, n = self.count, len(columns[0])
         self.rows.window.write(first, columns)
         if self.priorities is not None:
             self.priorities.stage(first, n, priorities)
         self.links.stage(first, n, links)
         write_ids = np.arange(first, first + n)
-        self.count = first + n
+        self.count, self.pending_notes = first + n, notes  # in one step, as in `push`
         return write_ids
 
     def commit_columns(
-        self, columns: Columns, priorities: Values | None, links: LinkValues
+        self, columns: Columns, priorities: Values | None, links: LinkValues, notes: PendingNotes
     ) -> Ints:
-        """Add and commit rows that do not fit the window; all else must be committed."""
+        """Add and commit rows that do not fit the window, and notes; all else is committed."""
         first, n = self.count, len(columns[0])
         with self._restored_on_error():
             if self.priorities is not None:
                 self.priorities.stage(first, n, priorities)
             self.links.stage(first, n, links)
+            self.pending_notes = notes
             self._commit_rows(lambda: [columns], first, self.start, first + n)
         return np.arange(first, first + n)
 
@@ -282,6 +306,7 @@ class Writer(Replica):
             self._linker.forget(self.cuts)
             self._stream = RandomStream(saved.seed)
             self.set_draws(saved.draws, saved.frame)
+            self._replace_notes(sealed_notes_of(snapshot))
 
             def rows() -> Iterator[Columns]:
                 done = 0
@@ -291,6 +316,12 @@ class Writer(Replica):
                     progress(done, size)
 
             self._commit_rows(rows, begin, begin, begin + size, saved)
+
+    def _replace_notes(self, notes: Mapping[str, bytes]) -> None:
+        """Put notes in the place of all others, with the next commit."""
+        with self.store.snapshot() as snapshot:
+            names = snapshot.names(NOTES)
+        self.pending_notes = self.pending_notes.changed({**dict.fromkeys(names), **notes})
 
     def _order_of(self, source: Rows) -> list[int]:
         """Return the places of the columns of a saved store, in the field order of this one."""
@@ -364,6 +395,8 @@ class Writer(Replica):
                 txn.put_blocks(changed, table.database, stored.marks.newest)
             if not self._links_are_stored:
                 txn.put_feature(LINKS)
+            if self.pending_notes:
+                self.pending_notes.put(txn)
             if change is not None:
                 state = change(txn, state)
             return self._run.put(txn, state, run, self.identity), state, run
@@ -372,6 +405,7 @@ class Writer(Replica):
         put_bytes = self.rows.record_bytes(n, whole=whole) + block_bytes
         raw, state, self._described_run = self.store.commit(put, put_bytes)
         self.rows.confirm()
+        self.pending_notes = self.pending_notes.none()
         self._own_state, self.commits = (raw, state), state.commits
         # In one step: after an interrupt in between the rows would be counted twice.
         self._run_rows, self.count, self.committed = self._run_rows + n, live.count, live.count

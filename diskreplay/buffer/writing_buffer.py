@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any, Generic
 
 import numpy as np
@@ -13,6 +14,7 @@ from diskreplay.buffer.assembly import Options, check_disk_room
 from diskreplay.buffer.batches import BatchT
 from diskreplay.buffer.guard import Guard
 from diskreplay.buffer.marked_buffer import MarkedBuffer
+from diskreplay.buffer.named_data import sealed_notes
 from diskreplay.buffer.row_arguments import (
     by_name,
     extra_of,
@@ -114,7 +116,8 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
             if packed_bytes and not writer.fits(1, packed_bytes):
                 guard.commit()
                 links = np.array([link], np.int32)
-                [only] = writer.commit_columns(schema.columns_of(row), checked, links).tolist()
+                columns, notes = schema.columns_of(row), writer.pending_notes
+                [only] = writer.commit_columns(columns, checked, links, notes).tolist()
                 return int(only)
             guard.begin_change()
             write_id = writer.push(prepared, checked, link)
@@ -132,6 +135,7 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
         *,
         truncateds: ArrayLike | None = None,
         env: int | ArrayLike | None = None,
+        with_notes: Mapping[str, Any] | None = None,
         **extra: Any,
     ) -> Ints:
         """Add n transitions, all or none, and return their write ids, int64 (n,), or -1 as `push`.
@@ -150,6 +154,8 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
                      `push`. In an env the transitions follow each other in their order here. With
                      one number for all, EpisodeWarning tells once where none does: a step of four
                      environments has env=[0, 1, 2, 3], not env=4
+        with_notes:  data of notes by name, as of `set_note`, that are stored by the commit of these
+                     transitions and by none before
         """
         refuse_singulars(extra)
         standard: tuple[Any, ...] = (states, actions, rewards, next_states, dones)
@@ -159,6 +165,7 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
             and known.is_flat
             and not extra
             and truncateds is None
+            and with_notes is None
             and (env is None or isinstance(env, int))
         ):
             row = only_row(standard if priorities is None else (*standard, priorities))
@@ -167,6 +174,7 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
                     return np.array([WritingBuffer.push(self, *row, env=env)])
                 except SchemaError:
                     pass  # the check below raises again, with a message about columns
+        sealed = {} if with_notes is None else sealed_notes(with_notes)
         guard = self._guard
         guard.refuse_nesting()
         with guard.lock:
@@ -182,6 +190,8 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
             envs = checked_envs(env, n)
             checked = None if priorities is None else self._checked_priorities(priorities, n)
             if n == 0:
+                if sealed:
+                    self._change_notes(writer, sealed)
                 return np.zeros(0, np.int64)
             if not self._disk_was_checked:
                 self._check_disk_room(schema)
@@ -196,10 +206,12 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
             links = writer.links_of(schema, columns, ends, envs)
             if not writer.fits(n, packed_bytes):
                 guard.commit()
-                return writer.commit_columns(columns, checked, links)
+                notes = writer.pending_notes.changed(sealed)
+                return writer.commit_columns(columns, checked, links, notes)
             guard.begin_change()
-            write_ids = writer.extend(columns, checked, links)
-            guard.end_change()
+            notes = writer.pending_notes.changed(sealed) if sealed else writer.pending_notes
+            write_ids = writer.extend(columns, checked, links, notes)
+            self._end_noting(writer)
             return write_ids
 
     def end_episode(self, env: int | None = None) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -49,6 +50,7 @@ from diskreplay.store import (
     Store,
     Transaction,
     make_known,
+    put_notes,
 )
 from diskreplay.wording import human
 
@@ -235,12 +237,14 @@ class StoreBuilder:
         runs: Sequence[Mapping[str, Any]] | None = None,
         facts: Mapping[str, Any] | None = None,
         others: Snapshot | None = None,
+        notes: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         """Commit all but the rows, close the store, and wait until all is on the disk.
 
         runs:    descriptions of the runs that wrote the rows; None means one run, of this process
         facts:   entries of another store, to keep those that only a newer version knows
         others:  the snapshot of another store, to keep databases that only a newer version knows
+        notes:   the sealed bytes of notes, by name
         """
         if runs is None:
             run = replace(Run.new(self.live.first), end=self.live.count, rows=self.live.size)
@@ -260,6 +264,7 @@ class StoreBuilder:
             for number, description in enumerate(runs):
                 txn.put_run(number, description)
             txn.put_meta({**kept, "state": state})
+            put_notes(txn, notes)
             if others is not None:
                 txn.put_others(others)
 

@@ -1,4 +1,4 @@
-"""MarkCheck: the check of the marks of a store and of the blocks kept for them, without LMDB."""
+"""The checks of the marks of a store, of the blocks kept for them, and of notes, without LMDB."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from diskreplay.live_range import BLOCK_SLOTS
 from diskreplay.lmdbfile import Tree, Walk
 from diskreplay.records import unseal
 from diskreplay.store import (
+    NOTES,
     Identity,
     KeptBlock,
     MarkSummary,
@@ -17,6 +18,7 @@ from diskreplay.store import (
     StoredMark,
     mark_way_out,
     name_of,
+    note_way_out,
     summary_of,
 )
 from diskreplay.wording import shown
@@ -52,7 +54,7 @@ class MarkCheck:
             name = _text(key)
             damaged += 1
             with self._faults.collected():
-                plain = _unsealed(name, raw)
+                plain = _unsealed(name, raw, "mark", mark_way_out(name))
                 if identity is not None:
                     self._marks.append(StoredMark.parse(name, plain, identity))
                 damaged -= 1
@@ -116,16 +118,24 @@ class MarkCheck:
         return found
 
 
+def check_notes(walk: Walk, notes: Tree) -> None:
+    """Check the database of notes."""
+    for key, _, raw in walk.values(NOTES.encode(), notes):
+        name = _text(key)
+        with walk.faults.collected():
+            _unsealed(name, raw, "note", note_way_out(name))
+
+
 def _text(key: Any) -> str:
     return name_of(key) if isinstance(key, bytes) else str(key)
 
 
-def _unsealed(name: str, raw: bytes) -> Any:
-    """Return the plain mark of a name, or raise DamageError with the way out."""
+def _unsealed(name: str, raw: bytes, thing: str, way_out: str) -> Any:
+    """Return the content of a name, or raise DamageError with the way out."""
     try:
-        return unseal(raw, name, f"the mark {shown(name)}")
+        return unseal(raw, name, f"the {thing} {shown(name)}")
     except DamageError as error:
-        raise DamageError(f"{error}: {mark_way_out(name)}") from None
+        raise DamageError(f"{error}: {way_out}") from None
 
 
 def _said(summary: MarkSummary) -> str:

@@ -49,8 +49,9 @@ def merge(
     compressed, is as in the first store. Priorities and episodes are kept, and the table of runs
     tells which run wrote which transitions; write ids begin at 0. Settings are those of the first
     store, the largest priority is the largest of all stores, annealing and random stream begin
-    anew. The stores are not changed. One commit of each is read; until the end, their writers use
-    none of its pages again, so that the files may grow.
+    anew. Notes are dropped, since those of several stores could contradict each other. The stores
+    are not changed. One commit of each is read; until the end, their writers use none of its pages
+    again, so that the files may grow.
 
     Cost: reads, checks and writes each transition once. Memory: 8 bytes a transition with order
     "sequence", 32 with "interleaved", and 60 MB.

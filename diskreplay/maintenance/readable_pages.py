@@ -33,10 +33,12 @@ class ReadablePages:
         first, last = at // page_bytes, (at + size - 1) // page_bytes
         return b"" if self._some_are_free(first, last) else self.read(at, size)
 
-    def facts(self) -> Iterator[tuple[int | bytes, int, bytes]]:
-        """Yield key, offset and bytes of the facts that the trees lead to."""
-        if self._walk is not None and b"meta" in self._trees:
-            yield from self._walk.values(b"meta", self._trees[b"meta"]._replace(flags=0))
+    def named(self, name: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+        """Yield key, offset and bytes of the reached values of a tree whose keys are names."""
+        if self._walk is not None and name in self._trees:
+            for key, at, raw in self._walk.values(name, self._trees[name]._replace(flags=0)):
+                if isinstance(key, bytes):
+                    yield key, at, raw
 
     def numbered(self, name: bytes) -> Iterator[tuple[int, int, bytes]]:
         """Yield number, offset and bytes of the reached values of a tree with integer keys."""

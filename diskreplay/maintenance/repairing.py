@@ -71,10 +71,10 @@ def repair(path: PathLike, out: PathLike, *, progress: Progress | None = None) -
     """Copy the readable contents of a store to a new store at `out`, and report the losses.
 
     The damaged store is not changed. The new one has its kind, capacity, schema, settings, random
-    stream and annealing. Transitions keep their order, and each has the bytes that were written;
-    transitions before a lost one get higher write ids, so that these are contiguous, and the newest
-    keeps its own. A transition of which an observation is lost is lost. Priorities that cannot be
-    read become the largest so far. The table of runs begins anew.
+    stream, annealing and readable notes. Transitions keep their order, and each has the bytes that
+    were written; transitions before a lost one get higher write ids, so that these are contiguous,
+    and the newest keeps its own. A transition of which an observation is lost is lost. Priorities
+    that cannot be read become the largest so far. The table of runs begins anew.
 
     Cost: as `verify`, twice, and once more to write; if transitions are missing, `repair` also
     searches the whole file. Memory: 40 bytes a transition, 32 an observation in the log, and 50 MB.
@@ -141,5 +141,5 @@ def _write(found: Salvage, place: Path, progress: Progress | None) -> int:
             given = priorities[low:high] if has_priorities else None
             columns = found.columns(low, high)
             builder.append_rows(begin + low, columns, given, links[low:high])
-        builder.finish()
+        builder.finish(notes=found.notes())
     return int(np.count_nonzero(~known)) if has_priorities else 0

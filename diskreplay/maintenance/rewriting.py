@@ -217,7 +217,8 @@ def _rewrite(path: Path, progress: Progress | None, change: Change) -> Rewritten
                         records = source.records(write_ids, state.observations)
                         links = source.links(write_ids)
                         builder.append(int(write_ids[0]), records, priorities, links)
-                    builder.finish(snapshot.runs(), source.facts, others=snapshot)
+                    notes = source.notes()
+                    builder.finish(snapshot.runs(), source.facts, others=snapshot, notes=notes)
                 if store.format < FORMAT:
                     raise_format(path)
                 _replace_data_file(hidden / "store", path)

@@ -26,7 +26,7 @@ from diskreplay.maintenance.sources import blocks_of, parse_block, parse_state, 
 from diskreplay.records import Codec, checksum_in, record_head, unseal, write_id_in
 from diskreplay.sampling import Priorities, SlotTable, Values, ValueT
 from diskreplay.schema import Schema
-from diskreplay.store import DATA, Identity, State
+from diskreplay.store import DATA, NOTES, Identity, State, name_of
 from diskreplay.validation import MAX_COUNT
 
 T = TypeVar("T")
@@ -150,13 +150,23 @@ class Salvage:
         new = np.where(ids[places] == before, begin + places, -1)
         return links_to(new, np.arange(begin, begin + ids.size), links)
 
+    def notes(self) -> dict[str, bytes]:
+        """Return the sealed bytes of the notes that the trees lead to, by name."""
+        found: dict[str, bytes] = {}
+        for key, _, raw in self._file.named(NOTES.encode()):
+            with contextlib.suppress(DamageError):
+                name = name_of(key)
+                unseal(raw, name, "note")
+                found[name] = raw
+        return found
+
     # Facts
 
     def _reached_facts(self) -> _Facts:
         """Return the facts that the trees lead to."""
         found: _Facts = {name: [] for name in _FACTS}
-        for key, _, raw in self._file.facts():
-            name = key.decode("utf-8", "replace") if isinstance(key, bytes) else ""
+        for key, _, raw in self._file.named(b"meta"):
+            name = key.decode("utf-8", "replace")
             if name in found:
                 with contextlib.suppress(DamageError):
                     found[name].append(unseal(raw, name, name))

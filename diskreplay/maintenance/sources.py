@@ -30,7 +30,15 @@ from diskreplay.records import (
 )
 from diskreplay.sampling import Priorities, PrioritySettings, SlotTable, Values, ValueT
 from diskreplay.schema import Schema
-from diskreplay.store import Identity, ObservationRange, RunSettings, Snapshot, State, Store
+from diskreplay.store import (
+    Identity,
+    ObservationRange,
+    RunSettings,
+    Snapshot,
+    State,
+    Store,
+    sealed_notes_of,
+)
 
 WINDOW_BYTES = 16 << 20  # of observations
 _PART_BYTES = 4 << 20  # of the log
@@ -134,6 +142,10 @@ class SoundStore:
             raise self._damage(faults[0])
         self._check_references(records, write_ids, slots, log or self.state.observations)
         return list(map(bytes, records))
+
+    def notes(self) -> dict[str, bytes]:
+        """Return the sealed bytes of the notes by name, or raise DamageError."""
+        return sealed_notes_of(self.snapshot)
 
     def columns(self, write_ids: Ints) -> Columns:
         """Return the rows of live write ids, or raise DamageError."""

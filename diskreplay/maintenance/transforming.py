@@ -53,7 +53,7 @@ def transform(
     type is that which a push of the first of them would give. Of a store without transitions the
     function gets columns without rows.
 
-    All else is as in the old store: kind, capacity, write ids, priorities, episodes, runs,
+    All else is as in the old store: kind, capacity, write ids, priorities, episodes, runs, notes,
     settings, annealing and random stream. An episode ends where `done` or `truncated` becomes true.
     Marks are dropped, with the evicted transitions that `keep_rows` keeps for them. The old store
     is not changed. One commit of it is read; until the end, its writer uses none of its pages
@@ -107,7 +107,7 @@ def transform(
                 links = _links(source, write_ids, is_over)
                 builder.append_rows(int(write_ids[0]), columns, priorities, links)
             kept = {name: fact for name, fact in source.facts.items() if name != "layout"}
-            builder.finish(snapshot.runs(), kept)
+            builder.finish(snapshot.runs(), kept, notes=source.notes())
     return source.live.size
 
 

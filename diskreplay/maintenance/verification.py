@@ -14,7 +14,7 @@ from diskreplay.errors import DamageError, FormatVersionError
 from diskreplay.live_range import BLOCK_SLOTS, LiveRange, slot_spans
 from diskreplay.lmdbfile import INTEGER_KEYS, NO_PAGE, Faults, Tree, Walk
 from diskreplay.maintenance.log_check import LogCheck
-from diskreplay.maintenance.mark_check import MarkCheck
+from diskreplay.maintenance.mark_check import MarkCheck, check_notes
 from diskreplay.maintenance.ranges import ExpectedNumbers, merged, range_text
 from diskreplay.maintenance.sources import blocks_of, parse_block, parse_state
 from diskreplay.records import (
@@ -126,6 +126,7 @@ class _Check:
         self._check_facts(trees[b"meta"])
         self._marks = MarkCheck(walk, self._identity, self._state)
         self._marks.check(trees[b"marks"], trees[b"kept_blocks"], self._check_kept)
+        check_notes(walk, trees[b"notes"])
         self._check_runs(trees[b"runs"])
         self._check_blocks(Priorities, trees[b"priorities"])
         self._check_blocks(Links, trees[b"links"])

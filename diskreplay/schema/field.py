@@ -45,7 +45,7 @@ WORDS = {"U": "str", "S": "bytes"}  # for the types without numbers, by numpy's 
 # Parameters and results of the buffer's methods, which an extra field would shadow.
 _RESERVED_NAMES = frozenset(
     ("states", "actions", "rewards", "next_states", "dones", "weights", "indices")
-    + ("priority", "priorities", "self")
+    + ("priority", "priorities", "self", "with_notes")
 )
 _MAX_DIMENSIONS, _MAX_LENGTH = 32, 2**31 - 1  # of numpy's structured dtypes
 _RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}  # a kind converts to itself or a later one

@@ -24,6 +24,7 @@ from diskreplay.store.marks import (
     rewound,
     summary_of,
 )
+from diskreplay.store.notes import NOTES, note_way_out, notes_of, put_notes, sealed_notes_of
 from diskreplay.store.openers import ALONE, openers
 from diskreplay.store.os_errors import explained, raising_own_errors, start_thread
 from diskreplay.store.own_run import OwnRun
@@ -52,6 +53,7 @@ __all__ = [
     "KINDS",
     "LOCK",
     "MARKS",
+    "NOTES",
     "TABLES",
     "Identity",
     "KeptBlock",
@@ -83,15 +85,19 @@ __all__ = [
     "mark_way_out",
     "marks_of",
     "name_of",
+    "note_way_out",
+    "notes_of",
     "openers",
     "pinned_commit",
     "put_mark",
+    "put_notes",
     "raise_format",
     "raising_own_errors",
     "real_path",
     "remove_tree",
     "replacing",
     "rewound",
+    "sealed_notes_of",
     "spans_of",
     "start_thread",
     "summary_of",

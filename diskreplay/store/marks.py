@@ -16,12 +16,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from diskreplay.errors import DamageError
 from diskreplay.records import MARKS_FEATURE, with_features
+from diskreplay.store.notes import checked_notes, restore_notes, sealed_notes_of
 from diskreplay.store.snapshot import KEPT_BLOCKS, MARKS, Snapshot
 from diskreplay.store.state import Identity, Run, State
 from diskreplay.store.state_parts import MarkSummary, Rewinds
@@ -39,6 +40,7 @@ class StoredMark:
     time:    when it was made, in seconds since 1970
     data:    the plain value of the user
     state:   as of its commit
+    notes:   as of its commit, sealed, by name
     """
 
     name: str
@@ -46,6 +48,7 @@ class StoredMark:
     time: float
     data: Any
     state: State
+    notes: Mapping[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, name: str, plain: Any, identity: Identity) -> StoredMark:
@@ -59,16 +62,18 @@ class StoredMark:
             )
         try:
             state = State.parse(found.get("state"), identity)
+            notes = checked_notes(found.get("notes", {}))
         except DamageError as error:
             raise DamageError(
                 f"the mark {shown(name)} is damaged: {error}: {mark_way_out(name)}"
             ) from None
-        return cls(name, number, when, found.get("data"), state)
+        return cls(name, number, when, found.get("data"), state, notes)
 
     def to_plain(self, identity: Identity) -> dict[str, Any]:
-        """Return the mark as plain data."""
+        """Return the mark as plain data; without `notes` where there are none."""
         state = self.state.to_plain(identity)
-        return {"number": self.number, "time": self.time, "data": self.data, "state": state}
+        plain = {"number": self.number, "time": self.time, "data": self.data, "state": state}
+        return {**plain, "notes": self.notes} if self.notes else plain
 
 
 def mark_way_out(name: str) -> str:
@@ -97,7 +102,7 @@ def put_mark(txn: Transaction, state: State, identity: Identity, name: str, data
     """Put a mark of this commit, in place of one of the same name; return the state with it."""
     state = drop_mark(txn, state, identity, name)
     number = state.marks.made
-    mark = StoredMark(name, number, time.time(), data, state)
+    mark = StoredMark(name, number, time.time(), data, state, sealed_notes_of(txn))
     txn.put_named(MARKS, name, mark.to_plain(identity))
     txn.put_meta({"layout": with_features(txn.meta("layout"), (MARKS_FEATURE,))})
     first, oldest = state.live(identity).first, state.marks.first
@@ -143,7 +148,7 @@ def _keep_for(txn: Transaction, block: KeptBlock, mark: int) -> None:
 def rewound(
     txn: Transaction, state: State, identity: Identity, mark: StoredMark, start: int
 ) -> State:
-    """Put slot tables, marks and runs back to a mark; return the state as it was.
+    """Put slot tables, notes, marks and runs back to a mark; return the state as it was.
 
     The state counts one rewind more. Observation ids are not taken back. Marks made since are gone.
 
@@ -157,6 +162,7 @@ def rewound(
                 txn.restore_block(block)
                 restored.add(block.number)
             txn.drop_named(KEPT_BLOCKS, str(block))
+    restore_notes(txn, mark.notes)
     marks = marks_of(txn, identity)
     for other in marks:
         if other.number > mark.number:

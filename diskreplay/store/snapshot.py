@@ -215,7 +215,7 @@ class Snapshot:
         found: dict[str, Any] = self._run(number)
         return found
 
-    # Marks and kept blocks, by name
+    # Marks, notes and kept blocks, by name
 
     def names(self, database: str, first: str = "") -> list[str]:
         """Return the names in a database from one on, in their order."""
@@ -238,10 +238,18 @@ class Snapshot:
 
         way_out:  of the error; by default copies and repair
         """
-        raw = b""
-        if database in self._databases:
-            raw = self._txn.get(name_key(name), b"", self._databases[database])
+        raw = self._raw_named(database, name)
         return self._unseal(raw, name, f"{ITEMS[database]} {shown(name)}", way_out)
+
+    def sealed(self, database: str, name: str, way_out: str = "") -> bytes:
+        """Return the sealed bytes of what `named` returns; raise DamageError as it does."""
+        self.named(database, name, way_out)
+        return bytes(self._raw_named(database, name))
+
+    def _raw_named(self, database: str, name: str) -> Any:
+        if database not in self._databases:
+            return b""
+        return self._txn.get(name_key(name), b"", self._databases[database])
 
     # Databases
 

@@ -32,7 +32,7 @@ SEED_BYTES = 16
 DURABILITIES = ("full", "system", "process")
 _MAX_PRIORITY = float(np.finfo(np.float32).max)
 _RUN_TYPES = {"started": float, "host": str, "pid": int, "versions": dict}
-_RUN_TOTALS = ("sent", "updated", "draws", "stale", "cuts")
+_RUN_TOTALS = ("sent", "updated", "noted", "draws", "stale", "cuts")
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ class Run:
     rows_least:   at least so many, in a merged store where that is not known
     id:           random, to tell a run from another one of the same number
     started, host, pid, versions:  when and where it ran
-    sent, updated, draws, stale, cuts:
+    sent, updated, noted, draws, stale, cuts:
                   totals of a shared writer: a commit that was done but whose end was interrupted is
                   not done twice
     """
@@ -275,6 +275,7 @@ class Run:
     rows_least: int | None = None
     sent: int = 0
     updated: int = 0
+    noted: int = 0
     draws: int = 0
     stale: int = 0
     cuts: int = 0

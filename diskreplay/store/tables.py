@@ -48,6 +48,7 @@ TABLES = (
     Table("runs", True, "number of the run, from 0", "description of the run", "run"),
     Table("meta", False, _FACT, "fact", "fact"),
     Table("marks", False, "name of the mark", "mark", "mark", True),
+    Table("notes", False, "name of the note", "note", "note", True),
     Table("kept_blocks", False, _KEPT, "blocks as of marks", "kept block", True),
 )
 ITEMS = {table.name: table.item for table in TABLES}

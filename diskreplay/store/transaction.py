@@ -117,8 +117,12 @@ class Transaction(Snapshot):
 
     def put_named(self, database: str, name: str, content: Any) -> None:
         """Put what a name stands for."""
+        self.put_sealed(database, name, seal(name, content))
+
+    def put_sealed(self, database: str, name: str, raw: bytes) -> None:
+        """Put the sealed bytes of what a name stands for."""
         self._make(database)
-        self._put(database, name_key(name), seal(name, content))
+        self._put(database, name_key(name), raw)
 
     def drop_named(self, database: str, name: str) -> None:
         """Remove a name."""

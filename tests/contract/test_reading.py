@@ -199,7 +199,7 @@ def test_stats_is_plain_and_tells_the_same_as_the_rest(replay: Exclusive, tmp_pa
             "oldest_reader", "payload_bytes", "records_bytes", "priorities_bytes",
             "observations_bytes", "free_bytes", "durability", "commit_interval", "openers",
             "commits", "stale_updates", "cuts", "damaged", "runs", "links_bytes",
-            "marks", "marks_bytes", "keep_rows", "draws",
+            "marks", "marks_bytes", "notes", "notes_bytes", "keep_rows", "draws",
         }  # fmt: skip
         assert (stats["size"], stats["count"], stats["capacity"]) == (CAPACITY, COUNT, CAPACITY)
         assert (stats["stale_updates"], stats["damaged"]) == (0, 0)

@@ -62,6 +62,7 @@ def originals(place: Path) -> list[Path]:
     ) as buffer:
         for name in "abcd":
             buffer.extend(*columns(buffer.count, 25).values(), priorities=np.arange(25))
+            buffer.set_note(name, {"count": buffer.count})
             buffer.mark(name, {"network": name})
             buffer.update_priorities([buffer.first], [3.0])
         buffer.rewind("c")
@@ -106,6 +107,8 @@ def use(opened: Callable[[], Any]) -> list[str]:
             lambda: [buffer.rewind(mark.name, "drop") for mark in buffer.marks()[:-1]],
             lambda: buffer.sample(8),
             lambda: [buffer.delete_mark(mark.name) for mark in buffer.marks()],
+            lambda: [buffer.delete_note(name) for name in buffer.notes()],
+            lambda: buffer.set_note("new", 1),
             buffer.flush,
             buffer.close,
         ]

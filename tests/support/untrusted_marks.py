@@ -10,7 +10,7 @@ from changed_values import NUMBERS, Generator, fact, pick, put, put_fact, sealed
 
 from diskreplay.records.seals import seal, unseal
 
-MARKS = ("marks", "kept_blocks")
+MARKS = ("marks", "kept_blocks", "notes")
 NAMES = ["a", "", "x" * 400, "\x1b[2J", "priorities 0 0", "b\nc", "links", "\u202e"]
 BODIES = [b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff", b"\xc1", b"\x81" * 50_000, b"\x90", b""]
 
@@ -24,7 +24,7 @@ def databases(path: Path) -> set[str]:
 
 
 def odd_marks(path: Path, generator: Generator) -> None:
-    """An odd mark, kept block, or entry of the state that tells of them."""
+    """An odd mark, kept block, note, or entry of the state that tells of them."""
     how = int(generator.integers(4))
     if how == 0 or not values(path, "marks"):
         state = fact(path, "state")
@@ -37,7 +37,7 @@ def odd_marks(path: Path, generator: Generator) -> None:
     elif how == 1:
         name, content = pick(generator, list(contents(path, "marks").items()))
         state = content["state"]
-        place: Any = pick(generator, [content, state, state])
+        place: Any = pick(generator, [content, state, state, content["notes"]])
         place[pick(generator, list(place))] = pick(generator, [*NUMBERS, 1, 40, 100, 2**40, 2**61])
         put_named(path, "marks", name, content)
     elif how == 2:

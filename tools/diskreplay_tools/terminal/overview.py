@@ -37,8 +37,8 @@ _ROWS = 10_000  # of which rewards and dones are read, at most
 _BYTES = 64 << 20  # of their transitions, at most
 _AGES = 8  # parts of the live write ids
 _RUNS_SHOWN = 3
-_MARKS_SHOWN = 8
-_DATA = 200  # characters of the data of a mark
+_MARKS_SHOWN = _NOTES_SHOWN = 8
+_DATA = 200  # characters of the data of a mark or note
 
 
 @dataclass
@@ -159,6 +159,7 @@ def _overview(facts: dict[str, Any], path: Path, on: Screen) -> Iterator[str]:
     yield from _run_lines(facts["runs"], on)
     yield ""
     yield from _mark_lines(facts["marks"], on)
+    yield from _note_lines(facts["notes"], on)
     yield heading("Open now", "" if facts["openers"] else ": by nobody")
     for who in facts["openers"]:
         since = f"since {moment(who['since'])}"
@@ -229,6 +230,16 @@ def _mark_lines(marks: list[dict[str, Any]], on: Screen) -> Iterator[str]:
         written = f"{moment(mark['time'])}, {mark['count']:,} written"
         data = "" if mark["data"] is None else f"; {cut(printable(dumps(mark['data'])), _DATA)}"
         yield item(printable(mark["name"]), f"{written}{data}", on)
+    yield ""
+
+
+def _note_lines(notes: dict[str, Any], on: Screen) -> Iterator[str]:
+    if not notes:
+        return
+    few = "" if len(notes) <= _NOTES_SHOWN else f": the first {_NOTES_SHOWN} of {len(notes):,}"
+    yield heading("Notes", few)
+    for name, data in itertools.islice(notes.items(), _NOTES_SHOWN):
+        yield item(printable(name), cut(printable(dumps(data)), _DATA), on)
     yield ""
 
 

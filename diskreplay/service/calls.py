@@ -27,7 +27,7 @@ class Served(NamedTuple):
 class Call(NamedTuple):
     """A request: the right that it needs, and the function that answers it.
 
-    right:  read, push, update or admin
+    right:  read, push, update or admin; "" where any token will do
     rows:   the number of rows that its arguments ask for or bring
     """
 
@@ -150,6 +150,8 @@ def _rows(served: Served, at: int, end: int | None) -> Any:
 
 def _frames_batch(served: Served, batch_size: int, options: dict[str, Any]) -> Any:
     """Return the next batch of an iterator that is made for it."""
+    if options.keys() - {"frames", "pad", "n_step", "gamma"}:  # readers would be processes here
+        raise MalformedMessage(f"no options of a batch: {shown(options)}")
     with served.replay.batches(batch_size, **options) as batches:
         return next(batches)
 
@@ -198,8 +200,8 @@ _ROWS = {
     "push_first": _first_rows,
 }
 CALLS = {
-    "describe": Call("read", _describe),
-    "schema": Call("read", _schema),
+    "describe": Call("", _describe),
+    "schema": Call("", _schema),
     "rows": Call("read", _rows),
     "frames_batch": Call("read", _frames_batch),
     "marks": Call("read", _marks),

@@ -39,7 +39,7 @@ class Channel:
 
     def __init__(self, client: Any, name: str, options: Any) -> None:
         descriptor = flight.FlightDescriptor.for_command(name.encode())
-        self._has_begun = False
+        self._has_begun = self.is_broken = False
         try:
             self._writer, self._reader = client.do_exchange(descriptor, options)
         except _BROKEN as error:
@@ -53,6 +53,7 @@ class Channel:
                 self._has_begun = True
             messages.send(self._writer, [name, list(arguments), options])
         except _BROKEN as error:
+            self.is_broken = True
             raise _broken(error) from None
 
     def receive(self) -> Any:
@@ -60,6 +61,7 @@ class Channel:
         try:
             is_done, found = messages.receive(self._reader)
         except _BROKEN as error:
+            self.is_broken = True
             raise _broken(error) from None
         if not is_done:
             raise error_from_plain(found)
@@ -117,7 +119,7 @@ class Connection:
 
         def attempt() -> Any:
             channel = self._local.channel
-            if channel is None:
+            if channel is None or channel.is_broken:
                 channel = self._local.channel = self.new_channel()
             was_sent = False
             try:

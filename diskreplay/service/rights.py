@@ -32,8 +32,8 @@ class Caller:
     rights: frozenset[str]
 
     def require(self, right: str) -> None:
-        """Raise NotAllowedError if the caller has not got a right."""
-        if right not in self.rights:
+        """Raise NotAllowedError if the caller has not got a right; "" is that of every caller."""
+        if right and right not in self.rights:
             has = ", ".join(name for name in RIGHTS if name in self.rights)
             raise NotAllowedError(
                 f"this call needs the right {right!r}; the token of {self.name!r} has {has}: "

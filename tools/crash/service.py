@@ -51,7 +51,8 @@ class Service:
 
     def _started(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "diskreplay_tools", "serve", str(self.path)]
-        return subprocess.Popen([*command, "--listen", self.url], stderr=self._log)
+        listen = ["--listen", self.url]
+        return subprocess.Popen([*command, *listen], stdout=subprocess.DEVNULL, stderr=self._log)
 
     def kill(self) -> None:
         """Kill the server."""

@@ -1,0 +1,283 @@
+"""What strangers and broken clients send is refused; the server goes on, and so do the others."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from common import columns, numbers_of, row
+
+pytest.importorskip("pyarrow.flight")
+pytest.importorskip("prometheus_client")
+
+import pyarrow as pa
+from pyarrow import flight
+from service_process import ServiceProcess, make_store, serving
+from wire_bytes import Recorder, mutated, send_again
+
+import diskreplay
+from diskreplay import ArgumentError, NotAllowedError, SchemaError, ServiceError
+from diskreplay.service import RIGHTS, add_token
+from diskreplay.service.messages import SCHEMA, receive, send
+
+LOCAL = "grpc://127.0.0.1:0"
+ROOM = 64 << 20  # bytes that the memory of a server may grow by
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "a")
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> dict[str, str]:
+    """A token of each right, and one of all."""
+    file = tmp_path / "tokens"
+    made = {right: add_token(file, right, [right]) for right in RIGHTS}
+    return {**made, "all": add_token(file, "all", RIGHTS)}
+
+
+@pytest.fixture
+def service(store: Path, tmp_path: Path) -> Iterator[ServiceProcess]:
+    limits = ("--max-rows", 10_000, "--max-message-bytes", 1 << 20, "--max-calls", 50)
+    with serving(store, "--listen", LOCAL, *limits, log=tmp_path / "log") as running:
+        yield running
+
+
+@contextlib.contextmanager
+def others_go_on(service: ServiceProcess, store: Path) -> Iterator[Any]:
+    """A client that works before, within and after a block; server and store stay sound."""
+    with diskreplay.connect(service.url) as replay:
+        for number in range(100):
+            replay.push(**row(number))
+        replay.flush()
+        replay.sample(50)
+        before = service.memory_bytes()
+        yield replay
+        assert service.memory_bytes() < before + ROOM
+        for number in range(100, 200):
+            replay.push(**row(number))
+        replay.flush()
+        newest = replay.get(np.arange(replay.count - 100, replay.count))
+        assert numbers_of(newest).tolist() == [*range(100, 200)]
+        replay.sample(50)
+    service.send(signal.SIGTERM)
+    assert service.wait() == 0
+    assert diskreplay.verify(store) == []
+    assert any(entry["event"] == "stopped" for entry in service.logged)
+
+
+# Rights
+
+CALLS: dict[str, list[Callable[[Any], object]]] = {
+    "read": [
+        len,
+        lambda replay: replay.sample(2),
+        lambda replay: replay.get([0]),
+        lambda replay: replay.draw(2),
+        lambda replay: replay.stats(),
+        lambda replay: replay.marks(),
+        lambda replay: replay.priorities([0]),
+    ],
+    "push": [lambda replay: (replay.push(**row(9)), replay.flush())],
+    "update": [lambda replay: replay.update_priorities([0], [1.0])],
+    "admin": [
+        lambda replay: replay.mark("a"),
+        lambda replay: replay.clear(),
+    ],
+}
+
+
+def test_a_token_allows_its_right_alone(
+    store: Path, tokens: dict[str, str], tmp_path: Path
+) -> None:
+    given = ("--listen", LOCAL, "--tokens", tmp_path / "tokens")
+    with serving(store, *given, log=tmp_path / "log") as service:
+        with diskreplay.connect(service.url, token=tokens["all"]) as replay:
+            replay.extend(**columns(0, 20))
+            replay.flush()
+        for right, token in tokens.items():
+            replay = diskreplay.connect(service.url, token=token)
+            for needed, calls in CALLS.items():
+                for call in calls if right != "all" else []:
+                    if needed == right:
+                        call(replay)
+                        continue
+                    with pytest.raises(NotAllowedError, match=f"the right '{needed}'"):
+                        call(replay)
+            replay.close()
+        for wrong in (None, "", "wrong", tokens["all"][:-1], tokens["all"] + "x"):
+            with pytest.raises(NotAllowedError, match=r"needs a token|does not know the token"):
+                diskreplay.connect(service.url, token=wrong)
+        with flight.connect(service.url) as client, pytest.raises(flight.FlightError):
+            [*client.do_action("health")]
+        text = (tmp_path / "log").read_text()
+        assert not any(token in text for token in tokens.values())
+        refused = [entry for entry in service.logged if entry["event"] == "refused"]
+        assert {entry["reason"] for entry in refused} == {"token", "right"}
+
+
+# Limits
+
+
+def test_calls_beyond_the_limits_are_refused(service: ServiceProcess, store: Path) -> None:
+    with others_go_on(service, store) as replay:
+        for call in (
+            lambda: replay.sample(10_001),
+            lambda: replay.draw(10_001),
+            lambda: replay.sample_sequences(200, 100),
+            lambda: replay.sample(4000, n_step=3),
+            lambda: replay.get(np.zeros(10_001, np.int64)),
+        ):
+            with pytest.raises(ArgumentError, match=r"at most 10,000 rows a call"):
+                call()
+        with pytest.raises(ServiceError, match="expected at most 1048576"):
+            replay.get(np.zeros(1 << 20, np.int64))
+
+
+def raw(service: ServiceProcess) -> tuple[Any, Any]:
+    """A stream to the server without our client."""
+    client = flight.connect(service.url)
+    writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(b""))
+    writer.begin(SCHEMA)
+    return writer, reader
+
+
+def exchanged(stream: tuple[Any, Any], request: Any) -> list[Any]:
+    """Send a request, and return whether it was done, and the answer."""
+    writer, reader = stream
+    send(writer, request)
+    found: list[Any] = receive(reader)
+    return found
+
+
+def test_a_message_that_is_too_large_ends_its_stream_alone(
+    service: ServiceProcess, store: Path
+) -> None:
+    with others_go_on(service, store):
+        large = np.zeros(4 << 20, np.uint8)
+        with pytest.raises(flight.FlightError, match="expected at most 1048576"):
+            exchanged(raw(service), ["push_group", ["me", 1, [large] * 5, {}], {}])
+
+
+ODD_REQUESTS: list[Any] = [
+    None,
+    [],
+    ["sample"],
+    ["sample", 3, {}],
+    [["sample"], [3], {}],
+    ["push_group", ["me"], {}],
+    ["push_group", ["me", "one", [], {}], {}],
+    ["push_group", ["me", 1, [np.zeros((1, 3))] * 9, {}], {}],
+    ["push_group", ["me", 1, [np.zeros((n, 2)) for n in range(5)], {}], {}],
+    ["push_group", ["me", 1, [np.zeros(1)] * 5, {"path": "x"}], {}],
+    ["push_first", ["me", 1, "close", [1], {}], {}],
+    ["push_first", ["me", 1, "push", [1], {}], {}],
+    ["close", [], {}],
+    ["__class__", [], {}],
+    ["sample", [], {"batch_size": 1 << 40}],
+    ["sample", [-1], {}],
+    ["sample", [1 << 62], {}],
+    ["sample", [3], {"n_step": 1 << 40}],
+    ["sample", [float("nan")], {}],
+    ["sample", ["3"], {}],
+    ["frames_batch", [4, {"readers": 8}], {}],
+    ["frames_batch", [4, {"prefetch": 1 << 40}], {}],
+    ["get", [[[1], [2, 3]]], {}],
+    ["get", [[1], {"a": 1}], {}],
+    ["rows", ["a", None], {}],
+    ["rows", [{}, 1 << 62], {}],
+    ["save", ["/tmp/x"], {}],
+    ["mark", [1, 2], {}],
+]
+
+
+def test_requests_that_no_client_makes_are_answered_with_an_error(
+    service: ServiceProcess, store: Path
+) -> None:
+    with others_go_on(service, store):
+        for request in ODD_REQUESTS:
+            with contextlib.suppress(flight.FlightError):  # the stream has ended with an error
+                is_done, answer = exchanged(raw(service), request)
+                assert not is_done, (request, answer)
+
+
+def test_another_schema_is_refused(service: ServiceProcess, store: Path) -> None:
+    with others_go_on(service, store) as replay:
+        with pytest.raises(SchemaError, match="state"):
+            replay.push(np.zeros(7), 0, 0.0, np.zeros(7), False)
+        client = flight.connect(service.url)
+        writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(b""))
+        other = pa.schema([("state", pa.float64()), ("more", pa.string())])
+        writer.begin(other)
+        writer.write_with_metadata(
+            pa.record_batch([pa.array([1.0]), pa.array(["a"])], schema=other), b"\x92\xc4\x00\x90"
+        )
+        with pytest.raises(flight.FlightError):
+            reader.read_chunk()
+
+
+# Streams
+
+
+def test_changed_bytes_of_valid_streams_hurt_nobody_else(
+    service: ServiceProcess, store: Path, long: bool
+) -> None:
+    port = int(service.url.rpartition(":")[2])
+    recorder = Recorder(port)
+    with diskreplay.connect(f"grpc://127.0.0.1:{recorder.port}") as replay:
+        replay.extend(**columns(0, 200))
+        replay.flush()
+        batch = replay.sample(20)
+        replay.update_priorities(batch.indices, np.ones(20))
+        replay.get(batch.indices)
+    recorder.close()
+    sent = [bytes(content) for content in recorder.sent if content]
+    assert sum(map(len, sent)) > 5000
+    rng = np.random.default_rng(0)
+    with others_go_on(service, store):
+        for _ in range(1000 if long else 50):
+            send_again(port, mutated(sent[rng.integers(len(sent))], rng))
+
+
+def test_clients_that_do_not_read_are_not_waited_for(service: ServiceProcess, store: Path) -> None:
+    with others_go_on(service, store):
+        streams = [raw(service) for _ in range(10)]
+        for writer, _ in streams:
+            for _ in range(20):
+                send(writer, ["get", [np.tile(np.arange(100), 90)], {}])
+
+
+def test_streams_beyond_the_limit_are_refused(service: ServiceProcess, store: Path) -> None:
+    with others_go_on(service, store):
+        streams, refused = [], []
+        for _ in range(60):
+            try:
+                streams.append(raw(service))
+                assert exchanged(streams[-1], ["len", [], {}]) == [True, 100]
+            except flight.FlightUnavailableError as error:
+                refused.append(str(error))
+        assert len(refused) == 12  # two streams are those of the first client
+        assert all("50 open calls" in text for text in refused)
+        for writer, _ in streams:
+            with contextlib.suppress(flight.FlightError):
+                writer.close()
+
+
+def test_idle_connections_cost_little(service: ServiceProcess, store: Path) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n = min(1000, soft - 200)
+    port = int(service.url.rpartition(":")[2])
+    with others_go_on(service, store), contextlib.ExitStack() as stack:
+        for _ in range(n):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+        with diskreplay.connect(service.url) as another:
+            assert len(another) == 100

@@ -8,6 +8,8 @@ import threading
 
 import numpy as np
 
+_SILENCE = 0.05  # seconds, within which a server has begun to answer
+
 
 class Recorder:
     """A proxy before a server, which keeps what clients send: the bytes of each connection."""
@@ -73,11 +75,13 @@ def mutated(sent: bytes, rng: np.random.Generator) -> bytes:
     return np.concatenate(parts).tobytes()
 
 
-def send_again(port: int, content: bytes) -> None:
-    """Send bytes over a new connection, and read what is answered until the server ends it."""
-    gone = contextlib.suppress(OSError)  # the server has ended it, or waits for more
-    with gone, socket.create_connection(("127.0.0.1", port), timeout=20) as one:
+def send_again(port: int, content: bytes) -> int:
+    """Send bytes over a new connection; return the bytes of the answers, up to a silence."""
+    received = 0
+    gone = contextlib.suppress(OSError)  # the server has ended it, or is silent
+    with gone, socket.create_connection(("127.0.0.1", port)) as one:
         one.sendall(content)
-        one.shutdown(socket.SHUT_WR)
-        while one.recv(1 << 16):
-            pass
+        one.settimeout(_SILENCE)
+        while part := one.recv(1 << 16):
+            received += len(part)
+    return received

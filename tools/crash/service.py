@@ -37,6 +37,7 @@ ROOM = 64 << 20  # bytes that the memory of a client may grow by, with the rows 
 COLUMNS = ("clients", "kills", "rows", "batches", "lost", "wrong", "failed")
 BAD = ("lost", "wrong", "failed")
 _PATIENCE = 60  # seconds
+_LEAST = 600  # seconds that a run of a few kills may take on a busy machine
 _READ = 4096  # rows read at once, at the end
 
 
@@ -49,10 +50,16 @@ class Service:
         self.url = f"grpc://127.0.0.1:{_free_port()}"
         self._process = self._started()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> subprocess.Popen[str]:
+        """Start the server, and return when clients can connect."""
         command = [sys.executable, "-m", "diskreplay_tools", "serve", str(self.path)]
-        listen = ["--listen", self.url]
-        return subprocess.Popen([*command, *listen], stdout=subprocess.DEVNULL, stderr=self._log)
+        process = subprocess.Popen(
+            [*command, "--listen", self.url], stdout=subprocess.PIPE, stderr=self._log, text=True
+        )
+        with process.stdout as said:  # type: ignore[union-attr]
+            if not said.readline():
+                raise RuntimeError(f"the server does not start: see {self._log.name}")
+        return process
 
     def kill(self) -> None:
         """Kill the server."""
@@ -107,6 +114,20 @@ class Clients:
             process.kill()
             process.wait()
 
+    def wait_for_news(self) -> None:
+        """Return when each client has told something new, or after a while."""
+        before = [self._size(file) for file in self._files]
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
+            now = [self._size(file) for file in self._files]
+            if all(new > old for new, old in zip(now, before, strict=True)):
+                return
+            time.sleep(0.02)
+
+    @staticmethod
+    def _size(file: Path) -> int:
+        return file.stat().st_size if file.exists() else 0
+
     def told(self, number: int) -> list[tuple[str, Any]]:
         """Return the events of a client."""
         path = self._files[number]
@@ -124,23 +145,31 @@ def _running(place: Path, capacity: int) -> Iterator[Service]:
 
 
 def run(
-    place: Path, roles: list[str], seconds: float, every: float, seed: int, pace: float
+    place: Path,
+    roles: list[str],
+    seconds: float,
+    kills: int,
+    every: float,
+    seed: int,
+    pace: float,
 ) -> tuple[Counter[str], list[str]]:
     """Play one run; return what was counted, and the failures in words."""
     rng = np.random.default_rng(seed)
     counts: Counter[str] = Counter(clients=len(roles))
     failures: list[str] = []
-    capacity = int(roles.count("actor") * pace * seconds * 1.5) + 10_000
+    capacity = int(roles.count("actor") * pace * max(seconds, _LEAST) * 2)
     with _running(place, capacity) as service:
         clients = Clients(place, service.url, roles, seed, pace)
         try:
             end = time.monotonic() + seconds
-            while (left := end - time.monotonic()) > 0:
-                time.sleep(min(left, every * rng.uniform(0.7, 1.3)))
+            while counts["kills"] < kills or time.monotonic() < end:
+                clients.wait_for_news()
+                time.sleep(every * rng.uniform(0, 2))
                 service.kill()
                 counts["kills"] += 1
-                time.sleep(rng.uniform(0, min(2.0, every / 4)))
+                time.sleep(rng.uniform(0, min(2.0, every)))
                 service.start()
+            clients.wait_for_news()
             clients.stop()
         finally:
             clients.kill()
@@ -211,10 +240,13 @@ def _read(buffer: Any) -> tuple[Ints, list[int]]:
 @report.number("--actors", 16, "Clients that push.")
 @report.number("--learners", 2, "Clients that sample and update.", least=0)
 @report.duration("--seconds", 600, "Until the last kill.")
-@report.duration("--every", 30, "Seconds between two kills, more or less.")
+@report.number("--kills", 1, "As many at least.")
+@report.duration("--every", 30, "Seconds of work before a kill, on average.")
 @report.duration("--pace", 200, "Rows that an actor pushes in a second.")
 @report.seed("Of when the server is killed, and what the learners set.")
-def main(actors: int, learners: int, seconds: float, every: float, pace: float, seed: int) -> None:
+def main(
+    actors: int, learners: int, seconds: float, kills: int, every: float, pace: float, seed: int
+) -> None:
     """Kill a service again and again, and count what its clients lose.
 
     The exit status is 1 when anything is lost or wrong.
@@ -224,7 +256,7 @@ def main(actors: int, learners: int, seconds: float, every: float, pace: float, 
     with report.kept_place("service") as home:
         place = home / "run"
         place.mkdir()
-        counts, failures = run(place, roles, seconds, every, seed, pace)
+        counts, failures = run(place, roles, seconds, kills, every, seed, pace)
         report.keep_or_remove(place, failures)
     of = report.Counts("service", COLUMNS)
     of.add("killed", counts)

@@ -80,7 +80,7 @@ class Client:
                 self.tell("wrong", str(error))
             self.replay.update_priorities(batch.indices, self.rng.random(_BATCH) + 0.5)
             drawn += 1
-            if drawn - told == 100:
+            if drawn - told == 20:
                 self.tell("memory", resident_bytes())
                 self.tell("batches", drawn - told)
                 told = drawn

@@ -17,6 +17,7 @@ import pytest
         ("h5py", "hdf5", "hdf5"),
         ("pyarrow", "lerobot", "parquet"),
         ("minari", "minari", "minari"),
+        ("ray", "ray_shards", "ray"),
     ],
 )
 def test_without_a_framework_the_error_says_how_to_install_it(

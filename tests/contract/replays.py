@@ -7,10 +7,11 @@ priorities) or `prioritized_writer`, and never asks for its kind: methods say wh
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from common import columns
@@ -84,6 +85,7 @@ class Exclusive:
     layout: dict[str, Any] = field(default_factory=dict)  # arguments that change no batch
 
     access = "exclusive"
+    skipped: ClassVar[tuple[str, ...]] = ()  # tests that do not hold for the kind
 
     def make(self, path: Path, capacity: int = CAPACITY, **settings: Any) -> Any:
         """Return a new replay, or one that goes on with what is at the path."""
@@ -105,6 +107,10 @@ class Exclusive:
 
     def settle(self, replay: Any) -> None:
         """Make what was pushed and updated visible to the replay itself."""
+
+    def capacity_near(self, capacity: int) -> int:
+        """Return a capacity that this kind can have."""
+        return capacity
 
     def ids(self, first: int, n: int) -> list[int]:
         """Return what `push` and `extend` return for n transitions from a write id on."""
@@ -147,6 +153,35 @@ class Read(Exclusive):
                 yield replay
 
 
+class OverShards(Shared):
+    """A replay over two shards of Ray: rows go round, so write ids are those of one buffer."""
+
+    opened: ClassVar[dict[Path, dict[str, Any]]] = {}  # the arguments by path
+    # Tests of the one store at a path; tests/adapters/test_ray_shards.py has their counterparts.
+    skipped: ClassVar[tuple[str, ...]] = (
+        "test_stats_is_plain_and_tells_the_same_as_the_rest",
+        "test_a_saved_copy_holds_the_same",
+        "test_reopening_goes_on",
+        "test_flush_makes_a_commit_that_all_can_read",
+        "test_of_two_openings_in_one_process_the_second_is_refused",
+    )
+
+    def capacity_near(self, capacity: int) -> int:
+        """Return the next multiple of the number of shards."""
+        return capacity + capacity % 2
+
+    def make(self, path: Path, capacity: int = CAPACITY, **settings: Any) -> Any:
+        """Return a new replay, or one that goes on with what is at the path."""
+        settings = {"commit_interval": 1e9, **self.layout, **settings}
+        self.opened[path] = self.opened[path.parent] = {"capacity": capacity, **settings}
+        return self.draws.kind(2, directory=path, spread="rows", **self.opened[path])
+
+    def open(self, path: Path, **settings: Any) -> Any:
+        """Return a replay with the arguments that the path, or one beside it, was made with."""
+        known = self.opened.get(path, self.opened.get(path.parent, {}))
+        return self.draws.kind(2, directory=path, spread="rows", **{**known, **settings})
+
+
 LOG = {"observations": "log"}
 UNIFORM_WRITERS = [
     Exclusive("uniform", Uniform()),
@@ -163,5 +198,14 @@ PRIORITIZED = [
     Read("read prioritized", Prioritized()),
     Read("read prioritized with a log", Prioritized(), LOG),
 ]
+if os.environ.get("DISKREPLAY_TEST_RAY"):  # whose processes take seconds to start
+    from sharded import PrioritizedSharded, Sharded
+
+    own = {"n_shards", "shards", "away", "outages", "waiting_rows", "missed_updates"}
+    UNIFORM_WRITERS.append(OverShards("sharded uniform", Uniform(Sharded, frozenset(own))))
+    more = Prioritized.more_stats | own
+    sharded = OverShards("sharded prioritized", Prioritized(PrioritizedSharded, more))
+    PRIORITIZED_WRITERS.append(sharded)
+    PRIORITIZED.append(sharded)
 WRITERS = [*UNIFORM_WRITERS, *PRIORITIZED_WRITERS]
 REPLAYS = [*UNIFORM_WRITERS, Read("read uniform", Uniform()), *PRIORITIZED]

@@ -45,7 +45,8 @@ class ReplayAgainstTwin(RuleBasedStateMachine):
 
     @initialize(capacity=st.integers(1, 40), window_bytes=st.sampled_from([0, 1 << 20]))
     def start(self, capacity: int, window_bytes: int) -> None:
-        self.capacity, self.settings = capacity, {"window_bytes": window_bytes}
+        self.capacity = self.factory.capacity_near(capacity)
+        self.settings = {"window_bytes": window_bytes}
         self.replay = self.make()
 
     def masses(self, kept: list[float]) -> Any:

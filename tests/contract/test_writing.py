@@ -29,8 +29,8 @@ def numbers_in(replay: Any) -> list[int]:
 def test_push_and_extend_give_write_ids_and_the_oldest_go(
     writer: Exclusive, tmp_path: Path
 ) -> None:
-    with writer.make(tmp_path / "b", 7) as buffer:
-        assert (buffer.capacity, len(buffer), buffer.first, buffer.count) == (7, 0, 0, 0)
+    with writer.make(tmp_path / "b", 8) as buffer:
+        assert (buffer.capacity, len(buffer), buffer.first, buffer.count) == (8, 0, 0, 0)
         assert (buffer.schema, buffer.total_mass, list(buffer)) == (None, 0.0, [])
         for call in (buffer.sample, buffer.draw):
             with pytest.raises(SampleError, match=r"cannot draw 1 transition: .* holds 0"):
@@ -42,18 +42,18 @@ def test_push_and_extend_give_write_ids_and_the_oldest_go(
         found += buffer.extend(**columns(0, 0)).tolist()  # none are as good as any
         assert found == writer.ids(0, 20)
         writer.settle(buffer)
-        assert (len(buffer), buffer.first, buffer.count) == (7, 13, 20)
-        assert numbers_of(buffer.get(range(13, 20))).tolist() == list(range(13, 20))
-        for dead in (12, 20, -1, 2**62):
-            message = rf"write id {dead} is not live .*\[13, 20\)"
+        assert (len(buffer), buffer.first, buffer.count) == (8, 12, 20)
+        assert numbers_of(buffer.get(range(12, 20))).tolist() == list(range(12, 20))
+        for dead in (11, 20, -1, 2**62):
+            message = rf"write id {dead} is not live .*\[12, 20\)"
             with pytest.raises(NotLiveError, match=message):
                 buffer.get([15, dead])
 
 
-@pytest.mark.parametrize("n", [1, 6, 7, 8, 50, 1000])
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 50, 1000])
 def test_extend_of_any_length_keeps_the_newest(writer: Exclusive, n: int, tmp_path: Path) -> None:
-    newest = list(range(max(0, n + 3 - 7), n + 3))
-    with writer.make(tmp_path / "b", 7) as buffer:
+    newest = list(range(max(0, n + 3 - 8), n + 3))
+    with writer.make(tmp_path / "b", 8) as buffer:
         buffer.extend(**columns(0, 3))
         assert buffer.extend(**columns(3, n)).tolist() == writer.ids(3, n)
         writer.settle(buffer)
@@ -216,8 +216,8 @@ def test_clear_empties_and_write_ids_go_on(
 
 def test_first_and_total_mass_follow_what_is_live(writer: Exclusive, tmp_path: Path) -> None:
     one = writer.draws.masses([2.0])[0]
-    with writer.make(tmp_path / "b", 5) as buffer:
-        for first, (count, oldest) in {0: (3, 0), 3: (6, 1)}.items():
+    with writer.make(tmp_path / "b", 4) as buffer:
+        for first, (count, oldest) in {0: (3, 0), 3: (6, 2)}.items():
             buffer.extend(**columns(first, 3), **writer.draws.given([2.0] * 3))
             writer.settle(buffer)
             assert (buffer.first, buffer.count) == (oldest, count)

@@ -83,6 +83,10 @@ EXTERNAL = {
         "service/messages",
         "service/server",
     },
+    "ray": {
+        f"adapters/ray_shards/{name}"
+        for name in ("__init__", "placing", "pushed_rows", "shard", "shard_calls", "sharded_replay")
+    },
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},
     "msgpack": {"records/seals", "maintenance/salvage", "service/messages"},

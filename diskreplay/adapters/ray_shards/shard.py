@@ -1,0 +1,367 @@
+"""Shard: a buffer in a process of its own, which Ray starts and restarts.
+
+Its process dies at any moment. What `push` has answered is committed by then, and a group of rows
+that comes again, since its answer was lost, is stored once: the note of a client says how many of
+its groups are stored, and is committed with the rows or before them::
+
+    ray_shards.layout        which shard of how many this is, of which capacity of the whole
+    ray_shards.frame         the draws of the whole
+    ray_shards.client.<id>   [groups stored, count of the shard with the last of them]
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import diskreplay
+
+_LAYOUT, _FRAME, _CLIENT = "ray_shards.layout", "ray_shards.frame", "ray_shards.client."
+KINDS: dict[str, Any] = {
+    "uniform": diskreplay.ReplayBuffer,
+    "prioritized": diskreplay.PrioritizedReplayBuffer,
+}
+
+
+class ShardAwayError(diskreplay.StorageError):
+    """A shard is not there: its process ended, or its store is not where it was."""
+
+
+class Settings(NamedTuple):
+    """What a shard is opened with."""
+
+    directory: str
+    number: int
+    n_shards: int
+    capacity: int  # of the whole
+    kind: str
+    seed: int
+    options: dict[str, Any]  # further arguments of the buffer
+
+    @property
+    def path(self) -> Path:
+        """The directory of the store of the shard, on the node where it runs."""
+        return Path(self.directory) / f"shard-{self.number}"
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The facts that a store must have been made with."""
+        names = ("number", "n_shards", "capacity", "kind")
+        return {name: getattr(self, name) for name in names}
+
+
+class Facts(NamedTuple):
+    """The state of a shard, which comes with each answer; write ids are its own."""
+
+    size: int
+    first: int
+    written: int  # ever
+    mass: float
+    largest: float | None  # the largest priority so far; None before the first one
+    frame: int  # the draws of the whole that the shard knows of
+    seed: int  # of the whole
+
+
+class Group(NamedTuple):
+    """Rows of one client, in the order of their pushes."""
+
+    schema: diskreplay.Schema
+    columns: dict[str, Any]  # as the arguments of `extend`
+    truncateds: NDArray[np.bool_] | None
+    envs: NDArray[np.int64] | None  # None where they came without env=
+
+
+class Shard:
+    """A buffer, opened by this process alone. All answers but those of reads bring the facts."""
+
+    def __init__(self, settings: Settings, *, is_restarted: bool | None = None) -> None:
+        self._settings = settings
+        self._buffer: Any = None
+        self._reason = "it is not open"
+        if _was_restarted() if is_restarted is None else is_restarted:
+            try:
+                if self.open(may_create=False) is None:
+                    self._reason = (
+                        f"{settings.path} is not there: a shard must be restarted on the node "
+                        "that holds its store"
+                    )
+            except diskreplay.DiskReplayError as error:
+                self._reason = str(error)
+
+    # Opening
+
+    def open(self, *, may_create: bool) -> Facts | None:
+        """Open the store; return None, and open nothing, where there is none and may be none."""
+        settings = self._settings
+        if self._buffer is not None:
+            return self.facts()
+        exists = settings.path.exists()
+        if not exists and not may_create:
+            return None
+        if exists:
+            with diskreplay.open(settings.path, access="read") as found:
+                self._check_layout(found)
+        self._buffer = buffer = self._opened(None)
+        notes = buffer.notes()
+        if _LAYOUT not in notes:
+            notes[_LAYOUT] = {**settings.layout, "seed": str(settings.seed)}
+            buffer.set_note(_LAYOUT, notes[_LAYOUT])
+            buffer.flush()
+        self._seed = int(notes[_LAYOUT]["seed"])
+        self._frame = notes.get(_FRAME, 0)
+        self._groups: dict[str, int] = {}
+        for name, note in notes.items():
+            if name.startswith(_CLIENT):
+                stored, end = note
+                if end > buffer.count:  # the process died before the rows were committed
+                    stored -= 1
+                    buffer.set_note(name, [stored, 0])
+                self._groups[name.removeprefix(_CLIENT)] = stored
+        self._envs: dict[tuple[str, int], int] = {}
+        self._first_client: str | None = None  # whose rows without env= stay without
+        self._episodes: dict[int, Iterator[Any]] = {}
+        return self.facts()
+
+    def _check_layout(self, found: Any) -> None:
+        """Raise MismatchError for a store that was made as another shard."""
+        expected, note = self._settings.layout, found.notes().get(_LAYOUT)
+        if note is None:
+            if found.count:
+                raise diskreplay.MismatchError(
+                    f"{found.path} is a store of its own (expected shard {expected['number']} of "
+                    f"{expected['n_shards']}): give another directory"
+                )
+            return
+        for name, value in expected.items():
+            if note[name] != value:
+                raise diskreplay.MismatchError(
+                    f"{name} is {note[name]} in {found.path} (found {value}): open the shards as "
+                    "they were made, or give a new directory"
+                )
+
+    def _opened(self, schema: diskreplay.Schema | None) -> Any:
+        settings = self._settings
+        options = dict(settings.options)
+        if schema is not None:
+            options["schema"] = schema
+        if settings.kind == "prioritized":
+            options |= {"beta_start": 1.0, "beta_end": 1.0}  # the whole weighs
+        return KINDS[settings.kind](
+            settings.capacity // settings.n_shards,
+            seed=int(np.random.SeedSequence([settings.seed, settings.number]).generate_state(1)[0]),
+            path=settings.path,
+            **options,
+        )
+
+    @property
+    def _open_buffer(self) -> Any:
+        if self._buffer is None:
+            raise ShardAwayError(f"shard {self._settings.number} is away: {self._reason}")
+        return self._buffer
+
+    def close(self) -> None:
+        """Commit and close."""
+        if self._buffer is not None:
+            self._buffer.close()
+            self._buffer = None
+
+    # Looking at it
+
+    def facts(self) -> Facts:
+        """Return the state of the shard."""
+        buffer = self._open_buffer
+        size = len(buffer)
+        largest = buffer.max_priority if size and self._settings.kind == "prioritized" else None
+        return Facts(
+            size, buffer.first, buffer.count, buffer.total_mass, largest, self._frame, self._seed
+        )
+
+    def schema(self) -> diskreplay.Schema | None:
+        """Return the schema of the buffer; None before it is known."""
+        found: diskreplay.Schema | None = self._open_buffer.schema
+        return found
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the buffer says of itself."""
+        found: dict[str, Any] = self._open_buffer.stats()
+        return found
+
+    def check(self) -> None:
+        """Raise DamageError with the faults found."""
+        self._open_buffer.check()
+
+    # Writing
+
+    def push(self, client: str, number: int, group: Group) -> tuple[int, Facts]:
+        """Store and commit a group; return the number of the next group expected of the client.
+
+        A group that is stored already, or that comes before an earlier one, changes nothing.
+        """
+        buffer = self._open_buffer
+        if number == self._groups.get(client, 0):
+            self._store(buffer, client, number, group)
+        return self._groups.get(client, 0), self.facts()
+
+    def _store(self, buffer: Any, client: str, number: int, group: Group) -> None:
+        if buffer.schema is None:  # a store without rows: it takes the types of the whole
+            buffer.close()
+            self._buffer = buffer = self._opened(group.schema)
+        n = len(group.columns["rewards"])
+        # Before the rows, which may need a commit of their own: where they did not follow, the
+        # count of the shard stays below that of the note.
+        buffer.set_note(_CLIENT + client, [number + 1, buffer.count + n])
+        try:
+            with warnings.catch_warnings():  # of rows that do not follow each other: others' rows
+                warnings.simplefilter("ignore", diskreplay.EpisodeWarning)  # are between them
+                buffer.extend(
+                    **group.columns, truncateds=group.truncateds, env=self._envs_of(client, group)
+                )
+        except diskreplay.DiskReplayError:
+            buffer.set_note(_CLIENT + client, [number, 0])
+            raise
+        self._groups[client] = number + 1
+        buffer.flush()
+
+    def _envs_of(self, client: str, group: Group) -> NDArray[np.int64] | None:
+        """Return numbers of the envs that are distinct from those of other clients."""
+        if group.envs is None:
+            if self._first_client is None:
+                self._first_client = client
+            if client == self._first_client:
+                return None
+        if "env" in group.schema.extra_names:  # it is a field, too
+            return group.envs
+        n = len(group.columns["rewards"])
+        given = np.full(n, -1) if group.envs is None else group.envs
+        names, places = np.unique(given, return_inverse=True)
+        numbers = [self._env(client, name) for name in names.tolist()]
+        return np.array(numbers, np.int64)[places]
+
+    def _env(self, client: str, env: int) -> int:
+        return self._envs.setdefault((client, env), len(self._envs))
+
+    def end_episode(self, client: str, env: int | None) -> None:
+        """End the episode of an env of a client."""
+        if env is None and client == self._first_client:
+            self._open_buffer.end_episode()
+        elif (name := (client, -1 if env is None else env)) in self._envs:
+            self._open_buffer.end_episode(env=self._envs[name])
+
+    def forget(self, client: str) -> None:
+        """Delete the note of a client that has ended."""
+        if self._groups.pop(client, None) is not None:
+            self._open_buffer.delete_note(_CLIENT + client)
+
+    def update(self, write_ids: Any, priorities: Any) -> tuple[int, Facts]:
+        """Set priorities; return how many were applied."""
+        applied = self._open_buffer.update_priorities(write_ids, priorities)
+        return applied, self.facts()
+
+    def clear(self) -> Facts:
+        """Remove all transitions."""
+        self._open_buffer.clear()
+        return self.facts()
+
+    def flush(self, frame: int) -> Facts:
+        """Commit everything, with the draws of the whole."""
+        self._note_frame(frame)
+        self._open_buffer.flush()
+        return self.facts()
+
+    def _note_frame(self, frame: int) -> None:
+        if frame > self._frame:
+            self._frame = frame
+            self._open_buffer.set_note(_FRAME, frame)
+
+    # Drawing
+
+    def draws(
+        self, method: str, n: int, frame: int, typed: bool, options: dict[str, Any] | None = None
+    ) -> tuple[list[Any], tuple[Any, ...]]:
+        """Return n of what a method draws, in parts of at most the size of the shard; and facts.
+
+        typed:  whether parts come as the method returns them; else as the values of their elements
+                and attributes, since pickle takes longer for types than for arrays
+        """
+        buffer, size = self._open_buffer, len(self._open_buffer)
+        self._note_frame(frame)
+        # With little left, as after `clear`, the whole draws again; few of much mass are drawn
+        # more often than they are many.
+        if not size or (n > size and self._settings.kind == "uniform"):
+            return [], tuple(self.facts())
+        call, named = getattr(buffer, method), options or {}
+        parts = [call(min(size, n - done), **named) for done in range(0, n, size)]
+        if not typed:
+            parts = [[*part, *vars(part).values()] for part in parts]
+        return parts, tuple(self.facts())
+
+    # Reading
+
+    def get(self, write_ids: Any, fields: list[str] | None, pad: bool) -> Any:
+        """Return transitions by write id."""
+        return self._open_buffer.get(write_ids, fields, pad=pad)
+
+    def priorities(self, write_ids: Any) -> Any:
+        """Return priorities by write id."""
+        return self._open_buffer.priorities(write_ids)
+
+    def rows(self, first: int, end: int) -> tuple[Any, Any] | None:
+        """Return the live transitions of a range of write ids, and one of them on its own."""
+        buffer = self._open_buffer
+        first, end = max(first, buffer.first), min(end, buffer.count)
+        if first >= end:
+            return None
+        return buffer.get(np.arange(first, end)), next(iter(buffer))
+
+    def begin_episodes(self, newest_first: bool) -> int:
+        """Begin an iteration over the whole episodes, and return its number."""
+        number = len(self._episodes)
+        self._episodes[number] = self._open_buffer.episodes(newest_first)
+        return number
+
+    def next_episode(self, number: int) -> Any:
+        """Return the next episode of an iteration; None after the last one."""
+        if number not in self._episodes:
+            raise ShardAwayError(
+                f"shard {self._settings.number} was restarted: call episodes() again"
+            )
+        return next(self._episodes[number], None)
+
+    # Copies
+
+    def check_free(self, directory: str) -> None:
+        """Raise NotAStoreError or StorageError where a directory is in use."""
+        place = Path(directory)
+        if (place / f"shard-{self._settings.number}").exists() or (
+            place / "diskreplay.json"
+        ).exists():
+            raise diskreplay.StorageError(
+                f"{place} holds a store already: give another directory, or remove it first"
+            )
+        if not place.is_dir():
+            return
+        strangers = [p.name for p in place.iterdir() if not p.name.startswith("shard-")]
+        if strangers:
+            raise diskreplay.NotAStoreError(
+                f"{place} is not empty and holds no shards (found {strangers[0]}): give another "
+                "directory"
+            )
+
+    def save(self, directory: str) -> None:
+        """Write a copy of the store to another directory of shards."""
+        place = Path(directory)
+        place.mkdir(parents=True, exist_ok=True)
+        self._open_buffer.save(place / f"shard-{self._settings.number}")
+
+
+def _was_restarted() -> bool:
+    import ray
+
+    with warnings.catch_warnings():  # Ray asks itself in a way that it warns of
+        warnings.simplefilter("ignore")
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)

@@ -18,12 +18,17 @@ _PREFIX = "service.client."
 
 
 class Groups:
-    """The groups that clients push to one replay."""
+    """The groups that clients push to one replay.
+
+    rows, repeated, commits:
+             counts of the rows stored, the groups that came again, and the commits of groups
+    """
 
     def __init__(self, replay: Any) -> None:
         self._replay = replay
         self._adding, self._committing = threading.Lock(), threading.Lock()
         self._added = self._committed = 0  # counts of groups
+        self.rows = self.repeated = self.commits = 0
         self._last: dict[str, tuple[int, int, int]] = {}
 
     def store(self, client: str, number: int, n: int, add: Callable[[], Any]) -> tuple[int, int]:
@@ -42,9 +47,22 @@ class Groups:
                 add()
                 last = self._last[client] = (number, first, n)
                 self._added += 1
+                self.rows += n
+            else:
+                self.repeated += 1
             added = self._added
         self._commit(added)
         return last[1:]
+
+    @property
+    def stored(self) -> int:
+        """The number of groups whose rows were added."""
+        return self._added
+
+    @property
+    def waiting(self) -> int:
+        """The number of groups that wait for a commit."""
+        return self._added - self._committed
 
     def _commit(self, added: int) -> None:
         """Commit the groups up to a count, unless the commit of another call holds them."""
@@ -52,4 +70,5 @@ class Groups:
             if self._committed < added:
                 added = self._added
                 self._replay.flush()
+                self.commits += 1
                 self._committed = added

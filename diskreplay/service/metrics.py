@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from diskreplay.errors import StorageError
-from diskreplay.protocols import Replay
+from diskreplay.service.calls import Served
 
 # From a batch of a warm buffer to a commit that waits for a slow disk.
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 0.25, 1, 2.5, 10)
@@ -22,17 +23,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         one, by = self.registry, ["buffer"]
-        self.groups = Counter("diskreplay_pushed_groups", "Groups stored", by, registry=one)
-        self.rows = Counter("diskreplay_pushed_rows", "Rows stored", by, registry=one)
-        self.repeated = Counter(
-            "diskreplay_repeated_groups", "Groups sent again, stored before", by, registry=one
-        )
         self.batches = Counter("diskreplay_batches", "Batches and draws sent", by, registry=one)
         self.sampled = Counter("diskreplay_sampled_rows", "Rows of batches", by, registry=one)
         self.updated = Counter("diskreplay_updated_rows", "Priorities set", by, registry=one)
-        self.commits = Counter("diskreplay_commits", "Commits of groups", by, registry=one)
         self.refused = Counter("diskreplay_refused", "Calls refused", ["reason"], registry=one)
-        self.waiting = Gauge("diskreplay_waiting_groups", "Before a commit", by, registry=one)
         self.calls = Gauge("diskreplay_open_calls", "Calls and streams", ["client"], registry=one)
         self._seconds = Histogram(
             "diskreplay_seconds", "Time taken", ["what"], buckets=_SECONDS, registry=one
@@ -49,18 +43,15 @@ class Metrics:
 
     def count(self, buffer: str, call: str, rows: int) -> None:
         """Count the rows of a call that was answered."""
-        if call in ("push_group", "push_first"):
-            self.groups.labels(buffer).inc()
-            self.rows.labels(buffer).inc(rows)
-        elif call == "update_priorities":
+        if call == "update_priorities":
             self.updated.labels(buffer).inc(rows)
         elif call in ("sample", "sample_sequences", "frames_batch", "draw"):
             self.batches.labels(buffer).inc()
             self.sampled.labels(buffer).inc(rows)
 
-    def watch(self, buffers: Mapping[str, Replay[object]]) -> None:
-        """Show the sizes of buffers, read when they are asked for."""
-        self.registry.register(_Sizes(buffers))
+    def watch(self, served: Iterable[Served]) -> None:
+        """Show the figures of replays and their groups, read when they are asked for."""
+        self.registry.register(_Replays([*served]))
 
     @contextmanager
     def listening(self, host: str, port: int) -> Iterator[int]:
@@ -80,18 +71,32 @@ class Metrics:
             thread.join()
 
 
-class _Sizes:
-    """The collector of what buffers hold."""
+_Figures = dict[str, tuple[str, Callable[[Served], int]]]
+_GAUGES: _Figures = {
+    "diskreplay_rows": ("Live rows", lambda one: len(one.replay)),
+    "diskreplay_written_rows": ("Rows ever written", lambda one: one.replay.count),
+    "diskreplay_waiting_groups": ("Groups before a commit", lambda one: one.groups.waiting),
+}
+_COUNTERS: _Figures = {
+    "diskreplay_pushed_groups": ("Groups stored", lambda one: one.groups.stored),
+    "diskreplay_pushed_rows": ("Rows stored", lambda one: one.groups.rows),
+    "diskreplay_repeated_groups": ("Groups that came again", lambda one: one.groups.repeated),
+    "diskreplay_commits": ("Commits of groups", lambda one: one.groups.commits),
+}
 
-    def __init__(self, buffers: Mapping[str, Replay[object]]) -> None:
-        self._buffers = buffers
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the gauges of all buffers."""
-        size = GaugeMetricFamily("diskreplay_rows", "Live rows", labels=["buffer"])
-        count = GaugeMetricFamily("diskreplay_written_rows", "Rows ever written", labels=["buffer"])
-        for name, buffer in self._buffers.items():
-            size.add_metric([name], len(buffer))
-            count.add_metric([name], buffer.count)
-        yield size
-        yield count
+class _Replays:
+    """The collector of what replays hold, and of the groups that clients push to them."""
+
+    def __init__(self, served: list[Served]) -> None:
+        self._served = served
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures of all replays."""
+        kinds: list[Any] = [GaugeMetricFamily, CounterMetricFamily]
+        for kind, known in zip(kinds, (_GAUGES, _COUNTERS), strict=True):
+            for name, (text, value_of) in known.items():
+                found = kind(name, text, labels=["buffer"])
+                for one in self._served:
+                    found.add_metric([one.name], value_of(one))
+                yield found

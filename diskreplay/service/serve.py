@@ -81,20 +81,15 @@ def serve_stores(
     signals, figures = _Signals(), Metrics()
     known = Tokens.read(tokens) if tokens is not None else None
     certificate = _tls(*tls)
+    at = _host_and_port(metrics) if metrics is not None else None
     for name in stores:
         checked_name(name)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = _log_warning
-        facts: dict[str, Any] = {}
-        if metrics is not None:
-            host, port = _host_and_port(metrics)
-            port = stack.enter_context(figures.listening(host, port))
-            facts = {"metrics": f"http://{host}:{port}/metrics"}
         buffers: dict[str, Any] = {
             name: stack.enter_context(diskreplay.open(path)) for name, path in stores.items()
         }
-        figures.watch(buffers)
         server = ReplayServer(
             buffers,
             address,
@@ -105,6 +100,10 @@ def serve_stores(
             metrics=figures,
         )
         stack.callback(server.close)
+        facts: dict[str, Any] = {}
+        if at is not None:
+            port = stack.enter_context(figures.listening(*at))
+            facts = {"metrics": f"http://{at[0]}:{port}/metrics"}
         log("serving", url=server.url, replays=sorted(buffers), pid=os.getpid(), **facts)
         started(server.url)
         log("stopping", signal=signals.wait())

@@ -69,6 +69,7 @@ class ReplayServer:
             )
         self._served = {name: Served(name, one, Groups(one)) for name, one in replays.items()}
         self._limits, self._metrics = limits or Limits(), metrics or Metrics()
+        self._metrics.watch(self._served.values())
         self._gate = Gate(tokens, self._limits, self._metrics)
         check_tls(location, has_tls=tls is not None)
         check_exposure(

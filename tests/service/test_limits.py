@@ -63,13 +63,19 @@ def test_the_library_says_nothing_by_itself(
 
 def test_figures_are_collected_over_http() -> None:
     pytest.importorskip("prometheus_client")
+    pytest.importorskip("pyarrow")
+    from diskreplay.service.calls import Served
+    from diskreplay.service.groups import Groups
     from diskreplay.service.metrics import Metrics
 
     metrics, other = Metrics(), Metrics()
     buffer = ReplayBuffer(capacity=10)
     buffer.extend(np.zeros((12, 2)), np.zeros(12), np.zeros(12), np.zeros((12, 2)), np.zeros(12))
-    metrics.watch({"a": buffer})
-    metrics.rows.labels("a").inc(12)
+    groups = Groups(buffer)
+    rows = np.zeros((3, 2)), np.zeros(3), np.zeros(3), np.zeros((3, 2)), np.zeros(3)
+    for number in (1, 2, 2):
+        groups.store("me", number, 3, lambda: buffer.extend(*rows))
+    metrics.watch([Served("a", buffer, groups)])
     with metrics.timed("sample"):
         pass
     with metrics.listening("127.0.0.1", 0) as port:
@@ -79,8 +85,12 @@ def test_figures_are_collected_over_http() -> None:
             other.listening("127.0.0.1", port).__enter__()
     for line in (
         'diskreplay_rows{buffer="a"} 10.0',
-        'diskreplay_written_rows{buffer="a"} 12.0',
-        'diskreplay_pushed_rows_total{buffer="a"} 12.0',
+        'diskreplay_written_rows{buffer="a"} 18.0',
+        'diskreplay_waiting_groups{buffer="a"} 0.0',
+        'diskreplay_pushed_groups_total{buffer="a"} 2.0',
+        'diskreplay_pushed_rows_total{buffer="a"} 6.0',
+        'diskreplay_repeated_groups_total{buffer="a"} 1.0',
+        'diskreplay_commits_total{buffer="a"} 2.0',
         'diskreplay_seconds_count{what="sample"} 1.0',
     ):
         assert line in lines

@@ -74,8 +74,8 @@ class Browser:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def show(self, page: Path, *, width: int, height: int = 900, dark: bool = False) -> None:
-        """Load a page on a screen of a size, and wait until all of it is there."""
+    def show(self, page: Path | str, *, width: int, height: int = 900, dark: bool = False) -> None:
+        """Load a file or an address on a screen of a size, and wait until all of it is there."""
         phone = width < 600
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height,
@@ -85,7 +85,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._events.clear()
         self.requests.clear()
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while "Page.loadEventFired" not in self._events:
             self._hear()
         loaded = "Promise.all([...document.images].map(i => i.decode().catch(() => 0)))"
@@ -98,6 +98,15 @@ class Browser:
         )
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def until(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true in the page."""
+        text = json.dumps(f"never true: {condition}")
+        self.value(
+            "new Promise((done, fail) => { let left = 600; const at = setInterval(() => {"
+            f"if ({condition}) {{ clearInterval(at); done(1); }}"
+            f"else if (!--left) {{ clearInterval(at); fail({text}); }} }}, 50); }})"
+        )
 
     def screenshot(self) -> bytes:
         """Return the whole page as a PNG."""

@@ -132,7 +132,7 @@ def gather(rows: Scan) -> tuple[Ints, dict[str, Array]]:
     return ids, {name: np.concatenate([part[name] for part in columns]) for name in names}
 
 
-def rows_within(buffer: Buffer, rows: int, most_bytes: int) -> int:
+def rows_within(buffer: Replay[Any], rows: int, most_bytes: int) -> int:
     """Return how many rows may be read, at least one where there is any: few of large ones."""
     row_bytes = buffer.schema.payload_bytes if buffer.schema is not None else 0
     return min(rows, len(buffer), max(1, most_bytes // max(1, row_bytes)))

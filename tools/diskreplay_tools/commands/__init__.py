@@ -14,6 +14,7 @@ from diskreplay_tools.commands import (
     serve,
     token,
     top,
+    ui,
     verify,
 )
 
@@ -27,6 +28,7 @@ SECTIONS = {
         report.report,
         verify.verify,
         top.top,
+        ui.ui,
     ),
     "Change a store": (change.compact, change.resize, change.convert, change.clear),
     "Make a store of others": (

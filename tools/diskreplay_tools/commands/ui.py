@@ -1,0 +1,73 @@
+"""`diskreplay ui`: a web page about a running replay."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import click
+
+from diskreplay_tools.commands.arguments import replay_argument, token_option
+from diskreplay_tools.terminal import tell
+from diskreplay_tools.ui import is_loopback, serve_page
+
+
+@click.command()
+@replay_argument
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=7788,
+    show_default=True,
+    help="The port; 0 takes a free one.",
+)
+@click.option("--insecure", is_flag=True, help="Serve at an address that others reach.")
+@token_option
+def ui(target: str, host: str, port: int, insecure: bool, token_file: Path | None) -> None:
+    """Show a running replay as a web page.
+
+    Fill, rates, priorities, rewards, returns of episodes, and the transitions themselves, with
+    images drawn, by run, priority and end of episode; marks, runs, and the processes that have the
+    store open. The page follows the commits of the writers, changes nothing, reads little at a
+    time, and loads nothing from elsewhere. Only this machine reaches it, unless --host and
+    --insecure say otherwise. It goes on until Ctrl-C.
+
+    It needs NiceGUI: pip install 'diskreplay[ui]'
+
+    Example: diskreplay ui runs/a
+    """
+    if not is_loopback(host) and not insecure:
+        raise click.UsageError(
+            f"at {host} everybody who reaches this machine can read all of {target}, without a "
+            "password: --insecure allows it"
+        )
+    port = _free_port(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        serve_page(
+            target,
+            token_file,
+            host,
+            port,
+            started=lambda: tell(f"http://{shown}:{port} shows {target} (Ctrl-C ends it)"),
+        )
+    except KeyboardInterrupt:
+        click.echo()  # below the ^C that the terminal shows
+
+
+def _free_port(host: str, port: int) -> int:
+    """Return the number of the port, or of a free one for 0; raise where it is taken."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            found: int = probe.getsockname()[1]
+            return found
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot serve at {host}, port {port}: {error.strerror}; --port 0 takes a free one"
+        ) from None

@@ -1,0 +1,47 @@
+"""The replay that the page shows: opened for reading, and opened again after a failure."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import diskreplay
+from diskreplay.protocols import Replay
+from diskreplay_tools.stores import open_replay
+
+T = TypeVar("T")
+FAILURES = diskreplay.DiskReplayError, OSError
+
+
+class Source:
+    """A replay that one thread reads at a time, however many pages are open.
+
+    A store may be removed, replaced, damaged or cleared, and a service may end, while a page shows
+    it. The page then says so, and shows again what is there later. `times_opened` tells a page that
+    it may be another store.
+    """
+
+    def __init__(self, target: str, token_file: Path | None = None) -> None:
+        self.target, self._token_file = target, token_file
+        self._lock = threading.Lock()
+        self._replay: Replay[Any] | None = open_replay(target, token_file)
+        self.times_opened = 1
+
+    def read(self, function: Callable[[Replay[Any]], T]) -> T:
+        """Return what a function reads of the replay; raises one of FAILURES."""
+        with self._lock:
+            if self._replay is None:
+                self._replay = open_replay(self.target, self._token_file)
+                self.times_opened += 1
+            return function(self._replay)
+
+    def close(self) -> None:
+        """Close the replay; a later read opens what is there then."""
+        with self._lock:
+            replay, self._replay = self._replay, None
+            if replay is not None:
+                with contextlib.suppress(*FAILURES):
+                    replay.close()

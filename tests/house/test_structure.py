@@ -126,7 +126,7 @@ COMMAND_LINE = TOOLS / "diskreplay_tools"
 COMMAND_LINE_MAY_IMPORT: dict[str, set[str]] = {
     "extras": set(),
     "plain": set(),
-    "stores": set(),
+    "stores": {"extras"},
     "episodes": {"stores"},
     "terminal": {"episodes", "plain", "rates", "stores"},
     "files": {"extras", "plain", "stores"},

@@ -15,6 +15,7 @@ import diskreplay
 from diskreplay.aliases import Array, Ints
 from diskreplay.buffer import Scan
 from diskreplay.protocols import Replay
+from diskreplay_tools.extras import needed
 
 Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
 
@@ -30,14 +31,9 @@ def open_replay(target: str, token_file: Path | None = None) -> Replay[Any]:
     """Open the store at a path for reading, with no memory for rows, or connect to a URL."""
     if not is_url(target):
         return diskreplay.open(target, access="read", window_bytes=0)
-    connect = getattr(diskreplay, "connect", None)
-    if connect is None:
-        raise diskreplay.ArgumentError(
-            f"diskreplay {diskreplay.__version__} connects to no service (found {target}): give "
-            "the path of a store"
-        )
+    needed("pyarrow.flight", "service", "a URL")
     token = token_file.read_text().strip() if token_file is not None else None
-    replay: Replay[Any] = connect(target, token=token)
+    replay: Replay[Any] = diskreplay.connect(target, token=token)
     return replay
 
 

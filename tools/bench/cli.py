@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: install, run, curve, plot, endure, gpu, frames."""
+"""The command line of the benchmarks: install, run, curve, plot, endure, gpu, frames, load."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bench.endure import endure
 from bench.frames import frames
 from bench.gpu import gpu
 from bench.install import install
+from bench.load import load
 from bench.plot import plot
 from bench.run import run
 
@@ -25,5 +26,5 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-for command in (install, run, curve, plot, endure, gpu, frames):
+for command in (install, run, curve, plot, endure, gpu, frames, load):
     main.add_command(command)

@@ -47,6 +47,7 @@ def RecordTransitions(
     since numpy makes one array of some: Schema.from_spaces has them; and ArgumentError for a vector
     environment that does not tell the mode of its autoreset.
 
+    >>> import diskreplay
     >>> import gymnasium
     >>> buffer = diskreplay.ReplayBuffer(capacity=1000)
     >>> env = RecordTransitions(gymnasium.make("CartPole-v1"), buffer)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import refused
+from commands import COMMAND, refused, run
 from common import columns
 from diskreplay_tools.ui import charts, transitions
 from diskreplay_tools.ui.guarding import OwnPagesOnly, is_loopback
@@ -342,3 +342,37 @@ def test_without_nicegui_it_says_how_to_install_it(store: Path) -> None:
     assert "the page needs nicegui, which is not installed: pip install 'diskreplay[ui]'" in (
         done.stderr
     )
+
+
+def test_the_replay_of_a_service_is_shown_like_a_store(store: Path) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("prometheus_client")
+    server = subprocess.Popen(
+        [*COMMAND, "serve", store, "--listen", "grpc://127.0.0.1:0"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    try:
+        url = server.stdout.readline().split()[-1]
+        source = Source(url)
+        monitor = Monitor(source)
+        monitor.look(with_sample=True)
+        assert monitor.problem == ""
+        assert monitor.last is not None
+        assert monitor.last.stats["size"] == 200
+        assert monitor.last.quantiles is not None
+        assert monitor.last.quantiles[-1] == 199.0
+        page = source.read(lambda replay: search(replay, Filter(run=0, end="done"), None))
+        assert ids_of(page) == list(range(99, 3, -5))
+        row = source.read(lambda replay: transition(replay, 104))
+        assert row is not None
+        assert (row.priority, row.episode_end) == (104.0, "done")
+        shown_once = run("top", url, "--once", "--seconds", 0.1).stdout
+        assert "pushes         200" in shown_once
+        source.close()
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+    monitor._next_look = 0.0
+    monitor.look(with_sample=False)
+    assert monitor.problem

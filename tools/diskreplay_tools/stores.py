@@ -19,6 +19,7 @@ from diskreplay_tools.extras import needed
 
 Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
 
+SERVICE_SECONDS = 5.0  # until a view says that a service does not answer
 ATTEMPTS = 5  # at figures of one commit, beside a writer that commits all the time
 
 
@@ -33,7 +34,7 @@ def open_replay(target: str, token_file: Path | None = None) -> Replay[Any]:
         return diskreplay.open(target, access="read", window_bytes=0)
     needed("pyarrow.flight", "service", "a URL")
     token = token_file.read_text().strip() if token_file is not None else None
-    replay: Replay[Any] = diskreplay.connect(target, token=token)
+    replay: Replay[Any] = diskreplay.connect(target, token=token, timeout=SERVICE_SECONDS)
     return replay
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from nicegui import run, ui
 from diskreplay.wording import count_of
 from diskreplay_tools.terminal import moment
 from diskreplay_tools.ui.detail import TransitionDialog
-from diskreplay_tools.ui.monitor import Moment, Monitor
+from diskreplay_tools.ui.monitor import PATIENCE, Moment, Monitor
 from diskreplay_tools.ui.row_table import RowTable
 from diskreplay_tools.ui.source import FAILURES
 from diskreplay_tools.ui.transitions import (
@@ -35,6 +36,7 @@ class TransitionsTab:
         self._runs = -1
         self._count = self._shown_count = 0
         self._busy = False
+        self._next = 0.0  # when to follow again
         with ui.row().classes("filters"):
             self._run = ui.select({_ANY: "any"}, value=_ANY, label="run").mark("run")
             self._least = ui.number("priority from").mark("least")
@@ -71,8 +73,11 @@ class TransitionsTab:
             offered = list(enumerate(stats["runs"]))[-_MOST_RUNS:]
             names = {index: f"{index}, {_started(run_)}" for index, run_ in reversed(offered)}
             self._run.set_options({_ANY: "any", **names})
-        if self._follow.value and newer > 0 and self._page is not None:
+        began = time.monotonic()
+        if self._follow.value and newer > 0 and self._page is not None and began > self._next:
             await self.show(newest=True)
+            now = time.monotonic()
+            self._next = now + PATIENCE * (now - began)
 
     async def show(self, *, newest: bool) -> None:
         """Show the newest transitions that the filter lets through, below a write id if given."""

@@ -11,7 +11,7 @@ import diskreplay
 from diskreplay.errors import printable
 from diskreplay.wording import cut, human
 from diskreplay_tools.plain import dumps
-from diskreplay_tools.stores import other_openers
+from diskreplay_tools.stores import is_url, other_openers
 from diskreplay_tools.terminal import known, moment, number
 from diskreplay_tools.ui.monitor import Moment
 
@@ -22,11 +22,14 @@ _MOST_TEXT = 300  # characters of a cell
 class FactsTab:
     """Tables that change when the store does."""
 
-    def __init__(self) -> None:
-        self._tables = {
-            name: _Table(name)
-            for name in ("Open now", "Runs", "Marks", "Fields", "Disk", "Settings")
-        }
+    def __init__(self, target: str) -> None:
+        if is_url(target):
+            ui.label(
+                "These are the facts of the store on the machine of the service, which says "
+                "nothing of its clients here."
+            ).classes("quiet")
+        names = ("Open now", "Runs", "Marks", "Fields", "Disk", "Settings")
+        self._tables = {name: _Table(name) for name in names}
 
     def refresh(self, last: Moment) -> None:
         """Show the facts of the last look."""

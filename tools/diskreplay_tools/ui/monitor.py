@@ -68,13 +68,17 @@ class Sample:
 
 
 class Monitor:
-    """Looks at a replay again and again, and keeps the last hour in memory."""
+    """Looks at a replay again and again, and keeps the last hour in memory.
+
+    problem:         why the last look failed, or ""
+    sample_problem:  why the last sample failed, or ""
+    """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.moments: deque[Moment] = deque(maxlen=_KEPT)
         self.sample: Sample | None = None
-        self.problem = ""
+        self.problem = self.sample_problem = ""
         self._rates, self._newest = Rates(), NewestRow()
         self._opened = source.times_opened
         self._lock = threading.Lock()
@@ -93,17 +97,23 @@ class Monitor:
                 return
             try:
                 self.moments.append(self.source.read(self._moment))
-                if with_sample and began >= self._next_sample:
-                    sampled = time.monotonic()
-                    self.sample = self.source.read(_sample)
-                    took = time.monotonic() - sampled
-                    self._next_sample = began + max(SAMPLE_SECONDS, PATIENCE * took)
                 self.problem = ""
             except FAILURES as error:
                 self.problem = str(error)
                 self.source.close()
+            if with_sample and not self.problem and began >= self._next_sample:
+                self._take_sample()
             now = time.monotonic()
             self._next_look = began + max(ROUND_SECONDS, PATIENCE * (now - began)) * 0.9
+
+    def _take_sample(self) -> None:
+        began = time.monotonic()
+        try:
+            self.sample, self.sample_problem = self.source.read(_sample), ""
+        except FAILURES as error:  # what is wrong with some rows is nothing that opening again ends
+            self.sample_problem = str(error)
+        now = time.monotonic()
+        self._next_sample = began + max(SAMPLE_SECONDS, PATIENCE * (now - began))
 
     def _moment(self, replay: Replay[Any]) -> Moment:
         if self.source.times_opened != self._opened:  # it may be another store

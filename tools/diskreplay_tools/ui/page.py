@@ -44,12 +44,13 @@ class ReplayPage:
                 with ui.tab_panel(names[1]):
                     transitions = TransitionsTab(self._monitor)
                 with ui.tab_panel(names[2]):
-                    facts = FactsTab()
+                    facts = FactsTab(self._monitor.source.target)
 
         async def refresh() -> None:
             found, last = self._monitor.problem, self._monitor.last
-            problem.set_text(f"Not read at the moment: {found}" if found else "")
-            problem.set_visibility(bool(found))
+            said = found or self._monitor.sample_problem
+            problem.set_text(f"Not read at the moment: {said}" if said else "")
+            problem.set_visibility(bool(said))
             state.set_text("waiting" if found or last is None else "live")
             state.classes(replace=f"state {'waiting' if found else 'live'}")
             if last is not None:

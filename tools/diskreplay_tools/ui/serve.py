@@ -55,6 +55,7 @@ def serve_page(
             show_welcome_message=False,
             uvicorn_logging_level="error",
             binding_refresh_interval=None,
+            message_history_length=30,  # for a browser that comes back; messages have images
         )
 
 

@@ -32,12 +32,14 @@ from diskreplay.errors import (
     NotInstalledError,
     NotLiveError,
     PriorityError,
+    RateLimitError,
     ReadOnlyError,
     SampleError,
     SchemaError,
     ServiceError,
     StorageError,
 )
+from diskreplay.limiting import RateLimited
 from diskreplay.maintenance import (
     Repair,
     Rewritten,
@@ -85,6 +87,8 @@ __all__ = [
     "PrioritizedReplayBuffer",
     "PrioritizedSequenceBatch",
     "PriorityError",
+    "RateLimitError",
+    "RateLimited",
     "ReadOnlyError",
     "Repair",
     "ReplayBuffer",

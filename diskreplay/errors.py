@@ -18,6 +18,7 @@ Each is a `DiskReplayError` and the builtin that a caller expects::
     ├── FormatVersionError   RuntimeError  a store of a format that this version does not know
     ├── NotInstalledError    ImportError   a codec whose package is not installed
     ├── ServiceError         OSError       a server that does not answer
+    ├── RateLimitError       TimeoutError  an insert or a sample that was not allowed in time
     └── ClosedError          RuntimeError  a call on a closed buffer
 
 An `EpisodeWarning` is a UserWarning.
@@ -108,6 +109,10 @@ class NotInstalledError(DiskReplayError, ImportError):
 
 class ServiceError(DiskReplayError, OSError):
     """A server does not answer, or the connection to it cannot be used."""
+
+
+class RateLimitError(DiskReplayError, TimeoutError):
+    """A rate limiter allowed no insert, or no sample, in time."""
 
 
 class ClosedError(DiskReplayError, RuntimeError):

@@ -49,7 +49,7 @@ class NamedData:
             raise ArgumentError(
                 f"the data of a {self.thing} cannot be stored: {error}: {self._kinds}"
             ) from None
-        size = len(raw) + len(seal("", None)) - len(seal(name, None))
+        size = len(raw) - len(name.encode())
         if size > self.most_bytes:
             raise ArgumentError(
                 f"the data of a {self.thing} must be small, at most {self.most_bytes} bytes (found "

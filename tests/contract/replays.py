@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from others import Other
 
 import diskreplay
-from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay import PrioritizedReplayBuffer, RateLimited, ReplayBuffer
 
 CAPACITY = 60
 COUNT = 80  # of a filled replay, which has lost the first of its transitions
@@ -182,16 +182,34 @@ class OverShards(Shared):
         return self.draws.kind(2, directory=path, spread="rows", **{**known, **settings})
 
 
+class Limited(Exclusive):
+    """A buffer within a limiter that counts, and lets everything through."""
+
+    def make(self, path: Path, capacity: int = CAPACITY, **settings: Any) -> Any:
+        """Return a new replay, or one that goes on with what is at the path."""
+        return self._limited(super().make(path, capacity, **settings))
+
+    def open(self, path: Path, **settings: Any) -> Any:
+        """Return a replay that goes on with what is at the path, as that says."""
+        return self._limited(super().open(path, **settings))
+
+    def _limited(self, replay: Any) -> Any:
+        return RateLimited(replay, min_size=0, samples_per_insert=2.0, tolerance=1e12, timeout=0)
+
+
+LIMITER = frozenset(["rate_limiter"])
 LOG = {"observations": "log"}
 UNIFORM_WRITERS = [
     Exclusive("uniform", Uniform()),
     Shared("shared uniform", Uniform()),
     Exclusive("uniform with a log", Uniform(), LOG),
+    Limited("limited uniform", Uniform(more_stats=LIMITER)),
 ]
 PRIORITIZED_WRITERS = [
     Exclusive("prioritized", Prioritized()),
     Shared("shared prioritized", Prioritized()),
     Shared("shared prioritized with a log", Prioritized(), LOG),
+    Limited("limited prioritized", Prioritized(more_stats=Prioritized.more_stats | LIMITER)),
 ]
 PRIORITIZED = [
     *PRIORITIZED_WRITERS,

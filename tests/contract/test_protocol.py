@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
-from diskreplay import Mixture, PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay import Mixture, PrioritizedReplayBuffer, RateLimited, ReplayBuffer
 from diskreplay.protocols import Replay
 
-# What is not for every Replay: path and runs of a store, and to replace what others work with.
-OWN = {"path", "runs_of", "load", "mark", "marks", "delete_mark", "rewind"}
+# What is not for every Replay: path, runs, marks and notes of a store, and to replace what others
+# work with.
+OWN = {
+    "path", "runs_of", "load", "mark", "marks", "delete_mark", "rewind", "set_note", "notes",
+    "delete_note",
+}  # fmt: skip
 
 
 def public(kind: type) -> set[str]:
@@ -25,6 +29,7 @@ def test_the_protocol_is_what_both_buffers_can_do() -> None:
 KINDS: dict[type, set[str]] = {
     ReplayBuffer: public(Replay),
     PrioritizedReplayBuffer: public(Replay),
+    RateLimited: public(Replay),
     # It draws from others, and its write ids are those of several.
     Mixture: public(Replay) & public(Mixture),
 }

@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "schema",
         "store",
     },
+    "limiting": set(),
     "mixture": {"buffer", "sampling", "schema"},
     "service": {"buffer", "episodes", "sampling", "schema"},
     "adapters": set(),

@@ -4,7 +4,7 @@
 
 One run acted at random, the other by a rule of thumb that errs in every fifth step. A Mixture draws
 half of each batch from either; the network is that of `diskreplay demo`. What it learns depends on
-the seed: the guide has the figures of three.
+the seed: docs/how-to/mixtures.md has the figures of three.
 """
 
 import argparse

@@ -25,7 +25,6 @@ SETTINGS = {
     "buffer_size": 100_000,
     "learning_starts": 1000,
     "target_update_interval": 10,
-    "train_freq": 256,
     "gradient_steps": 128,
     "exploration_fraction": 0.16,
     "exploration_final_eps": 0.04,
@@ -41,8 +40,10 @@ class SaveModel(BaseCallback):
         self.path, self.every = path, every
 
     def _on_step(self):
-        if self.num_timesteps % self.every == 0:
-            self.model.save(self.path)
+        # A step of all environments counts as one for each of them.
+        if self.num_timesteps % self.every < self.training_env.num_envs:
+            self.model.save(self.path.with_name("new.zip"))
+            self.path.with_name("new.zip").replace(self.path)  # whole, whenever a kill comes
         return True
 
 
@@ -54,7 +55,10 @@ def new_model(kind, buffer, env, path, seed):
         "disk": {"replay_buffer_class": DiskReplayBuffer, "replay_buffer_kwargs": on_disk},
         "prioritized": {"replay_buffer_kwargs": on_disk},  # its class is the default there
     }
-    return kind("MlpPolicy", env, seed=seed, device="cpu", **SETTINGS, **choices[buffer])
+    every = 256 // env.num_envs  # 256 transitions come before 128 gradient steps
+    return kind(
+        "MlpPolicy", env, train_freq=every, seed=seed, device="cpu", **SETTINGS, **choices[buffer]
+    )
 
 
 def main():
@@ -62,6 +66,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--buffer", choices=("disk", "prioritized", "memory"), default="disk")
+    parser.add_argument("--n-envs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=50_000)
     parser.add_argument("--save-every", type=int, default=5000, help="steps")
@@ -72,7 +77,7 @@ def main():
     place.mkdir(parents=True, exist_ok=True)
     saved = place / "model.zip"
     kind = PrioritizedDQN if arguments.buffer == "prioritized" else DQN
-    env = make_vec_env("CartPole-v1", seed=arguments.seed)
+    env = make_vec_env("CartPole-v1", n_envs=arguments.n_envs, seed=arguments.seed)
     if saved.exists():
         model = kind.load(saved, env=env)  # opens the store again
     else:

@@ -156,6 +156,27 @@ class DrawingBuffer(ReadingBuffer, Generic[BatchT]):
 
     # Inside
 
+    @property
+    def _draws(self) -> int:
+        """The number of the next draw."""
+        with self._guard.reading():
+            return self._guard.replica.draws
+
+    def _take_back(self, n: int, number: int) -> None:
+        """Count the last n draws no more, unless others came after them.
+
+        number:  of the draw after them
+        """
+        with self._guard.reading():
+            replica = self._guard.replica
+            if replica.draws != number or replica.counts is not None:
+                return
+            if replica.draws_are_kept:
+                self._guard.begin_change()
+            replica.draws -= n
+            if replica.draws_are_kept:
+                self._guard.end_change()
+
     def _checked_size(self, name: str, n: int) -> int:
         """Return a number of transitions to draw as an int; raise SampleError for too many."""
         n = whole_number(name, n, at_least=1)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from diskreplay.observations.batch_frames import (
     ArraySpec,
+    FrameMemory,
     Frames,
     copied_frames,
     frame_columns,
+    frames_from_plain,
+    frames_to_plain,
     shapes_of_frames,
 )
 from diskreplay.observations.frames import LoggedFields
@@ -26,6 +29,7 @@ from diskreplay.observations.waiting_observations import WaitingObservations
 
 __all__ = [
     "ArraySpec",
+    "FrameMemory",
     "Frames",
     "LoggedFields",
     "LoggedRows",
@@ -36,6 +40,8 @@ __all__ = [
     "entries_per_value",
     "entry_bytes",
     "frame_columns",
+    "frames_from_plain",
+    "frames_to_plain",
     "largest_frame_bytes",
     "observation_window_nbytes",
     "reach_for",

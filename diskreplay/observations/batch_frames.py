@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from diskreplay.aliases import Array, Columns, Ints
 from diskreplay.observations.frames import Bytes, LoggedField, LoggedFields, are_equal
+from diskreplay.schema import Field
 
 _SIZES = 4  # so many in each multiple of the batch size; JAX compiles a program for each size
 ArraySpec: TypeAlias = tuple[np.dtype[Any], tuple[int, ...]]  # dtype and shape
@@ -157,6 +158,27 @@ def copied_frames(found: Frames, memories: dict[int, FrameMemory]) -> Frames:
     if key not in memories:
         memories[key] = found._memory.copy()
     return Frames(memories[key], found.rows.copy(), found._logged)
+
+
+def frames_to_plain(found: Frames, memories: dict[int, int]) -> list[Any]:
+    """Return Frames as arrays and plain values.
+
+    memories:  numbers those that were described before, by the id of each; they come once
+    """
+    memory, field = found._memory, found._logged.field
+    frames = memory.frames if id(memory) not in memories else None
+    number = memories.setdefault(id(memory), len(memories))
+    described = [field.name, field.dtype.str, list(field.shape), field.frame_axis, field.codec]
+    return [number, frames, found.rows, [found._logged.place, found._logged.kind], described]
+
+
+def frames_from_plain(plain: Sequence[Any], memories: dict[int, FrameMemory]) -> Frames:
+    """Return the Frames that `frames_to_plain` described; `memories` keeps those that came."""
+    number, frames, rows, (place, kind), (name, dtype, shape, axis, codec) = plain
+    if frames is not None:
+        memories[number] = FrameMemory(frames, np.array([0, len(frames)]), 1)
+    field = Field.stored(name, dtype, tuple(shape), log=True, frame_axis=axis, codec=codec)
+    return Frames(memories[number], rows, LoggedField(place, field, kind))
 
 
 def shapes_of_frames(logged: LoggedFields, n: int) -> list[ArraySpec]:

@@ -9,19 +9,11 @@ import numpy as np
 
 from diskreplay.errors import ArgumentError, NotLiveError
 from diskreplay.schema import Schema
-from diskreplay.service.groups import Groups
 from diskreplay.service.messages import MalformedMessage
+from diskreplay.service.streams import Stream
 from diskreplay.wording import shown
 
 _ROWS_READ = 256  # in one step of an iteration
-
-
-class Served(NamedTuple):
-    """A replay that is served, and the groups that clients push to it."""
-
-    name: str
-    replay: Any
-    groups: Groups
 
 
 class Call(NamedTuple):
@@ -68,54 +60,54 @@ def parsed(message: Any) -> Request:
     return request
 
 
-def answer(served: Served, request: Request) -> Any:
+def answer(stream: Stream, request: Request) -> Any:
     """Return the answer to a request, or raise the error of the replay."""
     try:
-        return request.call.answer(served, *request.arguments, **request.options)
+        return request.call.answer(stream, *request.arguments, **request.options)
     except TypeError as error:
         raise ArgumentError(f"{request.name} cannot be called like this: {error}") from None
 
 
 def _method(name: str) -> Callable[..., Any]:
-    return lambda served, *arguments, **options: getattr(served.replay, name)(*arguments, **options)
+    return lambda stream, *arguments, **options: getattr(stream.replay, name)(*arguments, **options)
 
 
 def _property(name: str) -> Callable[..., Any]:
-    return lambda served: getattr(served.replay, name)
+    return lambda stream: getattr(stream.replay, name)
 
 
-def _describe(served: Served) -> dict[str, Any]:
+def _describe(stream: Stream) -> dict[str, Any]:
     """Return the facts that a client keeps."""
-    replay = served.replay
+    replay = stream.replay
     return {
         "prioritized": hasattr(replay, "update_priorities"),
         "capacity": replay.capacity,
         "path": str(replay.path),
-        "schema": _schema(served),
+        "schema": _schema(stream),
     }
 
 
-def _schema(served: Served) -> Any:
-    schema: Schema | None = served.replay.schema
+def _schema(stream: Stream) -> Any:
+    schema: Schema | None = stream.replay.schema
     return None if schema is None else schema.to_plain()
 
 
 def _push_first(
-    served: Served, client: str, number: int, method: str, values: list[Any], options: Any
+    stream: Stream, client: str, number: int, method: str, values: list[Any], options: Any
 ) -> tuple[int, int]:
     """Add the rows of a call that a client could not check, since it knew no schema yet."""
     if method not in ("push", "extend"):
         raise MalformedMessage(f"no method that adds rows: {shown(method)}")
-    add = getattr(served.replay, method)
+    add = getattr(stream.replay, method)
     n = 1 if method == "push" else len(values[2])
-    return served.groups.store(client, number, n, lambda: add(*values, **options))
+    return stream.groups.store(client, number, n, lambda: add(*values, **options))
 
 
 def _push_group(
-    served: Served, client: str, number: int, columns: list[Any], options: dict[str, Any]
+    stream: Stream, client: str, number: int, columns: list[Any], options: dict[str, Any]
 ) -> tuple[int, int]:
     """Add a group of rows, whose columns are in the order of the schema."""
-    schema: Schema | None = served.replay.schema
+    schema: Schema | None = stream.replay.schema
     if schema is None or len(columns) != len(schema.fields):
         raise ArgumentError("the columns of a group are not those of the schema: connect again")
     values = schema.nested(columns)
@@ -125,17 +117,17 @@ def _push_group(
         further.pop("env", None)
 
     def add() -> None:
-        served.replay.extend(*standard, **further, **options)
+        stream.replay.extend(*standard, **further, **options)
 
-    return served.groups.store(client, number, len(columns[0]), add)
+    return stream.groups.store(client, number, len(columns[0]), add)
 
 
-def _rows(served: Served, at: int, end: int | None) -> Any:
+def _rows(stream: Stream, at: int, end: int | None) -> Any:
     """Return the live transitions from a write id on, at most some of them, None at the end.
 
     Their end at the beginning of an iteration comes with them: the next request gives it back.
     """
-    replay = served.replay
+    replay = stream.replay
     while True:
         count = replay.count
         end = count if end is None else min(end, count)
@@ -148,16 +140,8 @@ def _rows(served: Served, at: int, end: int | None) -> Any:
             continue
 
 
-def _frames_batch(served: Served, batch_size: int, options: dict[str, Any]) -> Any:
-    """Return the next batch of an iterator that is made for it."""
-    if options.keys() - {"frames", "pad", "n_step", "gamma"}:  # readers would be processes here
-        raise MalformedMessage(f"no options of a batch: {shown(options)}")
-    with served.replay.batches(batch_size, **options) as batches:
-        return next(batches)
-
-
-def _marks(served: Served) -> list[Any]:
-    return [mark.to_plain() for mark in served.replay.marks()]
+def _marks(stream: Stream) -> list[Any]:
+    return [mark.to_plain() for mark in stream.replay.marks()]
 
 
 def _number(arguments: list[Any], options: dict[str, Any]) -> int:
@@ -183,14 +167,9 @@ def _first_rows(arguments: list[Any], options: dict[str, Any]) -> int:
     return 1 if arguments[2] == "push" else len(arguments[3][2])
 
 
-def _frames(arguments: list[Any], options: dict[str, Any]) -> int:
-    return _number(arguments, arguments[1])
-
-
 _ROWS = {
     "sample": _number,
     "draw": _number,
-    "frames_batch": _frames,
     "sample_sequences": _sequences,
     "get": _ids,
     "priorities": _ids,
@@ -203,19 +182,26 @@ CALLS = {
     "describe": Call("", _describe),
     "schema": Call("", _schema),
     "rows": Call("read", _rows),
-    "frames_batch": Call("read", _frames_batch),
     "marks": Call("read", _marks),
     "len": Call("read", _method("__len__")),
     **{
         name: Call("read", _method(name))
         for name in (
-            "sample", "sample_sequences", "get", "draw", "priorities", "is_ready", "stats",
+            "sample_sequences", "get", "draw", "priorities", "is_ready", "stats",
             "check", "refresh", "runs_of",
         )
     },
     **{
         name: Call("read", _property(name))
         for name in ("count", "first", "total_mass", "beta", "frame", "max_priority")
+    },
+    **{
+        name: Call("read", getattr(Stream, name))
+        for name in ("sample", "take_back", "begin_episodes", "next_episode")
+    },
+    **{
+        name: Call("admin", getattr(Stream, name))
+        for name in ("begin_save", "read_saved", "end_save")
     },
     "push_first": Call("push", _push_first),
     "push_group": Call("push", _push_group),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,14 +20,15 @@ from diskreplay.buffer import (
     checked_write_ids,
     refused_priorities,
 )
-from diskreplay.errors import ArgumentError, LockedError
+from diskreplay.errors import ArgumentError, LockedError, StorageError
 from diskreplay.sampling import Values, checked_priorities
 from diskreplay.schema import Schema
 from diskreplay.service.connection import Connection
 from diskreplay.service.outbox import Outbox
 from diskreplay.service.remote_writing import RemoteWriting
 from diskreplay.service.tls import client_arguments
-from diskreplay.validation import real_number, whole_number, whole_numbers
+from diskreplay.store import DATA, building, check_outside, holds_store
+from diskreplay.validation import checked_path, real_number, whole_number, whole_numbers
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,6 +48,7 @@ class RemoteReplay(RemoteWriting):
     ) -> None:
         self._connection, self._reconnect = connection, reconnect
         self._outbox, self._first_push = Outbox(connection, queue_bytes), threading.Lock()
+        self._batches = weakref.WeakSet()
         self._capacity, self._path = facts["capacity"], Path(facts["path"])
         self._schema = None if facts["schema"] is None else Schema.from_plain(facts["schema"])
 
@@ -66,7 +69,17 @@ class RemoteReplay(RemoteWriting):
 
     def save(self, path: PathLike) -> None:
         """Write the whole replay to a new store on this machine, see ReplayBuffer.save."""
-        raise NotImplementedError
+        self._flush_rows()
+        target = checked_path(path)
+        if holds_store(target):
+            raise StorageError(f"{target} holds a store already: choose a new directory")
+        check_outside(target)
+        with self._connection.channel() as channel:
+            uuid, size = channel.call("begin_save")
+            with building(target, uuid) as place, (place / DATA).open("wb") as file:
+                while file.tell() < size:
+                    file.write(channel.call("read_saved", file.tell()))
+            channel.call("end_save")
 
     def mark(self, name: str, data: Any = None) -> None:
         """Commit everything under a name, see ReplayBuffer.mark."""
@@ -86,6 +99,7 @@ class RemoteReplay(RemoteWriting):
         """Go back to a mark, see ReplayBuffer.rewind; rows that wait are stored before."""
         self._flush_rows()
         found: int = self._connection.call("rewind", name, missing, is_repeatable=False)
+        self._drop_drawn()
         return found
 
     def close(self) -> None:
@@ -95,6 +109,8 @@ class RemoteReplay(RemoteWriting):
         """
         if self._connection.is_closed:
             return
+        for batches in list(self._batches):
+            batches.close()
         try:
             self._flush_rows()
         finally:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -19,8 +20,8 @@ from diskreplay.service.crossing_errors import error_from_plain
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between attempts
 # A peer that is gone without a word, as by a cut cable, is noticed by these.
 _OPTIONS = [
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 330_000),  # servers refuse more than one in five minutes
+    ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -66,6 +67,11 @@ class Channel:
         if not is_done:
             raise error_from_plain(found)
         return found
+
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Return the answer to a request, or raise the error of the served replay."""
+        self.send(name, arguments, options)
+        return self.receive()
 
     def close(self) -> None:
         """End the stream."""
@@ -156,6 +162,19 @@ class Connection:
                     ) from None
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    @contextlib.contextmanager
+    def channel(self) -> Iterator[Channel]:
+        """Give a channel whose requests belong together; raise ServiceError where it breaks."""
+        channel = self.persist(self.new_channel)
+        try:
+            yield channel
+        except BrokenError as error:
+            raise ServiceError(
+                f"the connection to {self.url} broke, so this call has to be made again: {error}"
+            ) from None
+        finally:
+            channel.close()
 
     def new_channel(self) -> Channel:
         """Return a channel of its own; raise BrokenError where the server cannot be reached."""

@@ -30,6 +30,7 @@ from diskreplay.buffer import (
     with_extra,
 )
 from diskreplay.errors import ArgumentError
+from diskreplay.observations import FrameMemory, Frames, frames_from_plain, frames_to_plain
 from diskreplay.validation import as_array
 from diskreplay.wording import shown
 
@@ -37,7 +38,7 @@ SCHEMA = pa.schema([("bytes", pa.uint8())])
 _SMALL_BYTES = 2**16  # more of them are a part of their own, which nothing copies before it is sent
 _PART_BYTES = 2**24  # what gRPC and the memory of a reader take at once
 _ALIGNMENT = 8
-_ARRAY, _TUPLE, _KIND = 1, 2, 3  # msgpack's numbers for the types of our own
+_ARRAY, _TUPLE, _KIND, _FRAMES = 1, 2, 3, 4  # msgpack's numbers for the types of our own
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (Batch, Draw, PrioritizedBatch, PrioritizedSequenceBatch, SequenceBatch)
@@ -53,12 +54,16 @@ class _Encoder:
 
     def __init__(self) -> None:
         self.arrays: list[Array] = []
+        self._memories: dict[int, int] = {}
 
     def pack(self, value: Any) -> bytes:
         packed: bytes = msgpack.packb(value, default=self._of_other, strict_types=True)
         return packed
 
     def _of_other(self, value: Any) -> Any:
+        if type(value) is np.ndarray and value.dtype.kind in "biufc":
+            self.arrays.append(value if value.flags.c_contiguous else value.copy())
+            return msgpack.ExtType(_ARRAY, msgpack.packb(len(self.arrays) - 1))
         if isinstance(value, tuple):
             kind = _KINDS.get(type(value).__name__)
             if kind is None or not isinstance(value, kind):
@@ -66,17 +71,18 @@ class _Encoder:
             names = list(getattr(value, "_fields", ())[len(kind._fields) :])
             content = [kind.__name__, names, list(value), getattr(value, "__dict__", {})]
             return msgpack.ExtType(_KIND, self.pack(content))
+        if isinstance(value, Frames):
+            return msgpack.ExtType(_FRAMES, self.pack(frames_to_plain(value, self._memories)))
         if isinstance(value, np.generic):
             return value.item()
         plain: Any
         for plain in (dict, list, str, int, float, bytes):
             if isinstance(value, plain):  # a subclass
                 return plain(value)
-        array = as_array(value, ArgumentError, f"{shown(value)} cannot be sent")
+        array = as_array(value, ArgumentError, f"a {type(value).__name__} cannot be sent")
         if array.dtype.kind not in "biufc":
             raise ArgumentError(f"{shown(value)} cannot be sent: it is no array of numbers")
-        self.arrays.append(np.ascontiguousarray(array).reshape(array.shape))
-        return msgpack.ExtType(_ARRAY, msgpack.packb(len(self.arrays) - 1))
+        return self._of_other(array)
 
 
 def send(writer: Any, value: Any) -> None:
@@ -136,6 +142,7 @@ class _Decoder:
 
     def __init__(self, arrays: list[Array], *, kinds: bool) -> None:
         self._arrays, self._kinds = arrays, kinds
+        self._memories: dict[int, FrameMemory] = {}
 
     def unpack(self, packed: bytes) -> Any:
         return msgpack.unpackb(packed, ext_hook=self._of_other, strict_map_key=False)
@@ -151,6 +158,8 @@ class _Decoder:
             if attributes:
                 vars(found).update(attributes)
             return found
+        if code == _FRAMES and self._kinds:
+            return frames_from_plain(self.unpack(data), self._memories)
         raise MalformedMessage(f"it has a value of the type {code}")
 
 

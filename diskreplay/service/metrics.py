@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from diskreplay.errors import StorageError
-from diskreplay.service.calls import Served
+from diskreplay.service.streams import Served
 
 # From a batch of a warm buffer to a commit that waits for a slow disk.
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 0.25, 1, 2.5, 10)

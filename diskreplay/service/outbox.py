@@ -158,6 +158,7 @@ class Outbox:
         with self._lock:
             if self._groups:
                 self._groups[-1].is_open = False
+                self._start()
             number, attempts = self._number, self._attempts
         self._for_thread.ring()
         self._wait(lambda: not self._is_waiting(number), attempts)
@@ -199,29 +200,34 @@ class Outbox:
             last.is_open = False
         of_row = max(1, nbytes // n)
         room = max(n, min(_GROUP_ROWS, _GROUP_BYTES // of_row))
-        self._number += 1
-        group = Group(
+        return Group(
             schema,
-            self._number,
+            self._number + 1,
             room,
             are_in_envs=envs is not None,
             have_priorities=priorities is not None,
         )
-        self._groups.append(group)
-        return group
 
     def _count(self, group: Group, nbytes: int) -> None:
-        """Count bytes that were added to a group; hold the lock."""
+        """Count bytes that were added to a group, and keep a new one; hold the lock."""
+        if group.number > self._number:
+            self._groups.append(group)
+            self._number = group.number
         group.nbytes += nbytes
         self._nbytes += nbytes
         is_first = group.nbytes == nbytes
         if group.n >= group.room or group.nbytes >= _GROUP_BYTES:
             group.is_open = False
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="diskreplay push", daemon=True)
-            self._thread.start()
+        self._start()
         if is_first or not group.is_open:
             self._for_thread.ring()
+
+    def _start(self) -> None:
+        """Start the thread, once; hold the lock."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="diskreplay push", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _wait_for_room(self, nbytes: int) -> None:
         """Return when so many bytes may wait, too."""

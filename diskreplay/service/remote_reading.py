@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from diskreplay.buffer import reused_arrays as arrays_of
 from diskreplay.schema import Schema
 from diskreplay.service.connection import Connection
 from diskreplay.service.remote_batches import RemoteBatches
-from diskreplay.validation import whole_number, whole_numbers
+from diskreplay.validation import true_or_false, whole_number, whole_numbers
 
 
 class RemoteReading:
@@ -24,6 +25,7 @@ class RemoteReading:
     _schema: Schema | None
     _capacity: int
     _path: Path
+    _batches: weakref.WeakSet[RemoteBatches]
     _is_weighted = False
 
     # Drawing
@@ -75,10 +77,12 @@ class RemoteReading:
         """
         self._connection.check_open()
         n_steps = checked_n_step(n_step, gamma, self._capacity)
-        return RemoteBatches(
+        found = RemoteBatches(
             self, batch_size, prefetch, readers,
             reuse=reuse, prepare=prepare, frames=frames, pad=pad, n_step=n_steps,
         )  # fmt: skip
+        self._batches.add(found)
+        return found
 
     def draw(self, n: int) -> Draw:
         """Draw transitions, and return write ids and probabilities, see ReplayBuffer.draw."""
@@ -118,10 +122,15 @@ class RemoteReading:
 
     def episodes(self, newest_first: bool = False) -> Iterator[Any]:
         """Return an iterator over the whole episodes, see ReplayBuffer.episodes."""
-        channel = self._connection.new_channel()
-        channel.send("episodes", (newest_first,), {})
-        channel.receive()
-        return _episodes_of(channel)
+        backwards = true_or_false("newest_first", newest_first)
+        self._connection.check_open()
+        return self._episodes(backwards)
+
+    def _episodes(self, backwards: bool) -> Iterator[Any]:
+        with self._connection.channel() as channel:
+            channel.call("begin_episodes", backwards)
+            while (episode := channel.call("next_episode")) is not None:
+                yield episode
 
     def __len__(self) -> int:
         found: int = self._call("len")
@@ -171,18 +180,11 @@ class RemoteReading:
 
     # Inside
 
+    def _drop_drawn(self) -> None:
+        """Drop the batches that were drawn ahead."""
+        for batches in list(self._batches):
+            batches.drop()
+
     def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Return the answer of the server to a request that may be made twice."""
         return self._connection.call(name, *arguments, **options)
-
-
-def _episodes_of(channel: Any) -> Iterator[Any]:
-    try:
-        while True:
-            channel.send("next_episode", (), {})
-            episode = channel.receive()
-            if episode is None:
-                return
-            yield episode
-    finally:
-        channel.close()

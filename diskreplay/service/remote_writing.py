@@ -56,7 +56,7 @@ class RemoteWriting(RemoteReading):
         row = schema.accept_row(
             standard, extra_of(schema, extra, ends, env) if schema.extra_names else extra
         )
-        checked = None if priority is None else self._checked_priorities([priority], 1)
+        checked = None if priority is None else self._checked_priorities([priority], 1)[0]
         self._outbox.add_row(schema, row, ends, env, checked)
         return -1
 
@@ -105,6 +105,7 @@ class RemoteWriting(RemoteReading):
         """Remove all transitions, see ReplayBuffer.clear."""
         self._flush_rows()
         self._connection.call("clear", is_repeatable=False)
+        self._drop_drawn()
 
     def flush(self) -> None:
         """Return when all rows of this client, and all changes of the server, are committed.

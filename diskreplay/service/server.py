@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import threading
 from collections.abc import Mapping
@@ -13,13 +14,14 @@ from pyarrow import flight
 from diskreplay.errors import ArgumentError, DiskReplayError, StorageError
 from diskreplay.service import messages
 from diskreplay.service.addresses import Address
-from diskreplay.service.calls import Served, answer, parsed
+from diskreplay.service.calls import answer, parsed
 from diskreplay.service.crossing_errors import error_to_plain
 from diskreplay.service.gate import GATE, Gate, StoppingError, caller_of
 from diskreplay.service.groups import Groups
 from diskreplay.service.limits import Limits
 from diskreplay.service.metrics import Metrics
 from diskreplay.service.rights import Caller, Tokens, check_exposure, check_tls
+from diskreplay.service.streams import Served, Stream
 from diskreplay.service.tls import TLS
 from diskreplay.service.unix_socket import listening_at
 from diskreplay.wording import shown
@@ -133,25 +135,29 @@ class ReplayServer:
 
     def answer_stream(self, name: str, caller: Caller, reader: Any, writer: Any) -> None:
         """Answer the requests of a stream in their order, until it ends."""
+        stream = Stream()
         has_begun = False
-        while not self._closed:
-            try:
-                most_bytes = self._limits.message_bytes
-                request = messages.receive(reader, kinds=False, most_bytes=most_bytes)
-            except StopIteration:
-                return
-            with self._gate.answering():
+        try:
+            while not self._closed:
                 try:
-                    found = [True, self._answer(name, caller, request)]
-                except DiskReplayError as error:
-                    self._gate.note_error(caller, error)
-                    found = [False, error_to_plain(error)]
-                if not has_begun:
-                    writer.begin(messages.SCHEMA)
-                    has_begun = True
-                messages.send(writer, found)
+                    most_bytes = self._limits.message_bytes
+                    request = messages.receive(reader, kinds=False, most_bytes=most_bytes)
+                except StopIteration:
+                    return
+                with self._gate.answering():
+                    try:
+                        found = [True, self._answer(name, caller, stream, request)]
+                    except DiskReplayError as error:
+                        self._gate.note_error(caller, error)
+                        found = [False, error_to_plain(error)]
+                    if not has_begun:
+                        writer.begin(messages.SCHEMA)
+                        has_begun = True
+                    messages.send(writer, found)
+        finally:
+            stream.close()
 
-    def _answer(self, name: str, caller: Caller, request: Any) -> Any:
+    def _answer(self, name: str, caller: Caller, stream: Stream, request: Any) -> Any:
         """Return the answer to a request that its client may make."""
         asked = parsed(request)
         caller.require(asked.call.right)
@@ -159,8 +165,9 @@ class ReplayServer:
         schema = served.replay.schema
         rows = asked.rows()
         self._limits.check(rows, 0 if schema is None else rows * schema.payload_bytes)
+        stream.use(served)
         with self._metrics.timed(asked.name):
-            found = answer(served, asked)
+            found = answer(stream, asked)
         self._metrics.count(served.name, asked.name, rows)
         return found
 
@@ -172,6 +179,9 @@ class _Flight(flight.FlightServerBase):  # type: ignore[misc]
         self._server = server
         try:
             super().__init__(location, **security)
+            # Its destructor would wait for the streams of all clients, also at the end of the
+            # program.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
         except pa.ArrowException:
             raise StorageError(
                 f"no server can listen at {location}: another one does, or it is no address of "

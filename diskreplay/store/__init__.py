@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diskreplay.store.creation import (
     beside,
+    building,
     check_outside,
     real_path,
     remove_tree,
@@ -13,7 +14,7 @@ from diskreplay.store.creation import (
 )
 from diskreplay.store.directory import DATA, HIDDEN, LOCK, StoreDirectory
 from diskreplay.store.known_note import make_known
-from diskreplay.store.manifest import FORMAT, holds_store, raise_format
+from diskreplay.store.manifest import FORMAT, holds_store, raise_format, read_manifest
 from diskreplay.store.marks import (
     StoredMark,
     check_marks,
@@ -74,6 +75,7 @@ __all__ = [
     "Transaction",
     "WaitingWarning",
     "beside",
+    "building",
     "check_marks",
     "check_outside",
     "complete",
@@ -93,6 +95,7 @@ __all__ = [
     "put_notes",
     "raise_format",
     "raising_own_errors",
+    "read_manifest",
     "real_path",
     "remove_tree",
     "replacing",

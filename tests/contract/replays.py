@@ -17,6 +17,7 @@ import numpy as np
 from common import columns
 from numpy.typing import NDArray
 from others import Other
+from served import served
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, RateLimited, ReplayBuffer
@@ -198,18 +199,36 @@ class Limited(Exclusive):
 
 
 LIMITER = frozenset(["rate_limiter"])
+
+
+class Remote(Shared):
+    """A client of a server, with an exclusive buffer behind it."""
+
+    access = "exclusive"
+
+    def make(self, path: Path, capacity: int = CAPACITY, **settings: Any) -> Any:
+        """Return a client of a new buffer, or of one that goes on with what is at the path."""
+        return served(super().make(path, capacity, **settings))
+
+    def open(self, path: Path, **settings: Any) -> Any:
+        """Return a client of a buffer that goes on with what is at the path, as that says."""
+        return served(super().open(path, **settings))
+
+
 LOG = {"observations": "log"}
 UNIFORM_WRITERS = [
     Exclusive("uniform", Uniform()),
     Shared("shared uniform", Uniform()),
     Exclusive("uniform with a log", Uniform(), LOG),
     Limited("limited uniform", Uniform(more_stats=LIMITER)),
+    Remote("remote uniform", Uniform()),
 ]
 PRIORITIZED_WRITERS = [
     Exclusive("prioritized", Prioritized()),
     Shared("shared prioritized", Prioritized()),
     Shared("shared prioritized with a log", Prioritized(), LOG),
     Limited("limited prioritized", Prioritized(more_stats=Prioritized.more_stats | LIMITER)),
+    Remote("remote prioritized with a log", Prioritized(), LOG),
 ]
 PRIORITIZED = [
     *PRIORITIZED_WRITERS,

@@ -1,4 +1,4 @@
-"""What mypy says of the protocols: that the buffers, opened in any way or limited, are a Replay."""
+"""What mypy says of the protocols: that buffers, limited ones and clients are a Replay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from diskreplay import (
     ReplayBuffer,
 )
 from diskreplay.protocols import Replay
+from diskreplay.service.client import RemotePrioritizedReplayBuffer, RemoteReplayBuffer
 
 uniform: type[Replay[Batch]] = ReplayBuffer
 prioritized: type[Replay[PrioritizedBatch]] = PrioritizedReplayBuffer
 limited: type[Replay[Batch]] = RateLimited[Batch]
+remote_uniform: type[Replay[Batch]] = RemoteReplayBuffer
+remote_prioritized: type[Replay[PrioritizedBatch]] = RemotePrioritizedReplayBuffer

@@ -9,6 +9,7 @@ import pytest
 
 from diskreplay import Mixture, PrioritizedReplayBuffer, RateLimited, ReplayBuffer
 from diskreplay.protocols import Replay
+from diskreplay.service.client import RemotePrioritizedReplayBuffer, RemoteReplayBuffer
 
 # What is not for every Replay: path, runs, marks and notes of a store, and to replace what others
 # work with.
@@ -30,6 +31,8 @@ KINDS: dict[type, set[str]] = {
     ReplayBuffer: public(Replay),
     PrioritizedReplayBuffer: public(Replay),
     RateLimited: public(Replay),
+    RemoteReplayBuffer: public(Replay),
+    RemotePrioritizedReplayBuffer: public(Replay),
     # It draws from others, and its write ids are those of several.
     Mixture: public(Replay) & public(Mixture),
 }

@@ -64,9 +64,9 @@ def test_the_library_says_nothing_by_itself(
 def test_figures_are_collected_over_http() -> None:
     pytest.importorskip("prometheus_client")
     pytest.importorskip("pyarrow")
-    from diskreplay.service.calls import Served
     from diskreplay.service.groups import Groups
     from diskreplay.service.metrics import Metrics
+    from diskreplay.service.streams import Served
 
     metrics, other = Metrics(), Metrics()
     buffer = ReplayBuffer(capacity=10)

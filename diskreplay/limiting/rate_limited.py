@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from numpy.typing import ArrayLike
 
 from diskreplay.aliases import Floats, Ints, PathLike
+from diskreplay.errors import ArgumentError
 from diskreplay.limiting.forwarding import Forwarding
 from diskreplay.limiting.rate import Counts, Rate
 from diskreplay.limiting.waiting import Turns
@@ -45,8 +46,9 @@ class RateLimited(Forwarding[BatchT]):
 
     A call that waits is woken by a call of another thread. A program of one thread asks
     `is_ready(n)`, which is False where a draw would wait, or sets a timeout: RateLimitError then
-    says what is missing. `close()` ends calls that wait with ClosedError. Raises ArgumentError for
-    limits that could stop both sides for ever.
+    says what is missing. `close()` ends calls that wait with ClosedError. A forked child can only
+    read, and does so without limits. Raises ArgumentError for limits that could stop both sides for
+    ever.
 
     >>> replay = RateLimited(
     ...     ReplayBuffer(capacity=1000), min_size=2, samples_per_insert=4, tolerance=8, timeout=0
@@ -250,6 +252,13 @@ class RateLimited(Forwarding[BatchT]):
         self._replay.__enter__()
         return self
 
+    def __reduce__(self) -> NoReturn:
+        """Raise ArgumentError: another process would count for itself."""
+        raise ArgumentError(
+            "a RateLimited cannot be copied, or sent to another process, since it counts the calls "
+            "of one: send the replay that it wraps, which opens for reading there"
+        )
+
     # Inside
 
     def _insert(self, n: int, insert: Callable[[], T]) -> T:
@@ -265,6 +274,8 @@ class RateLimited(Forwarding[BatchT]):
         return self._turns.when(_INSERT, lambda: self._allows_insert(n), call, self._no_insert)
 
     def _sample(self, n: Any, sample: Callable[[], T]) -> T:
+        if self._turns.is_inherited:
+            return sample()
         size = max(0, as_whole(n) or 0)  # the replay says what is wrong with others
         if size > self._largest[_SAMPLE]:
             self._check_progress(_SAMPLE, size)

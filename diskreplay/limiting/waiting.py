@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
 from diskreplay.bell import Bell
 from diskreplay.errors import ClosedError, RateLimitError, StorageError
+from diskreplay.forks import call_in_child
 
 T = TypeVar("T")
+
+_all_turns: weakref.WeakSet[Turns] = weakref.WeakSet()
 
 
 class Turns:
@@ -20,12 +24,14 @@ class Turns:
     A waiting call has a bell of its own, since the conditions of `threading` can be broken by an
     interrupt (see bell.py). Whatever may allow it rings all bells, and each looks again.
 
-    timeout:  how long a call waits at most, in seconds; None is for ever
+    timeout:       how long a call waits at most, in seconds; None is for ever
+    is_inherited:  whether this is a forked child, in which nobody could wake a call
     """
 
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
-        self.is_closed = False
+        self.is_closed = self.is_inherited = False
+        _all_turns.add(self)
         self.lock = threading.RLock()  # reentrant only to tell a call within another one
         self._waiting: list[tuple[str, Bell]] = []
 
@@ -101,3 +107,14 @@ class Turns:
                 "the replay is in use by the call that this one interrupted, or that called it: "
                 "set a flag in a signal handler, and act on it after that call"
             )
+
+
+def _leave_parent() -> None:
+    """Replace locks that other threads of the parent may have held, and forget what waits."""
+    for turns in list(_all_turns):
+        turns.lock = threading.RLock()
+        turns._waiting = []
+        turns.is_inherited = True
+
+
+call_in_child(_leave_parent)

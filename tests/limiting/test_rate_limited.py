@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import signal
 import threading
@@ -13,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from changed_values import put
+from children import in_child
 from common import columns, row
 from kills import at_random
 
 import diskreplay
 from diskreplay import (
+    ArgumentError,
     ClosedError,
     DamageError,
     PrioritizedReplayBuffer,
@@ -324,6 +328,31 @@ def test_a_buffer_that_only_reads_is_refused(path: Path) -> None:
     ReplayBuffer(100, path=path).close()
     with diskreplay.open(path, access="read") as buffer, pytest.raises(ReadOnlyError):
         RateLimited(buffer)
+
+
+def test_a_forked_child_reads_without_limits(path: Path, begin: Begin) -> None:
+    with limited(path, timeout=None, min_size=20) as replay:
+        replay.extend(**columns(0, 12))
+        replay.flush()
+        waiting = begin(replay, "sample", lambda: replay.sample(4).rewards.size)
+
+        def read() -> list[Any]:
+            with pytest.raises(ReadOnlyError):
+                replay.push(**row(12))
+            return [replay.sample(4).rewards.size, replay.stats()["rate_limiter"]["samples"]]
+
+        with replay._turns.lock:  # as a call of another thread would hold it
+            assert in_child(read).value == [4, 0]
+        replay.extend(**columns(12, 8))
+        assert waiting.result(30) == 4
+
+
+@pytest.mark.parametrize("call", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_copies_are_refused(call: Callable[[Any], Any], path: Path) -> None:
+    with limited(path) as replay:
+        with pytest.raises(ArgumentError, match="send the replay that it wraps"):
+            call(replay)
+        pickle.dumps(replay._replay)
 
 
 def test_what_else_a_buffer_can_do_goes_through(path: Path) -> None:

@@ -72,7 +72,8 @@ class MarksAgainstCopies(RuleBasedStateMachine):
     def extend(self, n: int) -> None:
         n *= self.scale
         for buffer in self.both():
-            buffer.extend(**columns(self.pushed, n), env=np.arange(n) % 3)
+            notes = {"rows": self.pushed + n}
+            buffer.extend(**columns(self.pushed, n), env=np.arange(n) % 3, with_notes=notes)
         self.pushed += n
         if n > 1000:  # may have been committed
             self.flush()
@@ -125,6 +126,18 @@ class MarksAgainstCopies(RuleBasedStateMachine):
         mark = self.buffer.marks()[-1]
         assert (mark.name, mark.data, mark.count) == (name, data, self.twin.count)
 
+    @rule(name=NAMES, data=st.none() | st.integers(-5, 5))
+    def set_note(self, name: str, data: Any) -> None:
+        for buffer in self.both():
+            buffer.set_note(name, data)
+
+    @precondition(lambda self: self.buffer.notes())
+    @rule()
+    def delete_note(self) -> None:
+        name = next(iter(self.buffer.notes()))
+        for buffer in self.both():
+            buffer.delete_note(name)
+
     @precondition(lambda self: self.order)
     @rule(which=st.integers(0, 2))
     def delete(self, which: int) -> None:
@@ -166,6 +179,7 @@ class MarksAgainstCopies(RuleBasedStateMachine):
         buffer, twin = self.both()
         assert (buffer.first, buffer.count) == (twin.first, twin.count)
         assert [mark.name for mark in buffer.marks()] == self.order
+        assert [*buffer.notes().items()] == [*twin.notes().items()]
         ids = np.arange(twin.first, twin.count)
         if len(ids):
             for array, expected in zip(buffer.get(ids), twin.get(ids), strict=True):

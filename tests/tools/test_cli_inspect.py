@@ -60,6 +60,26 @@ def test_the_figures_are_those_of_the_buffer(store: Path) -> None:
         assert part in text, f"no {part!r} in\n{text}"
 
 
+def test_notes_are_listed_as_they_are_stored(store: Path) -> None:
+    assert (facts(store)["notes"], "Notes" in shown(store)) == ({}, False)
+    with diskreplay.open(store) as buffer:
+        buffer.set_note("lines", {"file": "a\x1b[2J.csv", "number": 7})
+        buffer.set_note("means", [0.5, float("inf")])
+    assert facts(store)["notes"] == {
+        "lines": {"file": "a\x1b[2J.csv", "number": 7},
+        "means": [0.5, "Infinity"],
+    }
+    text = shown(store)
+    assert re.search(r"Notes\n  lines\n    \{.*a\\u001b\[2J.csv", text)
+    with diskreplay.open(store) as buffer:
+        for number in range(9):
+            buffer.set_note(f"more-{number}", "x" * 5000)
+    text = shown(store)
+    assert "Notes: the first 8 of 11" in text
+    assert "more-7" not in text
+    assert max(map(len, text.splitlines()[1:])) <= 80  # the first is the path
+
+
 def test_marks_are_listed_as_they_are_stored(store: Path) -> None:
     with diskreplay.open(store) as buffer:
         buffer.mark("begin")

@@ -178,20 +178,18 @@ class MarkedBuffer(DrawingBuffer[BatchT], Generic[BatchT]):
     def _change_notes(
         self, writer: Writer | SharedWriter, notes: Mapping[str, bytes | None]
     ) -> None:
-        """Set notes to their sealed bytes, or delete them."""
-        self._guard.make_room(0)
-        self._guard.begin_change()
-        writer.pending_notes = writer.pending_notes.changed(notes)
-        self._end_noting(writer)
-
-    def _end_noting(self, writer: Writer | SharedWriter) -> None:
-        """Commit notes, after `begin_change`, if the interval is 0 or too much waits."""
-        self._guard.end_change()
-        if writer.pending_notes and writer.pending_notes.must_be_committed:
-            try:
-                self._guard.commit()
-            except StorageError:
-                self._guard.commit_failed = True  # the next writing call meets the error itself
+        """Set notes to their sealed bytes, or delete them; a refused commit takes that back."""
+        guard, before = self._guard, writer.pending_notes
+        guard.begin_change()
+        writer.pending_notes = before.changed(notes)
+        if not (guard.commit_failed or writer.pending_notes.must_be_committed):
+            guard.end_change()
+            return
+        try:
+            guard.commit()
+        except StorageError:
+            writer.pending_notes = before
+            raise
 
     def _marks_of(self, snapshot: Snapshot) -> list[Mark]:
         return [Mark.of(mark) for mark in marks_of(snapshot, self._guard.replica.identity)]

@@ -197,6 +197,8 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
                 self._check_disk_room(schema)
             packed_bytes = int(schema.packed_sizes(columns).sum()) if schema.varying else 0
             guard.make_room(n, packed_bytes)
+            if sealed and writer.pending_notes.must_be_committed:
+                guard.commit()
             if schema is not self._adopted_schema:
                 adopted = self._adopt(schema)
                 if adopted is not schema:  # another process was first
@@ -211,7 +213,7 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
             guard.begin_change()
             notes = writer.pending_notes.changed(sealed) if sealed else writer.pending_notes
             write_ids = writer.extend(columns, checked, links, notes)
-            self._end_noting(writer)
+            guard.end_change()
             return write_ids
 
     def end_episode(self, env: int | None = None) -> None:

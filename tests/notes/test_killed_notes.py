@@ -17,21 +17,25 @@ from diskreplay import PrioritizedReplayBuffer, ReplayBuffer, verify
 CAPACITY = 200
 
 
-def opened(path: Path, access: str) -> Any:
-    kind = PrioritizedReplayBuffer if access == "shared" else ReplayBuffer
-    return kind(CAPACITY, path=path, access=access, commit_interval=1e9, durability="process")
+def write(path: Path, access: str, steps: int, interval: float = 1e9) -> None:
+    """Push rows with a note of how many there are, and commit now and then.
 
-
-def write(path: Path, access: str, steps: int) -> None:
-    """Push rows with a note of how many there are, and commit now and then."""
+    interval:  after which another thread commits, between any two calls
+    """
     chance = random.Random(1)
-    with opened(path, access) as buffer:
+    kind = PrioritizedReplayBuffer if access == "shared" else ReplayBuffer
+    arguments: Any = {"access": access, "commit_interval": interval, "durability": "process"}
+    with kind(CAPACITY, path=path, **arguments) as buffer:
         count = buffer.count
         for _ in range(steps):
             n = chance.randrange(1, 9)
-            buffer.extend(**columns(count, n))
             count += n
-            buffer.set_note("count", {"count": count, "more": "x" * chance.randrange(3000)})
+            note = {"count": count, "more": "x" * chance.randrange(3000)}
+            if interval < 1e9:
+                buffer.extend(**columns(count - n, n), with_notes={"count": note})
+            else:
+                buffer.extend(**columns(count - n, n))
+                buffer.set_note("count", note)
             if chance.random() < 0.4:
                 buffer.flush()
 
@@ -56,15 +60,16 @@ def test_rows_and_note_agree_after_a_kill_at_any_step(access: str, tmp_path: Pat
     assert len(set(found)) > 5
 
 
+@pytest.mark.parametrize("interval", [0.0, 0.001, 1e9])
 @pytest.mark.parametrize("access", ["exclusive", "shared"])
 def test_rows_and_note_agree_after_a_kill_at_any_moment(
-    access: str, tmp_path: Path, long: bool
+    access: str, interval: float, tmp_path: Path, long: bool
 ) -> None:
     path = tmp_path / "b"
-    rounds = 200 if long else 12
+    rounds = 200 if long else 8
     moments = np.random.default_rng(2).uniform(0.02, 0.4, rounds).tolist()
     killed, found = 0, [0]
-    for was_killed in at_random(lambda: write(path, access, 100_000), moments):
+    for was_killed in at_random(lambda: write(path, access, 100_000, interval), moments):
         killed += was_killed
         found.append(agreed(path))
         assert found[-1] >= found[-2]

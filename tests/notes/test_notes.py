@@ -185,18 +185,45 @@ def test_many_notes_do_not_wait_in_memory(path: Path) -> None:
     assert len(stored(path)) == 40
 
 
-def test_many_notes_that_cannot_be_committed_are_refused_later(path: Path) -> None:
+def test_many_notes_that_cannot_be_committed_are_refused(path: Path) -> None:
     with ReplayBuffer(100, path=path, commit_interval=1e9) as buffer:
         number = 0
         with writes_refused():
-            while not buffer._guard.commit_failed:
-                buffer.set_note(f"note {number}", b"x" * 60_000)
+            while number < 40:
+                before = buffer.notes()
+                try:
+                    buffer.set_note(f"note {number}", b"x" * 60_000)
+                except StorageError:
+                    break
                 number += 1
+            assert 10 < number < 20
+            assert buffer.notes() == before
             with pytest.raises(StorageError):
-                buffer.set_note("last", 1)
-        assert len(buffer.notes()) == number < 20
-        buffer.set_note("last", 1)
-    assert len(stored(path)) == number + 1
+                buffer.set_note("last", b"x" * 60_000)
+            buffer.set_note("small", 1)
+        buffer.set_note("last", b"x" * 60_000)
+        assert committed(buffer) == buffer.notes()
+    assert len(stored(path)) == number + 2
+
+
+def test_many_notes_of_rows_do_not_wait_in_memory(path: Path) -> None:
+    with ReplayBuffer(100, path=path, commit_interval=1e9) as buffer:
+        for number in range(40):
+            buffer.extend(**columns(number, 1), with_notes={f"note {number}": b"x" * 60_000})
+            assert len(committed(buffer)) in (0, 18, 36)
+        assert buffer.stats()["commits"] == 2
+    assert len(stored(path)) == 40
+
+
+def test_a_note_after_a_failed_commit_is_in_the_commit_of_the_rows(path: Path) -> None:
+    with ReplayBuffer(100, path=path, commit_interval=1e9) as buffer:
+        buffer.extend(**columns(0, 5))
+        buffer._guard.commit_failed = True  # as a commit by time leaves it
+        with writes_refused(), pytest.raises(StorageError):
+            buffer.set_note("rows", 5)
+        assert buffer.notes() == {}
+        buffer.set_note("rows", 5)
+        assert committed(buffer) == {"rows": 5}
 
 
 # Rows with their notes

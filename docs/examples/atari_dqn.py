@@ -34,10 +34,16 @@ class Network(nn.Module):
     def __init__(self, actions):
         super().__init__()
         self.layers = nn.Sequential(
-            *(nn.Conv2d(4, 32, 8, stride=4), nn.ReLU()),
-            *(nn.Conv2d(32, 64, 4, stride=2), nn.ReLU()),
-            *(nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten()),
-            *(nn.Linear(64 * 7 * 7, 512), nn.ReLU(), nn.Linear(512, actions)),
+            nn.Conv2d(4, 32, 8, stride=4),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * 7 * 7, 512),
+            nn.ReLU(),
+            nn.Linear(512, actions),
         )
 
     def forward(self, images):

@@ -3,7 +3,7 @@
 It needs stable-baselines3: pip install "diskreplay[sb3]". A checkpoint has three files: the model,
 the statistics of VecNormalize, and the replay buffer, which is a kilobyte with the path of the
 store. Run it, end it with `kill -9`, and run the same command again: it goes on from the newest
-checkpoint::
+checkpoint, or begins anew where there is none, with all transitions that are in the store::
 
     python docs/examples/sb3_sac.py runs/sac
 """

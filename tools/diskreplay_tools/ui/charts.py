@@ -65,7 +65,8 @@ def episodes(ends: Ints, values: Floats | Ints, name: str) -> dict[str, Any]:
         smooth = np.convolve(values, np.ones(window) / window, "valid")
         points = zip(ends[window - 1 :][kept], smooth[kept], strict=True)
         line = _line(f"mean of {window}", ORANGE)
-        series.append({**line, "data": [[int(x), float(y)] for x, y in points]})
+        # Rounded, or an axis would show the last bits of means of equal numbers.
+        series.append({**line, "data": [[int(x), float(f"{y:.6g}")] for x, y in points]})
     return _figure(series, _WRITE_IDS, {"type": "value", "scale": True})
 
 

@@ -21,7 +21,7 @@ body:not(.body--dark) .top-bar { color: #1f2328; }
 .tabs { width: 100%; }
 .panels { width: 100%; background: transparent; }
 .panels .q-tab-panel { padding: 8px 0; gap: 12px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(136px, 1fr));
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(120px, 1fr));
   gap: 8px; width: 100%; }
 .tile, .box { background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 .tile { padding: 8px 12px; min-width: 0; }
@@ -41,7 +41,7 @@ body:not(.body--dark) .top-bar { color: #1f2328; }
 .transitions .brief { display: inline-block; max-width: 320px; overflow: hidden;
   text-overflow: ellipsis; vertical-align: middle; }
 .transitions tr.chosen { outline: 2px solid #3b82f6; outline-offset: -2px; }
-.thumb { display: inline-block; height: 44px; margin-right: 6px;
+.thumb { display: inline-block; height: 44px; max-width: none; margin-right: 6px;
   image-rendering: pixelated; vertical-align: middle; border-radius: 3px; }
 .detail { background: var(--card); width: 860px; max-width: 100%; gap: 8px; padding: 12px 16px; }
 .detail .field { width: 100%; border-top: 1px solid var(--line); padding-top: 6px; gap: 2px; }
@@ -58,7 +58,7 @@ body:not(.body--dark) .top-bar { color: #1f2328; }
   white-space: nowrap; border-top: 1px solid var(--line); font-weight: normal; }
 .facts td > * { max-width: 300px; overflow: hidden; text-overflow: ellipsis; }
 .facts td:last-child, .facts td:last-child > * { white-space: normal; overflow-wrap: anywhere;
-  min-width: 130px; max-width: none; }
+  min-width: 160px; max-width: none; max-height: 8em; overflow-y: auto; }
 .facts th { color: var(--quiet); border-top: none; }
 @media (max-width: 600px) {
   .page { padding: 8px 8px 32px; }

@@ -140,6 +140,17 @@ def _rows(stream: Stream, at: int, end: int | None) -> Any:
             continue
 
 
+def _leave(stream: Stream, client: str) -> None:
+    """Forget a client that sends no more groups."""
+    stream.groups.forget(client)
+
+
+def _rewind(stream: Stream, name: str, missing: str) -> int:
+    found: int = stream.replay.rewind(name, missing)
+    stream.groups.recover()  # the notes are those of the mark
+    return found
+
+
 def _marks(stream: Stream) -> list[Any]:
     return [mark.to_plain() for mark in stream.replay.marks()]
 
@@ -203,13 +214,15 @@ CALLS = {
         name: Call("admin", getattr(Stream, name))
         for name in ("begin_save", "read_saved", "end_save")
     },
+    "rewind": Call("admin", _rewind),
     "push_first": Call("push", _push_first),
+    "leave": Call("push", _leave),
     "push_group": Call("push", _push_group),
     "end_episode": Call("push", _method("end_episode")),
     "flush": Call("push", _method("flush")),
     "update_priorities": Call("update", _method("update_priorities")),
     **{
-        name: Call("admin", _method(name)) for name in ("clear", "mark", "delete_mark", "rewind")
+        name: Call("admin", _method(name)) for name in ("clear", "mark", "delete_mark")
     },
 }  # fmt: skip
 CALLS = {

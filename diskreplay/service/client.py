@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from pathlib import Path
@@ -20,7 +21,7 @@ from diskreplay.buffer import (
     checked_write_ids,
     refused_priorities,
 )
-from diskreplay.errors import ArgumentError, LockedError, StorageError
+from diskreplay.errors import ArgumentError, DiskReplayError, LockedError, StorageError
 from diskreplay.sampling import Values, checked_priorities
 from diskreplay.schema import Schema
 from diskreplay.service.connection import Connection
@@ -113,8 +114,13 @@ class RemoteReplay(RemoteWriting):
             batches.close()
         try:
             self._flush_rows()
+            if self._outbox.has_sent:
+                with contextlib.suppress(DiskReplayError):  # it spares the server a note
+                    self._call("leave", self._outbox.client)
         finally:
             self._outbox.end()
+            self._connection.is_closed = True  # so that the thread makes no more attempts
+            self._outbox.join()
             self._connection.close()
 
     def __enter__(self) -> Self:

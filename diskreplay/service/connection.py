@@ -199,12 +199,16 @@ class Connection:
                 f"the connection to {self.url} is closed: open it again with diskreplay.connect"
             )
 
+    def close_channel(self) -> None:
+        """Close the channel of this thread."""
+        channel, self._local.channel = self._local.channel, None
+        if channel is not None:
+            channel.close()
+
     def close(self) -> None:
         """Close the connection; calls of other threads end with an error."""
-        if not self.is_closed:
-            self.is_closed = True
-            if self._client is not None and self._process is process():
-                channel, self._local.channel = self._local.channel, None
-                if channel is not None:
-                    channel.close()
-                self._client.close()
+        self.is_closed = True
+        client, self._client = self._client, None
+        if client is not None and self._process is process():
+            self.close_channel()
+            client.close()

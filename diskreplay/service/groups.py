@@ -2,19 +2,26 @@
 
 The number of the last group of each client is kept in a note of the store::
 
-    note "service.client.ID" = [number, first write id, n]
+    note "service.client.ID" = [number, first write id, n, time]
 
-It is set before the rows, so it is never missing where they are. When a server opens the store, the
-write ids tell whether the rows of the last group are there as well.
+It is set before the rows, so it is never missing where they are: a commit may hold the note alone,
+but not the rows alone. Whether the rows are there, too, the count of the store tells a server that
+opens it, before any other row is pushed. So a group that comes again after a kill is stored once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+from diskreplay.errors import ArgumentError, ReadOnlyError
+
 _PREFIX = "service.client."
+_KEPT_SECONDS = 30 * 86400  # no client sends a group again after so long
 
 
 class Groups:
@@ -29,7 +36,39 @@ class Groups:
         self._adding, self._committing = threading.Lock(), threading.Lock()
         self._added = self._committed = 0  # counts of groups
         self.rows = self.repeated = self.commits = 0
+        self._has_notes = hasattr(replay, "set_note")
+        self._to_note: set[str] = set()  # clients whose note could not be set back
+        if any(
+            (opener["pid"], opener["access"]) == (os.getpid(), "shared")
+            for opener in replay.stats().get("openers", ())
+        ):
+            raise ArgumentError(
+                f"{replay.path} is open with access='shared', and a server must be the only one to "
+                "push: open it with access='exclusive', or 'read'"
+            )
         self._last: dict[str, tuple[int, int, int]] = {}
+        self.recover()
+
+    def recover(self) -> None:
+        """Learn from the store which group of each client came last; commit what is found."""
+        if not self._has_notes:
+            return
+        with self._adding, contextlib.suppress(ReadOnlyError):
+            self._last = {}
+            for name, data in self._replay.notes().items():
+                if name.startswith(_PREFIX):
+                    self._recover(name, *data)
+            self._replay.flush()
+
+    def _recover(self, name: str, number: int, first: int, n: int, noted: float) -> None:
+        client = name.removeprefix(_PREFIX)
+        if noted < time.time() - _KEPT_SECONDS:
+            self._replay.delete_note(name)
+        elif self._replay.count >= first + n:
+            self._last[client] = number, first, n
+        else:  # a kill came between the commits of the note and of the rows
+            self._last[client] = number - 1, first, 0
+            self._note(client)
 
     def store(self, client: str, number: int, n: int, add: Callable[[], Any]) -> tuple[int, int]:
         """Add the rows of a group, if it is not stored, and return its first write id and size.
@@ -41,11 +80,19 @@ class Groups:
         add:     adds them to the replay
         """
         with self._adding:
+            while self._to_note:
+                self._note(next(iter(self._to_note)))
             last = self._last.get(client, (0, 0, 0))
             if number > last[0]:
-                first = self._replay.count
-                add()
-                last = self._last[client] = (number, first, n)
+                before, last = last, (number, self._replay.count, n)
+                self._last[client] = last
+                try:
+                    self._note(client)
+                    add()
+                except BaseException:
+                    self._last[client] = before
+                    self._to_note.add(client)
+                    raise
                 self._added += 1
                 self.rows += n
             else:
@@ -53,6 +100,18 @@ class Groups:
             added = self._added
         self._commit(added)
         return last[1:]
+
+    def forget(self, client: str) -> None:
+        """Delete the note of a client that has got all acknowledgements, and sends no more."""
+        with self._adding:
+            if self._last.pop(client, None) and self._has_notes:
+                self._replay.delete_note(f"{_PREFIX}{client}")
+
+    def _note(self, client: str) -> None:
+        """Set the note of the last group of a client."""
+        if self._has_notes:
+            self._replay.set_note(f"{_PREFIX}{client}", [*self._last[client], time.time()])
+        self._to_note.discard(client)
 
     @property
     def stored(self) -> int:

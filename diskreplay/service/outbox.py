@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+import traceback
 import uuid
 import weakref
 from collections import deque
@@ -29,6 +30,7 @@ _GROUP_BYTES = 2**20
 _GROUP_ROWS = 4096
 _LARGEST_GROUP_BYTES = 2**26  # of one `extend`, which is stored whole
 _MOMENT = 0.02  # seconds that a row waits for others to travel with
+_JOIN_SECONDS = 5.0  # a thread that waits for a machine that is gone may take longer
 _PAUSE = 0.5  # seconds before rows are sent again that the server could not commit
 
 
@@ -103,12 +105,13 @@ class Outbox:
         self._groups: deque[Group] = deque()
         self._nbytes = 0
         self._number = 0  # of the last group
-        self._attempts = 0
+        self._attempts = 0  # to send, begun so far
         self._trouble: DiskReplayError | None = None  # of the last attempt; the rows wait
+        self._failed = 0  # the number of the last attempt that ended in trouble
         self._refused: list[tuple[DiskReplayError, int]] = []
         self._is_ending = False
         self._thread: threading.Thread | None = None
-        self._for_thread, self._for_user = Bell(), Bell()
+        self._for_thread, self._for_user, self._for_retry = Bell(), Bell(), Bell()
         _outboxes.add(self)
 
     def new_number(self) -> int:
@@ -159,9 +162,9 @@ class Outbox:
             if self._groups:
                 self._groups[-1].is_open = False
                 self._start()
-            number, attempts = self._number, self._attempts
+            number = self._number
         self._for_thread.ring()
-        self._wait(lambda: not self._is_waiting(number), attempts)
+        self._wait(lambda: not self._is_waiting(number))
         self.raise_refused()
 
     def raise_refused(self) -> None:
@@ -178,6 +181,11 @@ class Outbox:
             )
 
     @property
+    def has_sent(self) -> bool:
+        """Whether the server may know this client."""
+        return self._number > 0
+
+    @property
     def rows(self) -> int:
         """The number of rows that are not acknowledged."""
         with self._lock:
@@ -188,6 +196,11 @@ class Outbox:
         self._is_ending = True
         self._for_thread.ring()
         _outboxes.discard(self)
+
+    def join(self) -> None:
+        """Wait for the end of the thread: one that ends with the program could abort it."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_JOIN_SECONDS)
 
     # Inside
 
@@ -232,17 +245,16 @@ class Outbox:
     def _wait_for_room(self, nbytes: int) -> None:
         """Return when so many bytes may wait, too."""
         if self._nbytes + nbytes > self._most_bytes and self._groups:
-            attempts = self._attempts
-            self._wait(
-                lambda: self._nbytes + nbytes <= self._most_bytes or not self._groups, attempts
-            )
+            self._wait(lambda: self._nbytes + nbytes <= self._most_bytes or not self._groups)
 
-    def _wait(self, is_done: Callable[[], bool], attempts: int) -> None:
+    def _wait(self, is_done: Callable[[], bool]) -> None:
         """Return when something is done; raise the error of an attempt that begins later."""
+        attempts = self._attempts
 
         def has_failed() -> bool:
-            return self._trouble is not None and self._attempts > attempts
+            return self._trouble is not None and self._failed > attempts
 
+        self._for_retry.ring()
         self._for_user.wait_until(lambda: is_done() or has_failed())
         if not is_done() and self._trouble is not None:
             raise type(self._trouble)(
@@ -256,12 +268,14 @@ class Outbox:
 
     def _run(self) -> None:
         """Send groups until the end."""
-        while (group := self._next_group()) is not None:
-            try:
+        try:
+            while (group := self._next_group()) is not None:
                 self._send(group)
-            except ClosedError:  # the connection was closed with rows that wait, which raised
-                return
-            self._for_user.ring()
+                self._for_user.ring()
+        except ClosedError:  # the connection was closed with rows that wait, which raised
+            return
+        finally:
+            self._connection.close_channel()
 
     def _next_group(self) -> Group | None:
         """Return the first group, closed, as soon as it may be sent; None at the end."""
@@ -281,28 +295,28 @@ class Outbox:
     def _send(self, group: Group) -> None:
         """Send a group until the server has stored or refused it."""
         columns, options = group.request()
-        pause = Bell()  # nobody rings it
         while True:
+            self._attempts += 1
             try:
                 self._connection.call("push_group", self.client, group.number, columns, options)
                 self._forget(group, None)
                 return
             except (ServiceError, StorageError) as error:
                 with self._lock:
-                    self._trouble, self._attempts = error, self._attempts + 1
+                    self._trouble, self._failed = error, self._attempts
             except ClosedError:
                 raise
             except DiskReplayError as error:
                 self._forget(group, error)
                 return
             self._for_user.ring()
-            pause.wait(_PAUSE)
+            self._for_retry.wait(_PAUSE)
 
     def _forget(self, group: Group, error: DiskReplayError | None) -> None:
         with self._lock:
             self._groups.popleft()
             self._nbytes -= group.nbytes
-            self._trouble, self._attempts = None, self._attempts + 1
+            self._trouble = None
             if error is not None:
                 self._refused.append((error, group.n))
 
@@ -314,5 +328,9 @@ _outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
 def _flush_all() -> None:
     """Wait at the end of the program until the rows of clients that are still open are sent."""
     for outbox in list(_outboxes):
-        if outbox.rows:
+        try:
             outbox.flush()
+        except Exception:
+            traceback.print_exc()  # and send those of the others all the same
+        outbox.end()
+        outbox.join()

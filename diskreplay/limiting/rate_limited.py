@@ -206,13 +206,11 @@ class RateLimited(Forwarding[BatchT]):
 
     def clear(self) -> None:
         """Remove all transitions; draws wait for `min_size` new ones."""
-        self._turns.take(self._replay.clear)
-        self._is_filled = False
+        self._shrink(self._replay.clear)
 
     def refresh(self) -> None:
         """Load the commits of other processes."""
-        self._turns.take(self._replay.refresh)
-        self._is_filled = False
+        self._shrink(self._replay.refresh)
 
     def rewind(self, name: str, missing: str = "raise") -> int:
         """Go back to a mark, and to the counts as of the mark; see ReplayBuffer.rewind."""
@@ -260,6 +258,15 @@ class RateLimited(Forwarding[BatchT]):
         )
 
     # Inside
+
+    def _shrink(self, call: Callable[[], None]) -> None:
+        """Do a call after which there may be fewer transitions."""
+
+        def shrink() -> None:
+            self._is_filled = False
+            call()
+
+        self._turns.take(shrink)
 
     def _insert(self, n: int, insert: Callable[[], T]) -> T:
         if n > self._largest[_INSERT]:

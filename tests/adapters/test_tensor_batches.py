@@ -19,6 +19,8 @@ from diskreplay import (
     ClosedError,
     PrioritizedReplayBuffer,
     PriorityError,
+    RateLimited,
+    RateLimitError,
     ReplayBuffer,
     StorageError,
 )
@@ -161,12 +163,38 @@ def test_a_device_that_is_none_is_named(device: Any) -> None:
 
 def test_other_things_than_buffers_are_refused() -> None:
     for other in ([1], None, PrioritizedReplayBuffer):
-        with pytest.raises(ArgumentError, match=r"expected a ReplayB.* or a Mixture \(found "):
+        with pytest.raises(ArgumentError, match=r"expected a ReplayB.* or a RateLimited \(found "):
             TensorBatches(other, SIZE)
 
 
-def test_priorities_of_a_uniform_buffer_are_refused() -> None:
-    with filled(ReplayBuffer) as buffer, TensorBatches(buffer, SIZE) as batches:
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("prefetch", "readers", "reuse"), WAYS)
+def test_batches_of_a_limited_buffer_wait(
+    prefetch: int, readers: int, reuse: bool, device: str
+) -> None:
+    limits = {"min_size": N, "samples_per_insert": SIZE, "tolerance": SIZE, "timeout": 0}
+    with (
+        RateLimited(filled(PrioritizedReplayBuffer), **limits) as buffer,
+        filled(PrioritizedReplayBuffer) as twin,
+        TensorBatches(buffer, SIZE, device, prefetch, readers, reuse=reuse) as batches,
+    ):
+        batch = next(batches)
+        assert tensors_as_bytes(batch) == as_bytes(twin.sample(SIZE))
+        batches.update_priorities(batch.indices, np.full(SIZE, 5.0))
+        assert set(buffer.priorities(batch.indices).tolist()) == {5.0}
+        with pytest.raises(RateLimitError, match="no sample was allowed"):
+            next(batches)
+        buffer.extend(**columns(N, 1))
+        assert next(batches).rewards.shape == (SIZE,)
+
+
+@pytest.mark.parametrize("limits", [None, {"min_size": 1}])
+def test_priorities_of_a_uniform_buffer_are_refused(limits: Any) -> None:
+    uniform = filled(ReplayBuffer)
+    with (
+        uniform if limits is None else RateLimited(uniform, **limits) as buffer,
+        TensorBatches(buffer, SIZE) as batches,
+    ):
         batch = next(batches)
         with pytest.raises(ArgumentError, match=r"needs a PrioritizedReplayBuffer \(found a Repl"):
             batches.update_priorities(batch.indices, batch.rewards)

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-_WITH_PRIORITIES = diskreplay.PrioritizedReplayBuffer | diskreplay.Mixture
+_SOURCES = (
+    diskreplay.ReplayBuffer,
+    diskreplay.PrioritizedReplayBuffer,
+    diskreplay.Mixture,
+    diskreplay.RateLimited,
+)
 
 
 class Moved(NamedTuple):
@@ -44,8 +49,8 @@ class TensorBatches:
     >>> batch.states.shape, batch.indices.dtype
     (torch.Size([32, 1]), torch.int64)
 
-    buffer:      a ReplayBuffer, a PrioritizedReplayBuffer or a Mixture, whose batches have
-                 `sources` as one more tensor
+    buffer:      a ReplayBuffer, a PrioritizedReplayBuffer, a RateLimited of one, which makes `next`
+                 wait, or a Mixture, whose batches have `sources` as one more tensor
     batch_size:  number of transitions in a batch
     device:      of the tensors, as of `torch.device`; None is the CPU
     prefetch:    number of batches that are drawn ahead, see `buffer.batches`
@@ -60,7 +65,10 @@ class TensorBatches:
 
     def __init__(
         self,
-        buffer: diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer | diskreplay.Mixture,
+        buffer: diskreplay.ReplayBuffer
+        | diskreplay.PrioritizedReplayBuffer
+        | diskreplay.Mixture
+        | diskreplay.RateLimited[Any],
         batch_size: int,
         device: Any = None,
         prefetch: int = 2,
@@ -74,10 +82,10 @@ class TensorBatches:
         self._pending: Update | None = None
         self._upload: Upload | None = None
         self._given: Copied | None = None
-        if not isinstance(buffer, diskreplay.ReplayBuffer | _WITH_PRIORITIES):
+        if not isinstance(buffer, _SOURCES):
             raise diskreplay.ArgumentError(
-                "expected a ReplayBuffer, a PrioritizedReplayBuffer or a Mixture (found "
-                f"{type(buffer).__name__})"
+                "expected a ReplayBuffer, a PrioritizedReplayBuffer, a Mixture or a RateLimited "
+                f"(found {type(buffer).__name__})"
             )
         self._is_closed = False
         self._copied_bytes = 0
@@ -134,7 +142,7 @@ class TensorBatches:
             raise diskreplay.ClosedError(
                 "these batches are closed: call update_priorities of the buffer"
             )
-        if not isinstance(self._buffer, _WITH_PRIORITIES):
+        if not hasattr(self._buffer, "update_priorities"):
             raise diskreplay.ArgumentError(
                 "update_priorities needs a PrioritizedReplayBuffer (found a ReplayBuffer, which "
                 "draws uniformly)"

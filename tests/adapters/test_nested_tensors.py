@@ -29,6 +29,10 @@ def filled(kind: Any) -> Any:
     return buffer
 
 
+def tensor_of(value: Any) -> Any:
+    return torch.from_numpy(np.array(value))
+
+
 def on_cpu(batch: Any) -> tuple[Any, ...]:
     """Return the elements of a batch as arrays, after checking that all are tensors."""
 
@@ -84,7 +88,7 @@ def test_nested_batches_go_to_other_devices() -> None:
 def test_tensors_are_stored_as_nested_values() -> None:
     buffer = ReplayBuffer(capacity=30)
     for number in range(3):
-        buffer.push(**{n: each(v, torch.as_tensor) for n, v in row(number).items()})
-    buffer.extend(**{n: each(v, torch.as_tensor) for n, v in columns(3, 4).items()})
+        buffer.push(**{n: each(v, tensor_of) for n, v in row(number).items()})
+    buffer.extend(**{n: each(v, tensor_of) for n, v in columns(3, 4).items()})
     assert numbers_of(buffer.get(range(7))).tolist() == list(range(7))
     assert isinstance(buffer.sample(2), diskreplay.Batch)

@@ -190,7 +190,7 @@ def test_dtypes_and_tensors_describe_fields() -> None:
 @pytest.mark.filterwarnings("ignore")  # torch warns that some of these are new, or old
 def test_tensors_without_numbers_of_numpy_are_refused_with_the_way_out() -> None:
     quantized = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8)
-    buffer = PrioritizedReplayBuffer(capacity=4)
+    buffer = PrioritizedReplayBuffer(capacity=4, commit_interval=600)
     buffer.push(**row(0))
     before = buffer.stats()
     for tensor, reason in (
@@ -199,7 +199,7 @@ def test_tensors_without_numbers_of_numpy_are_refused_with_the_way_out() -> None
         (torch.ones(1, 3).to_sparse_csr(), "SparseCsr layout"),
         (torch.ones(3).to_mkldnn(), "Mkldnn layout"),
         (quantized, "QUInt8"),
-        (torch.ones(3, dtype=torch.float8_e4m3fn), "Float8"),
+        (torch.ones(3).to(torch.float8_e4m3fn), "Float8"),
         (torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), "Nested"),
     ):
         way_out = rf"{reason}.*: give a tensor that has .* tensor\.dequantize\(\) or"

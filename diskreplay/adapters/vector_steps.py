@@ -74,14 +74,15 @@ class VectorSteps:
         done:      (n_envs,), whether the episode ends
         timeouts:  (n_envs,), whether it ends because of a time limit
         """
-        states = self._given(self._states, obs)
-        next_states = self._given(self._states, next_obs)
+        states = _observed(self._states, obs)
+        next_states = _observed(self._states, next_obs)
         if True in self.is_open:
             for env, found in enumerate(self._as_bytes(states)):
                 if self.is_open[env] and found != self._expected[env]:
                     self._end_episode(env)
         has_begun = [not is_open for is_open in self.is_open]
-        actions = self._given(self._actions, action)
+        dtype, shape = self._actions
+        actions = np.asarray(action, dtype).reshape(shape)
         rewards = np.asarray(reward).reshape(-1)
         truncateds = (np.asarray(timeouts) != 0).reshape(-1)
         ends = (np.asarray(done) != 0).reshape(-1) | truncateds
@@ -180,13 +181,6 @@ class VectorSteps:
         self.buffer.end_episode(env)
         self.is_open[env] = False
 
-    def _given(self, form: Any, value: Any) -> Any:
-        """Return the values of all environments as the buffer has them."""
-        if type(form) is dict:
-            return {key: self._given(part, value[key]) for key, part in form.items()}
-        dtype, shape = form
-        return np.asarray(value, dtype).reshape(shape)
-
     def _as_bytes(self, value: Any) -> list[bytes]:
         """Return the bytes of the values of each environment; NaN is equal to itself there."""
         if isinstance(value, dict):
@@ -228,6 +222,26 @@ def _form_of(space: spaces.Space[Any], n_envs: int) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: _form_of(part, n_envs) for key, part in space.spaces.items()}
     return space.dtype, (n_envs, *(space.shape or ()))
+
+
+def _observed(form: Any, value: Any) -> Any:
+    """Return the observations of all environments as the buffer has them, or raise ArgumentError.
+
+    They may have or lack dimensions of 1, as numbers of a Discrete space do.
+    """
+    if type(form) is dict:
+        return {key: _observed(part, value[key]) for key, part in form.items()}
+    dtype, shape = form
+    found = np.asarray(value, dtype)
+    if found.shape == shape:
+        return found
+    if [n for n in found.shape if n != 1] != [n for n in shape if n != 1]:
+        raise diskreplay.ArgumentError(
+            f"expected observations of shape {shape}, the first dimension for the environments "
+            f"(found {found.shape}): images with channels last need the space that they have, or "
+            "VecTransposeImage"
+        )
+    return found.reshape(shape)
 
 
 def _with_columns(value: Any) -> Any:

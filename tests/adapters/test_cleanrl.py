@@ -154,6 +154,26 @@ def test_stacked_frames_are_kept_once(tmp_path: Path) -> None:
     rb.close()
 
 
+@pytest.mark.parametrize(
+    ("space", "n_envs", "shape"),
+    [((4, 8, 8), 1, (1, 8, 8, 4)), ((3,), 2, (3, 2)), ((2, 3), 1, (6,)), ((3,), 2, (6,))],
+)
+def test_observations_of_another_shape_are_refused(
+    space: tuple[int, ...], n_envs: int, shape: tuple[int, ...]
+) -> None:
+    rb = ReplayBuffer(10, gymnasium.spaces.Box(0, 255, space, np.uint8), ACTIONS["discrete"],
+                      "cpu", n_envs)  # fmt: skip
+    good, wrong = np.zeros((n_envs, *space), np.uint8), np.zeros(shape, np.uint8)
+    rest = np.zeros(n_envs, int), np.zeros(n_envs), np.zeros(n_envs), [{}] * n_envs
+    for pair in ((wrong, good), (good, wrong)):
+        with pytest.raises(diskreplay.ArgumentError, match=r"expected observations of shape"):
+            rb.add(*pair, *rest)
+    rb.add(good, good, *rest)
+    if n_envs == 1:
+        rb.add(good[0], good[0], *rest)
+    assert rb.size() == 3 - n_envs
+
+
 def test_infos_of_gymnasium_tell_no_time_limits() -> None:
     rb = ReplayBuffer(10, BOX, ACTIONS["discrete"])
     [step] = steps_of(BOX, ACTIONS["discrete"], 1, 1, seed=0)

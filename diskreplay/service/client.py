@@ -115,8 +115,9 @@ class RemoteReplay(RemoteWriting):
         try:
             self._flush_rows()
             if self._outbox.has_sent:
-                with contextlib.suppress(DiskReplayError):  # it spares the server a note
-                    self._call("leave", self._outbox.client)
+                # It spares the server a note; one that is gone is not waited for.
+                with contextlib.suppress(DiskReplayError):
+                    self._connection.call("leave", self._outbox.client, timeout=0.0)
         finally:
             self._outbox.end()
             self._connection.is_closed = True  # so that the thread makes no more attempts

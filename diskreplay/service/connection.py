@@ -116,9 +116,17 @@ class Connection:
         self._making = threading.Lock()
         self.is_closed = False
 
-    def call(self, name: str, *arguments: Any, is_repeatable: bool = True, **options: Any) -> Any:
+    def call(
+        self,
+        name: str,
+        *arguments: Any,
+        is_repeatable: bool = True,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
         """Return the answer to a request; make it again where the connection breaks.
 
+        timeout:        seconds, where they are not those of the connection
         is_repeatable:  whether it may be made twice; otherwise ServiceError says that it may or may
                         not have been done
         """
@@ -143,12 +151,12 @@ class Connection:
                 raise
 
         try:
-            return self.persist(attempt)
+            return self.persist(attempt, self.timeout if timeout is None else timeout)
         except KeyboardInterrupt:  # the answer is still to come, and belongs to no later request
             self._local.channel = None
             raise
 
-    def persist(self, attempt: Callable[[], ResultT]) -> ResultT:
+    def persist(self, attempt: Callable[[], ResultT], timeout: float) -> ResultT:
         """Return the result of attempts that are made until the connection does not break."""
         begin, pause = time.monotonic(), _FIRST_PAUSE
         while True:
@@ -156,9 +164,9 @@ class Connection:
             try:
                 return attempt()
             except BrokenError as error:
-                if time.monotonic() + pause - begin > self.timeout:
+                if time.monotonic() + pause - begin > timeout:
                     raise ServiceError(
-                        f"{self.url} did not answer for {self.timeout:g} seconds: {error}"
+                        f"{self.url} did not answer for {timeout:g} seconds: {error}"
                     ) from None
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -166,7 +174,7 @@ class Connection:
     @contextlib.contextmanager
     def channel(self) -> Iterator[Channel]:
         """Give a channel whose requests belong together; raise ServiceError where it breaks."""
-        channel = self.persist(self.new_channel)
+        channel = self.persist(self.new_channel, self.timeout)
         try:
             yield channel
         except BrokenError as error:

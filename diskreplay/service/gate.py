@@ -83,10 +83,16 @@ class Gate(flight.ServerMiddlewareFactory):  # type: ignore[misc]
                 self._is_idle.ring()
 
     def note_error(self, caller: Caller, error: DiskReplayError) -> None:
-        """Count and log an error that goes to a client."""
-        reason = "right" if isinstance(error, NotAllowedError) else type(error).__name__
-        self.metrics.refused.labels(reason).inc()
-        log("refused", logging.WARNING, client=caller.name, reason=reason, error=str(error))
+        """Count an error that goes to a client, and log a right that is missing."""
+        is_right = isinstance(error, NotAllowedError)
+        self.metrics.refused.labels("right" if is_right else type(error).__name__).inc()
+        if is_right:  # others may come at each step of a loop that waits for rows
+            log("refused", logging.WARNING, client=caller.name, reason="right", error=str(error))
+
+    def note_malformed(self, caller: Caller, error: Exception) -> None:
+        """Count and log a stream that ends because of what its client sent."""
+        self.metrics.refused.labels("malformed").inc()
+        log("refused", logging.WARNING, client=caller.name, reason="malformed", error=str(error))
 
     def stop(self, seconds: float) -> int:
         """Begin no more answers, wait for those under way, and return how many are left."""

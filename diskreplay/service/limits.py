@@ -15,17 +15,20 @@ class Limits:
 
     message_bytes:  the most bytes of a group of rows that is pushed, and of a batch
     rows:           the most rows of one call
+    memory_bytes:   the most bytes of large messages (of more than 1 MiB) that are received or sent
+                    at one time, of all clients together
     calls:          the most calls, and open streams, at one time, of all clients together
     """
 
     message_bytes: int = 256 << 20
     rows: int = 1 << 20
+    memory_bytes: int = 1 << 30
     calls: int = 1024
 
     def __post_init__(self) -> None:
         for field in fields(self):
             name = f"max_{field.name}"
-            whole_number(name, getattr(self, field.name), at_least=1, at_most=2**31 - 1)
+            whole_number(name, getattr(self, field.name), at_least=1, at_most=2**40)
 
     def check(self, n: int, nbytes: int) -> None:
         """Raise ArgumentError if the rows of a call are too many, or take too many bytes."""

@@ -13,7 +13,7 @@ those whose number, type or shape differ from one message to the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -115,20 +115,30 @@ def send(writer: Any, value: Any) -> None:
             writer.write_batch(_record_batch(content[begin : begin + _PART_BYTES]))
 
 
-def receive(reader: Any, *, kinds: bool = True, most_bytes: int | None = None) -> Any:
+def receive(
+    reader: Any,
+    *,
+    kinds: bool = True,
+    most_bytes: int | None = None,
+    hold: Callable[[int], object] | None = None,
+) -> Any:
     """Return the next value that comes from the reader of a stream, with arrays of its own.
 
     Raises StopIteration at the end of the stream, and MalformedMessage.
 
     kinds:       whether batches may come
     most_bytes:  the most bytes that a message may take
+    hold:        is called with the bytes that its arrays take, before they come
     """
     chunk = reader.read_chunk()
     try:
         packed, described = msgpack.unpackb(_metadata(chunk))
         arrays = [_empty(dtype, shape, most_bytes) for dtype, shape in described]
-        if most_bytes is not None and sum(array.nbytes for array in arrays) > most_bytes:
+        nbytes = sum(array.nbytes for array in arrays)
+        if most_bytes is not None and nbytes > most_bytes:
             raise MalformedMessage(f"a message takes more than {most_bytes} bytes")
+        if hold is not None:
+            hold(nbytes)
         _fill(arrays, chunk, reader)
         return _Decoder(arrays, kinds=kinds).unpack(packed)
     except MalformedMessage:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,9 +22,10 @@ from diskreplay.service.groups import Groups
 from diskreplay.service.limits import Limits
 from diskreplay.service.metrics import Metrics
 from diskreplay.service.rights import Caller, Tokens, check_exposure, check_tls
+from diskreplay.service.room import NoRoomError, Room
 from diskreplay.service.streams import Served, Stream
 from diskreplay.service.tls import TLS
-from diskreplay.service.unix_socket import listening_at
+from diskreplay.service.unix_socket import listening_at, remove_socket
 from diskreplay.wording import shown
 
 if TYPE_CHECKING:
@@ -72,12 +74,13 @@ class ReplayServer:
         self._served = {name: Served(name, one, Groups(one)) for name, one in replays.items()}
         self._limits, self._metrics = limits or Limits(), metrics or Metrics()
         self._metrics.watch(self._served.values())
-        self._gate = Gate(tokens, self._limits, self._metrics)
+        self.gate = Gate(tokens, self._limits, self._metrics)
+        self._room = Room(self._limits.memory_bytes)
         check_tls(location, has_tls=tls is not None)
         check_exposure(
             location, has_tls=tls is not None, has_tokens=tokens is not None, insecure=insecure
         )
-        security = {"middleware": {GATE: self._gate}, **(tls.arguments() if tls else {})}
+        security = {"middleware": {GATE: self.gate}, **(tls.arguments() if tls else {})}
         self._flight = listening_at(location, lambda at: _Flight(self, at, security))
         host, _, _ = location.rpartition(":")
         self._url = f"{host}:{self._flight.port}" if self._flight.port > 0 else location
@@ -95,6 +98,7 @@ class ReplayServer:
         """
         if not self._closed:
             self._closed = True
+            remove_socket(self._url)
             threading.Thread(target=self._flight.shutdown, name="diskreplay", daemon=True).start()
 
     def drain(self, seconds: float) -> int:
@@ -102,7 +106,7 @@ class ReplayServer:
 
         Rows that are not acknowledged are sent again by their clients, to the next server.
         """
-        left = self._gate.stop(seconds)
+        left = self.gate.stop(seconds)
         self.close()
         return left
 
@@ -139,16 +143,23 @@ class ReplayServer:
         has_begun = False
         try:
             while not self._closed:
-                try:
-                    most_bytes = self._limits.message_bytes
-                    request = messages.receive(reader, kinds=False, most_bytes=most_bytes)
-                except StopIteration:
-                    return
-                with self._gate.answering():
+                with ExitStack() as held:  # the memory of a request and its answer
+
+                    def hold(nbytes: int, held: ExitStack = held) -> None:
+                        held.enter_context(self._room.for_bytes(nbytes))
+
                     try:
-                        found = [True, self._answer(name, caller, stream, request)]
+                        most_bytes = self._limits.message_bytes
+                        request = messages.receive(
+                            reader, kinds=False, most_bytes=most_bytes, hold=hold
+                        )
+                    except StopIteration:
+                        return
+                    held.enter_context(self.gate.answering())
+                    try:
+                        found = [True, self._answer(name, caller, stream, request, hold)]
                     except DiskReplayError as error:
-                        self._gate.note_error(caller, error)
+                        self.gate.note_error(caller, error)
                         found = [False, error_to_plain(error)]
                     if not has_begun:
                         writer.begin(messages.SCHEMA)
@@ -157,14 +168,27 @@ class ReplayServer:
         finally:
             stream.close()
 
-    def _answer(self, name: str, caller: Caller, stream: Stream, request: Any) -> Any:
-        """Return the answer to a request that its client may make."""
+    def _answer(
+        self,
+        name: str,
+        caller: Caller,
+        stream: Stream,
+        request: Any,
+        hold: Callable[[int], object],
+    ) -> Any:
+        """Return the answer to a request that its client may make.
+
+        hold:  is called with the bytes that the answer will take
+        """
         asked = parsed(request)
         caller.require(asked.call.right)
         served = self.served(name)
         schema = served.replay.schema
         rows = asked.rows()
-        self._limits.check(rows, 0 if schema is None else rows * schema.payload_bytes)
+        nbytes = 0 if schema is None else rows * schema.payload_bytes
+        self._limits.check(rows, nbytes)
+        if asked.call.right == "read":
+            hold(nbytes)
         stream.use(served)
         with self._metrics.timed(asked.name):
             found = answer(stream, asked)
@@ -201,6 +225,9 @@ class _Flight(flight.FlightServerBase):  # type: ignore[misc]
         try:
             self._server.answer_stream(name, caller_of(context), reader, writer)
         except messages.MalformedMessage as error:
+            self._server.gate.note_malformed(caller_of(context), error)
             raise flight.FlightServerError(str(error)) from None
+        except NoRoomError as error:
+            raise flight.FlightUnavailableError(str(error)) from None
         except StoppingError:
             raise flight.FlightUnavailableError("the server stops") from None

@@ -45,6 +45,12 @@ def listening_at(location: str, start: Callable[[str], _T]) -> _T:
     return started
 
 
+def remove_socket(location: str) -> None:
+    """Remove the Unix socket at a location, if it is one."""
+    if location.startswith(_SCHEME):
+        Path(location.removeprefix(_SCHEME)).unlink(missing_ok=True)
+
+
 def _check_free(path: Path) -> None:
     """Raise an error if a path holds anything but the socket of a server that is gone."""
     try:

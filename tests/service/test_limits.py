@@ -14,6 +14,7 @@ import pytest
 from diskreplay import ArgumentError, ReplayBuffer, StorageError
 from diskreplay.service.limits import Limits
 from diskreplay.service.logs import LOGGER, log, log_json_lines
+from diskreplay.service.room import SMALL_BYTES, NoRoomError, Room
 
 
 def test_a_call_beyond_a_limit_is_told_which() -> None:
@@ -94,3 +95,19 @@ def test_figures_are_collected_over_http() -> None:
         'diskreplay_seconds_count{what="sample"} 1.0',
     ):
         assert line in lines
+
+
+def test_large_messages_share_a_room_and_small_ones_need_none() -> None:
+    large = SMALL_BYTES * 2
+    room = Room(3 * large)
+    with room.for_bytes(2 * large), room.for_bytes(large):
+        with room.for_bytes(SMALL_BYTES):
+            assert room.taken == 3 * large
+        with pytest.raises(NoRoomError, match=r"6.29 MB are under way.*--max-memory-bytes"):
+            room.for_bytes(large).__enter__()
+    assert room.taken == 0
+    with room.for_bytes(10 * large):  # alone it may be as large as a message can be
+        assert room.taken == 10 * large
+    with pytest.raises(KeyError), room.for_bytes(large):
+        raise KeyError
+    assert room.taken == 0

@@ -252,12 +252,33 @@ def test_changed_bytes_of_valid_streams_hurt_nobody_else(
         assert np.ptp(answered) > 1000
 
 
-def test_clients_that_do_not_read_are_not_waited_for(service: ServiceProcess, store: Path) -> None:
-    with others_go_on(service, store):
-        streams = [raw(service) for _ in range(10)]
-        for writer, _ in streams:
-            for _ in range(20):
-                send(writer, ["get", [np.tile(np.arange(100), 90)], {}])
+def test_answers_that_are_not_read_take_bounded_memory(tmp_path: Path) -> None:
+    wide = (np.zeros(2**16, np.uint8), 0, 0.0, np.zeros(2**16, np.uint8), False)
+    store = make_store(tmp_path / "wide")
+    given = ("--listen", LOCAL, "--max-memory-bytes", 40 << 20)
+    with (
+        serving(store, *given, log=tmp_path / "log") as service,
+        diskreplay.connect(service.url) as replay,
+    ):
+        for _ in range(10):
+            replay.push(*wide)
+        replay.flush()
+        before = service.memory_bytes()
+        streams = [raw(service) for _ in range(20)]
+        for writer, _ in streams:  # each answer takes 13 MB
+            send(writer, ["get", [np.zeros(100, np.int64)], {}])
+        assert len(replay.sample(5).states) == 5
+        assert service.memory_bytes() < before + 2 * (40 << 20) + ROOM
+        refused = []
+        for _, reader in streams:
+            try:
+                is_done, _ = receive(reader)
+                assert is_done
+            except flight.FlightUnavailableError as error:
+                refused.append(str(error))
+        assert 0 < len(refused) < 20
+        assert all("--max-memory-bytes" in text for text in refused)
+        assert replay.get(np.zeros(200, np.int64)).states.shape == (200, 2**16)
 
 
 def test_streams_beyond_the_limit_are_refused(service: ServiceProcess, store: Path) -> None:

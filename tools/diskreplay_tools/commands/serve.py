@@ -14,7 +14,7 @@ from diskreplay_tools.terminal import say
 
 _LOOPBACK = "grpc://127.0.0.1:7777"
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
-_limit = click.IntRange(1, 2**31 - 1)
+_limit = click.IntRange(1, 2**40)
 
 
 @click.command()
@@ -30,6 +30,7 @@ _limit = click.IntRange(1, 2**31 - 1)
 @click.option("--metrics", metavar="HOST:PORT", help="Where Prometheus collects figures.")
 @click.option("--max-message-bytes", type=_limit, help="Of a group of rows, and of a batch.")
 @click.option("--max-rows", type=_limit, help="Of a call.")
+@click.option("--max-memory-bytes", type=_limit, help="Of large messages, at one time.")
 @click.option("--max-calls", type=_limit, help="At one time, of all clients, streams included.")
 def serve(
     stores: tuple[str, ...],

@@ -49,9 +49,12 @@ class RemoteReading:
         if self._is_weighted:
             weights = columns[5]
             del columns[5:7]
-        for target, column in zip(arrays.columns, schema.flat(columns), strict=True):
+        lists = {field.name: values for values, field, _ in arrays.lists}
+        of_fields = zip(schema.fields, arrays.columns, schema.flat(columns), strict=True)
+        for field, array, column in of_fields:
+            target = lists[field.name] if field.varies else array
             target[:] = column
-        arrays.fill(batch.indices, weights, discounts)
+        arrays._replace(lists=()).fill(batch.indices, weights, discounts)
         vars(out).update({k: v for k, v in vars(batch).items() if k != "indices"})
         return out
 

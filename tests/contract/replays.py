@@ -7,6 +7,7 @@ priorities) or `prioritized_writer`, and never asks for its kind: methods say wh
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,6 @@ import numpy as np
 from common import columns
 from numpy.typing import NDArray
 from others import Other
-from served import served
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, RateLimited, ReplayBuffer
@@ -208,11 +208,16 @@ class Remote(Shared):
 
     def make(self, path: Path, capacity: int = CAPACITY, **settings: Any) -> Any:
         """Return a client of a new buffer, or of one that goes on with what is at the path."""
-        return served(super().make(path, capacity, **settings))
+        return self._served(super().make(path, capacity, **settings))
 
     def open(self, path: Path, **settings: Any) -> Any:
         """Return a client of a buffer that goes on with what is at the path, as that says."""
-        return served(super().open(path, **settings))
+        return self._served(super().open(path, **settings))
+
+    def _served(self, buffer: Any) -> Any:
+        from served import served
+
+        return served(buffer)
 
 
 LOG = {"observations": "log"}
@@ -221,15 +226,16 @@ UNIFORM_WRITERS = [
     Shared("shared uniform", Uniform()),
     Exclusive("uniform with a log", Uniform(), LOG),
     Limited("limited uniform", Uniform(more_stats=LIMITER)),
-    Remote("remote uniform", Uniform()),
 ]
 PRIORITIZED_WRITERS = [
     Exclusive("prioritized", Prioritized()),
     Shared("shared prioritized", Prioritized()),
     Shared("shared prioritized with a log", Prioritized(), LOG),
     Limited("limited prioritized", Prioritized(more_stats=Prioritized.more_stats | LIMITER)),
-    Remote("remote prioritized with a log", Prioritized(), LOG),
 ]
+if all(map(importlib.util.find_spec, ("pyarrow", "prometheus_client"))):
+    UNIFORM_WRITERS.append(Remote("remote uniform", Uniform()))
+    PRIORITIZED_WRITERS.append(Remote("remote prioritized with a log", Prioritized(), LOG))
 PRIORITIZED = [
     *PRIORITIZED_WRITERS,
     Read("read prioritized", Prioritized()),

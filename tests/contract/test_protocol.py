@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 
 from diskreplay import Mixture, PrioritizedReplayBuffer, RateLimited, ReplayBuffer
 from diskreplay.protocols import Replay
-from diskreplay.service.client import RemotePrioritizedReplayBuffer, RemoteReplayBuffer
 
 # What is not for every Replay: path, runs, marks and notes of a store, and to replace what others
 # work with.
@@ -31,11 +31,14 @@ KINDS: dict[type, set[str]] = {
     ReplayBuffer: public(Replay),
     PrioritizedReplayBuffer: public(Replay),
     RateLimited: public(Replay),
-    RemoteReplayBuffer: public(Replay),
-    RemotePrioritizedReplayBuffer: public(Replay),
     # It draws from others, and its write ids are those of several.
     Mixture: public(Replay) & public(Mixture),
 }
+
+if all(map(importlib.util.find_spec, ("pyarrow", "prometheus_client"))):
+    from diskreplay.service.client import RemotePrioritizedReplayBuffer, RemoteReplayBuffer
+
+    KINDS[RemoteReplayBuffer] = KINDS[RemotePrioritizedReplayBuffer] = public(Replay)
 
 
 def test_a_mixture_can_do_what_needs_no_write_ids() -> None:

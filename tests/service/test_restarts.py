@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("pyarrow.flight")
+pytest.importorskip("prometheus_client")
+
 from common import SUPPORT, WARNINGS, columns, numbers_of, row, run_python
 
 import diskreplay

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("pyarrow.flight")
+pytest.importorskip("prometheus_client")
+
 from common import columns, row
 
 import diskreplay

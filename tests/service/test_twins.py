@@ -1,0 +1,138 @@
+"""What a client gets is what the served buffer gives, bit for bit, whatever the fields are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow.flight")
+pytest.importorskip("prometheus_client")
+
+from served import served
+from test_messages import assert_same
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer
+
+SCHEMA = {
+    "state": {"camera": ("uint8", (4, 6, 6)), "robot": ("float64", (3,))},
+    "next_state": {"camera": ("uint8", (4, 6, 6)), "robot": ("float64", (3,))},
+    "action": ("float32", (2,)),
+    "prompt": str,
+    "raw": bytes,
+    "tokens": ("int32", (None,)),
+    "points": ("float32", (None, 3)),
+}
+
+
+def rows(buffer: Any, n: int = 60) -> None:
+    """Push rows of numbers, one by one and several at once, in two envs."""
+    rng = np.random.default_rng(7)
+    for i in range(n):
+        observation = {"camera": rng.integers(0, 256, (4, 6, 6), np.uint8), "robot": rng.random(3)}
+        buffer.push(
+            state=observation, action=rng.random(2, np.float32), reward=i / 8, done=i % 20 == 19,
+            next_state=observation, priority=float(i % 5), env=i % 2, truncated=i % 7 == 6,
+            prompt="é" * (i % 4), raw=bytes(i % 3), tokens=np.arange(i % 5),
+            points=rng.random((i % 3, 3), np.float32),
+        )  # fmt: skip
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "sample": lambda replay: replay.sample(16),
+    "padded": lambda replay: replay.sample(16, pad=True),
+    "n-step": lambda replay: replay.sample(16, n_step=3, gamma=0.9),
+    "out": lambda replay: replay.sample(16, out=replay.sample(16)),
+    "n-step out": lambda replay: replay.sample(16, n_step=2, out=replay.sample(16, n_step=2)),
+    "beta": lambda replay: replay.sample(16, beta=0.5),
+    "draw": lambda replay: replay.draw(16),
+    "sequences": lambda replay: replay.sample_sequences(8, 5),
+    "get": lambda replay: replay.get([[5, 6], [7, 8]]),
+    "some": lambda replay: replay.get([5, 9], fields=["prompt", "state", "tokens"], pad=True),
+    "rows": list,
+    "episodes": lambda replay: list(replay.episodes(newest_first=True)),
+    "priorities": lambda replay: replay.priorities(range(60)),
+    "runs": lambda replay: replay.runs_of([0, 59]),
+    "whole": lambda replay: (len(replay), replay.first, replay.total_mass, replay.max_priority),
+}  # fmt: skip
+
+
+@pytest.fixture
+def twins(tmp_path: Path) -> Any:
+    made = [
+        PrioritizedReplayBuffer(100, path=tmp_path / name, seed=4, schema=SCHEMA)
+        for name in ("a", "b")
+    ]
+    with served(made[0]) as replay, made[1] as twin:
+        for one in (replay, twin):
+            rows(one)
+            one.flush()
+        yield replay, twin
+
+
+def test_each_call_answers_as_the_buffer(twins: tuple[Any, Any]) -> None:
+    replay, twin = twins
+    for name, call in CALLS.items():
+        found, wanted = call(replay), call(twin)
+        if name not in ("sequences",):
+            assert_same(found, wanted)
+        else:
+            assert_same(tuple(found), tuple(wanted))
+        for attribute in ("indices", "largest_weight"):
+            if hasattr(wanted, attribute) and not isinstance(wanted, list | dict):
+                assert_same(getattr(found, attribute), getattr(wanted, attribute))
+
+
+def test_marks_and_rewinds_are_those_of_the_buffer(tmp_path: Path) -> None:
+    buffer = diskreplay.ReplayBuffer(100, path=tmp_path / "b", seed=1, keep_rows=50)
+    with served(buffer) as replay:
+        for i in range(30):
+            replay.push([float(i)], 0, 1.0, [i + 1.0], False)
+        replay.mark("step", data={"network": "a.pt"})
+        wanted = replay.sample(8)
+        replay.push([0.5], 0, 1.0, [1.5], False)
+        [mark] = replay.marks()
+        assert (mark.name, mark.count, mark.data) == ("step", 30, {"network": "a.pt"})
+        assert replay.rewind("step") == 0
+        assert replay.count == 30
+        assert_same(replay.sample(8), wanted)
+        replay.push([0.5], 0, 1.0, [1.5], False)
+        replay.flush()
+        assert replay.count == 31
+        replay.delete_mark("step")
+        assert replay.marks() == []
+
+
+def test_rows_that_the_server_refuses_are_counted(tmp_path: Path) -> None:
+    buffer = diskreplay.ReplayBuffer(100, path=tmp_path / "b")
+    with served(buffer) as replay:
+        replay.push([0.0], 0, 1.0, [1.0], False)
+        replay.flush()
+        # As of a client that knew the fields of a store that another one has replaced since.
+        fields: Any = dict.fromkeys(("action", "reward", "done"), "float32")
+        fields = {"state": "int8", "next_state": ("float32", (2,)), **fields}
+        replay._schema = diskreplay.Schema(fields)
+        for _ in range(3):
+            replay.push(0, 0, 1.0, [0.0, 0.0], False)
+        with pytest.raises(
+            diskreplay.SchemaError, match=r"the server refused 3 transitions .* not stored: field"
+        ):
+            replay.flush()
+        replay.flush()
+        assert replay.count == 1
+
+
+def test_a_missing_pyarrow_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for name in [name for name in sys.modules if name.startswith("diskreplay.service.client")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "diskreplay.service.connection", raising=False)
+    monkeypatch.delitem(sys.modules, "diskreplay.service.messages", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "diskreplay\[service\]"'):
+        diskreplay.connect("grpc://127.0.0.1:1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,25 +16,15 @@ from diskreplay.buffer.marks import found_mark, missing_rows, refuse_missing
 from diskreplay.buffer.pending_notes import PendingNotes
 from diskreplay.buffer.replica import Replica, StateChange, counts_hold, with_counts
 from diskreplay.buffer.rows import Rows
+from diskreplay.buffer.saved_values import saved_links, saved_notes, saved_priorities
 from diskreplay.buffer.window_layout import PACKED_COMMIT_BYTES
 from diskreplay.episodes import Linker, Links, LinkValues
 from diskreplay.errors import MismatchError, StorageError
 from diskreplay.live_range import LiveRange
-from diskreplay.records import BLOCK_BYTES, LINKS, has_links
+from diskreplay.records import BLOCK_BYTES, LINKS
 from diskreplay.sampling import Priorities, RandomStream, Values
 from diskreplay.schema import Schema, fields_of
-from diskreplay.store import (
-    NOTES,
-    OwnRun,
-    Run,
-    Snapshot,
-    State,
-    Store,
-    Transaction,
-    marks_of,
-    rewound,
-    sealed_notes_of,
-)
+from diskreplay.store import OwnRun, Run, Snapshot, State, Store, Transaction, marks_of, rewound
 
 _NO_SNAPSHOT = contextlib.nullcontext()
 
@@ -291,13 +281,13 @@ class Writer(Replica):
             begin, size = newest.first + moved, newest.size
             if self.priorities is not None:
                 with Priorities.read_from(store.path):
-                    priorities = _priorities_of(self.priorities, snapshot, theirs, newest)
+                    priorities = saved_priorities(self.priorities, snapshot, theirs, newest)
                 self.priorities.clear(begin)
                 if size:
                     self.priorities.stage(begin, size, priorities)
                 self.priorities.largest = saved.max_priority
             with Links.read_from(store.path):
-                links = _links_of(snapshot, theirs, newest)
+                links = saved_links(snapshot, theirs, newest)
             self.links.clear(begin)
             if self.counts is not None:
                 self.counts.clear(begin)
@@ -306,7 +296,8 @@ class Writer(Replica):
             self._linker.forget(self.cuts)
             self._stream = RandomStream(saved.seed)
             self.set_draws(saved.draws, saved.frame)
-            self._replace_notes(sealed_notes_of(snapshot))
+            notes = saved_notes(snapshot, self.store)
+            self.pending_notes = self.pending_notes.changed(notes)
 
             def rows() -> Iterator[Columns]:
                 done = 0
@@ -316,12 +307,6 @@ class Writer(Replica):
                     progress(done, size)
 
             self._commit_rows(rows, begin, begin, begin + size, saved)
-
-    def _replace_notes(self, notes: Mapping[str, bytes]) -> None:
-        """Put notes in the place of all others, with the next commit."""
-        with self.store.snapshot() as snapshot:
-            names = snapshot.names(NOTES)
-        self.pending_notes = self.pending_notes.changed({**dict.fromkeys(names), **notes})
 
     def _order_of(self, source: Rows) -> list[int]:
         """Return the places of the columns of a saved store, in the field order of this one."""
@@ -437,22 +422,3 @@ class Writer(Replica):
             self.restore()
             raise
         self.unfinished = None
-
-
-def _priorities_of(
-    table: Priorities, snapshot: Snapshot, live: LiveRange, newest: LiveRange
-) -> Values:
-    """Return the priorities of the newest transitions of a store with this live range."""
-    saved = Priorities(live.ring_slots, alpha=table.alpha, epsilon=table.epsilon)
-    saved.load(snapshot.blocks(live.blocks(), table.database), live)
-    return saved.live_values(newest)
-
-
-def _links_of(snapshot: Snapshot, live: LiveRange, newest: LiveRange) -> LinkValues:
-    """Return the links of the newest transitions of a store, all 0 if it has none."""
-    saved = Links(live.ring_slots)
-    if has_links(snapshot.meta("layout")):
-        saved.load(snapshot.blocks(live.blocks(), saved.database), live)
-    else:
-        saved.load_none(live)
-    return saved.live_values(newest)

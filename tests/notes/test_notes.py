@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import numpy as np
 import pytest
-from changed_values import put, values
 from common import columns
-from interrupted import COMPUTING, interrupted_at
+from noted import committed, stored
 from others import Other, shared
 from refused import writes_refused
 
 import diskreplay
 from diskreplay import (
     ArgumentError,
-    DamageError,
     PrioritizedReplayBuffer,
     ReadOnlyError,
     ReplayBuffer,
-    SchemaError,
     StorageError,
     verify,
 )
-from diskreplay.records.seals import seal, unseal
-from diskreplay.store import notes_of
 
 KINDS: list[Any] = [ReplayBuffer, PrioritizedReplayBuffer]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "b"
-
-
-def stored(path: Path) -> dict[str, Any]:
-    """Return what is committed, read past the library."""
-    found = values(path, "notes")
-    return {key.decode(): unseal(raw, key.decode(), "note") for key, raw in found.items()}
-
-
-def committed(buffer: Any) -> dict[str, Any]:
-    """Return what is committed, beside what waits in the buffer."""
-    with buffer._guard.replica.store.snapshot() as snapshot:
-        return notes_of(snapshot)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -226,70 +203,6 @@ def test_a_note_after_a_failed_commit_is_in_the_commit_of_the_rows(path: Path) -
         assert committed(buffer) == {"rows": 5}
 
 
-# Rows with their notes
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("access", ["exclusive", "shared"])
-@pytest.mark.parametrize("n", [1, 5, 400])  # the last are more than can wait
-def test_rows_come_with_their_notes(kind: Any, access: str, n: int, path: Path) -> None:
-    arguments: Any = {"access": access, "window_bytes": 0, "path": path}
-    with kind(300, commit_interval=1e9, **arguments) as buffer:
-        buffer.extend(**columns(0, 5), with_notes={"rows": 5})
-        buffer.extend(**columns(5, n), with_notes={"rows": 5 + n})
-        assert committed(buffer) == ({} if n < 100 else {"rows": 5 + n})
-        buffer.flush()
-        assert (committed(buffer), buffer.count) == ({"rows": 5 + n}, 5 + n)
-        buffer.extend(**columns(0, 0), with_notes={"none": 0})
-        buffer.flush()
-        assert committed(buffer) == {"none": 0, "rows": 5 + n}
-
-
-@pytest.mark.parametrize("access", ["exclusive", "shared"])
-@pytest.mark.parametrize("n", [5, 400])
-def test_refused_rows_leave_no_note(access: str, n: int, path: Path) -> None:
-    arguments: Any = {"access": access, "window_bytes": 0, "path": path}
-    with PrioritizedReplayBuffer(300, commit_interval=1e9, **arguments) as buffer:
-        buffer.extend(**columns(0, 5), with_notes={"rows": 5})
-        bad = {**columns(5, n), "rewards": np.full(n, np.nan)}
-        with pytest.raises(SchemaError):
-            buffer.extend(**bad, with_notes={"rows": 5 + n})
-        for notes in ([], "rows", {3: 1}, {"rows": object()}):
-            with pytest.raises(ArgumentError, match="note"):
-                buffer.extend(**columns(5, n), with_notes=notes)
-        if n > 100:
-            with writes_refused(), pytest.raises(StorageError):
-                buffer.extend(**columns(5, n), with_notes={"rows": 5 + n})
-        buffer.flush()
-        assert (committed(buffer), buffer.count) == ({"rows": 5}, 5)
-
-
-@pytest.mark.parametrize("access", ["exclusive", "shared"])
-@pytest.mark.parametrize("n", [5, 400])
-def test_an_interrupt_at_any_line_leaves_rows_and_note_or_neither(
-    access: str, n: int, path: Path
-) -> None:
-    arguments: Any = {"access": access, "window_bytes": 0, "path": path, "durability": "process"}
-    with PrioritizedReplayBuffer(300, commit_interval=1e9, **arguments) as buffer:
-        buffer.extend(**columns(0, 5), with_notes={"rows": 5})
-        buffer.flush()
-        line, was_interrupted, found = 1, True, set()
-        while was_interrupted:
-            rows = buffer.count
-            was_interrupted = interrupted_at(
-                line,
-                lambda rows=rows: buffer.extend(  # type: ignore[misc]
-                    **columns(rows, n), with_notes={"rows": rows + n}
-                ),
-                over=COMPUTING,
-            )
-            buffer.flush()
-            assert committed(buffer) == {"rows": buffer.count}
-            found.add(buffer.count - rows)
-            line += 1 if n == 5 else 7
-    assert found == {0, n}
-
-
 # Marks, copies and rewritings
 
 
@@ -358,7 +271,7 @@ def test_a_refused_load_changes_no_note(path: Path, tmp_path: Path) -> None:
         assert buffer.notes() == {"own": 1} == committed(buffer)
 
 
-# What is refused, older stores, and damage
+# What is refused, and older stores
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 201, 3, None, b"a"])
@@ -403,58 +316,4 @@ def test_a_store_of_an_older_version_gets_notes_with_the_first(path: Path, other
         other.rewind("old")
         assert reader.notes() == {}
     other.close()
-    assert verify(path) == []
-
-
-CALLS: dict[str, Callable[[Any], Any]] = {
-    "delete": lambda buffer: buffer.delete_note("b"),
-    "replace": lambda buffer: buffer.set_note("b", 7),
-}
-
-
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("raw", [b"", b"\x93", seal("a", 2), seal("b", 2)[:-1] + b"\x05"])
-def test_a_damaged_note_is_told_and_can_be_removed(raw: bytes, call: str, path: Path) -> None:
-    with ReplayBuffer(10, path=path) as buffer:
-        buffer.extend(**columns(0, 5))
-        buffer.set_note("a", 1)
-        buffer.set_note("b", 2)
-    put(path, "notes", {b"b": raw})
-    way_out = r"note 'b'.*: delete_note\('b'\) of a buffer removes it"
-    with pytest.raises(AssertionError, match=way_out):
-        assert verify(path) == []
-    diskreplay.repair(path, path.with_name("repaired"))
-    assert stored(path.with_name("repaired")) == {"a": 1}
-    with pytest.raises(DamageError, match=way_out):
-        diskreplay.compact(path)
-    with diskreplay.open(path) as buffer:
-        assert len(buffer.sample(3).rewards) == 3
-        for look in (buffer.notes, buffer.stats, buffer.check, lambda: buffer.mark("m")):
-            with pytest.raises(DamageError, match=way_out):
-                look()
-        CALLS[call](buffer)
-        buffer.flush()
-        assert buffer.notes() == ({"a": 1} if call == "delete" else {"a": 1, "b": 7})
-        buffer.check()
-    assert verify(path) == []
-
-
-@pytest.mark.parametrize(
-    "notes",
-    [[], 7, {"": seal("", 1)}, {"a": 3}, {"a": seal("b", 1)}, {"x" * 600: b""}, {b"a": b""}],
-)
-def test_damaged_notes_of_a_mark_damage_the_mark(notes: Any, path: Path) -> None:
-    with ReplayBuffer(10, path=path) as buffer:
-        buffer.set_note("a", 1)
-        buffer.mark("m")
-    content = unseal(values(path, "marks")[b"m"], "m", "m")
-    assert content["notes"] == {"a": seal("a", 1)}
-    put(path, "marks", {b"m": seal("m", {**content, "notes": notes})})
-    way_out = r"mark 'm' is damaged: .*note.*delete_mark\('m'\) of a buffer removes it"
-    with pytest.raises(AssertionError, match=way_out):
-        assert verify(path) == []
-    with diskreplay.open(path) as buffer:
-        with pytest.raises(DamageError, match=way_out):
-            buffer.rewind("m")
-        buffer.delete_mark("m")
     assert verify(path) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -33,3 +35,25 @@ def dataset_of(source: Any, name: str) -> Any:
             "d3rlpy or D4RL"
         )
     return found
+
+
+def check_lengths(filename: Any, columns: dict[str, Any], n: int) -> None:
+    """Raise ArgumentError for columns that have not n rows."""
+    for field, column in columns.items():
+        if len(column) != n:
+            raise diskreplay.ArgumentError(
+                f"{filename}: {field} has {len(column)} rows (expected {n}, as reward)"
+            )
+
+
+@contextlib.contextmanager
+def reading(file: Any) -> Iterator[None]:
+    """Raise ArgumentError in place of an error of h5py, which has many kinds for a damaged file."""
+    try:
+        yield
+    except diskreplay.DiskReplayError:
+        raise
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise diskreplay.ArgumentError(
+            f"{file} cannot be read (expected a whole file of d3rlpy or D4RL): {error}"
+        ) from error

@@ -18,7 +18,7 @@ import numpy as np
 
 import diskreplay
 from diskreplay.adapters.dataset_stores import Buffer, Rows, leaves, other_rows
-from diskreplay.adapters.hdf5.columns import EPISODIC, dataset_of
+from diskreplay.adapters.hdf5.columns import EPISODIC, check_lengths, dataset_of
 
 _VERSION = "2.1"  # of d3rlpy's files, since its version 2.1
 _OWN = "diskreplay"
@@ -78,6 +78,7 @@ def episodes_in(source: Any, more: Mapping[str, str]) -> Iterator[Rows]:
             if not places:
                 columns[field] = dataset_of(source, name)
         n = len(columns["reward"])
+        check_lengths(f"{source.filename}, episode {number}", columns, n)
         is_terminated = bool(dataset_of(source, f"terminated_{number}")[()])
         if facts:
             n -= not is_terminated
@@ -95,9 +96,16 @@ def _own_columns(own: Any, fields: list[str], number: int, n: int, columns: Rows
             rows, values = np.empty(0, np.int64), np.empty((0, *states.shape[1:]), states.dtype)
             if f"rows{place}" in own:
                 rows, values = own[f"rows{place}"][()], dataset_of(own, f"observations{place}")[()]
+            if not np.isin(rows, np.arange(n)).all():
+                raise diskreplay.ArgumentError(
+                    f"{own.file.filename}, episode {number}: expected rows below {n} (found {rows})"
+                )
             found[f"next_{name}"] = _NextObservations(states, n, rows, values)
     for at, name in enumerate(fields):
         found[name] = dataset_of(own, f"extra_{at}_{number}")
+    check_lengths(
+        f"{own.file.filename}, episode {number}", {name: found[name] for name in fields}, n
+    )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from diskreplay.adapters.dataset_stores import (
     new_store,
     transitions,
 )
-from diskreplay.adapters.hdf5.columns import FLAT, dataset_of
+from diskreplay.adapters.hdf5.columns import FLAT, check_lengths, dataset_of, reading
 from diskreplay.adapters.hdf5.episodes import episodes_in, facts_in, rows_of_episodes
 
 
@@ -58,26 +59,39 @@ def from_hdf5(
     except OSError as error:
         raise diskreplay.ArgumentError(f"{file} cannot be read as HDF5: {error}") from None
     with source:
-        is_episodic = "num_episodes" in source and "columns" in source
-        more = dict(fields or {})
-        if is_episodic:
-            parts, rows = episodes_in(source, more), rows_of_episodes(source)
-        else:
-            parts, rows = iter([_flat_columns(source, more)]), len(dataset_of(source, "rewards"))
-        first = next(parts, None)
-        if first is None or not rows:
-            raise diskreplay.ArgumentError(f"{file} holds no rows (expected at least one)")
-        facts = facts_in(source)
+        with reading(file):
+            is_episodic = "num_episodes" in source and "columns" in source
+            more = dict(fields or {})
+            if is_episodic:
+                parts, rows = episodes_in(source, more), rows_of_episodes(source)
+            else:
+                parts = iter([_flat_columns(source, more)])
+                rows = len(dataset_of(source, "rewards"))
+            first = next(parts, None)
+            if first is None or not rows:
+                raise diskreplay.ArgumentError(f"{file} holds no rows (expected at least one)")
+            facts = facts_in(source)
         schema = _schema_of(first, facts.get("single", ["reward"]))
         env = 0 if facts else None  # the episodes of another file are cut where they do not go on
 
         def chunks() -> Iterator[Rows]:
-            yield from _chunks(first)
-            for part in parts:
-                yield from _chunks(part)
+            with reading(file):
+                for part in itertools.chain([first], parts):
+                    _check_shapes(file, part, first)
+                    yield from _chunks(part)
 
         with new_store(path, kind, capacity or rows, schema, options) as buffer:
             return copy_rows(transitions(chunks()), buffer, env)
+
+
+def _check_shapes(file: Any, columns: Rows, first: Rows) -> None:
+    """Raise SchemaError for an episode whose columns are not those of the first one."""
+    found, expected = ({n: c.shape[1:] for n, c in part.items()} for part in (columns, first))
+    if found != expected:
+        raise diskreplay.SchemaError(
+            f"{file}: expected columns with the shapes of the first episode, {expected} (found "
+            f"{found})"
+        )
 
 
 def _flat_columns(source: Any, more: Mapping[str, str]) -> Rows:
@@ -94,11 +108,7 @@ def _flat_columns(source: Any, more: Mapping[str, str]) -> Rows:
             columns["end"] = dataset_of(source, name)
     if "timeouts" in source:
         columns["truncated"] = dataset_of(source, "timeouts")
-    for field, column in columns.items():
-        if len(column) != n:
-            raise diskreplay.ArgumentError(
-                f"{source.filename}: {field} has {len(column)} rows (expected {n}, as reward)"
-            )
+    check_lengths(source.filename, columns, n)
     columns.setdefault("end", np.zeros(n, np.bool_))
     return columns
 
@@ -127,4 +137,8 @@ def _chunks(columns: Rows) -> Iterator[Rows]:
     step = max(1, CHUNK_BYTES // max(1, row_bytes))
     for at in range(0, n, step):
         end = min(at + step, n)  # a column may have one row more
-        yield {name: column[at:end] for name, column in columns.items()}
+        rows = {name: column[at:end] for name, column in columns.items()}
+        for name in ("end", "truncated"):
+            if name in rows:
+                rows[name] = rows[name].reshape(-1)  # in some files a table of one column
+        yield rows

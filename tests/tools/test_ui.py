@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import importlib.util
 import itertools
 import json
 import shutil
@@ -12,6 +14,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,11 @@ from others import Other
 from stores import spoil
 
 import diskreplay
+
+needs_service = pytest.mark.skipif(
+    None in map(importlib.util.find_spec, ("pyarrow", "prometheus_client")),
+    reason="pyarrow or prometheus_client is not installed",
+)
 
 
 @pytest.fixture
@@ -344,35 +352,64 @@ def test_without_nicegui_it_says_how_to_install_it(store: Path) -> None:
     )
 
 
-def test_the_replay_of_a_service_is_shown_like_a_store(store: Path) -> None:
-    pytest.importorskip("pyarrow")
-    pytest.importorskip("prometheus_client")
+@contextlib.contextmanager
+def served(path: Path, port: int = 0) -> Iterator[str]:
+    """Serve a store, and yield its URL."""
     server = subprocess.Popen(
-        [*COMMAND, "serve", store, "--listen", "grpc://127.0.0.1:0"],
+        [*COMMAND, "serve", path, "--listen", f"grpc://127.0.0.1:{port}"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert server.stdout is not None
     try:
-        url = server.stdout.readline().split()[-1]
-        source = Source(url)
-        monitor = Monitor(source)
-        monitor.look(with_sample=True)
-        assert monitor.problem == ""
-        assert monitor.last is not None
-        assert monitor.last.stats["size"] == 200
-        assert monitor.last.quantiles is not None
-        assert monitor.last.quantiles[-1] == 199.0
-        page = source.read(lambda replay: search(replay, Filter(run=0, end="done"), None))
-        assert ids_of(page) == list(range(99, 3, -5))
-        row = source.read(lambda replay: transition(replay, 104))
-        assert row is not None
-        assert (row.priority, row.episode_end) == (104.0, "done")
-        shown_once = run("top", url, "--once", "--seconds", 0.1).stdout
-        assert "pushes         200" in shown_once
-        source.close()
+        yield server.stdout.readline().split()[-1]
     finally:
         server.terminate()
         server.communicate(timeout=60)
+
+
+@needs_service
+def test_the_replay_of_a_service_is_shown_like_a_store(tmp_path: Path) -> None:
+    with diskreplay.PrioritizedReplayBuffer(500, path=tmp_path / "b", seed=1) as buffer:
+        for i in range(100):
+            buffer.push([float(i)], 0, 1.0, [i + 1.0], i % 5 == 4, priority=i)
+    with served(tmp_path / "b") as url:
+        source = Source(url)
+        monitor = Monitor(source)
+        monitor.look(with_sample=True)
+        assert (monitor.problem, monitor.sample_problem) == ("", "")
+        assert monitor.last is not None
+        assert monitor.last.stats["size"] == 100
+        assert monitor.last.quantiles is not None
+        assert monitor.last.quantiles[-1] == 99.0
+        found = monitor.sample
+        assert found is not None
+        assert found.rewards_of == 100
+        assert found.episodes is not None
+        assert [column.tolist() for column in found.episodes] == [
+            list(range(4, 100, 5)), [5.0] * 20, [5] * 20
+        ]  # fmt: skip
+        page = source.read(lambda replay: search(replay, Filter(least=50, end="done"), None))
+        assert ids_of(page) == list(range(99, 50, -5))
+        row = source.read(lambda replay: transition(replay, 54))
+        assert row is not None
+        assert (row.priority, row.run, row.episode_end) == (54.0, 0, "done")
+        assert source.read(lambda replay: episode_ids(replay, 52)) == [50, 51, 52, 53, 54]
+        shown_once = run("top", url, "--once", "--seconds", 0.1).stdout
+        assert "pushes         100" in shown_once
+        source.close()
+
+
+@needs_service
+def test_a_service_that_ends_is_told_of_and_one_that_comes_back_is_shown(store: Path) -> None:
+    with served(store) as url:
+        monitor = Monitor(Source(url))
+        monitor.look(with_sample=True)
+        assert monitor.problem == ""
     monitor._next_look = 0.0
-    monitor.look(with_sample=False)
+    monitor.look(with_sample=True)
     assert monitor.problem
+    with served(store, int(url.rpartition(":")[2])):
+        monitor._next_look = 0.0
+        monitor.look(with_sample=True)
+        assert monitor.problem == ""
+        monitor.source.close()

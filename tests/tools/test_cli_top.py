@@ -78,7 +78,7 @@ def test_shared_writers_count_updates_and_only_the_annealing_counts_their_draws(
 
 def test_the_newest_row_is_as_old_as_the_commit_that_brought_it(tmp_path: Path) -> None:
     with diskreplay.ReplayBuffer(100, path=tmp_path / "b", commit_interval=1e9) as buffer:
-        newest = NewestRow()
+        newest = NewestRow(is_here=True)
         assert newest.look(buffer.stats())["newest_seconds"] is None
         buffer.extend(**columns(0, 5))
         buffer.flush()
@@ -88,9 +88,19 @@ def test_the_newest_row_is_as_old_as_the_commit_that_brought_it(tmp_path: Path) 
         buffer.flush()  # a commit without rows makes none newer
         again = newest.look(buffer.stats())
         assert again["last_commit_seconds"] < again["newest_seconds"]  # type: ignore[operator]
-        first_look = NewestRow().look(buffer.stats())
+        first_look = NewestRow(is_here=True).look(buffer.stats())
         assert first_look["newest_seconds"] is None
         assert first_look["last_commit_seconds"] is not None
+
+
+def test_of_a_store_elsewhere_no_file_of_this_machine_is_looked_at(tmp_path: Path) -> None:
+    with diskreplay.ReplayBuffer(100, path=tmp_path / "b", commit_interval=1e9) as buffer:
+        newest = NewestRow(is_here=False)
+        newest.look(buffer.stats())
+        buffer.extend(**columns(0, 5))
+        buffer.flush()
+        found = newest.look(buffer.stats())
+    assert found == {"newest_seconds": 0.0, "last_commit_seconds": None}
 
 
 def test_once_prints_one_view_with_rates(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -64,9 +65,12 @@ class NewestRow:
     """When the newest row was committed, which the store says of no row.
 
     The row came with a commit between two looks, and the last commit is as old as the data file.
+
+    is_here:  whether the store is on this machine, with its data file
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_here: bool) -> None:
+        self._is_here = is_here
         self._count: int | None = None
         self._at: float | None = None
 
@@ -77,10 +81,10 @@ class NewestRow:
         and of the last commit of a store that is elsewhere.
         """
         now = time.time()
-        try:
-            last = os.stat(Path(stats["path"]) / DATA).st_mtime
-        except OSError:
-            last = None
+        last: float | None = None
+        if self._is_here:
+            with contextlib.suppress(OSError):
+                last = os.stat(Path(stats["path"]) / DATA).st_mtime
         if self._count is not None and stats["count"] != self._count:
             self._at = now if last is None else last
         self._count = stats["count"]

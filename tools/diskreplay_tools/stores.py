@@ -6,7 +6,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,11 @@ def open_replay(target: str, token_file: Path | None = None) -> Replay[Any]:
     token = token_file.read_text().strip() if token_file is not None else None
     replay: Replay[Any] = diskreplay.connect(target, token=token, timeout=SERVICE_SECONDS)
     return replay
+
+
+def is_local(replay: Replay[Any]) -> TypeGuard[Buffer]:
+    """Return whether a replay is a store that this process has open, and not one of a service."""
+    return isinstance(replay, diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from diskreplay.protocols import Replay
 from diskreplay.wording import count_of, human
 from diskreplay_tools.plain import dumps
 from diskreplay_tools.rates import NewestRow, Rates, counters_of, why_not_counted
-from diskreplay_tools.stores import first_of, other_openers
+from diskreplay_tools.stores import first_of, is_local, other_openers
 from diskreplay_tools.terminal.bars import gauge, sparkline
 from diskreplay_tools.terminal.numbers import number, percent
 from diskreplay_tools.terminal.text import Screen, heading, say, screen
@@ -45,7 +45,8 @@ class _Looks:
     """Looks at a replay, again and again."""
 
     def __init__(self, replay: Replay[Any]) -> None:
-        self._replay, self._rates, self._newest = replay, Rates(), NewestRow()
+        self._replay, self._rates = replay, Rates()
+        self._newest = NewestRow(is_here=is_local(replay))
 
     def look(self) -> _Look:
         """Return the figures of this moment."""

@@ -18,6 +18,7 @@ BLUE, ORANGE, GREEN, PURPLE = "#3b82f6", "#f97316", "#10b981", "#a855f7"
 _QUIET = "#8b949e"  # readable on a light page, and on a dark one
 _GRID = "rgba(139, 148, 158, 0.22)"
 _MOST_POINTS = 300
+_ROOM = 40  # characters of labels that fit below a figure on a phone
 
 
 def empty() -> dict[str, Any]:
@@ -85,7 +86,11 @@ def bars(bins: Bins, color: str) -> dict[str, Any]:
     axis = {
         "type": "category",
         "data": labels,
-        "axisLabel": {"color": _QUIET, "rotate": 35 if len(labels) > 4 else 0, "interval": 0},
+        "axisLabel": {
+            "color": _QUIET,
+            "rotate": 35 if len("".join(labels)) > _ROOM else 0,
+            "interval": 0,
+        },
     }
     return _figure(series, axis, {"type": "value"})
 
@@ -123,7 +128,6 @@ def _figure(
     line = {"axisLine": {"lineStyle": {"color": _GRID}}, "axisTick": {"show": False}}
     split = {"splitLine": {"lineStyle": {"color": _GRID}}}
     named = sum("name" in each for each in series) > 1
-    rotated = across.get("axisLabel", {}).get("rotate", 0)
     return {
         "animation": False,
         "textStyle": {"fontFamily": "inherit"},
@@ -131,7 +135,7 @@ def _figure(
             "left": 8,
             "right": 18,
             "top": 34 if named else 14,
-            "bottom": 26 if "name" in across else 4 if not rotated else 2,
+            "bottom": 26 if "name" in across else 4,
             "containLabel": True,
         },
         "legend": {"show": named, "top": 0, "left": 0, "textStyle": {"color": _QUIET},

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-import diskreplay
 from diskreplay.aliases import Array, Floats, Ints
 from diskreplay.buffer import Scan
 from diskreplay.protocols import Replay
 from diskreplay_tools.episodes import have_returns, read_linked_episodes
 from diskreplay_tools.rates import NewestRow, Rates, counters_of
-from diskreplay_tools.stores import gather, rows_within, spread_ids
+from diskreplay_tools.stores import gather, is_local, is_url, rows_within, spread_ids
 from diskreplay_tools.terminal import Bins, bins_of
 from diskreplay_tools.ui.source import FAILURES, Source
 from diskreplay_tools.ui.transitions import MOST_EPISODES, has_priorities
@@ -79,7 +78,8 @@ class Monitor:
         self.moments: deque[Moment] = deque(maxlen=_KEPT)
         self.sample: Sample | None = None
         self.problem = self.sample_problem = ""
-        self._rates, self._newest = Rates(), NewestRow()
+        self._rates = Rates()
+        self._newest = NewestRow(is_here=not is_url(source.target))
         self._opened = source.times_opened
         self._lock = threading.Lock()
         self._next_look = self._next_sample = 0.0
@@ -119,7 +119,8 @@ class Monitor:
         if self.source.times_opened != self._opened:  # it may be another store
             self._opened = self.source.times_opened
             self.moments.clear()
-            self._rates, self._newest, self.sample = Rates(), NewestRow(), None
+            self._rates, self.sample = Rates(), None
+            self._newest = NewestRow(is_here=is_local(replay))
         stats = replay.stats()
         stats |= self._newest.look(stats)
         counters = counters_of(stats)
@@ -149,11 +150,11 @@ def _priorities(replay: Replay[Any]) -> Array:
 
 
 def _sample(replay: Replay[Any]) -> Sample:
-    priorities = _priorities(replay)
+    size, priorities = len(replay), _priorities(replay)
     ids, rewards = _rewards(replay)
     rows, episodes = _episodes(replay)
     return Sample(
-        size=len(replay),
+        size=size,
         priorities=bins_of(priorities, may_grow=True) if priorities.size else None,
         priorities_of=priorities.size,
         rewards=_means(ids, rewards),
@@ -187,7 +188,7 @@ def _means(ids: Ints, rewards: Floats) -> list[tuple[int, float]]:
 def _episodes(replay: Replay[Any]) -> tuple[int, tuple[Ints, Floats, Ints] | None]:
     """Return whole episodes among the newest transitions, and how many these are."""
     rows = rows_within(replay, _EPISODE_ROWS, _BYTES)
-    if isinstance(replay, diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer):
+    if is_local(replay):
         linked = read_linked_episodes(replay, rows)
         return rows, None if linked is None else (linked.ends, linked.returns, linked.lengths)
     if replay.schema is None or not have_returns(replay.schema):

@@ -21,7 +21,7 @@ body:not(.body--dark) .top-bar { color: #1f2328; }
 .tabs { width: 100%; }
 .panels { width: 100%; background: transparent; }
 .panels .q-tab-panel { padding: 8px 0; gap: 12px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(120px, 1fr));
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(120px, 1fr));
   gap: 8px; width: 100%; }
 .tile, .box { background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 .tile { padding: 8px 12px; min-width: 0; }

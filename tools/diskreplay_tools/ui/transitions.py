@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-import diskreplay
 from diskreplay.aliases import Array, Bools, Ints
 from diskreplay.buffer import Scan
 from diskreplay.protocols import Replay
 from diskreplay.store import RunRanges
 from diskreplay_tools.episodes import numbered
-from diskreplay_tools.stores import rows_within
+from diskreplay_tools.stores import is_local, rows_within
 
 PAGE_ROWS = 20
 PAGE_BYTES = 16 << 20  # of payload, for the rows of a page
@@ -129,7 +128,7 @@ def episode_ids(replay: Replay[Any], write_id: int) -> list[int] | None:
 
     At most MOST_STEPS, around the one that was asked for.
     """
-    if isinstance(replay, diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer):
+    if is_local(replay):
         ids = _linked(replay, write_id)
     else:
         ids = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 from typing import Any
 
-from nicegui import run, ui
+from nicegui import ui
 
 from diskreplay.wording import count_of
 from diskreplay_tools.terminal import moment
@@ -103,7 +104,7 @@ class TransitionsTab:
         )
         try:
             self._said.set_text("looking")
-            page = await run.io_bound(
+            page = await asyncio.to_thread(
                 self._source.read, lambda replay: search(replay, wanted, before)
             )
         except FAILURES as error:

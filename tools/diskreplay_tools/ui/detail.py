@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from nicegui import run, ui
+from nicegui import ui
 
 from diskreplay.protocols import Replay
 from diskreplay.schema import root_of
@@ -57,7 +58,7 @@ class TransitionDialog:
         """Show a transition; one that is not live any more leaves what is shown."""
         self._dialog.open()
         try:
-            found: Row | None = await run.io_bound(
+            found: Row | None = await asyncio.to_thread(
                 self._source.read, lambda replay: transition(replay, write_id)
             )
         except FAILURES as error:
@@ -76,7 +77,7 @@ class TransitionDialog:
         """Show the transitions of the episode, as far as they are live."""
         write_id = self._write_id
         try:
-            found = await run.io_bound(
+            found = await asyncio.to_thread(
                 self._source.read, lambda replay: _episode_rows(replay, write_id)
             )
         except FAILURES as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nicegui import Client, run, ui
+import asyncio
+
+from nicegui import Client, ui
 
 from diskreplay_tools.ui.browsing import TransitionsTab
 from diskreplay_tools.ui.facts import FactsTab
@@ -23,7 +25,7 @@ class ReplayPage:
     async def look(self) -> None:
         """Look at the replay; at its transitions only while somebody has the page open."""
         with_sample = any(client.has_socket_connection for client in Client.instances.values())
-        await run.io_bound(lambda: self._monitor.look(with_sample=with_sample))
+        await asyncio.to_thread(lambda: self._monitor.look(with_sample=with_sample))
 
     def build(self) -> None:
         """Build the page for a visitor."""

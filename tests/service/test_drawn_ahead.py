@@ -1,0 +1,95 @@
+"""Batches that a server sends before they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyarrow.flight")
+pytest.importorskip("prometheus_client")
+
+from common import columns, numbers_of
+from served import served
+
+import diskreplay
+from diskreplay import PrioritizedReplayBuffer, SampleError
+
+
+@pytest.fixture
+def replay(tmp_path: Path) -> Iterator[Any]:
+    with served(PrioritizedReplayBuffer(100, path=tmp_path / "b", seed=1)) as replay:
+        yield replay
+
+
+def wait_for_frame(replay: Any, frame: int) -> None:
+    """Return when so many batches were drawn."""
+    while replay.frame < frame:
+        pass
+
+
+def test_draws_after_those_of_others_are_not_taken_back(replay: Any) -> None:
+    replay.extend(**columns(0, 50))
+    replay.flush()
+    with (
+        diskreplay.connect(replay._connection.url) as other,
+        replay.batches(8, prefetch=3) as batches,
+    ):
+        next(batches)
+        wait_for_frame(replay, 4)
+        other.sample(8)
+        batches.close()
+        assert replay.frame == 5
+        with replay.batches(8, prefetch=2) as alone:
+            next(alone)
+            wait_for_frame(replay, 8)
+        assert replay.frame == 6
+
+
+def test_a_draw_that_fails_is_made_again(replay: Any) -> None:
+    with replay.batches(8, prefetch=3) as batches:
+        for _ in range(2):
+            with pytest.raises(SampleError, match="holds 0"):
+                next(batches)
+        replay.extend(**columns(0, 50))
+        replay.flush()
+        for _ in range(9):
+            assert set(numbers_of(next(batches)).tolist()) <= set(range(50))
+
+
+def test_a_clear_drops_what_was_drawn_before(replay: Any) -> None:
+    replay.extend(**columns(0, 50))
+    replay.flush()
+    with replay.batches(8, prefetch=3) as batches:
+        next(batches)
+        wait_for_frame(replay, 4)
+        replay.clear()
+        replay.extend(**columns(50, 20))
+        replay.flush()
+        for _ in range(5):
+            assert min(next(batches).indices) >= 50
+
+
+def test_an_error_of_prepare_belongs_to_its_batch(replay: Any) -> None:
+    replay.extend(**columns(0, 50))
+    replay.flush()
+    seen: list[bytes] = []
+
+    def prepare(batch: Any) -> bytes:
+        content: bytes = batch.indices.tobytes()
+        if content not in seen:
+            seen.append(content)
+            if len(seen) == 3:
+                raise RuntimeError("no")
+        return content
+
+    found: list[bytes] = []
+    with replay.batches(8, prefetch=2, prepare=prepare) as batches:
+        while len(found) < 5:
+            try:
+                found.append(next(batches))
+            except RuntimeError:
+                assert len(found) <= 2
+    assert found == seen[:5]

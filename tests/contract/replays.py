@@ -241,7 +241,7 @@ PRIORITIZED = [
     Read("read prioritized", Prioritized()),
     Read("read prioritized with a log", Prioritized(), LOG),
 ]
-if os.environ.get("DISKREPLAY_TEST_RAY"):  # whose processes take seconds to start
+if os.environ.get("DISKREPLAY_TEST_RAY"):  # asked for, as its processes take seconds to start
     from sharded import PrioritizedSharded, Sharded
 
     own = {"n_shards", "shards", "away", "outages", "waiting_rows", "missed_updates"}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from diskreplay.adapters.ray_shards import PrioritizedShardedReplay, ShardedReplay
 from diskreplay.adapters.ray_shards.shard import Settings, Shard
+
+SUPPORT = str(Path(__file__).parent)
+PYTHONPATH = filter(None, [os.environ.get("PYTHONPATH")])
 
 
 def start_ray() -> None:
@@ -19,6 +24,7 @@ def start_ray() -> None:
             include_dashboard=False,
             logging_level="ERROR",
             log_to_driver=False,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([SUPPORT, *PYTHONPATH])}},
         )
 
 

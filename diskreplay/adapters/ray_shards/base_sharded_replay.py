@@ -23,7 +23,7 @@ from diskreplay.adapters.ray_shards.prefetched import BatchT, Prefetched
 from diskreplay.adapters.ray_shards.pushed_rows import PushedRows
 from diskreplay.adapters.ray_shards.reading import ReadingShards
 from diskreplay.adapters.ray_shards.shard import Settings, ShardAwayError
-from diskreplay.adapters.ray_shards.shard_calls import ShardCalls
+from diskreplay.adapters.ray_shards.shard_calls import Call, ShardCalls
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +36,7 @@ class _Draw(NamedTuple):
     n: int
     options: dict[str, Any]
     number: int
-    refs: dict[int, Any]
+    refs: dict[int, Call]
 
 
 class BaseShardedReplay(ReadingShards, Generic[BatchT]):
@@ -186,7 +186,7 @@ class BaseShardedReplay(ReadingShards, Generic[BatchT]):
         self._ahead += 1
         return _Draw(method, n, options, number, refs)
 
-    def _ask(self, method: str, n: int, options: dict[str, Any], number: int) -> dict[int, Any]:
+    def _ask(self, method: str, n: int, options: dict[str, Any], number: int) -> dict[int, Call]:
         masses, sizes = self._shares()
         if n > sizes.sum() and self._calls.present:
             self._calls.load_facts(self._calls.to_all("facts"))

@@ -48,6 +48,15 @@ def joined_columns(batches: Sequence[Any]) -> list[Any]:
     return [joined(list(values)) for values in zip(*batches, strict=True)]
 
 
+def bytes_of(value: Any) -> int:
+    """Return the bytes of columns, nested as they are."""
+    if isinstance(value, dict):
+        return sum(map(bytes_of, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(bytes_of, value))
+    return int(value.nbytes) if isinstance(value, np.ndarray) else len(value)
+
+
 def at_rows(value: Any, rows: Any) -> Any:
     """Return some rows of a column, nested as it is."""
     if isinstance(value, dict):

@@ -26,9 +26,10 @@ def start(
     settings: list[Settings], placement: str | None, num_cpus: float
 ) -> tuple[list[Any], Any]:
     """Start an actor for each shard; return them, and their placement group if there is one."""
-    actor = ray.remote(Shard).options(num_cpus=num_cpus, max_restarts=-1, max_task_retries=0)
+    actor = ray.remote(Shard)
+    options: dict[str, Any] = {"num_cpus": num_cpus, "max_restarts": -1, "max_task_retries": 0}
     if placement is None:
-        return [actor.remote(each) for each in settings], None
+        return [actor.options(**options).remote(each) for each in settings], None
     group = placement_group([{"CPU": num_cpus}] * len(settings), strategy=placement)
     try:
         if not group.wait(_PLACE_SECONDS):
@@ -40,9 +41,10 @@ def start(
         bundles = _bundles(settings, group)
         return [
             actor.options(
+                **options,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     group, placement_group_bundle_index=bundle
-                )
+                ),
             ).remote(each)
             for each, bundle in zip(settings, bundles, strict=True)
         ], group
@@ -53,12 +55,13 @@ def start(
 
 def _bundles(settings: list[Settings], group: Any) -> list[int]:
     """Return the bundle of each shard: one on the node that holds its store, else any other."""
-    look = ray.remote(numbers_here).options(num_cpus=0)
+    look = ray.remote(numbers_here)
     refs = [
         look.options(
+            num_cpus=0,
             scheduling_strategy=PlacementGroupSchedulingStrategy(
                 group, placement_group_bundle_index=bundle
-            )
+            ),
         ).remote(each.directory)
         for bundle, each in enumerate(settings)
     ]

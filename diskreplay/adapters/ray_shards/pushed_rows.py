@@ -18,7 +18,7 @@ import ray
 from numpy.typing import NDArray
 
 import diskreplay
-from diskreplay.adapters.ray_shards.joining import at_rows
+from diskreplay.adapters.ray_shards.joining import at_rows, bytes_of
 from diskreplay.adapters.ray_shards.shard import KINDS, Group, ShardAwayError
 from diskreplay.adapters.ray_shards.shard_calls import ShardCalls
 
@@ -36,8 +36,8 @@ class _Sent:
     def __init__(self, group: Group) -> None:
         self.group = group
         self.rows = len(group.columns["rewards"])
-        self.nbytes = self.rows * max(1, group.schema.payload_bytes)
-        self.ref: Any = None
+        self.nbytes = bytes_of(group.columns)
+        self.call: Any = None
         self.number = -1
 
 
@@ -207,7 +207,7 @@ class PushedRows:
         ends: NDArray[np.bool_],
         priorities: NDArray[np.float64],
     ) -> None:
-        schema = self.checker.schema
+        schema = self.checker.schema.to_plain()
         batch = self.checker.get(write_ids)
         columns = dict(zip(batch._fields, batch, strict=True))
         truncateds = columns.pop("truncated", ends if ends.any() else None)
@@ -238,7 +238,7 @@ class PushedRows:
         """Send a group, by its place in the queue of its shard."""
         sent = self._sent[number][place]
         sent.number = self._acknowledged[number] + place
-        sent.ref = self._calls.ask(number, "push", self._client, sent.number, sent.group)
+        sent.call = self._calls.ask(number, "push", self._client, sent.number, sent.group)
 
     @property
     def waiting_bytes(self) -> int:
@@ -253,7 +253,7 @@ class PushedRows:
     def take_answers(self) -> None:
         """Take the answers that are there; send again what came to a shard that was away."""
         for number, queue in enumerate(self._sent):
-            while queue and ray.wait([queue[0].ref], timeout=0)[0]:
+            while queue and ray.wait([queue[0].call.ref], timeout=0)[0]:
                 if not self._take_answer(number):
                     break
 
@@ -261,7 +261,7 @@ class PushedRows:
         """Take the answer for the oldest group; return whether it is stored, else send it again."""
         queue = self._sent[number]
         try:
-            expected, facts = self._calls.answer(number, queue[0].ref)
+            expected, facts = self._calls.answer(number, queue[0].call)
         except ShardAwayError:
             expected = -1
         except _REFUSALS as error:

@@ -101,8 +101,9 @@ class ReadingShards:
 
     def _load_schema(self) -> diskreplay.Schema | None:
         known = [found for found in self._calls.to_all("schema").values() if found is not None]
-        self._known_schema = known[0] if known else None
-        return known[0] if known else None
+        self._known_schema = diskreplay.Schema.from_plain(known[0]) if known else None
+        found: diskreplay.Schema | None = self._known_schema
+        return found
 
     # Transitions
 

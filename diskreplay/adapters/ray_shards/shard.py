@@ -70,7 +70,7 @@ class Facts(NamedTuple):
 class Group(NamedTuple):
     """Rows of one client, in the order of their pushes."""
 
-    schema: diskreplay.Schema
+    schema: list[Any]  # plain, as other schemas cannot be pickled
     columns: dict[str, Any]  # as the arguments of `extend`
     truncateds: NDArray[np.bool_] | None
     envs: NDArray[np.int64] | None  # None where they came without env=
@@ -144,11 +144,11 @@ class Shard:
                     "they were made, or give a new directory"
                 )
 
-    def _opened(self, schema: diskreplay.Schema | None) -> Any:
+    def _opened(self, schema: list[Any] | None) -> Any:
         settings = self._settings
         options = dict(settings.options)
         if schema is not None:
-            options["schema"] = schema
+            options["schema"] = diskreplay.Schema.from_plain(schema)
         if settings.kind == "prioritized":
             options |= {"beta_start": 1.0, "beta_end": 1.0}  # the whole weighs
         return KINDS[settings.kind](
@@ -181,10 +181,10 @@ class Shard:
             size, buffer.first, buffer.count, buffer.total_mass, largest, self._frame, self._seed
         )
 
-    def schema(self) -> diskreplay.Schema | None:
-        """Return the schema of the buffer; None before it is known."""
-        found: diskreplay.Schema | None = self._open_buffer.schema
-        return found
+    def schema(self) -> list[Any] | None:
+        """Return the schema of the buffer as a plain list; None before it is known."""
+        found = self._open_buffer.schema
+        return found.to_plain() if found else None
 
     def stats(self) -> dict[str, Any]:
         """Return what the buffer says of itself."""
@@ -234,7 +234,7 @@ class Shard:
                 self._first_client = client
             if client == self._first_client:
                 return None
-        if "env" in group.schema.extra_names:  # it is a field, too
+        if "env" in [name for name, *_ in group.schema]:  # it is a field, too
             return group.envs
         n = len(group.columns["rewards"])
         given = np.full(n, -1) if group.envs is None else group.envs

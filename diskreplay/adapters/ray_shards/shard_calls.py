@@ -10,7 +10,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import ray
 
@@ -23,6 +23,13 @@ _PAUSE_SECONDS = 0.02  # between two calls of a shard that refuses them
 
 class ShardAwayWarning(UserWarning):
     """A shard is away: batches come from the others until it is back."""
+
+
+class Call(NamedTuple):
+    """A call that is under way."""
+
+    ref: Any
+    returns: int  # how often the shard had come back: a later failure tells of no new outage
 
 
 class ShardCalls:
@@ -38,7 +45,8 @@ class ShardCalls:
         self.facts: list[Facts] = []
         self.away: dict[int, str] = {}
         self.outages = 0
-        self._probes: dict[int, Any] = {}  # the calls that tell that a shard is back
+        self._returns = [0] * len(actors)
+        self._probes: dict[int, Call] = {}  # the calls that tell that a shard is back
 
     def load(self) -> None:
         """Load the facts of all shards, which must be there."""
@@ -48,48 +56,50 @@ class ShardCalls:
             self._refuse(self.away)
         self.facts = [found[number] for number in sorted(found)]
 
-    def ask(self, number: int, method: str, *arguments: Any, **named: Any) -> Any:
-        """Call a method of a shard, and return the reference of its answer."""
-        return getattr(self.actors[number], method).remote(*arguments, **named)
+    def ask(self, number: int, method: str, *arguments: Any, **named: Any) -> Call:
+        """Call a method of a shard, and return at once."""
+        ref = getattr(self.actors[number], method).remote(*arguments, **named)
+        return Call(ref, self._returns[number])
 
     def answers(
-        self, refs: Mapping[int, Any], seconds: float | None = _ANSWER_SECONDS
+        self, calls: Mapping[int, Call], seconds: float | None = _ANSWER_SECONDS
     ) -> dict[int, Any]:
         """Return the answers by shard, without those of shards that are away now.
 
         Raises the error that a shard has raised.
         """
         with contextlib.suppress(ray.exceptions.RayError):
-            return dict(zip(refs, ray.get([*refs.values()], timeout=seconds), strict=True))
-        found: dict[int, Any] = {}
+            found = ray.get([call.ref for call in calls.values()], timeout=seconds)
+            return dict(zip(calls, found, strict=True))
+        answers: dict[int, Any] = {}
         failure: BaseException | None = None
-        for number, ref in refs.items():
+        for number, call in calls.items():
             try:
-                found[number] = self.answer(number, ref, seconds)
+                answers[number] = self.answer(number, call, seconds)
             except ShardAwayError:
                 pass
             except diskreplay.DiskReplayError as error:
                 failure = error
         if failure is not None:
             raise failure
-        return found
+        return answers
 
-    def answer(self, number: int, ref: Any, seconds: float | None = _ANSWER_SECONDS) -> Any:
+    def answer(self, number: int, call: Call, seconds: float | None = _ANSWER_SECONDS) -> Any:
         """Return the answer of a shard; raise its error, or ShardAwayError."""
         try:
-            return ray.get(ref, timeout=seconds)
+            return ray.get(call.ref, timeout=seconds)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, ShardAwayError):
-                self._lose(number, str(cause))
+                self._lose(number, call, str(cause))
             raise cause from None
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
             kind = type(error).__name__
-            self._lose(number, kind)
+            self._lose(number, call, kind)
             raise ShardAwayError(f"shard {number} of {self.place} is away ({kind})") from None
 
-    def _lose(self, number: int, reason: str) -> None:
-        if number not in self.away:
+    def _lose(self, number: int, call: Call, reason: str) -> None:
+        if number not in self.away and call.returns == self._returns[number]:
             self.away[number] = reason
             self.outages += 1
             warnings.warn(
@@ -102,12 +112,13 @@ class ShardCalls:
     def look_for_the_away(self) -> None:
         """Count shards in that are back, without waiting for the others."""
         for number in list(self.away):
-            ref = self._probes.pop(number, None) or self.ask(number, "facts")
-            if not ray.wait([ref], timeout=0)[0]:
-                self._probes[number] = ref
+            call = self._probes.pop(number, None) or self.ask(number, "facts")
+            if not ray.wait([call.ref], timeout=0)[0]:
+                self._probes[number] = call
                 continue
             try:
-                self.load_facts({number: ray.get(ref)})
+                self.load_facts({number: ray.get(call.ref)})
+                self._returns[number] += 1
                 del self.away[number]
             except ray.exceptions.RayError as error:
                 if isinstance(cause := getattr(error, "cause", None), ShardAwayError):
@@ -121,7 +132,7 @@ class ShardCalls:
             if missing := wanted & self.away.keys():
                 if time.monotonic() > end:
                     self._refuse(missing)
-                probes = [self._probes[number] for number in missing if number in self._probes]
+                probes = [self._probes[n].ref for n in missing if n in self._probes]
                 if probes:
                     ray.wait(probes, timeout=0.1)
                 else:  # it refuses at once

@@ -41,6 +41,8 @@ class _Opened(BaseShardedReplay[Any]):
         _check(n_shards, capacity, placement, spread, options)
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
+        if isinstance(schema := options.get("schema"), diskreplay.Schema):
+            options = {**options, "schema": dict(zip(schema.names, schema.fields, strict=True))}
         place = str(Path(directory).absolute())
         settings = [
             Settings(place, number, n_shards, capacity, self._kind, seed, options)

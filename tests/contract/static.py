@@ -9,6 +9,7 @@ from diskreplay import (
     RateLimited,
     ReplayBuffer,
 )
+from diskreplay.adapters.ray_shards import PrioritizedShardedReplay, ShardedReplay
 from diskreplay.protocols import Replay
 from diskreplay.service.client import RemotePrioritizedReplayBuffer, RemoteReplayBuffer
 
@@ -17,3 +18,5 @@ prioritized: type[Replay[PrioritizedBatch]] = PrioritizedReplayBuffer
 limited: type[Replay[Batch]] = RateLimited[Batch]
 remote_uniform: type[Replay[Batch]] = RemoteReplayBuffer
 remote_prioritized: type[Replay[PrioritizedBatch]] = RemotePrioritizedReplayBuffer
+sharded: type[Replay[Batch]] = ShardedReplay
+prioritized_sharded: type[Replay[PrioritizedBatch]] = PrioritizedShardedReplay

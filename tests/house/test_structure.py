@@ -86,7 +86,7 @@ EXTERNAL = {
     },
     "ray": {
         f"adapters/ray_shards/{name}"
-        for name in ("__init__", "placing", "pushed_rows", "shard", "shard_calls", "sharded_replay")
+        for name in ("__init__", "placing", "pushed_rows", "shard", "shard_calls", "opening")
     },
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},
@@ -118,8 +118,8 @@ EXTERNAL = {
 }
 # What the tools take from a room; all else is the public names.
 TOOLS_TAKE = {
-    "adapters.torch", "aliases", "errors", "live_range", "protocols", "service", "validation",
-    "wording",
+    "adapters.ray_shards", "adapters.torch", "aliases", "errors", "live_range", "protocols",
+    "service", "validation", "wording",
     "buffer", "episodes", "lmdbfile", "maintenance", "records", "sampling", "schema", "store",
 }  # fmt: skip
 # The rooms of the command line and the files beside them, each with those that it may import.

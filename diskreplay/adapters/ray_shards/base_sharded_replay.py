@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from diskreplay.adapters.ray_shards.joining import (
     joined_batch,
     stratified_counts,
 )
+from diskreplay.adapters.ray_shards.packing import Form, can_pack
 from diskreplay.adapters.ray_shards.prefetched import BatchT, Prefetched
 from diskreplay.adapters.ray_shards.pushed_rows import PushedRows
 from diskreplay.adapters.ray_shards.reading import ReadingShards
@@ -27,6 +29,9 @@ from diskreplay.adapters.ray_shards.shard_calls import Call, ShardCalls
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+_NOTE_SECONDS = 0.5  # as commits come each second
 
 
 class _Draw(NamedTuple):
@@ -49,11 +54,12 @@ class BaseShardedReplay(ReadingShards, Generic[BatchT]):
         self._calls, self._settings, self._spread = calls, settings, spread
         self._queue_bytes = queue_bytes
         self._n = settings.n_shards
-        self._seed = calls.facts[0].seed
+        self._seed = int(calls.facts[0].seed)
         self._returned = max(facts.frame for facts in calls.facts)  # batches
         self._ahead = 0  # draws begun, whose batches are not returned
         self._given_back: deque[_Draw] = deque()  # by iterators that were closed
-        self._types: dict[tuple[Any, ...], tuple[Any, tuple[str, ...]]] = {}  # of draws
+        self._forms: dict[tuple[Any, ...], Form] = {}  # of the batches that come packed
+        self._noted = 0.0  # when the shards were told the frame
         self._closed = False
         self._missed_updates = 0
         self._known_schema: Any = None
@@ -204,11 +210,15 @@ class BaseShardedReplay(ReadingShards, Generic[BatchT]):
             counts = distinct_counts(n, sizes, generator)
         else:
             counts = stratified_counts(n, masses, generator)
-        frame = self._frame if self._is_owner else 0
-        typed = (method, *options.items()) not in self._types
-        more = (options,) if options else ()
+        # Each argument costs time, and the frame is of use where a commit saves it.
+        named: dict[str, Any] = {"options": options} if options else {}
+        if (method, *options.items()) not in self._forms:
+            named["typed"] = True
+        if self._is_owner and time.monotonic() - self._noted > _NOTE_SECONDS:
+            self._noted = time.monotonic()
+            named["frame"] = self._frame
         return {
-            shard: self._calls.ask(shard, "draws", method, n, frame, typed, *more)
+            shard: self._calls.ask(shard, "draws", method, n, **named)
             for shard, n in enumerate(counts.tolist())
             if n
         }
@@ -233,23 +243,19 @@ class BaseShardedReplay(ReadingShards, Generic[BatchT]):
             masses[shard], sizes[shard] = facts.mass, facts.size
             parts += [Part(shard, batch, 0.0, facts.size) for batch in batches]
         shares = (masses / masses.sum()).tolist()
-        kind = (draw.method, *draw.options.items())
-        if kind not in self._types and draw.method != "draw":
-            self._types[kind] = (type(parts[0].batch), tuple(vars(parts[0].batch)))
         return [
-            part._replace(share=shares[part.shard], batch=self._typed(kind, part.batch))
+            Part(part.shard, self._unpacked(draw, part.batch), shares[part.shard], part.size)
             for part in parts
         ], int(sizes.sum())
 
-    def _typed(self, kind: tuple[Any, ...], values: Any) -> Any:
-        """Return a batch of its type for the values of its elements and attributes."""
-        batch_type, attributes = self._types.get(kind, (type(values), ()))
-        if type(values) is batch_type:
-            return values
-        n = len(batch_type._fields)
-        batch = batch_type._make(values[:n])
-        vars(batch).update(zip(attributes, values[n:], strict=True))
-        return batch
+    def _unpacked(self, draw: _Draw, found: Any) -> Any:
+        """Return a batch of a shard, which is packed once its form is known."""
+        form = (draw.method, *draw.options.items())
+        if isinstance(found, list):
+            return self._forms[form].unpack(found[1], found[0])
+        if draw.method != "draw" and can_pack(found, draw.options):
+            self._forms[form] = Form(found)
+        return found
 
     def _finish(self, draw: _Draw, beta: float | None = None) -> Any:
         """Return the batch of a draw, and count it."""

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
+from diskreplay.adapters.ray_shards.packing import pack
 
 _LAYOUT, _FRAME, _CLIENT = "ray_shards.layout", "ray_shards.frame", "ray_shards.client."
 KINDS: dict[str, Any] = {
@@ -64,7 +65,7 @@ class Facts(NamedTuple):
     mass: float
     largest: float | None  # the largest priority so far; None before the first one
     frame: int  # the draws of the whole that the shard knows of
-    seed: int  # of the whole
+    seed: str  # of the whole, which may have more than 64 bits
 
 
 class Group(NamedTuple):
@@ -82,6 +83,7 @@ class Shard:
     def __init__(self, settings: Settings, *, is_restarted: bool | None = None) -> None:
         self._settings = settings
         self._buffer: Any = None
+        self._known_facts: Facts | None = None  # None after a change
         self._reason = "it is not open"
         if _was_restarted() if is_restarted is None else is_restarted:
             try:
@@ -112,7 +114,7 @@ class Shard:
             notes[_LAYOUT] = {**settings.layout, "seed": str(settings.seed)}
             buffer.set_note(_LAYOUT, notes[_LAYOUT])
             buffer.flush()
-        self._seed = int(notes[_LAYOUT]["seed"])
+        self._seed = notes[_LAYOUT]["seed"]
         self._frame = notes.get(_FRAME, 0)
         self._groups: dict[str, int] = {}
         for name, note in notes.items():
@@ -177,9 +179,10 @@ class Shard:
         buffer = self._open_buffer
         size = len(buffer)
         largest = buffer.max_priority if size and self._settings.kind == "prioritized" else None
-        return Facts(
+        self._known_facts = Facts(
             size, buffer.first, buffer.count, buffer.total_mass, largest, self._frame, self._seed
         )
+        return self._known_facts
 
     def schema(self) -> list[Any] | None:
         """Return the schema of the buffer as a plain list; None before it is known."""
@@ -203,6 +206,7 @@ class Shard:
         A group that is stored already, or that comes before an earlier one, changes nothing.
         """
         buffer = self._open_buffer
+        self._known_facts = None
         if number == self._groups.get(client, 0):
             self._store(buffer, client, number, group)
         return self._groups.get(client, 0), self.facts()
@@ -275,30 +279,38 @@ class Shard:
 
     def _note_frame(self, frame: int) -> None:
         if frame > self._frame:
-            self._frame = frame
+            self._frame, self._known_facts = frame, None
             self._open_buffer.set_note(_FRAME, frame)
 
     # Drawing
 
     def draws(
-        self, method: str, n: int, frame: int, typed: bool, options: dict[str, Any] | None = None
-    ) -> tuple[list[Any], tuple[Any, ...]]:
+        self,
+        method: str,
+        n: int,
+        frame: int = 0,
+        typed: bool = False,
+        options: dict[str, Any] | None = None,
+    ) -> list[Any]:
         """Return n of what a method draws, in parts of at most the size of the shard; and facts.
 
-        typed:  whether parts come as the method returns them; else as the values of their elements
-                and attributes, since pickle takes longer for types than for arrays
+        The answer consists of lists, numbers and bytes, which Ray sends without pickle.
+
+        frame:  the draws of the whole, where they are to be noted
+        typed:  whether parts come as the method returns them, else as their size and bytes
         """
-        buffer, size = self._open_buffer, len(self._open_buffer)
+        buffer, facts = self._open_buffer, self._known_facts or self.facts()
+        size = facts.size
         self._note_frame(frame)
         # With little left, as after `clear`, the whole draws again; few of much mass are drawn
         # more often than they are many.
         if not size or (n > size and self._settings.kind == "uniform"):
-            return [], tuple(self.facts())
+            return [[], list(facts)]
         call, named = getattr(buffer, method), options or {}
         parts = [call(min(size, n - done), **named) for done in range(0, n, size)]
         if not typed:
-            parts = [[*part, *vars(part).values()] for part in parts]
-        return parts, tuple(self.facts())
+            parts = [[len(part.indices), pack(part)] for part in parts]
+        return [parts, list(facts)]
 
     # Reading
 

@@ -8,6 +8,8 @@ its acknowledgement. Meanwhile the next one grows, so groups are as large as the
 from __future__ import annotations
 
 import atexit
+import multiprocessing
+import multiprocessing.util
 import threading
 import time
 import traceback
@@ -22,6 +24,7 @@ import numpy as np
 from diskreplay.aliases import Columns, Ints
 from diskreplay.bell import Bell
 from diskreplay.errors import ClosedError, DiskReplayError, ServiceError, StorageError
+from diskreplay.forks import process
 from diskreplay.schema import Schema, unpacked
 from diskreplay.service.connection import Connection
 from diskreplay.wording import count_of
@@ -113,6 +116,7 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._for_thread, self._for_user, self._for_retry = Bell(), Bell(), Bell()
         _outboxes.add(self)
+        _flush_at_the_end_of_children()
 
     def new_number(self) -> int:
         """Return the number of a group that is not sent by the thread."""
@@ -322,6 +326,15 @@ class Outbox:
 
 
 _outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
+_flushing_process: object = None  # the process that will send its rows at its end
+
+
+def _flush_at_the_end_of_children() -> None:
+    """Call `_flush_all` in a child of multiprocessing, which ends without atexit."""
+    global _flushing_process
+    if _flushing_process is not process() and multiprocessing.parent_process() is not None:
+        multiprocessing.util.Finalize(None, _flush_all, exitpriority=0)
+        _flushing_process = process()
 
 
 @atexit.register

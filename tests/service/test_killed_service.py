@@ -12,8 +12,10 @@ pytest.importorskip("prometheus_client")
 
 SHORT = ("--actors", 3, "--learners", 1, "--seconds", 1, "--kills", 2, "--every", 0.3)
 ACKNOWLEDGES_BEFORE_THE_COMMIT = """
-from diskreplay.service.groups import Groups
-Groups._commit = lambda self, added: None
+import diskreplay
+from diskreplay.buffer.autocommit import Autocommit
+diskreplay.PrioritizedReplayBuffer.flush = lambda self: None
+Autocommit.wake = lambda self: None
 """
 STORES_WHAT_COMES_AGAIN = """
 from diskreplay.service.groups import Groups

@@ -277,6 +277,7 @@ def test_a_rewind_and_a_clear_wake_what_may_go_on(path: Path, begin: Begin) -> N
         assert waiting.result(30) == 10
         replay.extend(**columns(11, 7))
         waiting = begin(replay, "insert", lambda: replay.push(**row(18)))
+        assert replay.is_ready(1)
         replay.clear()
         assert waiting.result(30) == 18
         assert not replay.is_ready(1)

@@ -165,6 +165,17 @@ def test_without_a_seed_streams_follow_the_generator_of_torch(
     assert passes[0][0] != passes[0][1]
 
 
+def test_workers_that_stay_draw_other_batches_in_each_iteration(store: Path) -> None:
+    torch.manual_seed(3)
+    options = {"num_workers": 2, "multiprocessing_context": "spawn", "persistent_workers": True}
+    loader = DataLoader(BatchDataset(store, 8), batch_size=None, **options)
+    drawn = set()
+    for _ in range(3):
+        batches = iter(loader)
+        drawn |= {tuple(next(batches).indices.tolist()) for _ in range(4)}
+    assert len(drawn) == 12
+
+
 def test_batches_are_those_of_a_reader(store: Path) -> None:
     dataset = BatchDataset(
         store, 8, seed=5, n_step=2, gamma=0.5, sampler=diskreplay.samplers.Newest(20)

@@ -147,6 +147,7 @@ class BatchDataset(IterableDataset[Any]):  # type: ignore[misc]
         self._seed = seed
         self._rank = _rank() if rank is None else rank  # here: workers are in no group
         self._form: Any = {"n_step": n_step, "gamma": gamma, "pad": pad}
+        self._iterations = 0  # begun by this worker
         self._overrides = {"window_bytes": 64 << 20, **overrides, "access": "read"}
 
     def __iter__(self) -> Iterator[Any]:
@@ -160,11 +161,14 @@ class BatchDataset(IterableDataset[Any]):  # type: ignore[misc]
     def _stream(self) -> int:
         """Return the seed of the stream of this worker."""
         worker, seed = get_worker_info(), self._seed
+        key: tuple[int, ...] = (self._rank, 0 if worker is None else worker.id)
         if seed is None and worker is None:
             seed = int(torch.empty((), dtype=torch.int64).random_())
         elif seed is None:
             seed = worker.seed - worker.id  # a DataLoader has drawn it for this iteration
-        key = (self._rank, 0 if worker is None else worker.id)
+            if self._iterations:  # or, with persistent_workers=True, for the first one
+                key += (self._iterations,)
+        self._iterations += 1
         words = np.random.SeedSequence(seed, spawn_key=key).generate_state(4)
         return int.from_bytes(words.astype("<u4").tobytes(), "little")
 

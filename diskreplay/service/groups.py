@@ -21,6 +21,7 @@ from typing import Any
 from diskreplay.errors import ArgumentError, ReadOnlyError
 
 _PREFIX = "service.client."
+_NONE = (0, 0, 0)  # the last group of a client that has pushed none
 _KEPT_SECONDS = 30 * 86400  # no client sends a group again after so long
 
 
@@ -68,7 +69,7 @@ class Groups:
             self._last[client] = number, first, n
         else:  # a kill came between the commits of the note and of the rows
             self._last[client] = number - 1, first, 0
-            self._note(client)
+            self._note(client, self._last[client])
 
     def store(self, client: str, number: int, n: int, add: Callable[[], Any]) -> tuple[int, int]:
         """Add the rows of a group, if it is not stored, and return its first write id and size.
@@ -80,19 +81,19 @@ class Groups:
         add:     adds them to the replay
         """
         with self._adding:
-            while self._to_note:
-                self._note(next(iter(self._to_note)))
-            last = self._last.get(client, (0, 0, 0))
+            for other in list(self._to_note):
+                self._note(other, self._last.get(other, _NONE))
+            last = self._last.get(client, _NONE)
             if number > last[0]:
-                before, last = last, (number, self._replay.count, n)
-                self._last[client] = last
+                last = number, self._replay.count, n
+                self._note(client, last)
                 try:
-                    self._note(client)
                     add()
                 except BaseException:
-                    self._last[client] = before
+                    # With rows of others behind it, the note would tell of rows that are not there.
                     self._to_note.add(client)
                     raise
+                self._last[client] = last
                 self._added += 1
                 self.rows += n
             else:
@@ -104,13 +105,14 @@ class Groups:
     def forget(self, client: str) -> None:
         """Delete the note of a client that has got all acknowledgements, and sends no more."""
         with self._adding:
+            self._to_note.discard(client)
             if self._last.pop(client, None) and self._has_notes:
                 self._replay.delete_note(f"{_PREFIX}{client}")
 
-    def _note(self, client: str) -> None:
+    def _note(self, client: str, last: tuple[int, int, int]) -> None:
         """Set the note of the last group of a client."""
         if self._has_notes:
-            self._replay.set_note(f"{_PREFIX}{client}", [*self._last[client], time.time()])
+            self._replay.set_note(f"{_PREFIX}{client}", [*last, time.time()])
         self._to_note.discard(client)
 
     @property

@@ -83,3 +83,21 @@ def test_a_server_is_the_only_one_to_push(tmp_path: Path) -> None:
         Groups(buffer)
     with diskreplay.open(tmp_path / "b", access="read") as buffer:
         Groups(buffer)
+
+
+@pytest.mark.parametrize(("client", "error"), [("bad", SchemaError), ("x" * 300, ArgumentError)])
+def test_a_client_that_fails_and_leaves_stops_no_other(
+    client: str, error: type[Exception], tmp_path: Path
+) -> None:
+    with ReplayBuffer(100, path=tmp_path / "b") as buffer:
+        groups = Groups(buffer)
+        push(groups, buffer, 1, 0)
+        bad = {**columns(5, 5), "rewards": [float("nan")] * 5}
+        with pytest.raises(error):
+            groups.store(client, 1, 5, lambda: buffer.extend(**bad))
+        push(groups, buffer, 2, 5)
+        with pytest.raises(error):
+            groups.store(client, 2, 5, lambda: buffer.extend(**bad))
+        groups.forget(client)
+        push(groups, buffer, 3, 10)
+        assert numbers_of(buffer.get(range(15))).tolist() == list(range(15))

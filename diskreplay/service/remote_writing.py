@@ -132,7 +132,7 @@ class RemoteWriting(RemoteReading):
             given = {name: value for name, value in options.items() if value is not None}
             number = self._outbox.new_number()
             self._call("push_first", self._outbox.client, number, method, list(standard), given)
-            return self.schema is not None  # None as long as no row was given
+            return True
 
     def _flush_rows(self) -> None:
         self._connection.check_open()

@@ -233,14 +233,16 @@ PRIORITIZED_WRITERS = [
     Shared("shared prioritized with a log", Prioritized(), LOG),
     Limited("limited prioritized", Prioritized(more_stats=Prioritized.more_stats | LIMITER)),
 ]
-if all(map(importlib.util.find_spec, ("pyarrow", "prometheus_client"))):
-    UNIFORM_WRITERS.append(Remote("remote uniform", Uniform()))
-    PRIORITIZED_WRITERS.append(Remote("remote prioritized with a log", Prioritized(), LOG))
 PRIORITIZED = [
     *PRIORITIZED_WRITERS,
     Read("read prioritized", Prioritized()),
     Read("read prioritized with a log", Prioritized(), LOG),
 ]
+if all(map(importlib.util.find_spec, ("pyarrow", "prometheus_client"))):
+    UNIFORM_WRITERS.append(Remote("remote uniform", Uniform()))
+    PRIORITIZED_WRITERS.append(Remote("remote prioritized", Prioritized()))
+    PRIORITIZED.append(PRIORITIZED_WRITERS[-1])
+    PRIORITIZED.append(Remote("remote prioritized with a log", Prioritized(), LOG))
 if os.environ.get("DISKREPLAY_TEST_RAY"):  # asked for, as its processes take seconds to start
     from sharded import PrioritizedSharded, Sharded
 

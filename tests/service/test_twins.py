@@ -136,3 +136,13 @@ def test_a_missing_pyarrow_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "diskreplay.service.messages", raising=False)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "diskreplay\[service\]"'):
         diskreplay.connect("grpc://127.0.0.1:1")
+
+
+def test_no_rows_fix_no_schema(tmp_path: Path) -> None:
+    with served(diskreplay.ReplayBuffer(100, path=tmp_path / "b")) as replay:
+        none = np.zeros((0, 2))
+        assert replay.extend(none, [], [], none, []).tolist() == []
+        assert replay.schema is None
+        replay.extend([[0.0, 1.0]], [0], [1.0], [[1.0, 2.0]], [False])
+        replay.flush()
+        assert replay.count == 1

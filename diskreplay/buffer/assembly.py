@@ -52,6 +52,7 @@ from diskreplay.validation import (
 )
 from diskreplay.wording import count_of
 
+_LOG = "log"  # the place of the observations in the identity of a store that began without fields
 _log = logging.getLogger("diskreplay")
 _log.addHandler(logging.NullHandler())  # the program decides whether messages are shown
 
@@ -256,7 +257,9 @@ def _create(
     is_whole = not missing_in(fields.fields)
     facts = schema_facts(fields.applied(Schema(fields.fields.values()))) if is_whole else {}
     state = State(new_seed(options.seed), _settings(options, priorities))
-    identity = Identity(kind, options.capacity, str(uuid4()), options.keep_rows)
+    is_placed = is_whole or options.observations is None
+    more = {} if is_placed else {_LOG: dict(options.log_options._asdict())}
+    identity = Identity(kind, options.capacity, str(uuid4()), options.keep_rows, more)
     facts["state"] = state.to_plain(identity)
     if identity.keep_rows:
         facts["layout"] = with_features(facts.get("layout"), (KEPT_ROWS,))
@@ -283,6 +286,8 @@ def _new_replica(
     is_new: bool,
 ) -> Replica:
     """Return the replica of an open store, with the parts for its kind and access."""
+    if options.observations is None:
+        fields.log_of_new_fields = _log_of_new_fields(store)
     rows = Rows(store, options.capacity, options.window_bytes, fields)
     links = Links(store.identity.slots)
     distribution = options.sampler or Usual()
@@ -310,6 +315,18 @@ def _new_replica(
             held = count_of(replica.live.size, "transition")
             _log.info("%s holds %s, this is run %d", printable(store.path), held, replica.runs)
     return replica
+
+
+def _log_of_new_fields(store: Store) -> LogOptions:
+    """Return where the fields of a store are to be kept once there are any."""
+    found = store.identity.plain.get(_LOG)
+    with store.snapshot() as snapshot:
+        if found is None or snapshot.meta("schema") is not None:
+            return LogOptions()
+    try:
+        return LogOptions.checked(*(found.get(name) for name in LogOptions._fields))
+    except (ArgumentError, AttributeError) as error:
+        raise DamageError(f"the identity of {store.path} is damaged: {error}") from None
 
 
 def _check_sampler(options: Options, kind: str) -> None:

@@ -31,19 +31,20 @@ class ExpectedFields:
         self._all_given = all_given
         self._log = log
         self._any_place = any_place
+        self.log_of_new_fields = log  # of the store, where the user gave none
 
     def inferred(self, values: dict[str, Any], *, lead: int) -> Schema:
         """Return the schema of a new store, inferred from the first transitions."""
         return self.applied(infer_schema(values, self.fields, lead=lead))
 
     def applied(self, schema: Schema) -> Schema:
-        """Return a schema with its observations where the user wants them."""
-        return self._log.applied(schema)
+        """Return a new schema with its observations where the user wants them."""
+        return self.log_of_new_fields.applied(schema)
 
     def placed(self, schema: Schema) -> Schema:
         """Return the schema of another store, to be kept as the user wants it."""
         given = {name: field for name, field in self.fields.items() if field.log}
-        placed = self._log.placed(schema)
+        placed = self.log_of_new_fields.placed(schema)
         return Schema([given.get(field.name, field) for field in placed.fields])
 
     def check(self, schema: Schema, store: Store) -> None:

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
-import diskreplay
 from diskreplay.aliases import PathLike
+from diskreplay.buffer import open as open_buffer
 from diskreplay.errors import ArgumentError
 from diskreplay.service.limits import Limits
 from diskreplay.service.logs import log, log_json_lines
@@ -88,7 +88,7 @@ def serve_stores(
         stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = _log_warning
         buffers: dict[str, Any] = {
-            name: stack.enter_context(diskreplay.open(path)) for name, path in stores.items()
+            name: stack.enter_context(open_buffer(path)) for name, path in stores.items()
         }
         server = ReplayServer(
             buffers,

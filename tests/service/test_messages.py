@@ -6,11 +6,9 @@ from typing import Any
 
 import msgpack
 import numpy as np
-import pyarrow as pa
 import pytest
 
-pytest.importorskip("pyarrow")
-
+pa = pytest.importorskip("pyarrow")
 
 from diskreplay import ArgumentError, Batch, Draw
 from diskreplay.service import messages

@@ -8,7 +8,9 @@ import msgpack
 import numpy as np
 import pytest
 
-pa = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow")
+
+import pyarrow as pa
 
 from diskreplay import ArgumentError, Batch, Draw
 from diskreplay.service import messages

@@ -69,6 +69,9 @@ def test_a_dataset_that_does_not_fit_is_named(
     assert contents(tmp_path) == before
 
 
+@pytest.mark.skipif(
+    h5py.version.hdf5_version_tuple < (1, 14, 0), reason="this HDF5 crashes on damaged files"
+)
 def test_bytes_that_are_damaged_raise_no_error_of_h5py(exported: Path, tmp_path: Path) -> None:
     whole, rng = exported.read_bytes(), np.random.default_rng(0)
     refused = 0

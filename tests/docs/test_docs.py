@@ -54,7 +54,7 @@ FRAMEWORK_BLOCKS = {
     "docs/how-to/stable-baselines3.md": ("python sb3", "stable_baselines3", 5),
     "docs/how-to/torchrl.md": ("python torchrl", "torchrl._torchrl", 4),
     "docs/how-to/datasets.md": ("python minari", "minari", 2),
-    "docs/how-to/service.md": ("python service", "pyarrow.flight", 4),
+    "docs/how-to/service.md": ("python service", "diskreplay.service.server", 4),
 }
 LOGGING_PAGE = "docs/how-to/logging.md"
 LOGGERS = ("tensorboard", "wandb")  # each has one block

@@ -34,6 +34,7 @@ def to_hdf5(buffer: Any, file: Any, *, layout: str = "d3rlpy") -> int:
     Raises ArgumentError for observations that a layout does not have: dictionaries, and tuples in
     "d4rl"; and where there is a file already.
 
+    >>> from diskreplay.adapters.hdf5 import from_hdf5
     >>> with ReplayBuffer(capacity=10, path="runs/a") as buffer:
     ...     for i in range(4):
     ...         _ = buffer.push([float(i)], 0, 1.0, [i + 1.0], done=i == 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from diskreplay.aliases import Ints
 from diskreplay.buffer import extra_of, extras_of, refuse_plurals, refuse_singulars
 from diskreplay.episodes import checked_env, checked_envs, checked_truncated, checked_truncateds
+from diskreplay.errors import ServiceError
 from diskreplay.sampling import Values
 from diskreplay.service.outbox import Outbox
 from diskreplay.service.remote_reading import RemoteReading
@@ -132,6 +134,8 @@ class RemoteWriting(RemoteReading):
             given = {name: value for name, value in options.items() if value is not None}
             number = self._outbox.new_number()
             self._call("push_first", self._outbox.client, number, method, list(standard), given)
+            with contextlib.suppress(ServiceError):
+                _ = self.schema  # so that the next rows can wait for a server that is gone
             return True
 
     def _flush_rows(self) -> None:

@@ -264,11 +264,12 @@ def test_answers_that_are_not_read_take_bounded_memory(tmp_path: Path) -> None:
             replay.push(*wide)
         replay.flush()
         before = service.memory_bytes()
-        streams = [raw(service) for _ in range(20)]
+        streams = [raw(service) for _ in range(60)]
         for writer, _ in streams:  # each answer takes 13 MB
             send(writer, ["get", [np.zeros(100, np.int64)], {}])
         assert len(replay.sample(5).states) == 5
-        assert service.memory_bytes() < before + 2 * (40 << 20) + ROOM
+        # All answers together take 790 MB.
+        assert service.memory_bytes() < before + 3 * (40 << 20) + 2 * ROOM
         refused = []
         for _, reader in streams:
             try:
@@ -276,7 +277,7 @@ def test_answers_that_are_not_read_take_bounded_memory(tmp_path: Path) -> None:
                 assert is_done
             except flight.FlightUnavailableError as error:
                 refused.append(str(error))
-        assert 0 < len(refused) < 20
+        assert 0 < len(refused) < 60
         assert all("--max-memory-bytes" in text for text in refused)
         assert replay.get(np.zeros(200, np.int64)).states.shape == (200, 2**16)
 

@@ -195,4 +195,5 @@ print("whole")
 
 
 def test_shards_killed_in_mid_run_are_left_out_and_come_back(tmp_path: Path) -> None:
-    assert run_python(KILLED_IN_MID_RUN, tmp_path / "p").stdout.endswith("whole\n")
+    printed = run_python(KILLED_IN_MID_RUN, tmp_path / "p").stdout
+    assert "whole" in printed.splitlines()  # among the lines of Ray

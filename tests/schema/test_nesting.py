@@ -216,7 +216,7 @@ class Silent(UserDict):  # type: ignore[type-arg]
         (({},), r"'x\[0\]' is an empty dictionary"),
         ({"a": None}, "'x.a' is None$"),
         ({"a": 1 << 70}, "'x.a': expected numbers or bools"),
-        ((np.timedelta64(1), 1), r"'x\[0\]': expected numbers or bools"),
+        ((np.timedelta64(1, "s"), 1), r"'x\[0\]': expected numbers or bools"),
         ((None, 1), r"'x\[0\]' is None$"),
         ({"a": [[1], [2, 3]]}, "'x.a' is not an array of numbers"),
         (CIRCLE, f"'x' is nested too deeply .expected at most {MAX_DEPTH} levels"),

@@ -86,7 +86,7 @@ class Turns:
                 self.wake()
 
     def wake(self) -> None:
-        """Let all calls that wait look again."""
+        """Wake all calls that wait, so that each checks again whether it may go on."""
         if self._waiting:
             for _, bell in list(self._waiting):
                 bell.ring()

@@ -173,7 +173,7 @@ class Connection:
 
     @contextlib.contextmanager
     def channel(self) -> Iterator[Channel]:
-        """Give a channel whose requests belong together; raise ServiceError where it breaks."""
+        """Open a channel for requests that belong together; raise ServiceError if it breaks."""
         channel = self.persist(self.new_channel, self.timeout)
         try:
             yield channel

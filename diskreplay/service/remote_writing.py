@@ -127,7 +127,10 @@ class RemoteWriting(RemoteReading):
         return self._schema if self._schema is not None else self.schema
 
     def _was_first(self, method: str, standard: tuple[Any, ...], options: dict[str, Any]) -> bool:
-        """Let the server check and store rows whose fields are unknown; return whether it did."""
+        """Send rows whose fields are unknown, which the server checks and stores.
+
+        Returns False, and sends nothing, if another thread has sent the first rows meanwhile.
+        """
         with self._first_push:
             if self._schema is not None:
                 return False

@@ -101,7 +101,7 @@ class Clients:
         self.roles = roles
 
     def stop(self) -> None:
-        """Let them end by themselves; kill those that do not."""
+        """Send SIGTERM to all clients, and wait a while for their end; `kill` ends the others."""
         for process in self._processes:
             process.terminate()
         for process in self._processes:

@@ -1,4 +1,4 @@
-"""The command line of the benchmarks: install, run, curve, plot, endure, gpu, frames, load."""
+"""The command line of the benchmarks: one command for each kind of measurement."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bench.install import install
 from bench.load import load
 from bench.plot import plot
 from bench.run import run
+from bench.service import service
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,5 +27,5 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-for command in (install, run, curve, plot, endure, gpu, frames, load):
+for command in (install, run, curve, plot, endure, gpu, frames, load, service):
     main.add_command(command)

@@ -19,7 +19,12 @@ from bench.limits import MemoryGroup, NoLimitError, memory_group
 from bench.rows import Task
 
 TOOLS = Path(__file__).parents[1]
-OWN = ("diskreplay", "arrays")  # they run in the environment that this process runs in
+OWN = (
+    "diskreplay",
+    "arrays",
+    "service",
+    "flight",
+)  # they run in the environment that this process runs in
 PEERS = ("cpprb", "sb3", "tianshou", "torchrl", "reverb")
 
 Tell = Callable[[str], None]

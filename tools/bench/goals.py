@@ -72,7 +72,7 @@ class Row:
     work: str
     ours: Figure
     theirs: Figure | None
-    unit: Literal["us", "ms", "s", "rows/s", "MB"]
+    unit: Literal["us", "ms", "s", "rows/s", "batches/s", "MB"]
     relation: Literal["<=", ">=", ""] = ""  # "" where there is no goal
     bound: float = 0.0  # of the ratio; of the figure, where there is nothing to compare with
 

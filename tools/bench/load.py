@@ -4,70 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import warnings
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-import diskreplay
 from bench import load_client
+from bench.beside import EndedError, Process, ask, running, said
 from bench.options import shared
-from bench.rows import columns
+from bench.workers.service import served
 
 PER_PROCESS = 8  # clients, so that 64 of them fit into the memory of a small machine
 
 
-@contextlib.contextmanager
-def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Run a Python module within a block, which asks it by its stdin and stdout."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        # The rows are random, and continue each other nowhere.
-        env={**os.environ, "PYTHONWARNINGS": "ignore:a transition does not continue"},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def said(process: subprocess.Popen[str]) -> str:
-    """Return the next line of a process."""
-    line = process.stdout.readline() if process.stdout is not None else ""
-    if not line:
-        raise click.ClickException(f"process {process.pid} has ended")
-    return line.strip()
-
-
-def rate(processes: list[subprocess.Popen[str]], work: str, clients: int, seconds: float) -> float:
+def rate(processes: list[Process], work: str, clients: int, seconds: float) -> float:
     """Return what so many clients do in a second, together."""
     asked = []
     for process in processes:
         k = min(PER_PROCESS, clients)
         clients -= k
-        if k and process.stdin is not None:
-            process.stdin.write(f"{work} {k} {seconds}\n")
-            process.stdin.flush()
+        if k:
+            ask(process, f"{work} {k} {seconds}")
             asked.append(process)
     return sum(float(said(process)) for process in asked)
-
-
-def fill(path: Path) -> None:
-    """Make a full prioritized store."""
-    task = load_client.TASK
-    warnings.simplefilter("ignore", diskreplay.EpisodeWarning)
-    with diskreplay.PrioritizedReplayBuffer(task.rows, path=path, seed=task.seed) as buffer:
-        for first in range(0, task.rows, task.block):
-            buffer.extend(*columns(task, first, task.block))
 
 
 @click.command()
@@ -80,13 +40,21 @@ def load(most: int, seconds: float, place: Path | None, out: Path | None) -> Non
     Server and clients are on this machine: beyond its cores they take the time of each other.
     Example: python -m bench load --most 16
     """
+    try:
+        figures = curve(most, seconds, place)
+    except EndedError as error:
+        raise click.ClickException(str(error)) from None
+    if out is not None:
+        out.write_text(json.dumps(figures))
+
+
+def curve(most: int, seconds: float, place: Path | None) -> list[dict[str, float]]:
+    """Return and print what 1, 2, 4 and more clients do."""
     counts = [1 << i for i in range(most.bit_length())]
-    figures = []
+    figures: list[dict[str, float]] = []
     with contextlib.ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
-        fill(home / "store")
-        server = ("diskreplay_tools", "serve", home / "store", "--listen", "grpc://127.0.0.1:0")
-        url = said(stack.enter_context(running(*server))).split()[-1]
+        home = stack.enter_context(tempfile.TemporaryDirectory(dir=place))
+        url = stack.enter_context(served(replace(load_client.TASK, path=f"{home}/store")))
         processes = [
             stack.enter_context(running("bench.load_client", url, PER_PROCESS))
             for _ in range(-(-counts[-1] // PER_PROCESS))
@@ -98,5 +66,4 @@ def load(most: int, seconds: float, place: Path | None, out: Path | None) -> Non
             pushed, drawn = (rate(processes, work, n, seconds) for work in load_client.WORKS)
             figures.append({"clients": n, "rows": pushed, "batches": drawn})
             click.echo(f"{n:7,}   {pushed:13,.0f}   {drawn:16,.1f}")
-    if out is not None:
-        out.write_text(json.dumps(figures))
+    return figures

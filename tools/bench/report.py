@@ -25,7 +25,7 @@ class Values:
         leg = measured[figure.leg]
         self.missing = leg.missing
         raw = np.array([] if leg.missing else leg.rounds[figure.name])
-        self.values = 1e9 / raw if unit == "rows/s" else raw / PER_UNIT[unit]
+        self.values = 1e9 / raw if unit.endswith("/s") else raw / PER_UNIT[unit]
         self.unit = unit
         self.quantile = figure.quantile
 

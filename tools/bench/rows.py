@@ -46,6 +46,7 @@ class Task:
     n_step: int = 3
     sequences: int = 16  # of a batch of sequences
     length: int = 64  # of each of them
+    clients: int = 1  # that push at the same time, `count` each
 
     @property
     def row_bytes(self) -> int:

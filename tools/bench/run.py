@@ -5,17 +5,58 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from bench.driver import OWN, Measured, Pythons, measure
-from bench.goals import GROUPS, MIB, TINY, Size
+from bench.goals import GROUPS, MIB, TINY, Group, Size
 from bench.machine import about, load
 from bench.options import out_of, shared, stop_if_failed, tell
 from bench.report import page, table, write_into
 
 WARM_UP = 2  # rounds
+
+Groups = dict[str, dict[str, Measured]]
+
+
+def run_groups(
+    groups: Mapping[str, Callable[[Path], Group]],
+    pythons: Pythons,
+    against: Sequence[str],
+    rounds: int,
+    place: Path | None,
+) -> tuple[Groups, list[str]]:
+    """Run groups, each with a directory of its own, and return the figures and the table."""
+    began = time.monotonic()
+    found: Groups = {}
+    lines: list[str] = []
+    for name, make in groups.items():
+        tell(f"{name}, after {time.monotonic() - began:.0f} s")
+        with tempfile.TemporaryDirectory(prefix="diskreplay-bench-", dir=place) as stores:
+            group = make(Path(stores))
+            legs = {
+                leg: what for leg, what in group.legs.items() if what.system in (*OWN, *against)
+            }
+            found[name] = measure(legs, pythons, rounds, WARM_UP, tell)
+        for row in group.rows:
+            if {row.ours.leg, (row.theirs or row.ours).leg} <= legs.keys():
+                lines += table([row], found[name])
+                tell(lines[-1])
+    return found, lines
+
+
+def write_figures(out: Path | None, facts: dict[str, Any], groups: Groups) -> None:
+    """Write everything that was measured into a file, if there is one."""
+    if out is not None:
+        figures = {
+            name: {leg: found.as_json() for leg, found in legs.items()}
+            for name, legs in groups.items()
+        }
+        out.write_text(json.dumps({**facts, "groups": figures}) + "\n")
 
 
 @click.command()
@@ -58,31 +99,14 @@ def run(
     size = TINY if tiny else Size(limit_bytes=limit * MIB)
     pythons = Pythons(peers)
     began, load_before = time.monotonic(), load()
-    groups: dict[str, dict[str, Measured]] = {}
-    lines: list[str] = []
-    for name in only:
-        tell(f"{name}, after {time.monotonic() - began:.0f} s")
-        with tempfile.TemporaryDirectory(prefix="diskreplay-bench-", dir=place) as stores:
-            group = GROUPS[name](size, Path(stores))
-            legs = {
-                leg: what for leg, what in group.legs.items() if what.system in (*OWN, *against)
-            }
-            groups[name] = measure(legs, pythons, rounds, WARM_UP, tell)
-        for row in group.rows:
-            if {row.ours.leg, (row.theirs or row.ours).leg} <= legs.keys():
-                lines += table([row], groups[name])
-                tell(lines[-1])
+    chosen = {name: partial(GROUPS[name], size) for name in only}
+    groups, lines = run_groups(chosen, pythons, against, rounds, place)
     facts = about(pythons, ["diskreplay", *against], began, load_before)
     if tiny:
         tell("This was a tiny size of everything: its figures say that it runs, and nothing else.")
     text = page(lines, facts)
     click.echo(text)
-    if out is not None:
-        figures = {
-            name: {leg: found.as_json() for leg, found in legs.items()}
-            for name, legs in groups.items()
-        }
-        out.write_text(json.dumps({**facts, "groups": figures}) + "\n")
+    write_figures(out, facts, groups)
     if write is not None:
         try:
             write_into(write, text)

@@ -6,6 +6,7 @@ answer is `{"figures": {...}}`, or `{"error": "..."}` in one sentence. A worker 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from bench.kernel import die_with_parent
 from bench.rows import Task
@@ -21,7 +22,7 @@ from bench.timing import Bench, Figures, Rounds
 
 
 def serve(benches: Mapping[str, Bench], distributions: tuple[str, ...]) -> None:
-    """Answer requests until stdin ends; `distributions` are those whose versions are told."""
+    """Answer requests until stdin ends; `distributions` tell their versions, if installed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the driver, which ends workers
     die_with_parent()
     # What libraries print must not come between the answers.
@@ -32,8 +33,11 @@ def serve(benches: Mapping[str, Bench], distributions: tuple[str, ...]) -> None:
     def answer(request: dict[str, object]) -> dict[str, object]:
         nonlocal rounds
         if request["do"] == "versions":
-            versions = {name: version(name) for name in ("numpy", *distributions)}
-            return {"versions": {"python": platform.python_version(), **versions}}
+            versions = {"python": platform.python_version()}
+            for name in ("numpy", *distributions):
+                with contextlib.suppress(PackageNotFoundError):
+                    versions[name] = version(name)
+            return {"versions": versions}
         if request["do"] == "start":
             task = Task(**request["task"])  # type: ignore[arg-type]
             rounds = benches[str(request["bench"])](task)

@@ -21,6 +21,8 @@ def shown(value: object) -> str:
     ('[1, 2]', 'a...')
     """
     try:
+        if type(value) in (str, bytes, list):  # all of a large one would take long
+            value = value[:_MOST_SHOWN]  # type: ignore[index]
         return cut(repr(value), _MOST_SHOWN)
     except Exception:  # an object may raise anything, and an int may be too long for decimal digits
         return f"<{type(value).__name__}>"

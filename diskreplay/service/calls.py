@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,9 +12,12 @@ from diskreplay.errors import ArgumentError, NotLiveError
 from diskreplay.schema import Schema
 from diskreplay.service.messages import MalformedMessage
 from diskreplay.service.streams import Stream
+from diskreplay.validation import as_whole
 from diskreplay.wording import shown
 
-_ROWS_READ = 256  # in one step of an iteration
+_ROWS_READ, _BYTES_READ = 256, 2**20  # in one step of an iteration, at least one row
+_CLIENT = re.compile("[0-9a-f]{32}")
+_GROUP_OPTIONS = {"truncateds", "env", "priorities"}
 
 
 class Call(NamedTuple):
@@ -39,7 +43,7 @@ class Request(NamedTuple):
     def rows(self) -> int:
         """Return the number of rows that the request asks for or brings."""
         try:
-            return int(self.call.rows(self.arguments, self.options))
+            return self.call.rows(self.arguments, self.options)
         except LookupError:  # no client leaves it out, or gives it by name
             raise MalformedMessage(f"{self.name} without its rows") from None
         except (TypeError, ValueError, OverflowError):
@@ -48,16 +52,14 @@ class Request(NamedTuple):
 
 def parsed(message: Any) -> Request:
     """Return the request in a message, or raise MalformedMessage."""
-    try:
-        name, arguments, options = message
-        request = Request(name, CALLS[name], [*arguments], {**options})
-    except (TypeError, ValueError):
-        raise MalformedMessage(f"no request: {shown(message)}") from None
-    except KeyError:
-        raise ArgumentError(
-            f"the server has no call {shown(name)}: it may be of an older version"
-        ) from None
-    return request
+    match message:
+        case [str(name), list(arguments), dict(options)]:
+            pass
+        case _:  # its value may be large, and is not shown
+            raise MalformedMessage("it is no request")
+    if name not in CALLS:
+        raise ArgumentError(f"the server has no call {shown(name)}: it may be of an older version")
+    return Request(name, CALLS[name], arguments, options)
 
 
 def answer(stream: Stream, request: Request) -> Any:
@@ -98,6 +100,9 @@ def _push_first(
     """Add the rows of a call that a client could not check, since it knew no schema yet."""
     if method not in ("push", "extend"):
         raise MalformedMessage(f"no method that adds rows: {shown(method)}")
+    if not isinstance(options, dict) or "with_notes" in options:  # notes are its server's alone
+        raise MalformedMessage("rows come with notes")
+    _check_group(client, number)
     add = getattr(stream.replay, method)
     n = 1 if method == "push" else len(values[2])
     return stream.groups.store(client, number, n, lambda: add(*values, **options))
@@ -110,6 +115,9 @@ def _push_group(
     schema: Schema | None = stream.replay.schema
     if schema is None or len(columns) != len(schema.fields):
         raise ArgumentError("the columns of a group are not those of the schema: connect again")
+    if not isinstance(options, dict) or options.keys() - _GROUP_OPTIONS:
+        raise MalformedMessage(f"no options of a group: {shown(options)}")
+    _check_group(client, number)
     values = schema.nested(columns)
     standard, further = values[:5], dict(zip(schema.extra_names, values[5:], strict=True))
     further.pop("truncated", None)
@@ -122,11 +130,21 @@ def _push_group(
     return stream.groups.store(client, number, len(columns[0]), add)
 
 
+def _check_group(client: Any, number: Any) -> None:
+    """Raise MalformedMessage for names and numbers of groups that no client has."""
+    if not (isinstance(client, str) and _CLIENT.fullmatch(client)):
+        raise MalformedMessage(f"no name of a client: {shown(client)}")
+    if not (type(number) is int and 0 < number < 2**62):
+        raise MalformedMessage(f"no number of a group: {shown(number)}")
+
+
 def _rows(stream: Stream, at: int, end: int | None) -> Any:
     """Return the live transitions from a write id on, at most some of them, None at the end.
 
     Their end at the beginning of an iteration comes with them: the next request gives it back.
     """
+    if type(at) is not int or type(end) not in (int, type(None)):
+        raise MalformedMessage(f"no write ids: {shown(at)}, {shown(end)}")
     replay = stream.replay
     while True:
         count = replay.count
@@ -135,7 +153,9 @@ def _rows(stream: Stream, at: int, end: int | None) -> Any:
         if at >= end:
             return None
         try:
-            return end, replay.get(np.arange(at, min(at + _ROWS_READ, end)))
+            row_bytes = max(1, replay.schema.payload_bytes)
+            n = min(_ROWS_READ, max(1, _BYTES_READ // row_bytes), end - at)
+            return end, replay.get(np.arange(at, at + n))
         except NotLiveError:  # evicted meanwhile
             continue
 
@@ -157,13 +177,16 @@ def _marks(stream: Stream) -> list[Any]:
 
 def _number(arguments: list[Any], options: dict[str, Any]) -> int:
     """Return the rows that a draw reads: the first argument, times the steps of each."""
-    n: int = arguments[0] * options.get("n_step", 1)
-    return n
+    return _whole(arguments[0]) * _whole(options.get("n_step", 1))
 
 
 def _sequences(arguments: list[Any], options: dict[str, Any]) -> int:
-    n: int = arguments[0] * arguments[1]
-    return n
+    return _whole(arguments[0]) * _whole(arguments[1])
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number; 0 for anything else, which the call refuses."""
+    return as_whole(value) or 0
 
 
 def _ids(arguments: list[Any], options: dict[str, Any]) -> int:

@@ -21,7 +21,13 @@ from diskreplay.buffer import (
     checked_write_ids,
     refused_priorities,
 )
-from diskreplay.errors import ArgumentError, DiskReplayError, LockedError, StorageError
+from diskreplay.errors import (
+    ArgumentError,
+    DiskReplayError,
+    LockedError,
+    ServiceError,
+    StorageError,
+)
 from diskreplay.sampling import Values, checked_priorities
 from diskreplay.schema import Schema
 from diskreplay.service.connection import Connection
@@ -78,8 +84,14 @@ class RemoteReplay(RemoteWriting):
         with self._connection.channel() as channel:
             uuid, size = channel.call("begin_save")
             with building(target, uuid) as place, (place / DATA).open("wb") as file:
-                while file.tell() < size:
-                    file.write(channel.call("read_saved", file.tell()))
+                while (at := file.tell()) < size:
+                    part = channel.call("read_saved", at)
+                    if not 0 < len(part) <= size - at:
+                        raise ServiceError(
+                            f"{self._connection.url} sent {len(part):,} bytes of its store "
+                            f"(expected 1 to {size - at:,}): save again"
+                        )
+                    file.write(part)
             channel.call("end_save")
 
     def mark(self, name: str, data: Any = None) -> None:
@@ -271,6 +283,16 @@ def connected(
     seconds = real_number("timeout", timeout, low=0.0, high=float("inf"))
     most = whole_number("queue_bytes", queue_bytes, at_least=1, at_most=_MOST_QUEUE_BYTES)
     connection = Connection(url, token, seconds, client_arguments(ca, cert))
-    facts = connection.call("describe")
-    kind = RemotePrioritizedReplayBuffer if facts["prioritized"] else RemoteReplayBuffer
-    return kind(connection, facts, most, (url, token, seconds, most, ca, cert))
+    try:
+        match facts := connection.call("describe"):
+            case {"prioritized": bool(), "capacity": int(), "path": str(), "schema": _}:
+                pass
+            case _:
+                raise ServiceError(
+                    f"{url} is no diskreplay serve of a version that this client knows"
+                )
+        kind = RemotePrioritizedReplayBuffer if facts["prioritized"] else RemoteReplayBuffer
+        return kind(connection, facts, most, (url, token, seconds, most, ca, cert))
+    except BaseException:
+        connection.close()
+        raise

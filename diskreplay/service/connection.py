@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow import flight
 
-from diskreplay.errors import ClosedError, NotAllowedError, ServiceError
+from diskreplay.errors import ArgumentError, ClosedError, NotAllowedError, ServiceError
 from diskreplay.forks import process
 from diskreplay.service import messages
 from diskreplay.service.addresses import Address
@@ -26,6 +27,7 @@ _OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 250),
 ]
+_TOKEN = re.compile(r"[!-~]{1,4096}")
 _BROKEN = (pa.ArrowException, OSError, StopIteration)
 
 ResultT = TypeVar("ResultT")
@@ -60,13 +62,23 @@ class Channel:
     def receive(self) -> Any:
         """Return the next answer, or raise the error of the served replay."""
         try:
-            is_done, found = messages.receive(self._reader)
-        except _BROKEN as error:
+            match messages.receive(self._reader):
+                case [True, found]:
+                    return found
+                case [False, plain]:
+                    error = error_from_plain(plain)
+                case _:
+                    raise messages.MalformedMessage("it is no answer")
+        except _BROKEN as broken:
             self.is_broken = True
-            raise _broken(error) from None
-        if not is_done:
-            raise error_from_plain(found)
-        return found
+            raise _broken(broken) from None
+        except messages.MalformedMessage as malformed:
+            self.is_broken = True
+            raise ServiceError(
+                f"the server sent a message that cannot be read, since it is of another version or "
+                f"no diskreplay serve ({malformed})"
+            ) from None
+        raise error
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Return the answer to a request, or raise the error of the served replay."""
@@ -106,6 +118,11 @@ class Connection:
     """
 
     def __init__(self, url: str, token: str | None, timeout: float, tls: dict[str, bytes]) -> None:
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise ArgumentError(
+                "a token has 1 to 4,096 letters, digits and other signs of ASCII, without a space "
+                "or a line break (found others, as at the end of a file that was read)"
+            )
         self.url, self.timeout, self._tls = url, timeout, tls
         self._address = Address.of(url)
         headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from diskreplay import errors
-from diskreplay.errors import DiskReplayError
+from diskreplay.errors import DiskReplayError, ServiceError
+from diskreplay.wording import shown
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
@@ -22,10 +23,13 @@ def error_to_plain(error: DiskReplayError) -> list[Any]:
     return [name, arguments, attributes]
 
 
-def error_from_plain(plain: list[Any]) -> DiskReplayError:
-    """Return the error that `error_to_plain` described."""
-    name, arguments, attributes = plain
-    kind = getattr(errors, str(name), DiskReplayError)
+def error_from_plain(plain: Any) -> DiskReplayError:
+    """Return the error that `error_to_plain` described; a server may send anything."""
+    match plain:
+        case [str(name), list(arguments), dict(attributes)]:
+            kind = getattr(errors, name, DiskReplayError)
+        case _:
+            return ServiceError(f"the server sent an error that cannot be read: {shown(plain)}")
     if not isinstance(kind, type) or not issubclass(kind, DiskReplayError):
         kind = DiskReplayError
     error = kind(*arguments)

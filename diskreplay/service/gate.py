@@ -23,6 +23,7 @@ from diskreplay.service.rights import ANYONE, Caller, Tokens
 GATE = "gate"  # the name of the middleware
 HEADER = "authorization"
 _SCHEME = "Bearer "
+_METHODS = (flight.FlightMethod.DO_EXCHANGE, flight.FlightMethod.DO_ACTION)
 
 
 class StoppingError(Exception):
@@ -49,6 +50,9 @@ class Gate(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         except NotAllowedError as error:
             self._refuse("token", info)
             raise flight.FlightUnauthenticatedError(str(error), str(error).encode()) from None
+        if info.method not in _METHODS:
+            self._refuse("method", info)
+            raise flight.FlightServerError("this service has exchanges and the action health alone")
         with self._lock:
             is_full = self._open >= self._limits.calls
             self._open += not is_full

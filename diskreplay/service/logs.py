@@ -15,9 +15,12 @@ LOGGER = logging.getLogger("diskreplay.service")
 _FACTS = "facts"  # the attribute of a record that holds them
 
 
-def log(event: str, level: int = logging.INFO, **facts: object) -> None:
-    """Log an event and its facts; never a token, and no data of rows."""
-    LOGGER.log(level, event, extra={_FACTS: facts})
+def log(event: str, level: int = logging.INFO, *, exc_info: bool = False, **facts: object) -> None:
+    """Log an event and its facts; never a token, and no data of rows.
+
+    exc_info:  whether the exception that is handled is logged, with its traceback
+    """
+    LOGGER.log(level, event, exc_info=exc_info, extra={_FACTS: facts})
 
 
 class JsonLines(logging.Formatter):

@@ -8,12 +8,16 @@ A message is one value: a request, or an answer such as a batch. It travels as::
 
 All batches of a stream have one schema, a column of bytes, so one stream carries any values: also
 those whose number, type or shape differ from one message to the next.
+
+A tuple is a list that begins with a mark, as are the other types of our own: a value in a value
+would take a call of the decoder for each level, and a message could fill the stack of its thread.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -32,12 +36,20 @@ from diskreplay.buffer import (
 from diskreplay.errors import ArgumentError
 from diskreplay.observations import FrameMemory, Frames, frames_from_plain, frames_to_plain
 from diskreplay.validation import as_array
-from diskreplay.wording import shown
+from diskreplay.wording import cut, human, shown
 
 SCHEMA = pa.schema([("bytes", pa.uint8())])
 _SMALL_BYTES = 2**16  # more of them are a part of their own, which nothing copies before it is sent
 _PART_BYTES = 2**24  # what gRPC and the memory of a reader take at once
 _ALIGNMENT = 8
+_MOST_DIMENSIONS = 32  # of an array, as in every numpy
+_DESCRIPTION_COST = 64  # bytes of memory that a byte of metadata takes at most: an empty list
+_DTYPE = re.compile(r"[<>|=][biufc][0-9]{1,2}")
+_MANY_KEYS = 1000
+# Whatever msgpack and numpy raise for bytes that are no value.
+_NO_VALUE = (
+    AttributeError, LookupError, MemoryError, OverflowError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 _ARRAY, _TUPLE, _KIND, _FRAMES = 1, 2, 3, 4  # msgpack's numbers for the types of our own
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
@@ -47,6 +59,10 @@ _KINDS: dict[str, Any] = {
 
 class MalformedMessage(ValueError):
     """A message that no diskreplay has sent."""
+
+
+class _Mark(int):
+    """The number of a type, at the beginning of its list."""
 
 
 class _Encoder:
@@ -63,16 +79,16 @@ class _Encoder:
     def _of_other(self, value: Any) -> Any:
         if type(value) is np.ndarray and value.dtype.kind in "biufc":
             self.arrays.append(value if value.flags.c_contiguous else value.copy())
-            return msgpack.ExtType(_ARRAY, msgpack.packb(len(self.arrays) - 1))
+            return msgpack.ExtType(_ARRAY, (len(self.arrays) - 1).to_bytes(4, "big"))
         if isinstance(value, tuple):
             kind = _KINDS.get(type(value).__name__)
             if kind is None or not isinstance(value, kind):
-                return msgpack.ExtType(_TUPLE, self.pack(list(value)))
+                return [_mark(_TUPLE), *value]
             names = list(getattr(value, "_fields", ())[len(kind._fields) :])
-            content = [kind.__name__, names, list(value), getattr(value, "__dict__", {})]
-            return msgpack.ExtType(_KIND, self.pack(content))
+            attributes = getattr(value, "__dict__", {})
+            return [_mark(_KIND), kind.__name__, names, list(value), attributes]
         if isinstance(value, Frames):
-            return msgpack.ExtType(_FRAMES, self.pack(frames_to_plain(value, self._memories)))
+            return [_mark(_FRAMES), *frames_to_plain(value, self._memories)]
         if isinstance(value, np.generic):
             return value.item()
         plain: Any
@@ -85,10 +101,16 @@ class _Encoder:
         return self._of_other(array)
 
 
-def send(writer: Any, value: Any) -> None:
+def _mark(kind: int) -> Any:
+    return msgpack.ExtType(kind, b"")
+
+
+def send(writer: Any, value: Any, hold: Callable[[int], object] | None = None) -> None:
     """Send a value over the writer of a stream.
 
     Large arrays must not be changed afterwards: gRPC may not have sent their bytes yet.
+
+    hold:  is called with the bytes that the message takes, before they are sent
     """
     encoder = _Encoder()
     try:
@@ -99,6 +121,8 @@ def send(writer: Any, value: Any) -> None:
         raise ArgumentError(f"a value cannot be sent: {error}") from None
     kinds = [[array.dtype.str, array.shape] for array in encoder.arrays]
     header: bytes = msgpack.packb([packed, kinds])
+    if hold is not None:
+        hold(len(header) + sum(array.nbytes for array in encoder.arrays))
     if not any(array.nbytes for array in encoder.arrays):
         writer.write_metadata(header)
         return
@@ -124,53 +148,92 @@ def receive(
 ) -> Any:
     """Return the next value that comes from the reader of a stream, with arrays of its own.
 
-    Raises StopIteration at the end of the stream, and MalformedMessage.
+    Raises StopIteration at the end of the stream, MalformedMessage, and ArgumentError for a message
+    that takes too much: that one was left out, and the next one can be received.
 
     kinds:       whether batches may come
-    most_bytes:  the most bytes that a message may take
-    hold:        is called with the bytes that its arrays take, before they come
+    most_bytes:  the most memory that a message may take
+    hold:        is called with the bytes that it takes, before its arrays come
     """
     chunk = reader.read_chunk()
     try:
-        packed, described = msgpack.unpackb(_metadata(chunk))
-        arrays = [_empty(dtype, shape, most_bytes) for dtype, shape in described]
-        nbytes = sum(array.nbytes for array in arrays)
-        if most_bytes is not None and nbytes > most_bytes:
-            raise MalformedMessage(f"a message takes more than {most_bytes} bytes")
+        header = _metadata(chunk)
+        taken = _DESCRIPTION_COST * len(header)
+        if most_bytes is not None and taken > most_bytes:
+            raise MalformedMessage(f"the description of a message takes {human(len(header))}")
+        packed, described = msgpack.unpackb(header)
+        forms = [_form(*one) for one in described]
+        sizes = [dtype.itemsize * math.prod(shape) for dtype, shape in forms]
+        taken += sum(sizes)
+        if most_bytes is not None and taken > most_bytes:
+            for size in sizes:
+                for _ in _parts(reader, size if size > _SMALL_BYTES else 0):
+                    pass
+            raise ArgumentError(
+                f"this service takes messages of at most {human(most_bytes)} (found "
+                f"{human(taken)}): send less at a time, or raise --max-message-bytes"
+            )
         if hold is not None:
-            hold(nbytes)
+            hold(taken)
+        arrays = [np.empty(shape, dtype) for dtype, shape in forms]
         _fill(arrays, chunk, reader)
         return _Decoder(arrays, kinds=kinds).unpack(packed)
-    except MalformedMessage:
+    except (MalformedMessage, ArgumentError):
         raise
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise MalformedMessage(f"not a message: {error}") from None
+    except _NO_VALUE as error:
+        raise MalformedMessage(f"not a message: {cut(str(error))}") from None
 
 
 class _Decoder:
     """The value of a msgpack with arrays."""
 
     def __init__(self, arrays: list[Array], *, kinds: bool) -> None:
-        self._arrays, self._kinds = arrays, kinds
+        self._arrays: list[Array | None] = [*arrays]
+        self._types = (_TUPLE, _KIND, _FRAMES) if kinds else (_TUPLE,)
         self._memories: dict[int, FrameMemory] = {}
 
     def unpack(self, packed: bytes) -> Any:
-        return msgpack.unpackb(packed, ext_hook=self._of_other, strict_map_key=False)
+        return msgpack.unpackb(
+            packed,
+            ext_hook=self._of_ext,
+            list_hook=self._of_list,
+            object_pairs_hook=_dict_of,
+            strict_map_key=False,
+        )
 
-    def _of_other(self, code: int, data: bytes) -> Any:
-        if code == _ARRAY:
-            return self._arrays[msgpack.unpackb(data)]
-        if code == _TUPLE:
-            return tuple(self.unpack(data))
-        if code == _KIND and self._kinds:
-            name, names, values, attributes = self.unpack(data)
-            found = with_extra(_KINDS[name], tuple(names))._make(values)
-            if attributes:
-                vars(found).update(attributes)
-            return found
-        if code == _FRAMES and self._kinds:
-            return frames_from_plain(self.unpack(data), self._memories)
-        raise MalformedMessage(f"it has a value of the type {code}")
+    def _of_ext(self, code: int, data: bytes) -> Any:
+        if code in self._types:
+            return _Mark(code)
+        if code != _ARRAY:
+            raise MalformedMessage(f"it has a value of the type {code}")
+        place = int.from_bytes(data, "big")
+        array, self._arrays[place] = self._arrays[place], None
+        if array is None:  # it would take its bytes for each place, of which many fit in a message
+            raise MalformedMessage("it has an array at two places")
+        return array
+
+    def _of_list(self, items: list[Any]) -> Any:
+        mark = items[0] if items else None
+        if type(mark) is not _Mark:
+            return items
+        if mark == _TUPLE:
+            return tuple(items[1:])
+        if mark == _FRAMES:
+            return frames_from_plain(items[1:], self._memories)
+        _, name, names, values, attributes = items
+        found = with_extra(_KINDS[name], tuple(names))._make(values)
+        if attributes:
+            vars(found).update(attributes)
+        return found
+
+
+def _dict_of(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return a dictionary; its keys may not share a hash, which numbers can be chosen for."""
+    if len(pairs) > _MANY_KEYS:
+        hashes = np.fromiter((hash(key) for key, _ in pairs), np.int64, len(pairs))
+        if np.unique(hashes).size < len(pairs) // 2:
+            raise MalformedMessage("the keys of a dictionary share a hash")
+    return dict(pairs)
 
 
 def _sorted(arrays: list[Array]) -> tuple[list[Array], list[Array]]:
@@ -199,15 +262,15 @@ def _metadata(chunk: Any) -> bytes:
     return content
 
 
-def _empty(dtype: str, shape: list[int], most_bytes: int | None) -> Array:
-    """Return an array of a type and shape that a message describes."""
-    kind = np.dtype(dtype)
-    size = kind.itemsize * math.prod(shape)
-    if kind.kind not in "biufc" or any(length < 0 for length in shape):
-        raise MalformedMessage(f"it has an array of {dtype!r:.50}, {shape!r:.50}")
-    if most_bytes is not None and size > most_bytes:
-        raise MalformedMessage(f"it has an array of {size} bytes (expected at most {most_bytes})")
-    return np.empty(shape, kind)
+def _form(dtype: Any, shape: Any) -> tuple[np.dtype[Any], list[int]]:
+    """Return the type and shape of an array that a message describes."""
+    if (
+        not (isinstance(dtype, str) and _DTYPE.fullmatch(dtype) and isinstance(shape, list))
+        or len(shape) > _MOST_DIMENSIONS
+        or not all(type(length) is int and length >= 0 for length in shape)
+    ):
+        raise MalformedMessage("it has an array of no type or shape that is sent")
+    return np.dtype(dtype), shape
 
 
 def _fill(arrays: list[Array], chunk: Any, reader: Any) -> None:

@@ -32,21 +32,45 @@ class Room:
         return self._taken
 
     @contextmanager
-    def for_bytes(self, n: int) -> Iterator[None]:
-        """Take n bytes for a block; raise NoRoomError where others take too many."""
-        if n <= SMALL_BYTES:
-            yield
-            return
+    def share(self) -> Iterator[Share]:
+        """Give a request and its answer a share for a block, which is empty at first."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            with self._lock:
+                self._taken -= share.taken
+
+    def grow(self, share: Share, n: int) -> None:
+        """Add n bytes to a share; raise NoRoomError where others take too many."""
         with self._lock:
-            if self._taken and self._taken + n > self._most_bytes:
+            if self._taken > share.taken and self._taken + n > self._most_bytes:
                 raise NoRoomError(
                     f"this server has room for {human(self._most_bytes)} of large messages at a "
                     f"time, and {human(self._taken)} are under way: ask for fewer rows, read "
                     "answers at once, or raise --max-memory-bytes"
                 )
             self._taken += n
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._taken -= n
+            share.taken += n
+
+
+class Share:
+    """The bytes that one request and its answer take; alone they may be as large as they are."""
+
+    def __init__(self, room: Room) -> None:
+        self.taken = 0
+        self._room, self._expected = room, 0
+
+    def add(self, n: int) -> None:
+        """Take n more bytes, or raise NoRoomError."""
+        if n > SMALL_BYTES:
+            self._room.grow(self, n)
+
+    def expect(self, n: int) -> None:
+        """Take the bytes of an answer that is still to be made."""
+        self.add(n)
+        self._expected = n
+
+    def send(self, n: int) -> None:
+        """Take the bytes of an answer that were not expected, as of an episode."""
+        self.add(n - self._expected)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyarrow import flight
 
-from diskreplay.errors import ArgumentError, DiskReplayError, StorageError
+from diskreplay.errors import (
+    ArgumentError,
+    ClosedError,
+    DiskReplayError,
+    ServiceError,
+    StorageError,
+)
 from diskreplay.service import messages
 from diskreplay.service.addresses import Address
 from diskreplay.service.calls import answer, parsed
@@ -20,13 +27,14 @@ from diskreplay.service.crossing_errors import error_to_plain
 from diskreplay.service.gate import GATE, Gate, StoppingError, caller_of
 from diskreplay.service.groups import Groups
 from diskreplay.service.limits import Limits
+from diskreplay.service.logs import log
 from diskreplay.service.metrics import Metrics
 from diskreplay.service.rights import Caller, Tokens, check_exposure, check_tls
-from diskreplay.service.room import NoRoomError, Room
+from diskreplay.service.room import NoRoomError, Room, Share
 from diskreplay.service.streams import Served, Stream
 from diskreplay.service.tls import TLS
 from diskreplay.service.unix_socket import listening_at, remove_socket
-from diskreplay.wording import shown
+from diskreplay.wording import cut, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -143,43 +151,41 @@ class ReplayServer:
         has_begun = False
         try:
             while not self._closed:
-                with ExitStack() as held:  # the memory of a request and its answer
-
-                    def hold(nbytes: int, held: ExitStack = held) -> None:
-                        held.enter_context(self._room.for_bytes(nbytes))
-
+                with self._room.share() as share:  # of a request and its answer
+                    request, refusal = None, None
                     try:
-                        most_bytes = self._limits.message_bytes
-                        request = messages.receive(
-                            reader, kinds=False, most_bytes=most_bytes, hold=hold
-                        )
+                        request = self._received(reader, share)
                     except StopIteration:
                         return
-                    held.enter_context(self.gate.answering())
-                    try:
-                        found = [True, self._answer(name, caller, stream, request, hold)]
-                    except DiskReplayError as error:
-                        self.gate.note_error(caller, error)
-                        found = [False, error_to_plain(error)]
-                    if not has_begun:
-                        writer.begin(messages.SCHEMA)
-                        has_begun = True
-                    messages.send(writer, found)
+                    except ArgumentError as error:
+                        refusal = error
+                    if not has_begun and reader.schema != messages.SCHEMA:
+                        raise messages.MalformedMessage("its stream has no column of bytes")
+                    with self.gate.answering():
+                        try:
+                            if refusal is not None:
+                                raise refusal
+                            found = [True, self._answer(name, caller, stream, request, share)]
+                        except DiskReplayError as error:
+                            self.gate.note_error(caller, error)
+                            found = [False, error_to_plain(error)]
+                        if not has_begun:
+                            writer.begin(messages.SCHEMA)
+                            has_begun = True
+                        messages.send(writer, found, hold=share.send)
         finally:
             stream.close()
 
-    def _answer(
-        self,
-        name: str,
-        caller: Caller,
-        stream: Stream,
-        request: Any,
-        hold: Callable[[int], object],
-    ) -> Any:
-        """Return the answer to a request that its client may make.
+    def _received(self, reader: Any, share: Share) -> Any:
+        """Return the next request of a stream."""
+        most_bytes = self._limits.message_bytes
+        try:
+            return messages.receive(reader, kinds=False, most_bytes=most_bytes, hold=share.add)
+        except (pa.ArrowException, OSError) as error:  # not even a record batch
+            raise messages.MalformedMessage(cut(str(error))) from None
 
-        hold:  is called with the bytes that the answer will take
-        """
+    def _answer(self, name: str, caller: Caller, stream: Stream, request: Any, share: Share) -> Any:
+        """Return the answer to a request that its client may make."""
         asked = parsed(request)
         caller.require(asked.call.right)
         served = self.served(name)
@@ -188,10 +194,18 @@ class ReplayServer:
         nbytes = 0 if schema is None else rows * schema.payload_bytes
         self._limits.check(rows, nbytes)
         if asked.call.right == "read":
-            hold(nbytes)
+            share.expect(nbytes)
         stream.use(served)
-        with self._metrics.timed(asked.name):
-            found = answer(stream, asked)
+        try:
+            with self._metrics.timed(asked.name):
+                found = answer(stream, asked)
+        except (DiskReplayError, messages.MalformedMessage):
+            raise
+        except Exception:  # its text may tell of this machine, and is for its log alone
+            log("failed", logging.ERROR, exc_info=True, client=caller.name, call=asked.name)
+            raise ServiceError(
+                f"the server failed to answer {asked.name}(): its log says why"
+            ) from None
         self._metrics.count(served.name, asked.name, rows)
         return found
 
@@ -216,18 +230,31 @@ class _Flight(flight.FlightServerBase):  # type: ignore[misc]
         """Answer `health` with a JSON object: the sizes of the replays."""
         if action.type != "health":
             raise flight.FlightServerError("the only action is health")
-        found = {"status": "serving", "replays": self._server.health()}
+        with self._plain_errors(context):
+            found = {"status": "serving", "replays": self._server.health()}
         return [flight.Result(json.dumps(found).encode())]
 
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """Answer the requests of a stream."""
         name = (descriptor.command or b"").decode(errors="replace")
-        try:
+        with self._plain_errors(context):
             self._server.answer_stream(name, caller_of(context), reader, writer)
+
+    @contextmanager
+    def _plain_errors(self, context: Any) -> Iterator[None]:
+        """Tell a client in a sentence why its call ends; other errors would come as tracebacks."""
+        gate = self._server.gate
+        try:
+            yield
         except messages.MalformedMessage as error:
-            self._server.gate.note_malformed(caller_of(context), error)
+            gate.note_malformed(caller_of(context), error)
             raise flight.FlightServerError(str(error)) from None
         except NoRoomError as error:
             raise flight.FlightUnavailableError(str(error)) from None
-        except StoppingError:
+        except (StoppingError, ClosedError):
             raise flight.FlightUnavailableError("the server stops") from None
+        except flight.FlightError:  # of an answer that cannot be sent: the client is gone
+            raise
+        except Exception:
+            log("failed", logging.ERROR, exc_info=True, client=caller_of(context).name)
+            raise flight.FlightInternalError("the server failed: its log says why") from None

@@ -65,6 +65,8 @@ class Stream:
 
     def take_back(self, n: int) -> None:
         """Count the last draws of this stream no more, unless others have drawn since."""
+        if type(n) is not int:
+            raise MalformedMessage(f"no number of draws: {shown(n)}")
         if 0 < n <= self._draws:
             self.replay._take_back(n, self._next_draw)
             self._draws = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -100,14 +101,32 @@ def test_figures_are_collected_over_http() -> None:
 def test_large_messages_share_a_room_and_small_ones_need_none() -> None:
     large = SMALL_BYTES * 2
     room = Room(3 * large)
-    with room.for_bytes(2 * large), room.for_bytes(large):
-        with room.for_bytes(SMALL_BYTES):
-            assert room.taken == 3 * large
-        with pytest.raises(NoRoomError, match=r"6.29 MB are under way.*--max-memory-bytes"):
-            room.for_bytes(large).__enter__()
+    with room.share() as one, room.share() as other:
+        one.add(2 * large)
+        other.add(large)
+        one.add(SMALL_BYTES)
+        assert room.taken == 3 * large
+        for take in (other.add, other.expect, other.send):
+            with pytest.raises(NoRoomError, match=r"6.29 MB are under way.*--max-memory-bytes"):
+                take(large)
+        assert room.taken == 3 * large
     assert room.taken == 0
-    with room.for_bytes(10 * large):  # alone it may be as large as a message can be
-        assert room.taken == 10 * large
-    with pytest.raises(KeyError), room.for_bytes(large):
+    with room.share() as alone:  # alone it may be as large as a message can be
+        alone.add(10 * large)
+        alone.add(large)
+        assert room.taken == 11 * large
+    with contextlib.suppress(KeyError), room.share() as failing:
+        failing.add(large)
         raise KeyError
     assert room.taken == 0
+
+
+def test_an_answer_takes_the_bytes_that_it_has() -> None:
+    large = SMALL_BYTES * 2
+    room = Room(10 * large)
+    with room.share() as share:
+        share.expect(large)
+        share.send(large)
+        assert room.taken == large
+        share.send(3 * large)
+        assert room.taken == 3 * large

@@ -134,9 +134,9 @@ HEADER = msgpack.packb([msgpack.packb(1), []])
         msgpack.packb([msgpack.packb(1), [["<f4", [2**40, 2**40]]]]),
         msgpack.packb([msgpack.packb(1), [["<f4", [-1]]]]),
         msgpack.packb([msgpack.packb(1), [["O", [1]]]]),
-        msgpack.packb([msgpack.packb(1), [["<f4", [300]]]]),  # 1200 bytes
         msgpack.packb([msgpack.packb(1), [["<f4", [3]]]]),  # with no bytes
         msgpack.packb([msgpack.packb(msgpack.ExtType(1, b"\x07")), []]),
+        msgpack.packb([msgpack.packb([msgpack.ExtType(1, b"\0")] * 2), [["<f4", [0]]]]),
         msgpack.packb([msgpack.packb(msgpack.ExtType(99, b"")), []]),
     ],
 )  # fmt: skip
@@ -145,3 +145,61 @@ def test_a_malformed_message_is_refused(header: bytes | None) -> None:
     wire.sent.append((None, header))
     with pytest.raises(MalformedMessage):
         messages.receive(wire, most_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        (None, [0]), ("f4", [0]), ("O", [0]), ("f4,f4", [0]), ("<U1", [0]), ("<V4", [0]),
+        ([["a", "f4"]], [0]),
+        ("<f4", [-1]), ("<f4", [1.0]), ("<f4", [True]), ("<f4", [None]), ("<f4", {}), ("<f4", "ab"),
+        ("<f4", [1] * 33),
+    ],
+)  # fmt: skip
+def test_an_array_has_a_type_and_a_shape_that_are_sent(dtype: Any, shape: Any) -> None:
+    wire = Wire()
+    wire.sent.append((None, msgpack.packb([msgpack.packb(1), [[dtype, shape]]])))
+    with pytest.raises(MalformedMessage, match="no type or shape that is sent"):
+        messages.receive(wire)
+
+
+def test_a_message_that_takes_too_much_is_left_out() -> None:
+    wire = Wire()
+    messages.send(wire, [np.zeros(5), np.zeros(2**20), "many" * 10, np.zeros(2**18)])
+    messages.send(wire, "next")
+    with pytest.raises(ArgumentError, match=r"at most 1.00 MB \(found 10.5 MB\)"):
+        messages.receive(wire, most_bytes=10**6)
+    assert messages.receive(wire, most_bytes=10**6) == "next"
+    messages.send(wire, [[]] * 20_000)
+    with pytest.raises(MalformedMessage, match=r"description of a message takes 20.0 kB"):
+        messages.receive(wire, most_bytes=10**6)
+
+
+def test_a_message_takes_its_bytes_from_the_room() -> None:
+    taken: list[int] = []
+    wire = Wire()
+    messages.send(wire, [np.zeros(2**20, np.uint8)], hold=taken.append)
+    messages.receive(wire, hold=taken.append)
+    assert all(2**20 < n < 2**20 + 10_000 for n in taken)
+    assert len(taken) == 2
+
+
+def test_many_keys_of_one_hash_are_refused() -> None:
+    prime = 2**61 - 1  # hash(k * prime) is 0
+    assert crossed(dict.fromkeys(range(5000), 1)) == dict.fromkeys(range(5000), 1)
+    pairs = {key * prime: 1 for key in range(-4, 4)}
+    assert crossed(pairs) == pairs
+    packed = b"\xde" + (2000).to_bytes(2, "big") + msgpack.packb(3 * prime) + b"\x01"
+    packed += (msgpack.packb(prime) + b"\x01") * 1999
+    wire = Wire()
+    wire.sent.append((None, msgpack.packb([packed, []])))
+    with pytest.raises(MalformedMessage, match="share a hash"):
+        messages.receive(wire)
+
+
+def test_values_nest_as_deep_as_they_are_sent() -> None:
+    value: Any = ("a", np.arange(3))
+    for _ in range(100):
+        value = {"in": (value, [value[0]])}
+        value = (0, value)
+    assert_same(crossed(value), value)

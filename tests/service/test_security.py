@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from common import columns, numbers_of, row
@@ -23,7 +24,7 @@ from service_process import ServiceProcess, make_store, serving
 from wire_bytes import Recorder, mutated, send_again
 
 import diskreplay
-from diskreplay import ArgumentError, NotAllowedError, SchemaError, ServiceError
+from diskreplay import ArgumentError, NotAllowedError, SchemaError
 from diskreplay.service import RIGHTS, add_token
 from diskreplay.service.messages import SCHEMA, receive, send
 
@@ -59,9 +60,9 @@ def others_go_on(service: ServiceProcess, store: Path) -> Iterator[Any]:
             replay.push(**row(number))
         replay.flush()
         replay.sample(50)
-        before = service.memory_bytes()
+        before = service.most_memory_bytes()
         yield replay
-        assert service.memory_bytes() < before + ROOM
+        assert service.most_memory_bytes() < before + ROOM
         for number in range(100, 200):
             replay.push(**row(number))
         replay.flush()
@@ -113,7 +114,7 @@ def test_a_token_allows_its_right_alone(
                     with pytest.raises(NotAllowedError, match=f"the right '{needed}'"):
                         call(replay)
             replay.close()
-        for wrong in (None, "", "wrong", tokens["all"][:-1], tokens["all"] + "x"):
+        for wrong in (None, "-", "wrong", tokens["all"][:-1], tokens["all"] + "x"):
             with pytest.raises(NotAllowedError, match=r"needs a token|does not know the token"):
                 diskreplay.connect(service.url, token=wrong)
         with flight.connect(service.url) as client, pytest.raises(flight.FlightError):
@@ -138,7 +139,9 @@ def test_calls_beyond_the_limits_are_refused(service: ServiceProcess, store: Pat
         ):
             with pytest.raises(ArgumentError, match=r"at most 10,000 rows a call"):
                 call()
-        with pytest.raises(ServiceError, match="expected at most 1048576"):
+        with pytest.raises(
+            ArgumentError, match=r"at most 1.05 MB \(found 8.39 MB\).*--max-message"
+        ):
             replay.get(np.zeros(1 << 20, np.int64))
 
 
@@ -158,28 +161,37 @@ def exchanged(stream: tuple[Any, Any], request: Any) -> list[Any]:
     return found
 
 
-def test_a_message_that_is_too_large_ends_its_stream_alone(
+def test_a_message_that_is_too_large_is_refused_and_its_stream_goes_on(
     service: ServiceProcess, store: Path
 ) -> None:
-    with others_go_on(service, store):
+    with others_go_on(service, store) as replay:
+        stream = raw(service)
         large = np.zeros(4 << 20, np.uint8)
-        with pytest.raises(flight.FlightError, match="expected at most 1048576"):
-            exchanged(raw(service), ["push_group", ["me", 1, [large] * 5, {}], {}])
+        is_done, error = exchanged(stream, ["push_group", [CLIENT, 1, [large] * 5, {}], {}])
+        assert not is_done
+        assert "at most 1.05 MB (found 21.0 MB)" in error[1][0]
+        assert exchanged(stream, ["len", [], {}]) == [True, 100]
+        # A client of ours is told, and drops the rows: those behind them would wait for ever.
+        replay.extend(**columns(0, 40_000))
+        with pytest.raises(ArgumentError, match=r"refused 40,000 transitions.*--max-message"):
+            replay.flush()
 
 
+CLIENT = "0" * 32
+ROWS: list[Any] = [np.zeros((1, 2)), np.zeros(1), np.zeros(1), np.zeros((1, 2)), np.zeros(1)]
 ODD_REQUESTS: list[Any] = [
     None,
     [],
     ["sample"],
     ["sample", 3, {}],
     [["sample"], [3], {}],
-    ["push_group", ["me"], {}],
-    ["push_group", ["me", "one", [], {}], {}],
-    ["push_group", ["me", 1, [np.zeros((1, 3))] * 9, {}], {}],
-    ["push_group", ["me", 1, [np.zeros((n, 2)) for n in range(5)], {}], {}],
-    ["push_group", ["me", 1, [np.zeros(1)] * 5, {"path": "x"}], {}],
-    ["push_first", ["me", 1, "close", [1], {}], {}],
-    ["push_first", ["me", 1, "push", [1], {}], {}],
+    ["push_group", [CLIENT], {}],
+    ["push_group", [CLIENT, "one", [], {}], {}],
+    ["push_group", [CLIENT, 1, [np.zeros((1, 3))] * 9, {}], {}],
+    ["push_group", [CLIENT, 1, [np.zeros((n, 2)) for n in range(5)], {}], {}],
+    ["push_group", [CLIENT, 1, [np.zeros(1)] * 5, {"path": "x"}], {}],
+    ["push_first", [CLIENT, 1, "close", [1], {}], {}],
+    ["push_first", [CLIENT, 1, "push", [1], {}], {}],
     ["close", [], {}],
     ["__class__", [], {}],
     ["sample", [], {"batch_size": 1 << 40}],
@@ -196,6 +208,15 @@ ODD_REQUESTS: list[Any] = [
     ["rows", [{}, 1 << 62], {}],
     ["save", ["/tmp/x"], {}],
     ["mark", [1, 2], {}],
+    ["sample", [[1]], {"n_step": 1 << 28}],
+    ["sample", ["7"], {"n_step": 1 << 28}],
+    ["sample_sequences", [[1], 1 << 28], {}],
+    ["take_back", [np.zeros(0)], {}],
+    ["rows", [0, np.zeros(0)], {}],
+    ["push_group", ["me", 1, ROWS, {}], {}],
+    ["push_group", [CLIENT, 1.5, ROWS, {}], {}],
+    ["push_group", [CLIENT, 1, ROWS, {"with_notes": {"mine": 1}}], {}],
+    ["push_first", [CLIENT, 1, "extend", ROWS, {"with_notes": {"mine": 1}}], {}],
 ]
 
 
@@ -207,6 +228,72 @@ def test_requests_that_no_client_makes_are_answered_with_an_error(
             with contextlib.suppress(flight.FlightError):  # the stream has ended with an error
                 is_done, answer = exchanged(raw(service), request)
                 assert not is_done, (request, answer)
+    with diskreplay.open(store, access="read") as buffer:
+        assert "mine" not in buffer.notes()
+    assert not any(entry["event"] == "failed" for entry in service.logged)
+
+
+def described(packed: bytes, arrays: list[Any]) -> bytes:
+    return bytes(msgpack.packb([packed, arrays]))
+
+
+def nested(levels: int) -> bytes:
+    """A tuple in a tuple, and so on, each as a value of its own."""
+    value: bytes = msgpack.packb(None)
+    for _ in range(levels):
+        value = msgpack.packb(msgpack.ExtType(2, b"\x91" + value))
+    return value
+
+
+# Each would take the process down, or all of its time or memory.
+HOSTILE_HEADERS = {
+    "values in values": lambda: described(nested(300), []),
+    "lists in lists": lambda: described(b"\x91" * 10_000 + b"\xc0", []),
+    "many lists": lambda: described(
+        b"\xdd" + (3 << 20).to_bytes(4, "big") + b"\x90" * (3 << 20), []
+    ),
+    "many arrays": lambda: described(b"\xc0", [["<f4", [0]]] * 100_000),
+    "many dimensions": lambda: described(b"\xc0", [["<f4", [2**62] * 1000]]),
+    "many fields": lambda: described(b"\xc0", [["f4," * 4000, [1]]]),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_HEADERS)
+def test_a_hostile_description_ends_its_stream_alone(
+    service: ServiceProcess, store: Path, kind: str
+) -> None:
+    with others_go_on(service, store):
+        writer, reader = raw(service)
+        writer.write_metadata(HOSTILE_HEADERS[kind]())
+        with pytest.raises(flight.FlightError) as caught:
+            receive(reader)
+        assert "Traceback" not in str(caught.value)
+    assert service.logged[-3]["reason"] == "malformed"
+
+
+def test_only_exchanges_and_the_health_check_are_answered(
+    service: ServiceProcess, store: Path
+) -> None:
+    path = flight.FlightDescriptor.for_path("../../etc/passwd")
+    with others_go_on(service, store), flight.connect(service.url) as client:
+
+        def put() -> None:
+            writer, _ = client.do_put(path, SCHEMA)
+            writer.close()
+
+        for call in (
+            put,
+            lambda: [*client.list_flights()],
+            lambda: client.list_actions(),
+            lambda: client.do_get(flight.Ticket(b"a")).read_all(),
+            lambda: client.get_schema(path),
+            lambda: client.get_flight_info(path),
+            lambda: [*client.do_action("stop")],
+            lambda: client.authenticate_basic_token("a", "b"),
+        ):
+            with pytest.raises((pa.ArrowException, OSError)) as caught:
+                call()
+            assert "Traceback" not in str(caught.value)
 
 
 def test_another_schema_is_refused(service: ServiceProcess, store: Path) -> None:
@@ -218,9 +305,15 @@ def test_another_schema_is_refused(service: ServiceProcess, store: Path) -> None
         other = pa.schema([("state", pa.float64()), ("more", pa.string())])
         writer.begin(other)
         writer.write_with_metadata(
-            pa.record_batch([pa.array([1.0]), pa.array(["a"])], schema=other), b"\x92\xc4\x00\x90"
+            pa.record_batch([pa.array([1.0]), pa.array(["a"])], schema=other),
+            b"\x92\xc4\x01\xc0\x90",
         )
-        with pytest.raises(flight.FlightError):
+        with pytest.raises(flight.FlightError, match="no column of bytes"):
+            reader.read_chunk()
+        writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(b""))
+        writer.begin(other)
+        send(writer, ["len", [], {}])
+        with pytest.raises(flight.FlightError, match="no column of bytes"):
             reader.read_chunk()
 
 

@@ -14,6 +14,7 @@ pytest.importorskip("prometheus_client")
 from common import columns, row
 
 import diskreplay
+from diskreplay import ReplayBuffer, ServiceError
 from diskreplay.service.server import ReplayServer
 
 
@@ -45,3 +46,28 @@ def test_rows_go_to_the_server_and_batches_come_back(tmp_path: Path) -> None:
             replay.push(**{**row(1), "state": [0.0] * 4})
         with pickle.loads(pickle.dumps(replay)) as other:  # noqa: S301
             assert len(other) == 41
+
+
+class Failing(ReplayBuffer):
+    """A buffer with a fault."""
+
+    @property
+    def total_mass(self) -> float:
+        """Raise an error of no class of ours."""
+        raise KeyError("/secret")
+
+
+def test_an_error_that_nobody_foresaw_is_told_in_a_sentence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        Failing(capacity=10) as buffer,
+        ReplayServer({"a": buffer}) as server,
+        diskreplay.connect(server.url) as replay,
+    ):
+        with pytest.raises(ServiceError, match=r"^the server failed to answer total_mass\(\)"):
+            _ = replay.total_mass
+        assert len(replay) == 0
+    [failed] = [record for record in caplog.records if record.getMessage() == "failed"]
+    assert failed.exc_info is not None
+    assert str(failed.exc_info[1]) == "'/secret'"

@@ -55,6 +55,12 @@ class ServiceProcess:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    def most_memory_bytes(self) -> int:
+        """Return the most resident memory that the server has had."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) << 10
+
     @property
     def logged(self) -> list[dict[str, Any]]:
         """All that it logged, each line a JSON object."""

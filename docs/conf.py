@@ -32,6 +32,7 @@ autodoc_mock_imports = [
         "jax",
         "minari",
         "pyarrow",
+        "ray",
         "stable_baselines3",
         "tensordict",
         "torch",

@@ -14,7 +14,8 @@ import diskreplay
 
 pytest.importorskip("ray")
 
-from diskreplay.adapters.ray_shards.shard import Group, Settings, Shard
+from diskreplay.adapters.ray_shards.messages import Group, Settings
+from diskreplay.adapters.ray_shards.shard import Shard
 
 SETTINGS: dict[str, Any] = {
     "number": 0, "n_shards": 2, "capacity": 100, "kind": "uniform", "seed": 1, "options": {},

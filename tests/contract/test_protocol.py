@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 from typing import Any
 
 import pytest
@@ -40,6 +41,11 @@ if all(map(importlib.util.find_spec, ("pyarrow", "prometheus_client"))):
 
     KINDS[RemoteReplayBuffer] = KINDS[RemotePrioritizedReplayBuffer] = public(Replay)
 
+if os.environ.get("DISKREPLAY_TEST_RAY") and importlib.util.find_spec("ray"):
+    from diskreplay.adapters.ray_shards import PrioritizedShardedReplay, ShardedReplay
+
+    KINDS[ShardedReplay] = KINDS[PrioritizedShardedReplay] = public(Replay)
+
 
 def test_a_mixture_can_do_what_needs_no_write_ids() -> None:
     assert KINDS[Mixture] >= {
@@ -49,7 +55,12 @@ def test_a_mixture_can_do_what_needs_no_write_ids() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind, names in KINDS.items() for name in sorted(names)]
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, id=f"{kind.__name__}-{name}")
+        for kind, names in KINDS.items()
+        for name in sorted(names)
+    ],
 )
 def test_a_kind_takes_what_the_protocol_says(kind: Any, name: str) -> None:
     wanted, found = getattr(Replay, name), getattr(kind, name)

@@ -9,7 +9,8 @@ from typing import Any
 import ray
 
 from diskreplay.adapters.ray_shards import PrioritizedShardedReplay, ShardedReplay
-from diskreplay.adapters.ray_shards.shard import Settings, Shard
+from diskreplay.adapters.ray_shards.messages import Settings
+from diskreplay.adapters.ray_shards.shard import Shard
 
 SUPPORT = str(Path(__file__).parent)
 PYTHONPATH = filter(None, [os.environ.get("PYTHONPATH")])

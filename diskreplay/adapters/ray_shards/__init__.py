@@ -10,8 +10,9 @@
 - Importance weights are those of the whole: P(i) is the share of the shard times P within it.
 - What is pushed is acknowledged when its shard has committed it, and is stored once, whatever dies.
 - Rows of an env, and so episodes, stay in one shard.
-- A shard whose process dies is restarted by Ray and opens its store again. Meanwhile batches come
-  from the others, ShardAwayWarning tells of it, pushes to it wait, and `get` waits.
+- A shard whose process dies is restarted by Ray, on the node of its store, and opens it again.
+  Meanwhile batches come from the others, rows go to them, ShardAwayWarning tells of it, and `get`
+  waits.
 - Ray carries objects by pickle, within the cluster of the user; stores hold none.
 """
 
@@ -26,7 +27,7 @@ except ModuleNotFoundError as error:
         name="ray",
     ) from None
 
-from diskreplay.adapters.ray_shards.shard import ShardAwayError
+from diskreplay.adapters.ray_shards.messages import ShardAwayError
 from diskreplay.adapters.ray_shards.shard_calls import ShardAwayWarning
 from diskreplay.adapters.ray_shards.sharded_replay import PrioritizedShardedReplay, ShardedReplay
 

@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import diskreplay
-from diskreplay.adapters.ray_shards.joining import (
-    Part,
-    check_out,
-    distinct_counts,
-    fill,
-    joined_batch,
-    stratified_counts,
-)
-from diskreplay.adapters.ray_shards.packing import Form, can_pack
+from diskreplay.adapters.ray_shards.drawing import DrawingShards, StartedDraw, unusual
+from diskreplay.adapters.ray_shards.messages import Settings
+from diskreplay.adapters.ray_shards.packing import Form
 from diskreplay.adapters.ray_shards.prefetched import BatchT, Prefetched
 from diskreplay.adapters.ray_shards.pushed_rows import PushedRows
-from diskreplay.adapters.ray_shards.reading import ReadingShards
-from diskreplay.adapters.ray_shards.shard import Settings, ShardAwayError
-from diskreplay.adapters.ray_shards.shard_calls import Call, ShardCalls
+from diskreplay.adapters.ray_shards.shard_calls import ShardCalls
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-_NOTE_SECONDS = 0.5  # as commits come each second
-
-
-class _Draw(NamedTuple):
-    """A draw whose answers are on their way."""
-
-    method: str
-    n: int
-    options: dict[str, Any]
-    number: int
-    refs: dict[int, Call]
-
-
-class BaseShardedReplay(ReadingShards, Generic[BatchT]):
+class BaseShardedReplay(DrawingShards, Generic[BatchT]):
     """An open sharded replay: the methods that write, draw and describe."""
 
     _kind = ""
@@ -57,7 +35,7 @@ class BaseShardedReplay(ReadingShards, Generic[BatchT]):
         self._seed = int(calls.facts[0].seed)
         self._returned = max(facts.frame for facts in calls.facts)  # batches
         self._ahead = 0  # draws begun, whose batches are not returned
-        self._given_back: deque[_Draw] = deque()  # by iterators that were closed
+        self._given_back: deque[StartedDraw] = deque()  # by iterators that were closed
         self._forms: dict[tuple[Any, ...], Form] = {}  # of the batches that come packed
         self._noted = 0.0  # when the shards were told the frame
         self._closed = False
@@ -96,8 +74,9 @@ class BaseShardedReplay(ReadingShards, Generic[BatchT]):
         """Add one transition and return -1: its shard gives it a write id.
 
         It is checked at once, as by a buffer, and sent in a group with others: it can be drawn once
-        its shard has committed it. `flush` waits for that. While its shard is away it waits here,
-        with others up to `queue_bytes`; then the call waits, too.
+        its shard has committed it. `flush` waits for that. Rows go to the shards that are there;
+        where these have too much to store, the call waits. It raises an error that a shard had with
+        earlier rows, and has then taken none.
         """
         self._check_open()
         given = {"priority": priority, "truncated": truncated, "env": env}
@@ -137,6 +116,7 @@ class BaseShardedReplay(ReadingShards, Generic[BatchT]):
         self.flush()
         self._changed()
         self._calls.load_facts(self._calls.to_each("clear", seconds=self._wait_seconds))
+        self._pushed.largest_here = None
 
     def flush(self) -> None:
         """Commit everything, and return when all that was pushed is committed.
@@ -154,130 +134,7 @@ class BaseShardedReplay(ReadingShards, Generic[BatchT]):
         self._changed()
         self._calls.load_facts(self._calls.to_all("facts"))
 
-    def _changed(self) -> None:
-        """Drop what was drawn ahead and given back: it is of the state before."""
-        self._ahead -= len(self._given_back)
-        self._given_back.clear()
-
-    @property
-    def _frame(self) -> int:
-        """The number of batches returned by the process that made the replay, over all runs."""
-        if self._is_owner:
-            return self._returned
-        return max(facts.frame for facts in self._calls.facts)
-
     # Drawing
-
-    def _shares(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return the masses and the sizes of the shards, 0 of those that are away."""
-        self._calls.look_for_the_away()
-        masses, sizes = np.zeros(self._n), np.zeros(self._n, np.int64)
-        for number in self._calls.present:
-            facts = self._calls.facts[number]
-            masses[number], sizes[number] = facts.mass, facts.size
-        return masses, sizes
-
-    def _begin(self, method: str, name: str, n: Any, options: dict[str, Any]) -> _Draw:
-        """Begin a draw of n, or take one that was drawn ahead and given back."""
-        self._check_open()
-        if type(n) is not int or n < 1:
-            getattr(self._pushed.checker, "draw" if name == "n" else "sample")(n)
-            n = int(n)
-        self._pushed.send_if_due()
-        if self._given_back and self._given_back[0][:3] == (method, n, options):
-            return self._given_back.popleft()
-        self._changed()
-        number = self._returned + self._ahead
-        refs = self._ask(method, n, options, number)
-        self._ahead += 1
-        return _Draw(method, n, options, number, refs)
-
-    def _ask(self, method: str, n: int, options: dict[str, Any], number: int) -> dict[int, Call]:
-        masses, sizes = self._shares()
-        if n > sizes.sum() and self._calls.present:
-            self._calls.load_facts(self._calls.to_all("facts"))
-            masses, sizes = self._shares()
-        if not self._calls.present:
-            raise ShardAwayError(f"all shards of {self.path} are away: call again")
-        if n > (size := int(sizes.sum())):
-            away = f" in the shards that are there ({len(self._calls.away)} are away)"
-            raise diskreplay.SampleError(
-                f"cannot draw {n} transition{'s' * (n != 1)}: {self.path} holds {size}"
-                f"{away if self._calls.away else ''}; wait until is_ready({n})"
-            )
-        generator = self._generator(number)
-        if self._kind == "uniform":
-            counts = distinct_counts(n, sizes, generator)
-        else:
-            counts = stratified_counts(n, masses, generator)
-        # Each argument costs time, and the frame is of use where a commit saves it.
-        named: dict[str, Any] = {"options": options} if options else {}
-        if (method, *options.items()) not in self._forms:
-            named["typed"] = True
-        if self._is_owner and time.monotonic() - self._noted > _NOTE_SECONDS:
-            self._noted = time.monotonic()
-            named["frame"] = self._frame
-        return {
-            shard: self._calls.ask(shard, "draws", method, n, **named)
-            for shard, n in enumerate(counts.tolist())
-            if n
-        }
-
-    def _generator(self, number: int) -> np.random.Generator:
-        stream = np.random.Philox(key=self._seed, counter=[0, self._copy_number, 0, number])
-        return np.random.Generator(stream)
-
-    def _parts(self, draw: _Draw) -> tuple[list[Part], int]:
-        """Return the parts of a draw, and the size of the whole; draw again if a shard is lost."""
-        refs = draw.refs
-        while True:
-            answers = self._calls.answers(refs)
-            self._calls.load_facts({shard: facts for shard, (_, facts) in answers.items()})
-            if len(answers) == len(refs) and all(batches for batches, _ in answers.values()):
-                break
-            refs = self._ask(draw.method, draw.n, draw.options, draw.number)
-        masses, sizes = self._shares()
-        parts = []
-        for shard, (batches, _) in answers.items():
-            facts = self._calls.facts[shard]
-            masses[shard], sizes[shard] = facts.mass, facts.size
-            parts += [Part(shard, batch, 0.0, facts.size) for batch in batches]
-        shares = (masses / masses.sum()).tolist()
-        return [
-            Part(part.shard, self._unpacked(draw, part.batch), shares[part.shard], part.size)
-            for part in parts
-        ], int(sizes.sum())
-
-    def _unpacked(self, draw: _Draw, found: Any) -> Any:
-        """Return a batch of a shard, which is packed once its form is known."""
-        form = (draw.method, *draw.options.items())
-        if isinstance(found, list):
-            return self._forms[form].unpack(found[1], found[0])
-        if draw.method != "draw" and can_pack(found, draw.options):
-            self._forms[form] = Form(found)
-        return found
-
-    def _finish(self, draw: _Draw, beta: float | None = None) -> Any:
-        """Return the batch of a draw, and count it."""
-        self._check_open()
-        parts, size = self._parts(draw)
-        batch = joined_batch(parts, self._n, size, self._beta_of(beta))
-        self._count()
-        return batch
-
-    def _count(self) -> None:
-        self._returned += 1
-        self._ahead -= 1
-
-    def _beta_of(self, beta: float | None) -> float | None:
-        return None
-
-    def _sampled(self, n: Any, out: Any, beta: float | None, options: dict[str, Any]) -> Any:
-        self._check_open()
-        if out is not None and type(n) is int:
-            check_out(out, n)
-        batch = self._finish(self._begin("sample", "batch_size", n, _unusual(options)), beta)
-        return batch if out is None else fill(out, batch)
 
     def batches(
         self,
@@ -312,23 +169,12 @@ class BaseShardedReplay(ReadingShards, Generic[BatchT]):
                 "frames must be False in a sharded replay (found True): the shards put frames "
                 "together, and whole arrays come from them"
             )
-        options = _unusual({"pad": pad, "n_step": n_step, "gamma": gamma})
+        options = unusual({"pad": pad, "n_step": n_step, "gamma": gamma})
         begin = partial(self._begin, "sample", "batch_size", int(batch_size), options)
         return Prefetched(begin, self._finish, self._give_back, int(prefetch), prepare)
 
-    def _give_back(self, draws: deque[_Draw]) -> None:
+    def _give_back(self, draws: deque[StartedDraw]) -> None:
         self._given_back.extend(draws)
-
-    def draw(self, n: int) -> diskreplay.Draw:
-        """Draw as `sample` does, and return write ids and probabilities."""
-        parts, _ = self._parts(self._begin("draw", "n", n, {}))
-        self._count()
-        ids = [part.batch.indices * self._n + part.shard for part in parts]
-        probabilities = [part.batch.probabilities * part.share for part in parts]
-        return diskreplay.Draw(np.concatenate(ids), np.concatenate(probabilities))
-
-    def _sequences(self, n: int, beta: float | None, options: dict[str, Any]) -> Any:
-        return self._finish(self._begin("sample_sequences", "n", n, options), beta)
 
     def is_ready(self, n: int) -> bool:
         """Return whether a batch of n can be drawn from the shards that are there."""
@@ -375,12 +221,3 @@ class BaseShardedReplay(ReadingShards, Generic[BatchT]):
     def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
         """Raise LockedError, as `copy.copy` does."""
         self.__copy__()
-
-
-def _unusual(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a draw that differ from the defaults: less to send."""
-    defaults = {"pad": False, "n_step": 1}
-    found = {name: value for name, value in options.items() if defaults.get(name) != value}
-    if "n_step" not in found:
-        found.pop("gamma", None)
-    return found

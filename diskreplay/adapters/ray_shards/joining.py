@@ -68,6 +68,14 @@ def at_rows(value: Any, rows: Any) -> Any:
     return value[rows]
 
 
+def batch_at(batch: Any, rows: Ints) -> Any:
+    """Return some rows of a batch, and of the arrays among its attributes."""
+    found = type(batch)._make(at_rows(column, rows) for column in batch)
+    for name, value in vars(batch).items():
+        vars(found)[name] = value if isinstance(value, float) else at_rows(value, rows)
+    return found
+
+
 def whole_ids(local: Ints, shard: int, n_shards: int) -> Ints:
     """Return the write ids of the whole for those of a shard; -1 stays, where none is."""
     found = local * n_shards + shard

@@ -11,8 +11,8 @@ import ray
 
 import diskreplay
 from diskreplay.adapters.ray_shards.base_sharded_replay import BaseShardedReplay
+from diskreplay.adapters.ray_shards.messages import Facts, Settings
 from diskreplay.adapters.ray_shards.placing import STRATEGIES, start, stop
-from diskreplay.adapters.ray_shards.shard import Facts, Settings
 from diskreplay.adapters.ray_shards.shard_calls import ShardCalls
 
 _NOT_FOR_SHARDS = ("access", "if_exists", "keep_rows", "path", "sampler")

@@ -1,4 +1,9 @@
-"""Start the actors of shards: on the nodes that hold their stores, or spread over all."""
+"""Start the actors of shards: each on the node that holds its store, or spread over all.
+
+A store is on the disk of one node. So an actor is bound to the address of its node, a resource that
+Ray gives to each: while the node is gone it waits, whatever room others have, and it is restarted
+when a node of that address is back.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.placement_group import (
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 import diskreplay
-from diskreplay.adapters.ray_shards.shard import Settings, Shard
+from diskreplay.adapters.ray_shards.messages import Settings
+from diskreplay.adapters.ray_shards.shard import Shard
 
 _PLACE_SECONDS = 60.0
+_SHARE = 0.001  # of the address of a node, of which each has 1.0
 STRATEGIES = ("SPREAD", "STRICT_SPREAD", "PACK", "STRICT_PACK")
 
 
-def numbers_here(directory: str) -> list[int]:
-    """Return the numbers of the shards whose stores are on this node."""
-    found = [path.name.removeprefix("shard-") for path in Path(directory).glob("shard-*")]
-    return sorted(int(number) for number in found if number.isdigit())
+def stores_here(directory: str) -> dict[int, tuple[int, int]]:
+    """Return the numbers of the shards whose stores are on this node, and which file each is."""
+    found = {}
+    for path in Path(directory).glob("shard-*/diskreplay.json"):
+        number = path.parent.name.removeprefix("shard-")
+        if number.isdigit():
+            file = path.stat()
+            found[int(number)] = (file.st_ino, file.st_ctime_ns)
+    return found
 
 
 def start(
@@ -30,52 +49,74 @@ def start(
     options: dict[str, Any] = {"num_cpus": num_cpus, "max_restarts": -1, "max_task_retries": 0}
     if placement is None:
         return [actor.options(**options).remote(each) for each in settings], None
-    group = placement_group([{"CPU": num_cpus}] * len(settings), strategy=placement)
+    addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in _nodes()}
+    stores = _stores(settings[0].directory)
+    pins = [place_of(each, stores) for each in settings]
+    group = _group(pins, num_cpus, placement)
+    if None in pins:
+        nodes = placement_group_table(group)["bundles_to_node_id"]
+        remove_placement_group(group)
+        pins = [addresses[nodes[bundle]] for bundle in range(len(settings))]
+        group = _group(pins, num_cpus, "PACK")
     try:
-        if not group.wait(_PLACE_SECONDS):
-            raise diskreplay.ArgumentError(
-                f"{len(settings)} shards with num_cpus={num_cpus} and placement={placement!r} find "
-                f"no room in the cluster within {_PLACE_SECONDS:.0f} seconds: give fewer CPUs, or "
-                "another placement"
-            )
-        bundles = _bundles(settings, group)
         return [
             actor.options(
                 **options,
+                resources={f"node:{pin}": _SHARE},
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     group, placement_group_bundle_index=bundle
                 ),
             ).remote(each)
-            for each, bundle in zip(settings, bundles, strict=True)
+            for bundle, (each, pin) in enumerate(zip(settings, pins, strict=True))
         ], group
     except BaseException:
         remove_placement_group(group)
         raise
 
 
-def _bundles(settings: list[Settings], group: Any) -> list[int]:
-    """Return the bundle of each shard: one on the node that holds its store, else any other."""
-    look = ray.remote(numbers_here)
-    refs = [
-        look.options(
-            num_cpus=0,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(
-                group, placement_group_bundle_index=bundle
-            ),
-        ).remote(each.directory)
-        for bundle, each in enumerate(settings)
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
+
+
+def _stores(directory: str) -> dict[str, dict[int, tuple[int, int]]]:
+    """Return the stores of shards by the address of their node."""
+    look = ray.remote(stores_here)
+    refs = {
+        node["NodeManagerAddress"]: look.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], False)
+        ).remote(directory)
+        for node in _nodes()
+    }
+    return dict(zip(refs, ray.get(list(refs.values())), strict=True))
+
+
+def place_of(settings: Settings, stores: dict[str, dict[int, tuple[int, int]]]) -> str | None:
+    """Return the address of the node that holds a store; None if none does, or several do."""
+    files = {at: found[settings.number] for at, found in stores.items() if settings.number in found}
+    if len(set(files.values())) > 1:
+        raise diskreplay.MismatchError(
+            f"{settings.path} is on the nodes {', '.join(sorted(files))} (expected one): move away "
+            "those that are copies"
+        )
+    return next(iter(files)) if len(files) == 1 else None
+
+
+def _group(pins: list[str | None], num_cpus: float, strategy: str) -> Any:
+    """Return a placement group with a bundle for each shard, on the nodes of the addresses."""
+    bundles = [
+        {"CPU": num_cpus} if pin is None else {"CPU": num_cpus, f"node:{pin}": _SHARE}
+        for pin in pins
     ]
-    free = dict(enumerate(ray.get(refs)))
-    found: dict[int, int] = {}
-    for each in settings:
-        bundle = next((b for b, numbers in free.items() if each.number in numbers), None)
-        if bundle is not None:
-            found[each.number] = bundle
-            del free[bundle]
-    for each in settings:
-        if each.number not in found:
-            found[each.number] = free.popitem()[0]
-    return [found[each.number] for each in settings]
+    group = placement_group(bundles, strategy=strategy if None in pins else "PACK")
+    if not group.wait(_PLACE_SECONDS):
+        remove_placement_group(group)
+        raise diskreplay.ArgumentError(
+            f"{len(pins)} shards with num_cpus={num_cpus} and placement={strategy!r} find no room "
+            f"in the cluster within {_PLACE_SECONDS:.0f} seconds: give fewer CPUs, or another "
+            "placement"
+        )
+    return group
 
 
 def stop(actors: list[Any], group: Any) -> None:

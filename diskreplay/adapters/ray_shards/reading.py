@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 
 import diskreplay
 from diskreplay.adapters.ray_shards.joining import at_rows, joined, joined_columns
+from diskreplay.adapters.ray_shards.messages import Settings
 from diskreplay.adapters.ray_shards.pushed_rows import PushedRows
-from diskreplay.adapters.ray_shards.shard import Settings
 from diskreplay.adapters.ray_shards.shard_calls import ShardCalls
 
 _ROWS_READ = 256  # in one step of an iteration
 _SUMS = (
     "disk_bytes", "payload_bytes", "records_bytes", "priorities_bytes", "links_bytes",
-    "observations_bytes", "marks_bytes", "free_bytes", "memory_bytes", "commits", "stale_updates",
-    "cuts", "damaged",
+    "observations_bytes", "marks_bytes", "notes_bytes", "free_bytes", "memory_bytes", "commits",
+    "stale_updates", "cuts", "damaged",
 )  # fmt: skip
 
 
@@ -36,6 +36,7 @@ class ReadingShards:
     _is_owner: bool
     _known_schema: Any
     _missed_updates: int
+    _returned: int  # batches, by this process
     _wait_seconds = 300.0  # for a shard that is away, in calls that need all of them
     _copy_number = 0
 
@@ -104,6 +105,13 @@ class ReadingShards:
         self._known_schema = diskreplay.Schema.from_plain(known[0]) if known else None
         found: diskreplay.Schema | None = self._known_schema
         return found
+
+    @property
+    def _frame(self) -> int:
+        """The number of batches returned by the process that made the replay, over all runs."""
+        if self._is_owner:
+            return self._returned
+        return max(facts.frame for facts in self._calls.facts)
 
     # Transitions
 
@@ -262,10 +270,14 @@ class ReadingShards:
     def stats(self) -> dict[str, Any]:
         """Return a description of the replay, as a plain dict.
 
-        The sums and lists of the buffers' own stats; and n_shards, shards (size, count and mass of
-        each), away (the reasons of the shards that are away, by number), outages (how often one
-        went away), waiting_rows (pushed here, and not yet committed) and missed_updates
-        (priorities for shards that were away).
+        The keys of a buffer's stats. Sizes, counts, bytes and commits are sums over the shards:
+        a flush makes a commit in each shard that has something to commit. `runs` has those of each
+        shard, with its number as `shard`, and its own write ids; `openers` the processes of the
+        shards; `draws` counts the batches of the whole. Shards that are away have no part in all
+        of this but size, count and capacity. And n_shards, shards (size, count and mass of each),
+        away (the reasons of the shards that are away, by number), outages (how often one went
+        away), waiting_rows (pushed here, and not yet committed) and missed_updates (priorities for
+        shards that were away).
         """
         self._check_open()
         found = self._calls.to_all("stats")
@@ -285,7 +297,9 @@ class ReadingShards:
             **{name: some.get(name) for name in ("durability", "commit_interval")},
             "oldest_reader": next((s["oldest_reader"] for s in found.values()), None),
             "openers": [opener for each in found.values() for opener in each["openers"]],
+            "draws": self._frame,
             "marks": [],
+            "notes": {},
             "runs": [
                 {"shard": number, **run} for number, each in found.items() for run in each["runs"]
             ],

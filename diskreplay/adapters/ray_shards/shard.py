@@ -2,79 +2,36 @@
 
 Its process dies at any moment. What `push` has answered is committed by then, and a group of rows
 that comes again, since its answer was lost, is stored once: the note of a client says how many of
-its groups are stored, and is committed with the rows or before them::
+its groups are stored, and is committed with the rows::
 
     ray_shards.layout        which shard of how many this is, of which capacity of the whole
     ray_shards.frame         the draws of the whole
-    ray_shards.client.<id>   [groups stored, count of the shard with the last of them]
+    ray_shards.client.<id>   the groups of the client that are stored
+
+A restarted process whose store cannot be opened, since it is locked, damaged, missing, or on a full
+disk, tries again at later calls, and refuses them with the reason until then.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import diskreplay
+from diskreplay.adapters.ray_shards.joining import batch_at
+from diskreplay.adapters.ray_shards.messages import KINDS, Facts, Group, Settings, ShardAwayError
 from diskreplay.adapters.ray_shards.packing import pack
 
 _LAYOUT, _FRAME, _CLIENT = "ray_shards.layout", "ray_shards.frame", "ray_shards.client."
-KINDS: dict[str, Any] = {
-    "uniform": diskreplay.ReplayBuffer,
-    "prioritized": diskreplay.PrioritizedReplayBuffer,
-}
-
-
-class ShardAwayError(diskreplay.StorageError):
-    """A shard is not there: its process ended, or its store is not where it was."""
-
-
-class Settings(NamedTuple):
-    """What a shard is opened with."""
-
-    directory: str
-    number: int
-    n_shards: int
-    capacity: int  # of the whole
-    kind: str
-    seed: int
-    options: dict[str, Any]  # further arguments of the buffer
-
-    @property
-    def path(self) -> Path:
-        """The directory of the store of the shard, on the node where it runs."""
-        return Path(self.directory) / f"shard-{self.number}"
-
-    @property
-    def layout(self) -> dict[str, Any]:
-        """The facts that a store must have been made with."""
-        names = ("number", "n_shards", "capacity", "kind")
-        return {name: getattr(self, name) for name in names}
-
-
-class Facts(NamedTuple):
-    """The state of a shard, which comes with each answer; write ids are its own."""
-
-    size: int
-    first: int
-    written: int  # ever
-    mass: float
-    largest: float | None  # the largest priority so far; None before the first one
-    frame: int  # the draws of the whole that the shard knows of
-    seed: str  # of the whole, which may have more than 64 bits
-
-
-class Group(NamedTuple):
-    """Rows of one client, in the order of their pushes."""
-
-    schema: list[Any]  # plain, as other schemas cannot be pickled
-    columns: dict[str, Any]  # as the arguments of `extend`
-    truncateds: NDArray[np.bool_] | None
-    envs: NDArray[np.int64] | None  # None where they came without env=
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds between two tries to open the store again
 
 
 class Shard:
@@ -85,15 +42,10 @@ class Shard:
         self._buffer: Any = None
         self._known_facts: Facts | None = None  # None after a change
         self._reason = "it is not open"
+        self._next_try = float("inf")  # when the store may be opened again without being asked to
+        self._pause = _SHORTEST_PAUSE
         if _was_restarted() if is_restarted is None else is_restarted:
-            try:
-                if self.open(may_create=False) is None:
-                    self._reason = (
-                        f"{settings.path} is not there: a shard must be restarted on the node "
-                        "that holds its store"
-                    )
-            except diskreplay.DiskReplayError as error:
-                self._reason = str(error)
+            self._open_again()
 
     # Opening
 
@@ -108,26 +60,43 @@ class Shard:
         if exists:
             with diskreplay.open(settings.path, access="read") as found:
                 self._check_layout(found)
-        self._buffer = buffer = self._opened(None)
-        notes = buffer.notes()
-        if _LAYOUT not in notes:
-            notes[_LAYOUT] = {**settings.layout, "seed": str(settings.seed)}
-            buffer.set_note(_LAYOUT, notes[_LAYOUT])
-            buffer.flush()
+        buffer = self._opened(None)
+        try:
+            notes = buffer.notes()
+            if _LAYOUT not in notes:
+                notes[_LAYOUT] = {**settings.layout, "seed": str(settings.seed)}
+                buffer.set_note(_LAYOUT, notes[_LAYOUT])
+                buffer.flush()
+        except BaseException:
+            buffer.close()
+            raise
         self._seed = notes[_LAYOUT]["seed"]
         self._frame = notes.get(_FRAME, 0)
-        self._groups: dict[str, int] = {}
-        for name, note in notes.items():
-            if name.startswith(_CLIENT):
-                stored, end = note
-                if end > buffer.count:  # the process died before the rows were committed
-                    stored -= 1
-                    buffer.set_note(name, [stored, 0])
-                self._groups[name.removeprefix(_CLIENT)] = stored
+        self._groups: dict[str, int] = {
+            name.removeprefix(_CLIENT): stored
+            for name, stored in notes.items()
+            if name.startswith(_CLIENT)
+        }
         self._envs: dict[tuple[str, int], int] = {}
+        self._new_envs = itertools.count()
         self._first_client: str | None = None  # whose rows without env= stay without
         self._episodes: dict[int, Iterator[Any]] = {}
+        self._buffer, self._next_try, self._pause = buffer, 0.0, _SHORTEST_PAUSE
         return self.facts()
+
+    def _open_again(self) -> None:
+        """Open the store that is there, or keep the reason why it cannot be opened."""
+        try:
+            if self.open(may_create=False) is not None:
+                return
+            self._reason = (
+                f"{self._settings.path} is not there: a shard must be restarted on the node that "
+                "holds its store"
+            )
+        except (diskreplay.DiskReplayError, OSError) as error:
+            self._reason = str(error)
+        self._next_try = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _check_layout(self, found: Any) -> None:
         """Raise MismatchError for a store that was made as another shard."""
@@ -162,12 +131,15 @@ class Shard:
 
     @property
     def _open_buffer(self) -> Any:
+        if self._buffer is None and time.monotonic() >= self._next_try:
+            self._open_again()
         if self._buffer is None:
             raise ShardAwayError(f"shard {self._settings.number} is away: {self._reason}")
         return self._buffer
 
     def close(self) -> None:
         """Commit and close."""
+        self._next_try = float("inf")
         if self._buffer is not None:
             self._buffer.close()
             self._buffer = None
@@ -209,27 +181,27 @@ class Shard:
         self._known_facts = None
         if number == self._groups.get(client, 0):
             self._store(buffer, client, number, group)
+        self._open_buffer.flush()  # of a group that came before, too: its commit may have failed
         return self._groups.get(client, 0), self.facts()
 
     def _store(self, buffer: Any, client: str, number: int, group: Group) -> None:
-        if buffer.schema is None:  # a store without rows: it takes the types of the whole
-            buffer.close()
-            self._buffer = buffer = self._opened(group.schema)
-        n = len(group.columns["rewards"])
-        # Before the rows, which may need a commit of their own: where they did not follow, the
-        # count of the shard stays below that of the note.
-        buffer.set_note(_CLIENT + client, [number + 1, buffer.count + n])
-        try:
+        for env in group.ended:
+            self._end_episode(buffer, client, env)
+        note = {_CLIENT + client: number + 1}
+        if not group.columns:
+            buffer.set_note(*note.popitem())
+        else:
+            if buffer.schema is None:  # a store without rows: it takes the types of the whole
+                self._buffer = None  # until it is open again
+                buffer.close()
+                self._buffer = buffer = self._opened(group.schema)
             with warnings.catch_warnings():  # of rows that do not follow each other: others' rows
                 warnings.simplefilter("ignore", diskreplay.EpisodeWarning)  # are between them
+                envs = self._envs_of(client, group)
                 buffer.extend(
-                    **group.columns, truncateds=group.truncateds, env=self._envs_of(client, group)
+                    **group.columns, truncateds=group.truncateds, env=envs, with_notes=note
                 )
-        except diskreplay.DiskReplayError:
-            buffer.set_note(_CLIENT + client, [number, 0])
-            raise
         self._groups[client] = number + 1
-        buffer.flush()
 
     def _envs_of(self, client: str, group: Group) -> NDArray[np.int64] | None:
         """Return numbers of the envs that are distinct from those of other clients."""
@@ -247,17 +219,28 @@ class Shard:
         return np.array(numbers, np.int64)[places]
 
     def _env(self, client: str, env: int) -> int:
-        return self._envs.setdefault((client, env), len(self._envs))
+        if (client, env) not in self._envs:
+            self._envs[client, env] = next(self._new_envs)
+        return self._envs[client, env]
 
-    def end_episode(self, client: str, env: int | None) -> None:
-        """End the episode of an env of a client."""
-        if env is None and client == self._first_client:
-            self._open_buffer.end_episode()
-        elif (name := (client, -1 if env is None else env)) in self._envs:
-            self._open_buffer.end_episode(env=self._envs[name])
+    def _end_episode(self, buffer: Any, client: str, env: int) -> None:
+        """End the episode of an env of a client, if this process has stored one."""
+        with contextlib.suppress(diskreplay.ArgumentError):  # no transition of that env
+            if env < 0 and client == self._first_client:
+                buffer.end_episode()
+            elif (client, env) in self._envs:
+                buffer.end_episode(env=self._envs[client, env])
+            elif env >= 0 and buffer.schema and "env" in buffer.schema.names:
+                buffer.end_episode(env=env)
 
     def forget(self, client: str) -> None:
-        """Delete the note of a client that has ended."""
+        """Delete the note of a client that has ended, and its envs."""
+        for name in [name for name in self._envs if name[0] == client]:
+            self._end_episode(self._open_buffer, *name)
+            del self._envs[name]
+        if client == self._first_client:
+            self._end_episode(self._open_buffer, client, -1)
+            self._first_client = None
         if self._groups.pop(client, None) is not None:
             self._open_buffer.delete_note(_CLIENT + client)
 
@@ -306,11 +289,17 @@ class Shard:
         # more often than they are many.
         if not size or (n > size and self._settings.kind == "uniform"):
             return [[], list(facts)]
-        call, named = getattr(buffer, method), options or {}
+        call = self._whole_sequences if method == "whole_sequences" else getattr(buffer, method)
+        named = options or {}
         parts = [call(min(size, n - done), **named) for done in range(0, n, size)]
         if not typed:
             parts = [[len(part.indices), pack(part)] for part in parts]
         return [parts, list(facts)]
+
+    def _whole_sequences(self, n: int, length: int, *, pad: bool, across: bool) -> Any:
+        """Return those of n sequences that are whole."""
+        batch = self._open_buffer.sample_sequences(n, length, across=across)
+        return batch_at(batch, np.flatnonzero(batch.mask[:, -1]))
 
     # Reading
 

@@ -1,7 +1,7 @@
 """ShardCalls: calls of the actors of the shards, their answers, and which shards are away.
 
-Ray restarts an actor whose process has died. Its calls in flight fail; later ones wait until it is
-back. So a shard is away from the first failure until a call for its facts is answered.
+Ray restarts an actor whose process has died. Its calls in flight fail, and so do later ones until
+it is back. So a shard is away from the first failure until a call for its facts is answered.
 """
 
 from __future__ import annotations
@@ -15,10 +15,18 @@ from typing import Any, NamedTuple, NoReturn
 import ray
 
 import diskreplay
-from diskreplay.adapters.ray_shards.shard import Facts, ShardAwayError
+from diskreplay.adapters.ray_shards.messages import Facts, ShardAwayError
 
-_ANSWER_SECONDS = 10.0  # after which a shard counts as away: the death of a node is told late
+ANSWER_SECONDS = 10.0  # after which a shard counts as away: the death of a node is told late
 _PAUSE_SECONDS = 0.02  # between two calls of a shard that refuses them
+# After which an absence is told of again: of a store that cannot be opened, and of any shard.
+_SOON_SECONDS, _LONG_SECONDS = 2.0, 60.0
+
+_REASONS = {
+    "ActorDiedError": "its process has died",
+    "ActorUnavailableError": "its process or its node does not answer",
+    "GetTimeoutError": f"no answer within {ANSWER_SECONDS:.0f} seconds",
+}
 
 
 class ShardAwayWarning(UserWarning):
@@ -35,8 +43,9 @@ class Call(NamedTuple):
 class ShardCalls:
     """The actors of the shards, by number.
 
-    facts:  of each shard, as of its last answer
-    away:   the reasons of the shards that are away
+    facts:    of each shard, as of its last answer
+    away:     the reasons of the shards that are away
+    returns:  how often each has come back
     """
 
     def __init__(self, place: str, actors: list[Any]) -> None:
@@ -45,24 +54,28 @@ class ShardCalls:
         self.facts: list[Facts] = []
         self.away: dict[int, str] = {}
         self.outages = 0
-        self._returns = [0] * len(actors)
+        self.returns = [0] * len(actors)
         self._probes: dict[int, Call] = {}  # the calls that tell that a shard is back
+        self._since: dict[int, float] = {}  # when a shard went away
+        self._told: set[int] = set()  # the shards that stay away, as a warning has told
 
     def load(self) -> None:
-        """Load the facts of all shards, which must be there."""
+        """Load the facts of the shards; those that are away count as empty until they are back."""
         refs = {number: self.ask(number, "facts") for number in range(len(self.actors))}
         found = self.answers(refs)
-        if self.away:
+        if not found:
             self._refuse(self.away)
-        self.facts = [found[number] for number in sorted(found)]
+        any_facts = next(iter(found.values()))
+        empty = Facts(0, 0, 0, 0.0, None, 0, any_facts.seed)
+        self.facts = [found.get(number, empty) for number in range(len(self.actors))]
 
     def ask(self, number: int, method: str, *arguments: Any, **named: Any) -> Call:
         """Call a method of a shard, and return at once."""
         ref = getattr(self.actors[number], method).remote(*arguments, **named)
-        return Call(ref, self._returns[number])
+        return Call(ref, self.returns[number])
 
     def answers(
-        self, calls: Mapping[int, Call], seconds: float | None = _ANSWER_SECONDS
+        self, calls: Mapping[int, Call], seconds: float | None = ANSWER_SECONDS
     ) -> dict[int, Any]:
         """Return the answers by shard, without those of shards that are away now.
 
@@ -71,11 +84,13 @@ class ShardCalls:
         with contextlib.suppress(ray.exceptions.RayError):
             found = ray.get([call.ref for call in calls.values()], timeout=seconds)
             return dict(zip(calls, found, strict=True))
+        end = None if seconds is None else time.monotonic() + seconds
         answers: dict[int, Any] = {}
         failure: BaseException | None = None
         for number, call in calls.items():
+            left = None if end is None else max(0.0, end - time.monotonic())
             try:
-                answers[number] = self.answer(number, call, seconds)
+                answers[number] = self.answer(number, call, left)
             except ShardAwayError:
                 pass
             except diskreplay.DiskReplayError as error:
@@ -84,27 +99,36 @@ class ShardCalls:
             raise failure
         return answers
 
-    def answer(self, number: int, call: Call, seconds: float | None = _ANSWER_SECONDS) -> Any:
+    def answer(self, number: int, call: Call, seconds: float | None = ANSWER_SECONDS) -> Any:
         """Return the answer of a shard; raise its error, or ShardAwayError."""
         try:
             return ray.get(call.ref, timeout=seconds)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, ShardAwayError):
-                self._lose(number, call, str(cause))
+                self.lose(number, call, str(cause))
             raise cause from None
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
-            kind = type(error).__name__
-            self._lose(number, call, kind)
-            raise ShardAwayError(f"shard {number} of {self.place} is away ({kind})") from None
+            reason = _REASONS.get(type(error).__name__, type(error).__name__)
+            self.lose(number, call, reason)
+            raise ShardAwayError(f"shard {number} of {self.place} is away: {reason}") from None
 
-    def _lose(self, number: int, call: Call, reason: str) -> None:
-        if number not in self.away and call.returns == self._returns[number]:
+    def is_answered(self, number: int, call: Call) -> bool:
+        """Wait for an answer; count the shard as away if none comes within 10 seconds."""
+        if ray.wait([call.ref], timeout=ANSWER_SECONDS)[0]:
+            return True
+        self.lose(number, call, _REASONS["GetTimeoutError"])
+        return False
+
+    def lose(self, number: int, call: Call, reason: str) -> None:
+        """Count a shard as away, for the reason of a call."""
+        if number not in self.away and call.returns == self.returns[number]:
             self.away[number] = reason
+            self._since[number] = time.monotonic()
             self.outages += 1
             warnings.warn(
-                f"shard {number} of {self.place} is away ({reason}): batches come from the others "
-                "until Ray has restarted it; what is pushed to it waits",
+                f"shard {number} of {self.place} is away ({reason}): batches come from the others, "
+                "and new episodes go to them, until Ray has restarted it",
                 ShardAwayWarning,
                 stacklevel=5,
             )
@@ -115,14 +139,34 @@ class ShardCalls:
             call = self._probes.pop(number, None) or self.ask(number, "facts")
             if not ray.wait([call.ref], timeout=0)[0]:
                 self._probes[number] = call
+                self._tell_if_long(number)
                 continue
             try:
                 self.load_facts({number: ray.get(call.ref)})
-                self._returns[number] += 1
+                self.returns[number] += 1
+                self._told.discard(number)
                 del self.away[number]
             except ray.exceptions.RayError as error:
-                if isinstance(cause := getattr(error, "cause", None), ShardAwayError):
+                cause = getattr(error, "cause", None)
+                if isinstance(cause, ShardAwayError):
                     self.away[number] = str(cause)
+                self._tell_if_long(number, is_restarted=isinstance(cause, ShardAwayError))
+
+    def _tell_if_long(self, number: int, is_restarted: bool = False) -> None:
+        """Warn once of a shard that is away for long, or is there again without its store."""
+        seconds = time.monotonic() - self._since[number]
+        if number not in self._told and seconds > (
+            _SOON_SECONDS if is_restarted else _LONG_SECONDS
+        ):
+            self._told.add(number)
+            warnings.warn(
+                f"shard {number} of {self.place} stays away, for {seconds:.0f} seconds now "
+                f"({self.away[number]}): its {self.facts[number].size} transitions are not drawn, "
+                "and rows that wait for it are not stored, until its store can be opened on the "
+                "node that holds it",
+                ShardAwayWarning,
+                stacklevel=5,
+            )
 
     def wait_for(self, numbers: Iterable[int], seconds: float) -> None:
         """Wait until shards are there; raise ShardAwayError after so many seconds."""

@@ -29,14 +29,15 @@ class ShardedReplay(OpenedShards):
     capacity:     of the whole, a multiple of n_shards
     seed:         of new shards; existing ones keep their own
     directory:    on the node of shard k its store is `directory/shard-<k>`
-    placement:    "SPREAD", "STRICT_SPREAD", "PACK" or "STRICT_PACK" takes a placement group of Ray,
-                  and a shard whose store is on a node of it comes to that node; None leaves the
-                  place to Ray, for one node
+    placement:    "SPREAD", "STRICT_SPREAD", "PACK" or "STRICT_PACK" places new shards by a placement
+                  group of Ray; a shard whose store is on a node comes to that node, and stays there.
+                  None leaves the place to Ray, for one node
     num_cpus:     that Ray reserves for each shard
     spread:       rows without env= go to the next shard with each episode ("episodes"), so that
                   episodes stay whole, or with each row ("rows"), evenly from the first row on, but
                   then each is an episode of its own. Rows of an env go to shard env % n_shards
-    queue_bytes:  the most memory of rows that are pushed and not yet committed by their shard
+    queue_bytes:  the most memory of rows that are pushed and not yet committed by their shard, an
+                  equal part of it for each
     options:      further arguments of the buffers, as durability=, schema= or window_bytes=
     """
 
@@ -80,11 +81,7 @@ class ShardedReplay(OpenedShards):
     def sample_sequences(
         self, n: int, length: int, *, pad: bool = True, across: bool = False
     ) -> diskreplay.SequenceBatch:
-        """Draw n sequences, see ReplayBuffer.sample_sequences; each lies within one shard.
-
-        With pad=False the shards take part by all of their transitions, not by those that begin a
-        whole sequence.
-        """
+        """Draw n sequences, see ReplayBuffer.sample_sequences; each lies within one shard."""
         options = {"length": length, "pad": pad, "across": across}
         found: diskreplay.SequenceBatch = self._sequences(n, None, options)
         return found

@@ -29,9 +29,9 @@ class ShardedReplay(OpenedShards):
     capacity:     of the whole, a multiple of n_shards
     seed:         of new shards; existing ones keep their own
     directory:    on the node of shard k its store is `directory/shard-<k>`
-    placement:    "SPREAD", "STRICT_SPREAD", "PACK" or "STRICT_PACK" places new shards by a placement
-                  group of Ray; a shard whose store is on a node comes to that node, and stays there.
-                  None leaves the place to Ray, for one node
+    placement:    "SPREAD", "STRICT_SPREAD", "PACK" or "STRICT_PACK" places new shards by a
+                  placement group of Ray; a shard whose store is on a node comes to that node, and
+                  stays there. None leaves the place to Ray, for one node
     num_cpus:     that Ray reserves for each shard
     spread:       rows without env= go to the next shard with each episode ("episodes"), so that
                   episodes stay whole, or with each row ("rows"), evenly from the first row on, but

@@ -86,7 +86,7 @@ EXTERNAL = {
     },
     "ray": {
         f"adapters/ray_shards/{name}"
-        for name in ("__init__", "placing", "pushed_rows", "shard", "shard_calls", "opening")
+        for name in ("__init__", "placing", "shard", "shard_calls", "opening")
     },
     "lmdb": {"store/engine", "store/environment", "store/read_ahead"},
     "numba": {"sampling/compiled_tree"},

@@ -6,8 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import ray
-
 import diskreplay
 from diskreplay.adapters.ray_shards.joining import bytes_of
 from diskreplay.adapters.ray_shards.messages import Group, ShardAwayError
@@ -65,7 +63,7 @@ class SentGroups:
             self._send()
             if not self._groups or (call := self._groups[0].call) is None:
                 return
-            if not ray.wait([call.ref], timeout=0)[0]:
+            if not self._calls.has_answer(call):
                 return
             self._take_answer(call)
 
@@ -89,7 +87,7 @@ class SentGroups:
             if call is None:
                 time.sleep(max(0.0, self._resume - time.monotonic()))
             else:
-                self._calls.is_answered(self._shard, call)
+                self._calls.wait_for_answer(self._shard, call)
             self.take_answers()
 
     def _send(self) -> None:

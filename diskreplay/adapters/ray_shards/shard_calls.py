@@ -113,12 +113,14 @@ class ShardCalls:
             self.lose(number, call, reason)
             raise ShardAwayError(f"shard {number} of {self.place} is away: {reason}") from None
 
-    def is_answered(self, number: int, call: Call) -> bool:
+    def has_answer(self, call: Call) -> bool:
+        """Return whether a call has an answer, or has failed."""
+        return bool(ray.wait([call.ref], timeout=0)[0])
+
+    def wait_for_answer(self, number: int, call: Call) -> None:
         """Wait for an answer; count the shard as away if none comes within 10 seconds."""
-        if ray.wait([call.ref], timeout=ANSWER_SECONDS)[0]:
-            return True
-        self.lose(number, call, _REASONS["GetTimeoutError"])
-        return False
+        if not ray.wait([call.ref], timeout=ANSWER_SECONDS)[0]:
+            self.lose(number, call, _REASONS["GetTimeoutError"])
 
     def lose(self, number: int, call: Call, reason: str) -> None:
         """Count a shard as away, for the reason of a call."""
@@ -137,7 +139,7 @@ class ShardCalls:
         """Count shards in that are back, without waiting for the others."""
         for number in list(self.away):
             call = self._probes.pop(number, None) or self.ask(number, "facts")
-            if not ray.wait([call.ref], timeout=0)[0]:
+            if not self.has_answer(call):
                 self._probes[number] = call
                 self._tell_if_long(number)
                 continue

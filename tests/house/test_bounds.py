@@ -71,7 +71,7 @@ def test_a_test_that_waits_for_ever_or_leaves_a_process_behind_fails(tmp_path: P
     (tmp_path / "test_it.py").write_text("""
 import os, signal, subprocess, sys, time
 import bounds
-bounds.SECONDS, bounds.AGAIN_SECONDS, bounds.GRACE_SECONDS = 0.3, 2.0, 0.1
+bounds.SECONDS, bounds.AGAIN_SECONDS, bounds.GRACE_SECONDS = 2.0, 10.0, 0.1
 
 def test_waits():
     with subprocess.Popen(["sleep", "1000"]) as child:

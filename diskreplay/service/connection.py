@@ -86,11 +86,15 @@ class Channel:
         return self.receive()
 
     def close(self) -> None:
-        """End the stream."""
-        try:
+        """End the stream, without waiting for a server that may not answer."""
+        self._reader.cancel()
+        with contextlib.suppress(*_BROKEN):  # by the line above, or before
             self._writer.close()
-        except _BROKEN:  # it is broken already
-            return
+
+    def __del__(self) -> None:
+        """End the stream: its own destructor waits for the server, and all threads with it."""
+        if hasattr(self, "_reader"):
+            self.close()
 
 
 def _broken(error: BaseException) -> Exception:

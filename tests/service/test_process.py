@@ -220,3 +220,25 @@ def test_a_client_of_a_server_that_is_gone_is_told(store: Path, log: Path) -> No
         with pytest.raises(ServiceError):
             replay.sample(1)
     replay.close()
+
+
+@pytest.mark.parametrize("end", ["replay.close()", "del replay"])
+def test_a_client_of_a_server_that_hangs_can_be_closed(end: str, store: Path, log: Path) -> None:
+    with serving(store, "--listen", LOCAL, log=log) as service:
+        code = (
+            f"import diskreplay; replay = diskreplay.connect({service.url!r}); len(replay)\n"
+            f"print('connected', flush=True); input(); {end}; print('closed')"
+        )
+        client = subprocess.Popen(
+            [sys.executable, "-c", code],
+            text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "connected\n"
+            service.send(signal.SIGSTOP)
+            assert client.communicate("\n", timeout=PATIENCE) == ("closed\n", "")
+            assert client.returncode == 0
+        finally:
+            client.kill()
+            client.communicate()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +18,7 @@ from common import columns
 from others import Other
 from reports import HOSTILE, hostile, pixels
 from stores import spoil
+from ui_process import serving
 
 import diskreplay
 
@@ -40,27 +37,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     found = Browser(tmp_path_factory.mktemp("profile"))
     yield found
     found.close()
-
-
-@contextlib.contextmanager
-def serving(path: Path, end: int = signal.SIGINT) -> Iterator[str]:
-    """Serve the page about a store, and yield its address."""
-    environment = {name: v for name, v in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "diskreplay_tools", "ui", path, "--port", "0"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment, cwd=path.parent,
-    )  # fmt: skip
-    assert server.stdout is not None
-    try:
-        line = server.stdout.readline()
-        found = re.match(r"(http://127\.0\.0\.1:\d+) shows ", line)
-        assert found, (line, server.poll() is None or server.communicate()[1])
-        yield found[1]
-    finally:
-        server.send_signal(end)
-        errors = server.communicate(timeout=60)[1]
-    assert (server.returncode, errors) == (0 if end == signal.SIGINT else -end, "")
 
 
 def open_page(browser: Browser, address: str, width: int = 1280, *, dark: bool = False) -> None:
@@ -155,7 +131,7 @@ def test_it_changes_nothing_and_leaves_nothing(browser: Browser, tmp_path: Path)
         open_page(browser, address)
         show_transitions(browser, 20)
     assert content() == before
-    with serving(path, end=signal.SIGTERM):
+    with serving(path, ends=[signal.SIGTERM]):
         pass
     assert content() == before
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from pathlib import Path
 
@@ -42,32 +44,33 @@ def ui(target: str, host: str, port: int, insecure: bool, token_file: Path | Non
             f"at {host} everybody who reaches this machine can read all of {target}, without a "
             "password: --insecure allows it"
         )
-    port = _free_port(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    try:
-        serve_page(
-            target,
-            token_file,
-            host,
-            port,
-            started=lambda: tell(f"http://{shown}:{port} shows {target} (Ctrl-C ends it)"),
-        )
-    except KeyboardInterrupt:
+    listening = _listening(host, port)
+    shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
+    address = f"http://{shown}:{port}"
+    received = serve_page(
+        target,
+        token_file,
+        host,
+        listening,
+        started=lambda: tell(f"{address} shows {target} (Ctrl-C ends it)"),
+    )
+    if received == signal.SIGINT:
         click.echo()  # below the ^C that the terminal shows
+    os._exit(0)  # the threads of the server never end
 
 
-def _free_port(host: str, port: int) -> int:
-    """Return the number of the port, or of a free one for 0; raise where it is taken."""
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at a port, at a free one for 0; raise where it is taken."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            found: int = probe.getsockname()[1]
-            return found
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen()
     except OSError as error:
         raise click.ClickException(
             f"cannot serve at {host}, port {port}: {error.strerror}; --port 0 takes a free one"
         ) from None
+    return listening

@@ -100,7 +100,7 @@ class Monitor:
                 self.problem = ""
             except FAILURES as error:
                 self.problem = str(error)
-                self.source.close()
+                self.source.drop()
             if with_sample and not self.problem and began >= self._next_sample:
                 self._take_sample()
             now = time.monotonic()

@@ -1,12 +1,15 @@
-"""The server of the page: its address, and its end."""
+"""The server of the page, and its end: SIGINT and SIGTERM end it at any moment, and soon."""
 
 from __future__ import annotations
 
-import asyncio
+import multiprocessing
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from socket import socket, socketpair
 
 from diskreplay_tools.extras import needed
 from diskreplay_tools.ui.guarding import LOOPBACK, OwnPagesOnly, is_loopback
@@ -15,48 +18,83 @@ from diskreplay_tools.ui.source import Source
 
 
 def serve_page(
-    target: str, token_file: Path | None, host: str, port: int, started: Callable[[], None]
-) -> None:
-    """Serve the page about a replay until SIGINT or SIGTERM.
+    target: str, token_file: Path | None, host: str, listening: socket, started: Callable[[], None]
+) -> int:
+    """Serve the page about a replay until SIGINT or SIGTERM, and return which of them came.
 
-    started:  called once it answers
+    Call it in the main thread, and end the process after it without waiting for threads: those of
+    the server go on, with pages that load or wait. They change nothing that a last step of theirs
+    would have to bring to an end. Signals that come later do nothing.
+
+    listening:  a socket that listens at the host
+    started:    called when the page is served
     """
-    with tempfile.TemporaryDirectory(prefix="diskreplay-ui-") as place:
-        os.environ.setdefault(
-            "NICEGUI_STORAGE_PATH", place
-        )  # else it is .nicegui in this directory
-        nicegui = needed("nicegui", "ui", "the page")
-        # Only now, as it imports nicegui, which not everybody has installed.
-        from diskreplay_tools.ui.page import ReplayPage
+    source = Source(target, token_file)
+    # Else it is .nicegui in this directory.
+    with tempfile.TemporaryDirectory(prefix="diskreplay-ui-", ignore_cleanup_errors=True) as place:
+        os.environ.setdefault("NICEGUI_STORAGE_PATH", place)
+        try:
+            return _until_signal(lambda: _serve(source, host, listening, started))
+        finally:
+            source.close()
 
-        source = Source(target, token_file)
-        monitor = Monitor(source)
-        page = ReplayPage(monitor)
-        nicegui.ui.page("/", title="diskreplay", dark=None)(page.build)
-        hosts = (*LOOPBACK, host) if is_loopback(host) else None
-        nicegui.app.add_middleware(OwnPagesOnly, hosts=hosts)
 
-        async def tell_when_started() -> None:
-            while not server.instance.started:  # the startup of the app comes before the listening
-                await asyncio.sleep(0.02)
-            started()
+def _until_signal(work: Callable[[], None]) -> int:
+    """Return the signal that comes while a thread works; raise the error that ends its work."""
+    received: list[int] = []
+    errors: list[BaseException] = []
+    # The system may deliver a signal to any thread. Written to a socket it wakes this one, in which
+    # its handler runs: it interrupts none of the others, whatever they do at that moment.
+    woken, wakes = socketpair()
+    wakes.setblocking(False)
+    signal.set_wakeup_fd(wakes.fileno())
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda number, frame: received.append(number))
 
-        server = needed("nicegui.server", "ui", "the page").Server
-        nicegui.app.on_startup(lambda: nicegui.background_tasks.create(tell_when_started()))
-        nicegui.app.timer(1.0, page.look)
-        nicegui.app.on_shutdown(source.close)  # a SIGTERM ends the process after that
-        nicegui.ui.run(
-            host=host,
-            port=port,
-            title="diskreplay",
-            favicon=_ICON,
-            reload=False,
-            show=False,
-            show_welcome_message=False,
-            uvicorn_logging_level="error",
-            binding_refresh_interval=None,
-            message_history_length=30,  # for a browser that comes back; messages have images
-        )
+    def do() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+            wakes.send(b"\0")
+
+    threading.Thread(target=do, name="page", daemon=True).start()
+    while not received and not errors:
+        woken.recv(1)
+    if errors:
+        raise errors[0]
+    return received[0]
+
+
+def _serve(source: Source, host: str, listening: socket, started: Callable[[], None]) -> None:
+    """Serve the page; it ends with an error alone."""
+    source.read(lambda replay: None)  # raises where there is none
+    nicegui = needed("nicegui", "ui", "the page")
+    # Only now, as they need nicegui, which not everybody has installed.
+    import fastapi
+    import uvicorn
+
+    from diskreplay_tools.ui.page import ReplayPage
+
+    # NiceGUI makes a pool of processes, which is never used. By another method its semaphores would
+    # have names, and a process that tells of those that are left.
+    multiprocessing.set_start_method("fork", force=True)
+    page = ReplayPage(Monitor(source))
+    nicegui.ui.page("/", title="diskreplay", dark=None)(page.build)
+    nicegui.app.on_startup(started)
+    nicegui.app.timer(1.0, page.look)
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    nicegui.ui.run_with(
+        app,
+        title="diskreplay",
+        favicon=_ICON,
+        show_welcome_message=False,
+        binding_refresh_interval=None,
+        message_history_length=30,  # for a browser that comes back; messages have images
+    )
+    hosts = (*LOOPBACK, host) if is_loopback(host) else None
+    app.add_middleware(OwnPagesOnly, hosts=hosts)
+    uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run([listening])
 
 
 _ICON = (

@@ -13,6 +13,7 @@ from diskreplay.protocols import Replay
 from diskreplay_tools.stores import open_replay
 
 T = TypeVar("T")
+_PATIENCE = 2.0  # seconds, for a read under way at the end
 FAILURES = diskreplay.DiskReplayError, OSError
 
 
@@ -27,21 +28,34 @@ class Source:
     def __init__(self, target: str, token_file: Path | None = None) -> None:
         self.target, self._token_file = target, token_file
         self._lock = threading.Lock()
-        self._replay: Replay[Any] | None = open_replay(target, token_file)
-        self.times_opened = 1
+        self._replay: Replay[Any] | None = None
+        self._is_closed = False
+        self.times_opened = 0
 
     def read(self, function: Callable[[Replay[Any]], T]) -> T:
         """Return what a function reads of the replay; raises one of FAILURES."""
         with self._lock:
+            if self._is_closed:
+                raise diskreplay.ClosedError(f"{self.target} is read no more: the page ends")
             if self._replay is None:
                 self._replay = open_replay(self.target, self._token_file)
                 self.times_opened += 1
             return function(self._replay)
 
-    def close(self) -> None:
+    def drop(self) -> None:
         """Close the replay; a later read opens what is there then."""
         with self._lock:
-            replay, self._replay = self._replay, None
-            if replay is not None:
-                with contextlib.suppress(*FAILURES):
-                    replay.close()
+            self._close_replay()
+
+    def close(self) -> None:
+        """Read no more, and close the replay, unless a read under way goes on for too long."""
+        self._is_closed = True
+        if self._lock.acquire(timeout=_PATIENCE):
+            self._close_replay()
+            self._lock.release()
+
+    def _close_replay(self) -> None:
+        replay, self._replay = self._replay, None
+        if replay is not None:
+            with contextlib.suppress(*FAILURES):
+                replay.close()

@@ -221,7 +221,7 @@ CALLS = {
     **{
         name: Call("read", _method(name))
         for name in (
-            "sample_sequences", "get", "draw", "priorities", "is_ready", "stats",
+            "sample_sequences", "get", "draw", "priorities", "is_ready",
             "check", "refresh", "runs_of",
         )
     },
@@ -231,7 +231,7 @@ CALLS = {
     },
     **{
         name: Call("read", getattr(Stream, name))
-        for name in ("sample", "take_back", "begin_episodes", "next_episode")
+        for name in ("sample", "take_back", "begin_episodes", "next_episode", "stats")
     },
     **{
         name: Call("admin", getattr(Stream, name))

@@ -23,6 +23,7 @@ from diskreplay.errors import (
 from diskreplay.service import messages
 from diskreplay.service.addresses import Address
 from diskreplay.service.calls import answer, parsed
+from diskreplay.service.clients import Clients, address_of
 from diskreplay.service.crossing_errors import error_to_plain
 from diskreplay.service.gate import GATE, Gate, StoppingError, caller_of
 from diskreplay.service.groups import Groups
@@ -79,7 +80,9 @@ class ReplayServer:
                 f"a server listens at an address without a name (found {shown(address)}): names "
                 "are those of the replays"
             )
-        self._served = {name: Served(name, one, Groups(one)) for name, one in replays.items()}
+        self._served = {
+            name: Served(name, one, Groups(one), Clients()) for name, one in replays.items()
+        }
         self._limits, self._metrics = limits or Limits(), metrics or Metrics()
         self._metrics.watch(self._served.values())
         self.gate = Gate(tokens, self._limits, self._metrics)
@@ -145,9 +148,11 @@ class ReplayServer:
             )
         return self._served[name]
 
-    def answer_stream(self, name: str, caller: Caller, reader: Any, writer: Any) -> None:
+    def answer_stream(
+        self, name: str, caller: Caller, address: str, reader: Any, writer: Any
+    ) -> None:
         """Answer the requests of a stream in their order, until it ends."""
-        stream = Stream()
+        stream = Stream(caller, address)
         has_begun = False
         try:
             while not self._closed:
@@ -238,7 +243,9 @@ class _Flight(flight.FlightServerBase):  # type: ignore[misc]
         """Answer the requests of a stream."""
         name = (descriptor.command or b"").decode(errors="replace")
         with self._plain_errors(context):
-            self._server.answer_stream(name, caller_of(context), reader, writer)
+            self._server.answer_stream(
+                name, caller_of(context), address_of(context.peer()), reader, writer
+            )
 
     @contextmanager
     def _plain_errors(self, context: Any) -> Iterator[None]:

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diskreplay.errors import ArgumentError
+from diskreplay.service.clients import Clients
 from diskreplay.service.groups import Groups
 from diskreplay.service.messages import MalformedMessage
+from diskreplay.service.rights import Caller
 from diskreplay.store import DATA, read_manifest
 from diskreplay.wording import shown
 
@@ -19,11 +21,12 @@ _PART_BYTES = 2**24
 
 
 class Served(NamedTuple):
-    """A replay that is served, and the groups that clients push to it."""
+    """A replay that is served, the groups that clients push to it, and the clients."""
 
     name: str
     replay: Any
     groups: Groups
+    clients: Clients
 
 
 class Stream:
@@ -32,17 +35,33 @@ class Stream:
     replay: Any
     groups: Groups
 
-    def __init__(self) -> None:
+    def __init__(self, caller: Caller, address: str) -> None:
+        self._client = caller, address
+        self._clients: Clients | None = None
         self._episodes: Iterator[Any] = iter(())
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._draws = self._next_draw = 0  # of this stream without others between, and after them
 
     def use(self, served: Served) -> None:
         """Answer the next calls by a replay; all of a stream are of one."""
+        if self._clients is None:
+            self._clients = served.clients
+            self._clients.enter(*self._client)
         self.replay, self.groups = served.replay, served.groups
 
     def close(self) -> None:
         """Remove what is left."""
+        self.end_save()
+        if self._clients is not None:
+            self._clients.leave(*self._client)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the description of the replay, with its clients."""
+        clients = self._clients.seen_by(*self._client) if self._clients is not None else []
+        return {**self.replay.stats(), "clients": clients}
+
+    def end_save(self) -> None:
+        """Remove what was saved."""
         if self._copy is not None:
             self._copy.cleanup()
             self._copy = None
@@ -81,7 +100,7 @@ class Stream:
 
     def begin_save(self) -> tuple[str, int]:
         """Save the replay to a directory of this machine, and return its uuid and its size."""
-        self.close()
+        self.end_save()
         self._copy = tempfile.TemporaryDirectory(prefix="diskreplay-save-")
         place = Path(self._copy.name, "copy")
         self.replay.save(place)
@@ -95,7 +114,3 @@ class Stream:
         with self._file.open("rb") as file:
             file.seek(at)
             return np.frombuffer(file.read(_PART_BYTES), np.uint8)
-
-    def end_save(self) -> None:
-        """Remove what was saved."""
-        self.close()

@@ -66,6 +66,7 @@ def test_the_library_says_nothing_by_itself(
 def test_figures_are_collected_over_http() -> None:
     pytest.importorskip("prometheus_client")
     pytest.importorskip("pyarrow")
+    from diskreplay.service.clients import Clients
     from diskreplay.service.groups import Groups
     from diskreplay.service.metrics import Metrics
     from diskreplay.service.streams import Served
@@ -77,7 +78,7 @@ def test_figures_are_collected_over_http() -> None:
     rows = np.zeros((3, 2)), np.zeros(3), np.zeros(3), np.zeros((3, 2)), np.zeros(3)
     for number in (1, 2, 2):
         groups.store("me", number, 3, lambda: buffer.extend(*rows))
-    metrics.watch([Served("a", buffer, groups)])
+    metrics.watch([Served("a", buffer, groups, Clients())])
     with metrics.timed("sample"):
         pass
     with metrics.listening("127.0.0.1", 0) as port:

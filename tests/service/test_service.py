@@ -28,7 +28,9 @@ def test_rows_go_to_the_server_and_batches_come_back(tmp_path: Path) -> None:
         assert replay.extend(**columns(1, 40)).tolist() == [-1] * 40
         replay.flush()
         assert (len(replay), replay.count) == (41, 41)
-        assert replay.stats() == buffer.stats()
+        stats = replay.stats()
+        assert [client["name"] for client in stats.pop("clients")] == ["anyone"]
+        assert stats == buffer.stats()
         with diskreplay.PrioritizedReplayBuffer(100, path=tmp_path / "twin", seed=1) as twin:
             twin.extend(**columns(0, 41))
             for _ in range(3):

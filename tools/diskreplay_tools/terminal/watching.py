@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import shutil
 import sys
@@ -25,6 +26,7 @@ from diskreplay_tools.terminal.text import Screen, heading, say, screen
 
 WATCH_SECONDS = 2.0
 _KEPT = 200  # rates
+_ADDRESSES = 3  # of the clients with one token
 
 
 @dataclass
@@ -137,6 +139,7 @@ def _block(name: str, found: _Look, history: list[float]) -> Iterator[str]:
     if history:
         yield f"  pushes/s    {sparkline(history[-(on.width - 14) :], on)}"
     yield from _opener_lines(stats["openers"], on)
+    yield from _client_lines(stats.get("clients", []))
 
 
 def _counters(
@@ -180,6 +183,17 @@ def _opener_lines(openers: list[dict[str, Any]], on: Screen) -> Iterator[str]:
     for who in openers:
         access = f"{who['access']}{', stopped' * who['stopped']}"
         yield f"  {label:<10}  pid {who['pid']} on {printable(who['host'])}, {access}"
+        label = ""
+
+
+def _client_lines(clients: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the clients of a service, those of one token in a line."""
+    names = collections.Counter(each["name"] for each in clients if not each["is_own"])
+    label = "clients"
+    for name, n in names.items():
+        few = {each["address"] for each in clients if each["name"] == name and each["address"]}
+        at = f" at {', '.join(sorted(few)[:_ADDRESSES])}{', ...' * (len(few) > _ADDRESSES)}"
+        yield f"  {label:<10}  {printable(name)}: {n:,}{at * bool(few)}"
         label = ""
 
 

@@ -9,7 +9,7 @@ from nicegui import ui
 
 import diskreplay
 from diskreplay.errors import printable
-from diskreplay.wording import cut, human
+from diskreplay.wording import count_of, cut, human
 from diskreplay_tools.plain import dumps
 from diskreplay_tools.stores import is_url, other_openers
 from diskreplay_tools.terminal import known, moment, number
@@ -24,17 +24,19 @@ class FactsTab:
 
     def __init__(self, target: str) -> None:
         if is_url(target):
-            ui.label(
-                "These are the facts of the store on the machine of the service, which says "
-                "nothing of its clients here."
-            ).classes("quiet")
+            ui.label("These are the facts of the store on the machine of the service.").classes(
+                "quiet"
+            )
         names = ("Open now", "Runs", "Marks", "Fields", "Disk", "Settings")
-        self._tables = {name: _Table(name) for name in names}
+        clients = ("Clients",) * is_url(target)
+        self._tables = {name: _Table(name) for name in (*clients, *names)}
 
     def refresh(self, last: Moment) -> None:
         """Show the facts of the last look."""
         stats = last.stats
         tables = self._tables
+        if "Clients" in tables:
+            tables["Clients"].show(("token", "rights", "address", "since"), _clients(stats))
         tables["Open now"].show(("process", "access", "since"), _openers(stats))
         tables["Runs"].show(("run", "started", "wrote", "live", "where"), _runs(stats))
         tables["Marks"].show(("mark", "made", "written then", "data"), _marks(stats))
@@ -86,6 +88,19 @@ def _openers(stats: dict[str, Any]) -> list[list[str]]:
         stopped = f", stopped: kill -CONT {who['pid']} lets it go on" * bool(who["stopped"])
         access = f"{who['access']}{stopped}{', this page' * (who not in others)}"
         rows.append([f"pid {who['pid']} on {who['host']}", access, moment(who["since"])])
+    return rows
+
+
+def _clients(stats: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for each in stats.get("clients", ()):  # not of a service of an older version
+        streams = count_of(each["streams"], "stream")
+        rights = "not shown" if each["rights"] is None else ", ".join(each["rights"])
+        address = each["address"] or "not shown"
+        own = ", this page" * each["is_own"]
+        rows.append(
+            [f"{each['name']}{own}", rights, f"{address}, {streams}", moment(each["since"])]
+        )
     return rows
 
 

@@ -9,7 +9,7 @@ from typing import Any, Generic
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diskreplay.aliases import Ints
+from diskreplay.aliases import Columns, Ints
 from diskreplay.buffer.assembly import Options, check_disk_room
 from diskreplay.buffer.batches import BatchT
 from diskreplay.buffer.guard import Guard
@@ -23,6 +23,7 @@ from diskreplay.buffer.row_arguments import (
     refuse_singulars,
 )
 from diskreplay.episodes import (
+    LinkValues,
     checked_env,
     checked_envs,
     checked_truncated,
@@ -56,6 +57,7 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
         *,
         truncated: bool | None = None,
         env: int | None = None,
+        with_notes: Mapping[str, Any] | None = None,
         **extra: Any,
     ) -> int:
         """Add one transition and return its write id; a full buffer evicts its oldest.
@@ -84,8 +86,11 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
                     it a transition whose state is not the next_state of the one before, bit for
                     bit, begins an episode; the first time that cuts an open one, EpisodeWarning
                     tells of it
+        with_notes: data of notes by name, as of `set_note`, that are stored by the commit of this
+                    transition and by none before
         extra:      further fields by name, the same in every push
         """
+        sealed = {} if with_notes is None else sealed_notes(with_notes)
         ends = truncated is not None and checked_truncated(truncated)
         if env is not None:
             env = checked_env(env)
@@ -113,11 +118,9 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
                     schema = adopted
                     row = schema.accept_row(standard, extra_of(schema, extra, ends, env))
             prepared, link = writer.linked(schema, row, ends, env)
-            if packed_bytes and not writer.fits(1, packed_bytes):
-                guard.commit()
-                links = np.array([link], np.int32)
-                columns, notes = schema.columns_of(row), writer.pending_notes
-                [only] = writer.commit_columns(columns, checked, links, notes).tolist()
+            if sealed or (packed_bytes and not writer.fits(1, packed_bytes)):
+                columns, links = schema.columns_of(row), np.array([link], np.int32)
+                [only] = self._add(columns, checked, links, packed_bytes, sealed).tolist()
                 return int(only)
             guard.begin_change()
             write_id = writer.push(prepared, checked, link)
@@ -197,8 +200,6 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
                 self._check_disk_room(schema)
             packed_bytes = int(schema.packed_sizes(columns).sum()) if schema.varying else 0
             guard.make_room(n, packed_bytes)
-            if sealed and writer.pending_notes.must_be_committed:
-                guard.commit()
             if schema is not self._adopted_schema:
                 adopted = self._adopt(schema)
                 if adopted is not schema:  # another process was first
@@ -206,15 +207,7 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
                     all_extra = extras_of(schema, extra, truncateds, env, dones)
                     columns = schema.accept_columns(standard, all_extra)
             links = writer.links_of(schema, columns, ends, envs)
-            if not writer.fits(n, packed_bytes):
-                guard.commit()
-                notes = writer.pending_notes.changed(sealed)
-                return writer.commit_columns(columns, checked, links, notes)
-            guard.begin_change()
-            notes = writer.pending_notes.changed(sealed) if sealed else writer.pending_notes
-            write_ids = writer.extend(columns, checked, links, notes)
-            guard.end_change()
-            return write_ids
+            return self._add(columns, checked, links, packed_bytes, sealed)
 
     def end_episode(self, env: int | None = None) -> None:
         """End the episode of an env, or of the transitions without `env=`.
@@ -288,6 +281,29 @@ class WritingBuffer(MarkedBuffer[BatchT], Generic[BatchT]):
     @abc.abstractmethod
     def _checked_priorities(self, priorities: ArrayLike, n: int) -> Values:
         """Return the priorities of n new transitions, or raise PriorityError."""
+
+    def _add(
+        self,
+        columns: Columns,
+        priorities: Values | None,
+        links: LinkValues,
+        packed_bytes: int,
+        notes: Mapping[str, bytes],
+    ) -> Ints:
+        """Add checked rows, for which room was made, and notes, in one step or in one commit."""
+        guard = self._guard
+        writer = guard.writer()
+        if notes and writer.pending_notes.must_be_committed:
+            guard.commit()
+        if not writer.fits(len(columns[0]), packed_bytes):
+            guard.commit()
+            pending = writer.pending_notes.changed(notes)
+            return writer.commit_columns(columns, priorities, links, pending)
+        guard.begin_change()
+        pending = writer.pending_notes.changed(notes) if notes else writer.pending_notes
+        write_ids = writer.extend(columns, priorities, links, pending)
+        guard.end_change()
+        return write_ids
 
     def _adopt(self, schema: Schema) -> Schema:
         """Use a schema from now on, or that of another process that was faster; return it."""

@@ -13,7 +13,7 @@ Invariants:
 
 1. A group is acknowledged after the commit that holds its rows, never before.
 2. A group is stored once: a client sends it again until it is acknowledged, and the server knows
-   the number of the last group of each client by a note in the same store (groups.py).
+   the number of the last group of each client by a note in the commit of its rows (groups.py).
 3. A client drops no row silently: the rows wait in its outbox, or an error counts them.
 4. A row travels as bytes of arrays, never as an object of its own; nothing is pickled.
 5. A batch is the very batch of the served replay, bit for bit, in fresh arrays of the client.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,9 +104,8 @@ def _push_first(
     if not isinstance(options, dict) or "with_notes" in options:  # notes are its server's alone
         raise MalformedMessage("rows come with notes")
     _check_group(client, number)
-    add = getattr(stream.replay, method)
-    n = 1 if method == "push" else len(values[2])
-    return stream.groups.store(client, number, n, lambda: add(*values, **options))
+    add = partial(getattr(stream.replay, method), *values, **options)
+    return stream.groups.store(client, number, 1 if method == "push" else len(values[2]), add)
 
 
 def _push_group(
@@ -123,10 +123,7 @@ def _push_group(
     further.pop("truncated", None)
     if options.get("env") is not None:
         further.pop("env", None)
-
-    def add() -> None:
-        stream.replay.extend(*standard, **further, **options)
-
+    add = partial(stream.replay.extend, *standard, **further, **options)
     return stream.groups.store(client, number, len(columns[0]), add)
 
 

@@ -1,12 +1,10 @@
 """Groups: the rows of clients, each group stored once, and acknowledged after its commit.
 
-The number of the last group of each client is kept in a note of the store::
+The commit of the rows of a group sets a note, which tells of the last group of its client::
 
     note "service.client.ID" = [number, first write id, n, time]
 
-It is set before the rows, so it is never missing where they are: a commit may hold the note alone,
-but not the rows alone. Whether the rows are there, too, the count of the store tells a server that
-opens it, before any other row is pushed. So a group that comes again after a kill is stored once.
+Both are there or neither, so a group that comes again is known, also to the next server.
 """
 
 from __future__ import annotations
@@ -26,110 +24,95 @@ _KEPT_SECONDS = 30 * 86400  # no client sends a group again after so long
 
 
 class Groups:
-    """The groups that clients push to one replay.
+    """The groups that clients push to one buffer.
 
-    rows, repeated, commits:
-             counts of the rows stored, the groups that came again, and the commits of groups
+    stored, rows:       counts of the groups stored, and of their rows
+    repeated, commits:  counts of the groups that came again, and of the commits of groups
     """
 
-    def __init__(self, replay: Any) -> None:
-        self._replay = replay
+    def __init__(self, buffer: Any) -> None:
+        self._buffer = buffer
         self._adding, self._committing = threading.Lock(), threading.Lock()
-        self._added = self._committed = 0  # counts of groups
-        self.rows = self.repeated = self.commits = 0
-        self._has_notes = hasattr(replay, "set_note")
-        self._to_note: set[str] = set()  # clients whose note could not be set back
+        self._asked = self._committed = 0  # counts of calls of `store`
+        self.stored = self.rows = self.repeated = self.commits = 0
         if any(
             (opener["pid"], opener["access"]) == (os.getpid(), "shared")
-            for opener in replay.stats().get("openers", ())
+            for opener in buffer.stats()["openers"]
         ):
             raise ArgumentError(
-                f"{replay.path} is open with access='shared', and a server must be the only one to "
+                f"{buffer.path} is open with access='shared', and a server must be the only one to "
                 "push: open it with access='exclusive', or 'read'"
             )
         self._last: dict[str, tuple[int, int, int]] = {}
         self.recover()
 
     def recover(self) -> None:
-        """Learn from the store which group of each client came last; commit what is found."""
-        if not self._has_notes:
-            return
-        with self._adding, contextlib.suppress(ReadOnlyError):
-            self._last = {}
-            for name, data in self._replay.notes().items():
-                if name.startswith(_PREFIX):
-                    self._recover(name, *data)
-            self._replay.flush()
+        """Learn from the notes of the buffer which group of each client came last."""
+        with self._adding:
+            self._read_notes()
 
-    def _recover(self, name: str, number: int, first: int, n: int, noted: float) -> None:
-        client = name.removeprefix(_PREFIX)
-        if noted < time.time() - _KEPT_SECONDS:
-            self._replay.delete_note(name)
-        elif self._replay.count >= first + n:
-            self._last[client] = number, first, n
-        else:  # a kill came between the commits of the note and of the rows
-            self._last[client] = number - 1, first, 0
-            self._note(client, self._last[client])
+    def _read_notes(self) -> None:
+        """Read the notes, and delete those of no use; hold the lock."""
+        notes = {
+            name: note for name, note in self._buffer.notes().items() if name.startswith(_PREFIX)
+        }
+        count, oldest = self._buffer.count, time.time() - _KEPT_SECONDS
+        # Earlier servers committed a note before its rows, which a kill in between left out.
+        self._last = {
+            name: (number, first, n)
+            for name, (number, first, n, noted) in notes.items()
+            if noted >= oldest and first + n <= count
+        }
+        with contextlib.suppress(ReadOnlyError):
+            for name in notes.keys() - self._last.keys():
+                self._buffer.delete_note(name)
 
-    def store(self, client: str, number: int, n: int, add: Callable[[], Any]) -> tuple[int, int]:
+    def store(self, client: str, number: int, n: int, add: Callable[..., Any]) -> tuple[int, int]:
         """Add the rows of a group, if it is not stored, and return its first write id and size.
 
         Returns after the commit that holds it. Groups that wait together share a commit.
 
         number:  counts the groups of a client, from 1
         n:       the number of rows
-        add:     adds them to the replay
+        add:     `push` or `extend` of the buffer with the rows; it is given with_notes
         """
+        name = f"{_PREFIX}{client}"
         with self._adding:
-            for other in list(self._to_note):
-                self._note(other, self._last.get(other, _NONE))
-            last = self._last.get(client, _NONE)
+            last = self._last.get(name, _NONE)
             if number > last[0]:
-                last = number, self._replay.count, n
-                self._note(client, last)
+                last = number, self._buffer.count, n
                 try:
-                    add()
+                    add(with_notes={name: [*last, time.time()]})
+                    self._last[name] = last
                 except BaseException:
-                    # With rows of others behind it, the note would tell of rows that are not there.
-                    self._to_note.add(client)
+                    self._read_notes()  # the rows are there if their commit came before the error
                     raise
-                self._last[client] = last
-                self._added += 1
+                self.stored += 1
                 self.rows += n
             else:
                 self.repeated += 1
-            added = self._added
-        self._commit(added)
+            self._asked += 1
+            asked = self._asked
+        self._commit(asked)
         return last[1:]
 
     def forget(self, client: str) -> None:
         """Delete the note of a client that has got all acknowledgements, and sends no more."""
+        name = f"{_PREFIX}{client}"
         with self._adding:
-            self._to_note.discard(client)
-            if self._last.pop(client, None) and self._has_notes:
-                self._replay.delete_note(f"{_PREFIX}{client}")
-
-    def _note(self, client: str, last: tuple[int, int, int]) -> None:
-        """Set the note of the last group of a client."""
-        if self._has_notes:
-            self._replay.set_note(f"{_PREFIX}{client}", [*last, time.time()])
-        self._to_note.discard(client)
-
-    @property
-    def stored(self) -> int:
-        """The number of groups whose rows were added."""
-        return self._added
+            if self._last.pop(name, None):
+                self._buffer.delete_note(name)
 
     @property
     def waiting(self) -> int:
         """The number of groups that wait for a commit."""
-        return self._added - self._committed
+        return self._asked - self._committed
 
-    def _commit(self, added: int) -> None:
-        """Commit the groups up to a count, unless the commit of another call holds them."""
+    def _commit(self, asked: int) -> None:
+        """Commit the groups of the calls up to a count, unless another call has done so."""
         with self._committing:
-            if self._committed < added:
-                added = self._added
-                self._replay.flush()
+            if self._committed < asked:
+                asked = self._asked
+                self._buffer.flush()
                 self.commits += 1
-                self._committed = added
+                self._committed = asked

@@ -76,10 +76,15 @@ def rows_in(path: Path) -> list[int]:
         return numbers_of(buffer.get(range(buffer.first, buffer.count))).tolist()
 
 
-@pytest.mark.parametrize("where", ["before", "after"])
-def test_a_kill_in_a_commit_loses_no_row_and_doubles_none(where: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("where", "commits"),
+    [("before", 0), ("after", 1), ("before", 3), ("after", 3)],  # the first group tells the fields
+)
+def test_a_kill_in_a_commit_loses_no_row_and_doubles_none(
+    where: str, commits: int, tmp_path: Path
+) -> None:
     second: list[Server] = []
-    with Server(tmp_path / "b", commits=3, where=where) as first:
+    with Server(tmp_path / "b", commits=commits, where=where) as first:
 
         def start_again() -> None:
             first.process.wait()
@@ -88,16 +93,17 @@ def test_a_kill_in_a_commit_loses_no_row_and_doubles_none(where: str, tmp_path: 
         starter = threading.Thread(target=start_again)
         starter.start()
         with diskreplay.connect(first.url) as replay:
-            for begin in range(0, 100, 10):
+            replay.push(**row(0))
+            for begin in range(1, 101, 10):
                 replay.extend(**columns(begin, 10))
                 replay.flush()
-            assert replay.count == 100
+            assert replay.count == 101
         starter.join()
         assert first.process.returncode == -9
     [other] = second
     with other:
         pass
-    assert rows_in(tmp_path / "b") == list(range(100))
+    assert rows_in(tmp_path / "b") == list(range(101))
 
 
 def test_rows_that_a_client_cannot_send_are_counted(tmp_path: Path) -> None:

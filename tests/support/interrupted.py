@@ -36,9 +36,9 @@ def interrupted_at(
             return None
         text = linecache.getline(file, frame.f_lineno).strip()
         # The end of a `with` is traced at its first line, where the interpreter, whose checks for
-        # signals are elsewhere, never raises: the lock would stay locked.
+        # signals are elsewhere, never raises: the lock would stay locked. So it would at a `try:`.
         is_end = event == "return" and file == threading.__file__
-        if is_end or (event == "line" and not text.startswith("with ")):
+        if is_end or (event == "line" and not text.startswith(("with ", "try:"))):
             passed += 1
             if passed == line:
                 sys.settrace(None)

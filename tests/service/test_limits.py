@@ -8,6 +8,7 @@ import json
 import logging
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_figures_are_collected_over_http() -> None:
     groups = Groups(buffer)
     rows = np.zeros((3, 2)), np.zeros(3), np.zeros(3), np.zeros((3, 2)), np.zeros(3)
     for number in (1, 2, 2):
-        groups.store("me", number, 3, lambda: buffer.extend(*rows))
+        groups.store("me", number, 3, partial(buffer.extend, *rows))
     metrics.watch([Served("a", buffer, groups, Clients())])
     with metrics.timed("sample"):
         pass

@@ -38,10 +38,12 @@ from diskreplay.observations import FrameMemory, Frames, frames_from_plain, fram
 from diskreplay.validation import as_array
 from diskreplay.wording import cut, human, shown
 
-SCHEMA = pa.schema([("bytes", pa.uint8())])
+_BYTES = pa.uint8()
+SCHEMA = pa.schema([("bytes", _BYTES)])
 _SMALL_BYTES = 2**16  # more of them are a part of their own, which nothing copies before it is sent
 _PART_BYTES = 2**24  # what gRPC and the memory of a reader take at once
 _ALIGNMENT = 8
+_GAPS = [bytes(-n % _ALIGNMENT) for n in range(_ALIGNMENT)]  # behind an array, by what it has over
 _MOST_DIMENSIONS = 32  # of an array, as in every numpy
 _DESCRIPTION_COST = 64  # bytes of memory that a byte of metadata takes at most: an empty list
 _DTYPE = re.compile(r"[<>|=][biufc][0-9]{1,2}")
@@ -126,15 +128,16 @@ def send(writer: Any, value: Any, hold: Callable[[int], object] | None = None) -
     if not any(array.nbytes for array in encoder.arrays):
         writer.write_metadata(header)
         return
-    small, large = _sorted(encoder.arrays)
-    joined = np.empty(sum(map(_aligned, small)), np.uint8)
-    at = 0
-    for array in small:
-        joined[at : at + array.nbytes] = _bytes_of(array)
-        at += _aligned(array)
-    writer.write_with_metadata(_record_batch(joined), header)
+    small: list[Any] = []  # and the bytes between them
+    large: list[Array] = []
+    for array in encoder.arrays:
+        if array.nbytes <= _SMALL_BYTES:
+            small += array, _GAPS[array.nbytes % _ALIGNMENT]
+        else:
+            large.append(array)
+    writer.write_with_metadata(_record_batch(pa.py_buffer(b"".join(small))), header)
     for array in large:
-        content = _bytes_of(array)
+        content = pa.py_buffer(array)
         for begin in range(0, content.size, _PART_BYTES):
             writer.write_batch(_record_batch(content[begin : begin + _PART_BYTES]))
 
@@ -175,8 +178,7 @@ def receive(
             )
         if hold is not None:
             hold(taken)
-        arrays = [np.empty(shape, dtype) for dtype, shape in forms]
-        _fill(arrays, chunk, reader)
+        arrays = _arrays(forms, sizes, chunk, reader)
         return _Decoder(arrays, kinds=kinds).unpack(packed)
     except (MalformedMessage, ArgumentError):
         raise
@@ -236,22 +238,8 @@ def _dict_of(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
     return dict(pairs)
 
 
-def _sorted(arrays: list[Array]) -> tuple[list[Array], list[Array]]:
-    """Return the small arrays and the large ones."""
-    small = [array for array in arrays if array.nbytes <= _SMALL_BYTES]
-    return small, [array for array in arrays if array.nbytes > _SMALL_BYTES]
-
-
-def _aligned(array: Array) -> int:
-    return -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-
-
-def _bytes_of(array: Array) -> Array:
-    return array.reshape(-1).view(np.uint8)
-
-
-def _record_batch(content: Array) -> Any:
-    column = pa.Array.from_buffers(pa.uint8(), content.size, [None, pa.py_buffer(content)])
+def _record_batch(content: pa.Buffer) -> Any:
+    column = pa.Array.from_buffers(_BYTES, content.size, [None, content])
     return pa.RecordBatch.from_arrays([column], schema=SCHEMA)
 
 
@@ -273,22 +261,33 @@ def _form(dtype: Any, shape: Any) -> tuple[np.dtype[Any], list[int]]:
     return np.dtype(dtype), shape
 
 
-def _fill(arrays: list[Array], chunk: Any, reader: Any) -> None:
-    """Write the bytes of a message into its arrays: the bytes that come are not aligned."""
-    if not any(array.nbytes for array in arrays):
-        return
-    small, large = _sorted(arrays)
-    content, at = _content(chunk), 0
-    if content.size != sum(map(_aligned, small)):
+def _arrays(
+    forms: list[tuple[np.dtype[Any], list[int]]], sizes: list[int], chunk: Any, reader: Any
+) -> list[Array]:
+    """Return the arrays of a message; the small ones share memory, which is copied at once.
+
+    The bytes that come are not aligned, and nobody may write to them.
+    """
+    if not any(sizes):
+        return [np.empty(shape, dtype) for dtype, shape in forms]
+    small = _content(chunk)
+    block, at = np.empty(small.size, np.uint8), 0
+    block[...] = small
+    arrays = []
+    for (dtype, shape), size in zip(forms, sizes, strict=True):
+        if size <= _SMALL_BYTES:
+            array = np.ndarray(shape, dtype, block, at)
+            at += -(-size // _ALIGNMENT) * _ALIGNMENT
+        else:
+            array, begin = np.empty(shape, dtype), 0
+            target = array.reshape(-1).view(np.uint8)
+            for part in _parts(reader, size):
+                target[begin : begin + part.size] = part
+                begin += part.size
+        arrays.append(array)
+    if at != block.size:
         raise MalformedMessage("its small arrays have another size than it says")
-    for array in small:
-        _bytes_of(array)[...] = content[at : at + array.nbytes]
-        at += _aligned(array)
-    for array in large:
-        target, at = _bytes_of(array), 0
-        for part in _parts(reader, target.size):
-            target[at : at + part.size] = part
-            at += part.size
+    return arrays
 
 
 def _parts(reader: Any, size: int) -> Iterator[Array]:

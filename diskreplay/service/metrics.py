@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -31,6 +32,8 @@ class Metrics:
         self._seconds = Histogram(
             "diskreplay_seconds", "Time taken", ["what"], buckets=_SECONDS, registry=one
         )
+        # `labels` checks and looks up its labels under a lock at each call.
+        self._of = cache(lambda metric, label: metric.labels(label))
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
@@ -39,15 +42,15 @@ class Metrics:
         try:
             yield
         finally:
-            self._seconds.labels(what).observe(time.perf_counter() - began)
+            self._of(self._seconds, what).observe(time.perf_counter() - began)
 
     def count(self, buffer: str, call: str, rows: int) -> None:
         """Count the rows of a call that was answered."""
         if call == "update_priorities":
-            self.updated.labels(buffer).inc(rows)
+            self._of(self.updated, buffer).inc(rows)
         elif call in ("sample", "sample_sequences", "frames_batch", "draw"):
-            self.batches.labels(buffer).inc()
-            self.sampled.labels(buffer).inc(rows)
+            self._of(self.batches, buffer).inc()
+            self._of(self.sampled, buffer).inc(rows)
 
     def watch(self, served: Iterable[Served]) -> None:
         """Show the figures of replays and their groups, read when they are asked for."""

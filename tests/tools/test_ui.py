@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from commands import COMMAND, refused, run
 from common import columns
+from diskreplay_tools.stores import Target
 from diskreplay_tools.ui import charts, transitions
 from diskreplay_tools.ui.guarding import OwnPagesOnly, is_loopback
 from diskreplay_tools.ui.monitor import Monitor
@@ -208,7 +209,7 @@ def test_texts_and_numbers_are_cut_and_command_nothing() -> None:
 def test_a_store_that_is_removed_is_told_of_and_one_that_comes_back_is_shown(
     store: Path, tmp_path: Path
 ) -> None:
-    source = Source(str(store))
+    source = Source(Target(str(store)))
     monitor = Monitor(source)
 
     def look() -> None:
@@ -244,7 +245,7 @@ def test_a_monitor_follows_commits_a_clear_and_the_first_schema(tmp_path: Path) 
 
     with Other(tmp_path / "b") as writer:
         writer.open(100)
-        monitor = Monitor(Source(str(tmp_path / "b")))
+        monitor = Monitor(Source(Target(str(tmp_path / "b"))))
         assert (look().stats["schema"], look().quantiles) == (None, None)
         assert monitor.sample is not None
         assert (monitor.sample.priorities, monitor.sample.reward_bins) == (None, None)
@@ -261,7 +262,7 @@ def test_a_monitor_follows_commits_a_clear_and_the_first_schema(tmp_path: Path) 
 
 
 def test_rounds_that_take_long_wait_long(store: Path) -> None:
-    source = Source(str(store))
+    source = Source(Target(str(store)))
     monitor = Monitor(source)
     monitor.look(with_sample=False)
     monitor.look(with_sample=False)
@@ -373,7 +374,7 @@ def test_the_replay_of_a_service_is_shown_like_a_store(tmp_path: Path) -> None:
         for i in range(100):
             buffer.push([float(i)], 0, 1.0, [i + 1.0], i % 5 == 4, priority=i)
     with served(tmp_path / "b") as url:
-        source = Source(url)
+        source = Source(Target(url))
         monitor = Monitor(source)
         monitor.look(with_sample=True)
         assert (monitor.problem, monitor.sample_problem) == ("", "")
@@ -396,13 +397,14 @@ def test_the_replay_of_a_service_is_shown_like_a_store(tmp_path: Path) -> None:
         assert source.read(lambda replay: episode_ids(replay, 52)) == [50, 51, 52, 53, 54]
         shown_once = run("top", url, "--once", "--seconds", 0.1).stdout
         assert "pushes         100" in shown_once
+        assert "  clients     anyone: 1 at 127.0.0.1:" in shown_once  # and not itself
         source.close()
 
 
 @needs_service
 def test_a_service_that_ends_is_told_of_and_one_that_comes_back_is_shown(store: Path) -> None:
     with served(store) as url:
-        monitor = Monitor(Source(url))
+        monitor = Monitor(Source(Target(url)))
         monitor.look(with_sample=True)
         assert monitor.problem == ""
     monitor._next_look = 0.0

@@ -19,6 +19,7 @@ from diskreplay_tools.extras import needed
 
 Buffer = diskreplay.ReplayBuffer | diskreplay.PrioritizedReplayBuffer
 
+TOKEN_VARIABLE = "DISKREPLAY_TOKEN"
 SERVICE_SECONDS = 5.0  # until a view says that a service does not answer
 ATTEMPTS = 5  # at figures of one commit, beside a writer that commits all the time
 
@@ -28,14 +29,44 @@ def is_url(target: str) -> bool:
     return "://" in target
 
 
-def open_replay(target: str, token_file: Path | None = None) -> Replay[Any]:
-    """Open the store at a path for reading, with no memory for rows, or connect to a URL."""
-    if not is_url(target):
-        return diskreplay.open(target, access="read", window_bytes=0)
-    needed("pyarrow.flight", "service", "a URL")
-    token = token_file.read_text().strip() if token_file is not None else None
-    replay: Replay[Any] = diskreplay.connect(target, token=token, timeout=SERVICE_SECONDS)
-    return replay
+@dataclass(frozen=True)
+class Target:
+    """The path of a store, or the URL of a service with what a client of it needs.
+
+    token_file:  without it the token is that of the environment, if any
+    ca, cert:    files as `diskreplay.connect` takes them
+    """
+
+    place: str
+    token_file: Path | None = None
+    ca: Path | None = None
+    cert: tuple[Path, Path] | None = None
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it is a URL."""
+        return is_url(self.place)
+
+    def open(self) -> Replay[Any]:
+        """Open the store for reading, with no memory for rows, or connect to the service."""
+        if not self.is_url:
+            return diskreplay.open(self.place, access="read", window_bytes=0)
+        needed("pyarrow.flight", "service", "a URL")
+        replay: Replay[Any] = diskreplay.connect(
+            self.place, token=self._token(), timeout=SERVICE_SECONDS, ca=self.ca, cert=self.cert
+        )
+        return replay
+
+    def _token(self) -> str | None:
+        if self.token_file is None:
+            return os.environ.get(TOKEN_VARIABLE) or None
+        words = self.token_file.read_text(errors="replace").split()
+        if len(words) != 1:
+            raise diskreplay.ArgumentError(
+                f"{self.token_file} must have a token and nothing else (found {len(words):,} "
+                "words): give the file with what diskreplay token printed"
+            )
+        return words[0]
 
 
 def is_local(replay: Replay[Any]) -> TypeGuard[Buffer]:

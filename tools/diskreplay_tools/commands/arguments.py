@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import Any
 
 import click
 
-from diskreplay_tools.stores import is_url
+from diskreplay_tools.stores import TOKEN_VARIABLE, Target, is_url
 
 store_argument = click.argument(
     "path", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 
 
-class _Target(click.Path):
+class _PathOrURL(click.Path):
     """The path of a store, or the URL of a service."""
 
     def __init__(self) -> None:
@@ -28,13 +29,54 @@ class _Target(click.Path):
         return text if is_url(text) else os.fsdecode(super().convert(value, param, ctx))
 
 
-replay_argument = click.argument("target", metavar="PATH|URL", type=_Target())
-token_option = click.option(
-    "--token-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The file with the token for a URL.",
-)
+def replay_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument that names a replay, and the options of a client of a service.
+
+    The command gets them as one `target`.
+    """
+
+    @functools.wraps(command)
+    def with_target(
+        *arguments: Any,
+        target: str,
+        token_file: Path | None,
+        ca: Path | None,
+        cert: Path | None,
+        key: Path | None,
+        **options: Any,
+    ) -> Any:
+        files = {"--token-file": token_file, "--ca": ca, "--cert": cert, "--key": key}
+        given = [name for name, file in files.items() if file is not None]
+        if given and not is_url(target):
+            raise click.UsageError(
+                f"{given[0]} is for the URL of a service (found the path {target})"
+            )
+        if (cert is None) != (key is None):
+            raise click.UsageError("a certificate needs its key: give both --cert and --key")
+        pair = (cert, key) if cert is not None and key is not None else None
+        return command(*arguments, target=Target(target, token_file, ca, pair), **options)
+
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    for decorate in (
+        click.option("--key", type=file, metavar="FILE", help="Its private key, in PEM."),
+        click.option(
+            "--cert", type=file, metavar="FILE", help="The certificate of this client, in PEM."
+        ),
+        click.option(
+            "--ca", type=file, metavar="FILE", help="The authority of the service's certificate."
+        ),
+        click.option(
+            "--token-file",
+            type=file,
+            metavar="FILE",
+            help=f"The file with the token for a URL; else it is that of {TOKEN_VARIABLE}.",
+        ),
+        click.argument("target", metavar="PATH|URL", type=_PathOrURL()),
+    ):
+        with_target = decorate(with_target)
+    return with_target
+
+
 stores_argument = click.argument(
     "paths",
     nargs=-1,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from diskreplay_tools.commands.arguments import json_option, replay_argument, token_option
-from diskreplay_tools.stores import open_replay
+from diskreplay_tools.commands.arguments import json_option, replay_argument
+from diskreplay_tools.stores import Target
 from diskreplay_tools.terminal import look_once, watch
 
 
@@ -21,9 +19,8 @@ from diskreplay_tools.terminal import look_once, watch
     help="The time between two looks.",
 )
 @click.option("--once", is_flag=True, help="Look twice, print the second look, and end.")
-@token_option
 @json_option
-def top(target: str, seconds: float, once: bool, token_file: Path | None, as_json: bool) -> None:
+def top(target: Target, seconds: float, once: bool, as_json: bool) -> None:
     """Show how fast a replay is written and drawn from, live.
 
     Transitions pushed, batches drawn, priority updates and commits a second, with fill, size on
@@ -35,6 +32,6 @@ def top(target: str, seconds: float, once: bool, token_file: Path | None, as_jso
     Example: diskreplay top runs/a
              diskreplay top runs/a --once --json
     """
-    with open_replay(target, token_file) as replay:
+    with target.open() as replay:
         show = look_once if once else watch
-        show(replay, target, seconds, as_json=as_json)
+        show(replay, target.place, seconds, as_json=as_json)

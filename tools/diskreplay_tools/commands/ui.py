@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from pathlib import Path
 
 import click
 
-from diskreplay_tools.commands.arguments import replay_argument, token_option
+from diskreplay_tools.commands.arguments import replay_argument
+from diskreplay_tools.stores import Target
 from diskreplay_tools.terminal import tell
 from diskreplay_tools.ui import is_loopback, serve_page
 
@@ -25,8 +25,7 @@ from diskreplay_tools.ui import is_loopback, serve_page
     help="The port; 0 takes a free one.",
 )
 @click.option("--insecure", is_flag=True, help="Serve at an address that others reach.")
-@token_option
-def ui(target: str, host: str, port: int, insecure: bool, token_file: Path | None) -> None:
+def ui(target: Target, host: str, port: int, insecure: bool) -> None:
     """Show a running replay as a web page.
 
     Fill, rates, priorities, rewards, returns of episodes, and the transitions themselves, with
@@ -41,18 +40,17 @@ def ui(target: str, host: str, port: int, insecure: bool, token_file: Path | Non
     """
     if not is_loopback(host) and not insecure:
         raise click.UsageError(
-            f"at {host} everybody who reaches this machine can read all of {target}, without a "
-            "password: --insecure allows it"
+            f"at {host} everybody who reaches this machine can read all of {target.place}, without "
+            "a password: --insecure allows it"
         )
     listening = _listening(host, port)
     shown, port = f"[{host}]" if ":" in host else host, listening.getsockname()[1]
     address = f"http://{shown}:{port}"
     received = serve_page(
         target,
-        token_file,
         host,
         listening,
-        started=lambda: tell(f"{address} shows {target} (Ctrl-C ends it)"),
+        started=lambda: tell(f"{address} shows {target.place} (Ctrl-C ends it)"),
     )
     if received == signal.SIGINT:
         click.echo()  # below the ^C that the terminal shows
@@ -62,15 +60,12 @@ def ui(target: str, host: str, port: int, insecure: bool, token_file: Path | Non
 def _listening(host: str, port: int) -> socket.socket:
     """Return a socket that listens at a port, at a free one for 0; raise where it is taken."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
+        family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()
+        return socket.create_server(address, family=family)
     except OSError as error:
+        reason = (error.strerror or "").partition(" (while")[0]  # the address is named below
         raise click.ClickException(
-            f"cannot serve at {host}, port {port}: {error.strerror}; --port 0 takes a free one"
+            f"cannot serve at {host}, port {port}: {reason}; --port 0 takes a free one"
         ) from None
-    return listening

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import shutil
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -188,7 +187,7 @@ def _opener_lines(openers: list[dict[str, Any]], on: Screen) -> Iterator[str]:
 
 def _client_lines(clients: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the clients of a service, those of one token in a line."""
-    names = collections.Counter(each["name"] for each in clients if not each["is_own"])
+    names = Counter(each["name"] for each in clients if not each["is_own"])
     label = "clients"
     for name, n in names.items():
         few = {each["address"] for each in clients if each["name"] == name and each["address"]}

@@ -11,7 +11,7 @@ import diskreplay
 from diskreplay.errors import printable
 from diskreplay.wording import count_of, cut, human
 from diskreplay_tools.plain import dumps
-from diskreplay_tools.stores import is_url, other_openers
+from diskreplay_tools.stores import Target, other_openers
 from diskreplay_tools.terminal import known, moment, number
 from diskreplay_tools.ui.monitor import Moment
 
@@ -22,13 +22,13 @@ _MOST_TEXT = 300  # characters of a cell
 class FactsTab:
     """Tables that change when the store does."""
 
-    def __init__(self, target: str) -> None:
-        if is_url(target):
+    def __init__(self, target: Target) -> None:
+        if target.is_url:
             ui.label("These are the facts of the store on the machine of the service.").classes(
                 "quiet"
             )
         names = ("Open now", "Runs", "Marks", "Fields", "Disk", "Settings")
-        clients = ("Clients",) * is_url(target)
+        clients = ("Clients",) * target.is_url
         self._tables = {name: _Table(name) for name in (*clients, *names)}
 
     def refresh(self, last: Moment) -> None:

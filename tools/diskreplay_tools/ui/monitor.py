@@ -19,7 +19,7 @@ from diskreplay.buffer import Scan
 from diskreplay.protocols import Replay
 from diskreplay_tools.episodes import have_returns, read_linked_episodes
 from diskreplay_tools.rates import NewestRow, Rates, counters_of
-from diskreplay_tools.stores import gather, is_local, is_url, rows_within, spread_ids
+from diskreplay_tools.stores import gather, is_local, rows_within, spread_ids
 from diskreplay_tools.terminal import Bins, bins_of
 from diskreplay_tools.ui.source import FAILURES, Source
 from diskreplay_tools.ui.transitions import MOST_EPISODES, has_priorities
@@ -79,7 +79,7 @@ class Monitor:
         self.sample: Sample | None = None
         self.problem = self.sample_problem = ""
         self._rates = Rates()
-        self._newest = NewestRow(is_here=not is_url(source.target))
+        self._newest = NewestRow(is_here=not source.target.is_url)
         self._opened = source.times_opened
         self._lock = threading.Lock()
         self._next_look = self._next_sample = 0.0

@@ -33,7 +33,7 @@ class ReplayPage:
         ui.colors(primary="#2563eb")
         with ui.header().classes("top-bar"):
             ui.label("diskreplay").classes("brand")
-            ui.label(self._monitor.source.target).classes("path").mark("path")
+            ui.label(self._monitor.source.target.place).classes("path").mark("path")
             state = ui.label().classes("state")
             self._theme_button()
         with ui.column().classes("page"):

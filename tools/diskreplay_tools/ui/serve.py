@@ -8,18 +8,16 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from socket import socket, socketpair
 
 from diskreplay_tools.extras import needed
+from diskreplay_tools.stores import Target
 from diskreplay_tools.ui.guarding import LOOPBACK, OwnPagesOnly, is_loopback
 from diskreplay_tools.ui.monitor import Monitor
 from diskreplay_tools.ui.source import Source
 
 
-def serve_page(
-    target: str, token_file: Path | None, host: str, listening: socket, started: Callable[[], None]
-) -> int:
+def serve_page(target: Target, host: str, listening: socket, started: Callable[[], None]) -> int:
     """Serve the page about a replay until SIGINT or SIGTERM, and return which of them came.
 
     Call it in the main thread, and end the process after it without waiting for threads: those of
@@ -29,7 +27,7 @@ def serve_page(
     listening:  a socket that listens at the host
     started:    called when the page is served
     """
-    source = Source(target, token_file)
+    source = Source(target)
     # Else it is .nicegui in this directory.
     with tempfile.TemporaryDirectory(prefix="diskreplay-ui-", ignore_cleanup_errors=True) as place:
         os.environ.setdefault("NICEGUI_STORAGE_PATH", place)

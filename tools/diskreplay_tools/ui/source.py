@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import diskreplay
 from diskreplay.protocols import Replay
-from diskreplay_tools.stores import open_replay
+from diskreplay_tools.stores import Target
 
 T = TypeVar("T")
 _PATIENCE = 2.0  # seconds, for a read under way at the end
@@ -25,8 +24,8 @@ class Source:
     it may be another store.
     """
 
-    def __init__(self, target: str, token_file: Path | None = None) -> None:
-        self.target, self._token_file = target, token_file
+    def __init__(self, target: Target) -> None:
+        self.target = target
         self._lock = threading.Lock()
         self._replay: Replay[Any] | None = None
         self._is_closed = False
@@ -36,9 +35,9 @@ class Source:
         """Return what a function reads of the replay; raises one of FAILURES."""
         with self._lock:
             if self._is_closed:
-                raise diskreplay.ClosedError(f"{self.target} is read no more: the page ends")
+                raise diskreplay.ClosedError(f"{self.target.place} is read no more: the page ends")
             if self._replay is None:
-                self._replay = open_replay(self.target, self._token_file)
+                self._replay = self.target.open()
                 self.times_opened += 1
             return function(self._replay)
 

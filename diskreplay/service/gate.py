@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,9 +103,10 @@ class Gate(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         """Begin no more answers, wait for those under way, and return how many are left."""
         with self._lock:
             self._is_stopping = True
-            is_idle = not self._answering
-        if not is_idle:
-            self._is_idle.wait(seconds)
+        end = time.monotonic() + seconds
+        # The bell may have been rung before, when the last of earlier requests was answered.
+        while self._answering and (left := end - time.monotonic()) > 0:
+            self._is_idle.wait(left)
         return self._answering
 
     def _refuse(self, reason: str, info: Any) -> None:

@@ -32,6 +32,7 @@ from diskreplay.wording import count_of
 _GROUP_BYTES = 2**20
 _GROUP_ROWS = 4096
 _LARGEST_GROUP_BYTES = 2**26  # of one `extend`, which is stored whole
+_DESCRIBED_BYTES = 2**10  # as which a server counts the type and shape of a value that varies
 _MOMENT = 0.02  # seconds that a row waits for others to travel with
 _JOIN_SECONDS = 5.0  # a thread that waits for a machine that is gone may take longer
 _PAUSE = 0.5  # seconds before rows are sent again that the server could not commit
@@ -142,7 +143,7 @@ class Outbox:
         n = len(columns[0])
         sizes = np.full(n, schema.payload_bytes, np.int64)
         if schema.varying:
-            sizes += schema.packed_sizes(columns)
+            sizes += schema.packed_sizes(columns) + _DESCRIBED_BYTES * len(schema.varying)
         begin = 0
         while begin < n:
             fitting = np.searchsorted(np.cumsum(sizes[begin:]), _LARGEST_GROUP_BYTES, "right")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import socket
 import warnings
@@ -17,10 +18,14 @@ from diskreplay.buffer import open as open_buffer
 from diskreplay.errors import ArgumentError
 from diskreplay.service.limits import Limits
 from diskreplay.service.logs import log, log_json_lines
-from diskreplay.service.rights import Tokens, checked_name
+from diskreplay.service.rights import Tokens, checked_name, is_loopback
 from diskreplay.service.tls import TLS
 from diskreplay.wording import shown
 
+_METRICS_WARNING = (
+    "other machines can read the figures at --metrics, and the names of stores and tokens in them, "
+    "without a token: listen on 127.0.0.1 where strangers can reach this machine"
+)
 _PATIENCE = 30  # seconds for calls under way, after a signal
 
 
@@ -81,6 +86,7 @@ def serve_stores(
     from diskreplay.service.server import ReplayServer
 
     log_json_lines()
+    _allow_files(limits)
     signals, figures = _Signals(), Metrics()
     known = Tokens.read(tokens) if tokens is not None else None
     certificate = _tls(*tls)
@@ -107,11 +113,23 @@ def serve_stores(
         if at is not None:
             port = stack.enter_context(figures.listening(*at))
             facts = {"metrics": f"http://{at[0]}:{port}/metrics"}
+            if not is_loopback(at[0]):
+                log("warning", logging.WARNING, warning=_METRICS_WARNING)
         log("serving", url=server.url, replays=sorted(buffers), pid=os.getpid(), **facts)
         started(server.url)
         log("stopping", signal=signals.wait())
         left = server.drain(_PATIENCE)
     log("stopped", calls_left=left)
+
+
+def _allow_files(limits: Limits) -> None:
+    """Raise the limit of open files, as far as the system lets us, so that connections fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * limits.calls + 1024
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _log_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -24,6 +24,7 @@ from diskreplay.service import messages
 from diskreplay.service.addresses import Address
 from diskreplay.service.calls import answer, parsed
 from diskreplay.service.clients import Clients, address_of
+from diskreplay.service.connections import Connections
 from diskreplay.service.crossing_errors import error_to_plain
 from diskreplay.service.gate import GATE, Gate, StoppingError, caller_of
 from diskreplay.service.groups import Groups
@@ -34,7 +35,7 @@ from diskreplay.service.rights import Caller, Tokens, check_exposure, check_tls
 from diskreplay.service.room import NoRoomError, Room, Share
 from diskreplay.service.streams import Served, Stream
 from diskreplay.service.tls import TLS
-from diskreplay.service.unix_socket import listening_at, remove_socket
+from diskreplay.service.unix_socket import listening_at
 from diskreplay.wording import cut, shown
 
 if TYPE_CHECKING:
@@ -92,9 +93,12 @@ class ReplayServer:
             location, has_tls=tls is not None, has_tokens=tokens is not None, insecure=insecure
         )
         security = {"middleware": {GATE: self.gate}, **(tls.arguments() if tls else {})}
-        self._flight = listening_at(location, lambda at: _Flight(self, at, security))
+        self._flight, self._remove_socket = listening_at(
+            location, lambda at: _Flight(self, at, security)
+        )
         host, _, _ = location.rpartition(":")
         self._url = f"{host}:{self._flight.port}" if self._flight.port > 0 else location
+        self.connections = Connections(self._flight.port, self._limits.calls)
         self._closed = False
 
     @property
@@ -109,7 +113,8 @@ class ReplayServer:
         """
         if not self._closed:
             self._closed = True
-            remove_socket(self._url)
+            self._remove_socket()
+            self.connections.close()
             threading.Thread(target=self._flight.shutdown, name="diskreplay", daemon=True).start()
 
     def drain(self, seconds: float) -> int:
@@ -242,10 +247,9 @@ class _Flight(flight.FlightServerBase):  # type: ignore[misc]
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """Answer the requests of a stream."""
         name = (descriptor.command or b"").decode(errors="replace")
-        with self._plain_errors(context):
-            self._server.answer_stream(
-                name, caller_of(context), address_of(context.peer()), reader, writer
-            )
+        peer = context.peer()
+        with self._plain_errors(context), self._server.connections.call_of(peer):
+            self._server.answer_stream(name, caller_of(context), address_of(peer), reader, writer)
 
     @contextmanager
     def _plain_errors(self, context: Any) -> Iterator[None]:

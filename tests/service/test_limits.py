@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import threading
 import urllib.request
 from collections.abc import Iterator
 from functools import partial
@@ -132,3 +133,34 @@ def test_an_answer_takes_the_bytes_that_it_has() -> None:
         assert room.taken == large
         share.send(3 * large)
         assert room.taken == 3 * large
+
+
+def test_a_server_that_stops_waits_for_the_answers_under_way() -> None:
+    pytest.importorskip("prometheus_client")
+    pytest.importorskip("pyarrow.flight")
+    from diskreplay.service.gate import Gate, StoppingError
+    from diskreplay.service.metrics import Metrics
+
+    gate = Gate(None, Limits(), Metrics())
+    with gate.answering():
+        pass
+    has_begun = threading.Event()
+    done = []
+
+    def answer() -> None:
+        with gate.answering():
+            has_begun.set()
+            while True:
+                try:
+                    with gate.answering():
+                        pass
+                except StoppingError:
+                    break
+            done.append(sum(range(10**6)))  # goes on for a while after the server has to stop
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    has_begun.wait()
+    assert gate.stop(60) == 0
+    assert done
+    thread.join()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ pytest.importorskip("prometheus_client")
 from service_process import PATIENCE, make_store, serving
 
 import diskreplay
-from diskreplay import ServiceError
+from diskreplay import LockedError, ServiceError
 
 LOCAL = "grpc://127.0.0.1:0"
 
@@ -132,6 +134,48 @@ def test_a_unix_socket_is_for_its_user_alone(
     assert sorted(short_place.iterdir()) == [path]
     long = f"grpc+unix:///tmp/{'a' * 90}"
     assert "at most 80 bytes" in refused(store, "--listen", long)
+
+
+def test_a_socket_that_another_server_made_meanwhile_stays(short_place: Path) -> None:
+    from diskreplay.service.unix_socket import listening_at
+
+    path = short_place / "s.sock"
+    url = f"grpc+unix://{path}"
+
+    def listen(at: str) -> socket.socket:
+        one = socket.socket(socket.AF_UNIX)
+        held.append(one)
+        one.bind(at.removeprefix("grpc+unix://"))
+        one.listen()
+        return one
+
+    def come_second(at: str) -> socket.socket:
+        made.append(listening_at(url, listen))  # another server is faster
+        return listen(at)
+
+    made: list[tuple[socket.socket, Callable[[], None]]] = []
+    held: list[socket.socket] = []
+    with pytest.raises(LockedError, match="another server listens"):
+        listening_at(url, come_second)
+    [(first, remove)] = made
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.unlink()
+    _, remove_second = listening_at(url, listen)
+    remove()  # not the socket of the second one
+    assert path.exists()
+    first.close()
+    for _ in range(200):  # until no more can wait for the server
+        waiting = socket.socket(socket.AF_UNIX)
+        waiting.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            waiting.connect(str(path))
+        held.append(waiting)
+    with pytest.raises(LockedError, match="another server listens"):
+        listening_at(url, listen)
+    remove_second()
+    assert [*short_place.iterdir()] == []
+    for one in held:
+        one.close()
 
 
 def refused(*arguments: object) -> str:

@@ -391,13 +391,19 @@ def test_streams_beyond_the_limit_are_refused(service: ServiceProcess, store: Pa
                 writer.close()
 
 
-def test_idle_connections_cost_little(service: ServiceProcess, store: Path) -> None:
+def test_idle_connections_beyond_the_limit_are_ended(service: ServiceProcess, store: Path) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     n = min(1000, soft - 200)
     port = int(service.url.rpartition(":")[2])
     with others_go_on(service, store), contextlib.ExitStack() as stack:
+        idle = []
         for _ in range(n):
             one = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
             one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+            idle.append(one)
         with diskreplay.connect(service.url) as another:
             assert len(another) == 100
+        for one in idle[:-50]:  # the oldest; the limit is 50
+            with contextlib.suppress(ConnectionError):
+                while one.recv(1 << 16):
+                    pass

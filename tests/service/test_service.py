@@ -14,7 +14,8 @@ pytest.importorskip("prometheus_client")
 from common import columns, row
 
 import diskreplay
-from diskreplay import ReplayBuffer, ServiceError
+from diskreplay import Field, ReplayBuffer, Schema, ServiceError
+from diskreplay.service import Limits
 from diskreplay.service.server import ReplayServer
 
 
@@ -73,3 +74,25 @@ def test_an_error_that_nobody_foresaw_is_told_in_a_sentence(
     [failed] = [record for record in caplog.records if record.getMessage() == "failed"]
     assert failed.exc_info is not None
     assert str(failed.exc_info[1]) == "'/secret'"
+
+
+def test_small_values_that_vary_in_size_count_with_their_description(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("diskreplay.service.outbox._LARGEST_GROUP_BYTES", 2**20)
+    n = 1500
+    numbers = np.zeros(n)
+    words = [np.zeros(place % 3, np.int32) for place in range(n)]
+    fields = [Field("state"), Field("action"), Field("reward"), Field("next_state"), Field("done")]
+    schema = Schema([*fields, Field("words", np.int32, (None,), log=True)])
+    limits = Limits(message_bytes=3 << 19)  # less than the description of all rows counts as
+    with (
+        ReplayBuffer(capacity=n, schema=schema) as buffer,
+        ReplayServer({"a": buffer}, limits=limits) as server,
+        diskreplay.connect(server.url) as replay,
+    ):
+        replay.extend(*[numbers] * 5, words=words)
+        replay.flush()
+        assert len(replay) == n
+        assert replay.get([n - 2]).words[0].tolist() == [0, 0][: (n - 2) % 3]
+        assert server.served("").groups.stored == 2

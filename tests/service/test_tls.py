@@ -29,8 +29,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @contextmanager
-def serving(tls: TLS | None, tokens: Tokens | None = None) -> Iterator[ReplayServer]:
-    address = "grpc://127.0.0.1:0" if tls is None else "grpc+tls://127.0.0.1:0"
+def serving(
+    tls: TLS | None, tokens: Tokens | None = None, host: str = "127.0.0.1"
+) -> Iterator[ReplayServer]:
+    address = f"grpc{'' if tls is None else '+tls'}://{host}:0"
     with (
         ReplayBuffer(capacity=10) as buffer,
         ReplayServer({"a": buffer}, address, tls=tls, tokens=tokens) as server,
@@ -59,6 +61,17 @@ def test_an_expired_certificate_is_refused(made: Certificates) -> None:
     with (
         serving(TLS.read(*made.pair("expired"))) as server,
         pytest.raises(ServiceError, match="certificate has expired"),
+    ):
+        size(server.url, ca=made.authority)
+
+
+def test_a_certificate_of_another_host_is_refused(made: Certificates) -> None:
+    # It names localhost and 127.0.0.1, but no other address of this machine.
+    with serving(TLS.read(*made.pair("server"))) as server:
+        assert size(server.url.replace("127.0.0.1", "localhost"), ca=made.authority) == 1
+    with (
+        serving(TLS.read(*made.pair("server")), host="127.0.0.2") as server,
+        pytest.raises(ServiceError, match=r"127\.0\.0\.2"),
     ):
         size(server.url, ca=made.authority)
 

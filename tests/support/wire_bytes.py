@@ -8,8 +8,6 @@ import threading
 
 import numpy as np
 
-_SILENCE = 0.05  # seconds, within which a server has begun to answer
-
 
 class Recorder:
     """A proxy before a server, which keeps what clients send: the bytes of each connection."""
@@ -75,13 +73,16 @@ def mutated(sent: bytes, rng: np.random.Generator) -> bytes:
     return np.concatenate(parts).tobytes()
 
 
-def send_again(port: int, content: bytes) -> int:
-    """Send bytes over a new connection; return the bytes of the answers, up to a silence."""
+def send_again(port: int, content: bytes, silence: float) -> int:
+    """Send bytes over a new connection; return the bytes of the answers, up to a silence.
+
+    silence:  seconds, within which a server has begun to answer
+    """
     received = 0
     gone = contextlib.suppress(OSError)  # the server has ended it, or is silent
     with gone, socket.create_connection(("127.0.0.1", port)) as one:
         one.sendall(content)
-        one.settimeout(_SILENCE)
+        one.settimeout(silence)
         while part := one.recv(1 << 16):
             received += len(part)
     return received

@@ -27,7 +27,7 @@ class Groups:
     """The groups that clients push to one buffer.
 
     stored, rows:       counts of the groups stored, and of their rows
-    repeated, commits:  counts of the groups that came again, and of the commits of groups
+    repeated, commits:  counts of the groups that came again, and of the commits for any of these
     """
 
     def __init__(self, buffer: Any) -> None:

@@ -95,7 +95,7 @@ def test_figures_are_collected_over_http() -> None:
         'diskreplay_pushed_groups_total{buffer="a"} 2.0',
         'diskreplay_pushed_rows_total{buffer="a"} 6.0',
         'diskreplay_repeated_groups_total{buffer="a"} 1.0',
-        'diskreplay_commits_total{buffer="a"} 2.0',
+        'diskreplay_commits_total{buffer="a"} 3.0',
         'diskreplay_seconds_count{what="sample"} 1.0',
     ):
         assert line in lines

@@ -32,6 +32,8 @@ class Bell:
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         """Return when a condition is true; check it at each ring, and wake the next thread."""
-        while not condition():
-            self._rung.get()
-        self.ring()
+        try:
+            while not condition():
+                self._rung.get()
+        finally:  # also after an interrupt, which may have taken a ring that was for another thread
+            self.ring()

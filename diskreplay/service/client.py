@@ -118,7 +118,8 @@ class RemoteReplay(RemoteWriting):
     def close(self) -> None:
         """Commit the rows that wait, and close the connection; a second call does nothing.
 
-        Raises the error of rows that are not stored; the connection is closed then, too.
+        Raises the error of rows that are not stored; the connection is closed then, too. One that
+        is interrupted leaves it open, and the rows are sent.
         """
         if self._connection.is_closed:
             return
@@ -130,11 +131,16 @@ class RemoteReplay(RemoteWriting):
                 # It spares the server a note; one that is gone is not waited for.
                 with contextlib.suppress(DiskReplayError):
                     self._connection.call("leave", self._outbox.client, timeout=0.0)
-        finally:
-            self._outbox.end()
-            self._connection.is_closed = True  # so that the thread makes no more attempts
-            self._outbox.join()
-            self._connection.close()
+        except DiskReplayError:
+            self._end()
+            raise
+        self._end()
+
+    def _end(self) -> None:
+        """Close the connection; rows that still wait are not sent."""
+        self._connection.is_closed = True
+        self._outbox.stop()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         self._connection.check_open()

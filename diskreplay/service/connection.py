@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -38,25 +41,29 @@ class BrokenError(Exception):
 
 
 class Channel:
-    """A stream of requests and their answers, in turns, for one thread."""
+    """A stream of requests and their answers, in turns, for one thread.
+
+    is_idle:  whether the last answer has come whole, so that the next one is of the next request
+    """
 
     def __init__(self, client: Any, name: str, options: Any) -> None:
         descriptor = flight.FlightDescriptor.for_command(name.encode())
-        self._has_begun = self.is_broken = False
+        self._has_begun, self.is_idle = False, True
         try:
             self._writer, self._reader = client.do_exchange(descriptor, options)
         except _BROKEN as error:
             raise _broken(error) from None
+        _of_arrow.update((self._writer, self._reader))
 
     def send(self, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         """Send a request."""
+        self.is_idle = False
         try:
             if not self._has_begun:
                 self._writer.begin(messages.SCHEMA)
                 self._has_begun = True
             messages.send(self._writer, [name, list(arguments), options])
         except _BROKEN as error:
-            self.is_broken = True
             raise _broken(error) from None
 
     def receive(self) -> Any:
@@ -64,16 +71,16 @@ class Channel:
         try:
             match messages.receive(self._reader):
                 case [True, found]:
+                    self.is_idle = True
                     return found
                 case [False, plain]:
                     error = error_from_plain(plain)
+                    self.is_idle = True
                 case _:
                     raise messages.MalformedMessage("it is no answer")
         except _BROKEN as broken:
-            self.is_broken = True
             raise _broken(broken) from None
         except messages.MalformedMessage as malformed:
-            self.is_broken = True
             raise ServiceError(
                 f"the server sent a message that cannot be read, since it is of another version or "
                 f"no diskreplay serve ({malformed})"
@@ -109,6 +116,33 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, StopIteration):
         return "the server ended the stream"
     return str(error).partition(". gRPC client debug context")[0].partition(". Client context")[0]
+
+
+_of_arrow: weakref.WeakSet[Any] = weakref.WeakSet()  # objects of gRPC
+_kept: list[list[Any]] = []
+
+
+def _keep_for_child() -> None:
+    """Keep the objects of gRPC: in a forked child their end would wait for threads of the parent.
+
+    Python ends what other threads have before it calls hooks in the child.
+    """
+    objects = None
+    while objects is None:
+        with contextlib.suppress(RuntimeError):  # another thread has made one meanwhile
+            objects = list(_of_arrow)
+    for one in objects:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
+    _kept.append(objects)
+
+
+def _release_in_parent() -> None:
+    while _kept:
+        for one in _kept.pop():
+            ctypes.pythonapi.Py_DecRef(ctypes.py_object(one))
+
+
+os.register_at_fork(before=_keep_for_child, after_in_parent=_release_in_parent)
 
 
 class _Local(threading.local):
@@ -153,16 +187,15 @@ class Connection:
         """
 
         def attempt() -> Any:
-            channel = self._local.channel
-            if channel is None or channel.is_broken:
-                channel = self._local.channel = self.new_channel()
+            # A channel comes back when it is idle. So an interrupted call leaves none whose answer
+            # is still to come, and a signal handler that calls uses another one.
+            channel, self._local.channel = self._local.channel or self.new_channel(), None
             was_sent = False
             try:
                 channel.send(name, arguments, options)
                 was_sent = True
                 return channel.receive()
             except BrokenError as error:
-                self._local.channel = None
                 channel.close()
                 if was_sent and not is_repeatable:
                     raise ServiceError(
@@ -170,12 +203,11 @@ class Connection:
                         f"or may not have been done: {error}"
                     ) from None
                 raise
+            finally:
+                if channel.is_idle:
+                    self._local.channel = channel
 
-        try:
-            return self.persist(attempt, self.timeout if timeout is None else timeout)
-        except KeyboardInterrupt:  # the answer is still to come, and belongs to no later request
-            self._local.channel = None
-            raise
+        return self.persist(attempt, self.timeout if timeout is None else timeout)
 
     def persist(self, attempt: Callable[[], ResultT], timeout: float) -> ResultT:
         """Return the result of attempts that are made until the connection does not break."""
@@ -213,6 +245,7 @@ class Connection:
                 self._client = flight.FlightClient(
                     self._address.location, generic_options=_OPTIONS, **self._tls
                 )
+                _of_arrow.add(self._client)
         return Channel(self._client, self._address.name, self._options)
 
     def check_open(self) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from diskreplay.bell import Bell
 from diskreplay.errors import DiskReplayError
-from diskreplay.service.connection import BrokenError, Channel, Connection
+from diskreplay.service.connection import Channel, Connection
+from diskreplay.store import start_thread
 
 
 @dataclass
@@ -39,14 +40,16 @@ class DrawnAhead:
         self._room = room
         self._asked: deque[int] = deque()  # the number of drops before each request
         self._drops = 0
-        self._thread: threading.Thread | None = None
+        self._has_begun = False
+        # Started here, where an interrupt leaves no iterator behind: two threads would mix batches.
+        self._thread = start_thread(
+            threading.Thread(target=self._run, name="diskreplay batches", daemon=True)
+        )
 
-    def start(self) -> None:
-        """Start the thread, once."""
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="diskreplay batches", daemon=True)
-            thread.start()
-            self._thread = thread
+    def begin(self) -> None:
+        """Ask for batches from now on."""
+        self._has_begun = True
+        self.for_thread.ring()
 
     def drop(self) -> None:
         """Drop the batches that were drawn before this call."""
@@ -63,13 +66,14 @@ class DrawnAhead:
 
     def join(self) -> None:
         """Wait for the end of the thread."""
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not threading.current_thread():
             self._thread.join()
 
     # The thread
 
     def _run(self) -> None:
         channel: Channel | None = None
+        self.for_thread.wait_until(lambda: self.is_stopped or self._has_begun)
         while not self.is_stopped:
             try:
                 if channel is None:
@@ -79,7 +83,7 @@ class DrawnAhead:
                     self._take(channel)
                 else:
                     self.for_thread.wait()
-            except (BrokenError, DiskReplayError):  # the user's own call raises it, or connects
+            except Exception:  # the user's own call raises it, or connects
                 channel = None
                 self._asked.clear()
                 self._fail()
@@ -118,7 +122,7 @@ class DrawnAhead:
                 self._asked.popleft()
                 channel.receive()
             channel.call("take_back", n)
-        except (BrokenError, DiskReplayError):  # then they count, as those of a client that died
+        except Exception:  # then they count, as those of a client that died
             return
         finally:
             channel.close()

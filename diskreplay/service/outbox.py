@@ -23,19 +23,35 @@ import numpy as np
 
 from diskreplay.aliases import Columns, Ints
 from diskreplay.bell import Bell
-from diskreplay.errors import ClosedError, DiskReplayError, ServiceError, StorageError
-from diskreplay.forks import process
+from diskreplay.errors import (
+    ArgumentError,
+    ClosedError,
+    DiskReplayError,
+    MismatchError,
+    NotAllowedError,
+    PriorityError,
+    ReadOnlyError,
+    SchemaError,
+    ServiceError,
+)
+from diskreplay.forks import call_in_child, process
 from diskreplay.schema import Schema, unpacked
 from diskreplay.service.connection import Connection
+from diskreplay.store import start_thread
 from diskreplay.wording import count_of
 
 _GROUP_BYTES = 2**20
 _GROUP_ROWS = 4096
 _LARGEST_GROUP_BYTES = 2**26  # of one `extend`, which is stored whole
 _DESCRIBED_BYTES = 2**10  # as which a server counts the type and shape of a value that varies
+_EMPTY_GROUP_BYTES = 2000  # of memory, about, without its rows
 _MOMENT = 0.02  # seconds that a row waits for others to travel with
 _JOIN_SECONDS = 5.0  # a thread that waits for a machine that is gone may take longer
 _PAUSE = 0.5  # seconds before rows are sent again that the server could not commit
+# Errors of rows that no later attempt could store; after any other one they wait.
+_REFUSALS = (
+    ArgumentError, MismatchError, NotAllowedError, PriorityError, ReadOnlyError, SchemaError,
+)  # fmt: skip
 
 
 class Group:
@@ -50,7 +66,7 @@ class Group:
         self, schema: Schema, number: int, room: int, *, are_in_envs: bool, have_priorities: bool
     ) -> None:
         self.schema, self.number, self.room = schema, number, room
-        self.n = self.nbytes = 0
+        self.n, self.nbytes = 0, _EMPTY_GROUP_BYTES
         self.is_open = True
         self.began = time.monotonic()
         self.columns = schema.empty_columns(room)
@@ -80,6 +96,17 @@ class Group:
         if priorities is not None:
             self.priorities[rows] = priorities
         self.n += n  # at last: an interrupt before leaves the group as it was
+
+    def close(self) -> None:
+        """Take no more rows, and give back the memory of those that do not come."""
+        was_open, self.is_open = self.is_open, False
+        if was_open and self.n <= self.room // 2:
+            self.columns = [column[: self.n].copy() for column in self.columns]
+            self.truncateds = self.truncateds[: self.n].copy()
+            if self.envs is not None:
+                self.envs = self.envs[: self.n].copy()
+            if self.priorities is not None:
+                self.priorities = self.priorities[: self.n].copy()
 
     def request(self) -> tuple[Columns, dict[str, Any]]:
         """Return the columns and the other arguments of `extend`."""
@@ -113,9 +140,12 @@ class Outbox:
         self._trouble: DiskReplayError | None = None  # of the last attempt; the rows wait
         self._failed = 0  # the number of the last attempt that ended in trouble
         self._refused: list[tuple[DiskReplayError, int]] = []
-        self._is_ending = False
-        self._thread: threading.Thread | None = None
+        self._is_ending = self._has_ended = False
         self._for_thread, self._for_user, self._for_retry = Bell(), Bell(), Bell()
+        # Started here, where an interrupt leaves no client behind: two threads would lose rows.
+        self._thread = start_thread(
+            threading.Thread(target=self._run, name="diskreplay push", daemon=True)
+        )
         _outboxes.add(self)
         _flush_at_the_end_of_children()
 
@@ -165,8 +195,7 @@ class Outbox:
         """Return when all rows are committed; raise the error of those that are not."""
         with self._lock:
             if self._groups:
-                self._groups[-1].is_open = False
-                self._start()
+                self._groups[-1].close()
             number = self._number
         self._for_thread.ring()
         self._wait(lambda: not self._is_waiting(number))
@@ -197,14 +226,20 @@ class Outbox:
             return sum(group.n for group in self._groups)
 
     def end(self) -> None:
-        """Tell the thread to end when all rows are sent."""
+        """Tell the thread to end when all rows are sent, or the connection is closed."""
         self._is_ending = True
         self._for_thread.ring()
-        _outboxes.discard(self)
+        self._for_retry.ring()
 
-    def join(self) -> None:
+    def stop(self) -> None:
+        """End the thread, without the rows that still wait: the connection is closed."""
+        _outboxes.discard(self)
+        self.end()
+        self._join()
+
+    def _join(self) -> None:
         """Wait for the end of the thread: one that ends with the program could abort it."""
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not threading.current_thread():
             self._thread.join(_JOIN_SECONDS)
 
     # Inside
@@ -215,7 +250,7 @@ class Outbox:
         if last is not None and last.takes(schema, n, envs, priorities):
             return last
         if last is not None:
-            last.is_open = False
+            last.close()
         of_row = max(1, nbytes // n)
         room = max(n, min(_GROUP_ROWS, _GROUP_BYTES // of_row))
         return Group(
@@ -228,24 +263,17 @@ class Outbox:
 
     def _count(self, group: Group, nbytes: int) -> None:
         """Count bytes that were added to a group, and keep a new one; hold the lock."""
-        if group.number > self._number:
+        is_first = group.number > self._number
+        if is_first:
+            self._number = group.number  # before: of two groups of one number one would be lost
+            self._nbytes += group.nbytes
             self._groups.append(group)
-            self._number = group.number
         group.nbytes += nbytes
         self._nbytes += nbytes
-        is_first = group.nbytes == nbytes
         if group.n >= group.room or group.nbytes >= _GROUP_BYTES:
             group.is_open = False
-        self._start()
         if is_first or not group.is_open:
             self._for_thread.ring()
-
-    def _start(self) -> None:
-        """Start the thread, once; hold the lock."""
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="diskreplay push", daemon=True)
-            thread.start()
-            self._thread = thread
 
     def _wait_for_room(self, nbytes: int) -> None:
         """Return when so many bytes may wait, too."""
@@ -253,19 +281,31 @@ class Outbox:
             self._wait(lambda: self._nbytes + nbytes <= self._most_bytes or not self._groups)
 
     def _wait(self, is_done: Callable[[], bool]) -> None:
-        """Return when something is done; raise the error of an attempt that begins later."""
+        """Return when something is done; raise the error of an attempt that begins later.
+
+        Raises ClosedError where the thread has ended without it.
+        """
         attempts = self._attempts
 
         def has_failed() -> bool:
             return self._trouble is not None and self._failed > attempts
 
         self._for_retry.ring()
-        self._for_user.wait_until(lambda: is_done() or has_failed())
-        if not is_done() and self._trouble is not None:
-            raise type(self._trouble)(
-                f"{count_of(self.rows, 'transition')} wait for the server, and will be sent again: "
-                f"{self._trouble}"
-            )
+        while not is_done():
+            self._for_user.wait_until(lambda: is_done() or has_failed() or self._has_ended)
+            trouble = self._trouble if has_failed() else None
+            if is_done():
+                return
+            if self._has_ended:
+                raise ClosedError(
+                    f"the connection was closed, and {count_of(self.rows, 'transition')} that "
+                    "waited for the server are not stored"
+                )
+            if trouble is not None:
+                raise type(trouble)(
+                    f"{count_of(self.rows, 'transition')} wait for the server, and will be sent "
+                    f"again: {trouble}"
+                )
 
     def _is_waiting(self, number: int) -> bool:
         groups = self._groups
@@ -277,14 +317,15 @@ class Outbox:
             while (group := self._next_group()) is not None:
                 self._send(group)
                 self._for_user.ring()
-        except ClosedError:  # the connection was closed with rows that wait, which raised
-            return
         finally:
+            self._has_ended = True
+            self._for_user.ring()
             self._connection.close_channel()
+        self.raise_refused()  # nobody else tells of them where the client is gone
 
     def _next_group(self) -> Group | None:
         """Return the first group, closed, as soon as it may be sent; None at the end."""
-        while True:
+        while not (self._is_ending and self._connection.is_closed):
             with self._lock:
                 group = self._groups[0] if self._groups else None
                 if group is not None:
@@ -296,37 +337,41 @@ class Outbox:
                 elif self._is_ending:
                     return None
             self._for_thread.wait(None if group is None else max(left, 0))
+        return None
 
     def _send(self, group: Group) -> None:
-        """Send a group until the server has stored or refused it."""
-        columns, options = group.request()
-        while True:
+        """Send a group until the server has stored or refused it, or the connection is closed."""
+        while not self._connection.is_closed:
             self._attempts += 1
             try:
-                self._connection.call("push_group", self.client, group.number, columns, options)
+                arguments = group.request()
+                self._connection.call("push_group", self.client, group.number, *arguments)
                 self._forget(group, None)
                 return
-            except (ServiceError, StorageError) as error:
-                with self._lock:
-                    self._trouble, self._failed = error, self._attempts
-            except ClosedError:
-                raise
-            except DiskReplayError as error:
+            except _REFUSALS as error:
                 self._forget(group, error)
                 return
+            except Exception as error:
+                if isinstance(error, DiskReplayError):
+                    trouble = error
+                else:
+                    trouble = ServiceError(f"{type(error).__name__}: {error}")
+                with self._lock:
+                    self._trouble, self._failed = trouble, self._attempts
             self._for_user.ring()
             self._for_retry.wait(_PAUSE)
 
     def _forget(self, group: Group, error: DiskReplayError | None) -> None:
         with self._lock:
             self._groups.popleft()
-            self._nbytes -= group.nbytes
+            self._nbytes = self._nbytes - group.nbytes if self._groups else 0
             self._trouble = None
             if error is not None:
                 self._refused.append((error, group.n))
 
 
 _outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
+call_in_child(_outboxes.clear)  # the rows that wait are those of the parent
 _flushing_process: object = None  # the process that will send its rows at its end
 
 
@@ -347,4 +392,4 @@ def _flush_all() -> None:
         except Exception:
             traceback.print_exc()  # and send those of the others all the same
         outbox.end()
-        outbox.join()
+        outbox._join()

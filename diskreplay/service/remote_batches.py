@@ -86,8 +86,7 @@ class RemoteBatches:
             return self._prepared_by_user(self._drawn())
         self._check_memory()
         with self._lock:
-            ahead.start()
-            ahead.for_thread.ring()  # an interrupted call may have taken a batch without ringing
+            ahead.begin()  # it rings: an interrupted call may have taken a batch without ringing
             ahead.for_user.wait_until(lambda: ahead.ready or ahead.is_stuck or ahead.is_stopped)
             if ahead.is_stopped:
                 raise ClosedError(_CLOSED)

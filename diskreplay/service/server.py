@@ -109,10 +109,12 @@ class ReplayServer:
     def close(self) -> None:
         """Stop serving; the replays stay open. A second call does nothing.
 
-        Connections that clients keep open end with their next call.
+        Connections that clients keep open end with their next call, which they make again: the
+        next server at this address answers it.
         """
         if not self._closed:
             self._closed = True
+            self.gate.stop(0)
             self._remove_socket()
             self.connections.close()
             threading.Thread(target=self._flight.shutdown, name="diskreplay", daemon=True).start()
@@ -176,6 +178,8 @@ class ReplayServer:
                             if refusal is not None:
                                 raise refusal
                             found = [True, self._answer(name, caller, stream, request, share)]
+                        except ClosedError:  # of a replay: another server may have it open
+                            raise
                         except DiskReplayError as error:
                             self.gate.note_error(caller, error)
                             found = [False, error_to_plain(error)]
@@ -260,9 +264,9 @@ class _Flight(flight.FlightServerBase):  # type: ignore[misc]
         except messages.MalformedMessage as error:
             gate.note_malformed(caller_of(context), error)
             raise flight.FlightServerError(str(error)) from None
-        except NoRoomError as error:
+        except (NoRoomError, ClosedError) as error:
             raise flight.FlightUnavailableError(str(error)) from None
-        except (StoppingError, ClosedError):
+        except StoppingError:
             raise flight.FlightUnavailableError("the server stops") from None
         except flight.FlightError:  # of an answer that cannot be sent: the client is gone
             raise

@@ -108,7 +108,7 @@ def test_a_kill_in_a_commit_loses_no_row_and_doubles_none(
 
 def test_rows_that_a_client_cannot_send_are_counted(tmp_path: Path) -> None:
     with Server(tmp_path / "b") as server:
-        replay: Any = diskreplay.connect(server.url, timeout=2.0, queue_bytes=1000)
+        replay: Any = diskreplay.connect(server.url, timeout=2.0, queue_bytes=5000)
         replay.push(**row(0))
         replay.flush()
         server.process.kill()

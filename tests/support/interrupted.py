@@ -18,12 +18,18 @@ COMPUTING = ("schema", "records", "lmdbfile")  # rooms that change nothing of a 
 
 
 def interrupted_at(
-    line: int, call: Callable[[], Any], *, in_locks: bool = False, over: Iterable[str] = ()
+    line: int,
+    call: Callable[[], Any],
+    *,
+    in_locks: bool = False,
+    over: Iterable[str] = (),
+    error: type[BaseException] = KeyboardInterrupt,
 ) -> bool:
     """Run a call with an interrupt before its n-th line; return whether it came so far.
 
     in_locks:  count the lines, and the ends, of functions of `threading`, too
     over:      rooms whose lines do not count
+    error:     that the signal handler raises
     """
     places = (LIBRARY, threading.__file__) if in_locks else (LIBRARY,)
     passed_over = tuple(f"{LIBRARY}/{room}/" for room in over)
@@ -42,7 +48,7 @@ def interrupted_at(
             passed += 1
             if passed == line:
                 sys.settrace(None)
-                raise KeyboardInterrupt
+                raise error
         return trace
 
     before = sys.gettrace()
@@ -50,7 +56,7 @@ def interrupted_at(
     sys.settrace(trace)
     try:
         call()
-    except KeyboardInterrupt:
+    except error:
         return True
     finally:
         sys.settrace(before)

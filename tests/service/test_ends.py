@@ -1,0 +1,129 @@
+"""The ends of clients, servers and programs, while rows wait."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyarrow.flight")
+pytest.importorskip("prometheus_client")
+
+from common import columns, row, run_python
+from service_process import PATIENCE, make_store, serving
+
+import diskreplay
+from diskreplay import ClosedError, ServiceError
+from diskreplay.service.server import ReplayServer
+
+LOCAL = "grpc://127.0.0.1:0"
+
+
+def test_rows_of_a_client_that_is_gone_are_stored_before_the_program_ends(tmp_path: Path) -> None:
+    code = """
+        import sys
+        import common, diskreplay
+        def act():
+            replay = diskreplay.connect(sys.argv[1])
+            for number in range(100):
+                replay.push(**common.row(number))
+        act()
+    """
+    with serving(make_store(tmp_path / "a"), "--listen", LOCAL, log=tmp_path / "log") as service:
+        run_python(code, service.url)
+        with diskreplay.connect(service.url) as replay:
+            assert replay.count == 100
+
+
+@pytest.mark.parametrize("end", ["exit", "collect", "close"])
+def test_a_forked_child_ends_while_rows_of_its_parent_wait(end: str, tmp_path: Path) -> None:
+    code = """
+        import gc, os, signal, sys
+        import common, diskreplay
+        url, server, end = sys.argv[1:]
+        replay = diskreplay.connect(url)
+        for number in range(2):
+            replay.push(**common.row(number))
+            replay.flush()
+        batches = replay.batches(1, prefetch=2)
+        next(batches)
+        os.kill(int(server), signal.SIGSTOP)
+        replay.push(**common.row(2))
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)  # which only a process that hangs takes
+            if end == "collect":
+                del replay, batches
+                gc.collect()
+                os._exit(0)
+            if end == "close":
+                try:
+                    replay.close()
+                except diskreplay.ServiceError:
+                    os._exit(0)
+            sys.exit(0)
+        status = os.waitpid(child, 0)[1]
+        os.kill(int(server), signal.SIGCONT)
+        replay.close()
+        print(status)
+    """
+    with serving(make_store(tmp_path / "a"), "--listen", LOCAL, log=tmp_path / "log") as service:
+        assert run_python(code, service.url, str(service.process.pid), end).stdout == "0\n"
+        with diskreplay.connect(service.url) as replay:
+            assert replay.count == 3
+
+
+def test_rows_wait_for_a_server_whose_replay_was_closed_before_it(tmp_path: Path) -> None:
+    buffer = diskreplay.ReplayBuffer(100, path=tmp_path / "b")
+    server = ReplayServer({"b": buffer})
+    with diskreplay.connect(server.url, timeout=0.1) as replay:
+        for number in range(2):  # the second is sent by the thread
+            replay.push(**row(number))
+            replay.flush()
+        buffer.close()
+        replay.push(**row(2))
+        with pytest.raises(ServiceError, match="1 transition wait"):
+            replay.flush()
+        with pytest.raises(ServiceError, match="did not answer"):
+            replay.sample(1)
+        server.close()
+        with (
+            diskreplay.ReplayBuffer(100, path=tmp_path / "b") as again,
+            ReplayServer({"b": again}, server.url),
+        ):
+            replay.flush()
+            assert again.count == replay.count == 3
+            replay.close()
+
+
+@pytest.mark.parametrize("call", ["flush", "push"])
+def test_a_close_ends_the_waiting_of_other_threads(call: str, tmp_path: Path) -> None:
+    with serving(make_store(tmp_path / "a"), "--listen", LOCAL, log=tmp_path / "log") as service:
+        replay = diskreplay.connect(service.url, timeout=0.5, queue_bytes=5000)
+        replay.push(**row(0))
+        replay.flush()
+        service.send(signal.SIGKILL)
+        service.wait()
+        replay.extend(**columns(1, 50))
+        errors: list[type] = []
+
+        def wait() -> None:
+            try:
+                while True:  # a flush tells of each attempt that failed; the last one of the end
+                    try:
+                        replay.flush() if call == "flush" else replay.extend(**columns(0, 100))
+                    except ServiceError:
+                        continue
+            except ClosedError as error:
+                errors.append(type(error))
+
+        threads = [threading.Thread(target=wait, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        with pytest.raises(ServiceError, match="transitions wait"):
+            replay.close()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert errors == [ClosedError, ClosedError]

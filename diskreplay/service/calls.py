@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diskreplay.errors import ArgumentError, NotLiveError
+from diskreplay.errors import ArgumentError, MismatchError, NotLiveError
 from diskreplay.schema import Schema
 from diskreplay.service.messages import MalformedMessage
 from diskreplay.service.streams import Stream
@@ -18,7 +18,7 @@ from diskreplay.wording import shown
 
 _ROWS_READ, _BYTES_READ = 256, 2**20  # in one step of an iteration, at least one row
 _CLIENT = re.compile("[0-9a-f]{32}")
-_GROUP_OPTIONS = {"truncateds", "env", "priorities"}
+_GROUP_OPTIONS = {"fields", "truncateds", "env", "priorities"}
 
 
 class Call(NamedTuple):
@@ -113,10 +113,16 @@ def _push_group(
 ) -> tuple[int, int]:
     """Add a group of rows, whose columns are in the order of the schema."""
     schema: Schema | None = stream.replay.schema
-    if schema is None or len(columns) != len(schema.fields):
-        raise ArgumentError("the columns of a group are not those of the schema: connect again")
     if not isinstance(options, dict) or options.keys() - _GROUP_OPTIONS:
         raise MalformedMessage(f"no options of a group: {shown(options)}")
+    known = [] if schema is None else [field.name for field in schema.fields]
+    given = options.pop("fields", None)
+    if schema is None or given != known or len(columns) != len(known):
+        raise MismatchError(
+            f"{stream.replay.path} has the fields {', '.join(known) or 'of its first row to come'} "
+            f"(found rows of {', '.join(map(str, given or ['no names']))}): it is another store "
+            "than before; connect again"
+        )
     _check_group(client, number)
     values = schema.nested(columns)
     standard, further = values[:5], dict(zip(schema.extra_names, values[5:], strict=True))

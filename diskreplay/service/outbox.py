@@ -115,7 +115,8 @@ class Group:
             [unpacked(field, content) for content in column[:n]] if field.varies else column[:n]
             for field, column in zip(self.schema.fields, self.columns, strict=True)
         ]
-        options = {"truncateds": self.truncateds[:n]}
+        options: dict[str, Any] = {"truncateds": self.truncateds[:n]}
+        options["fields"] = [field.name for field in self.schema.fields]
         if self.envs is not None:
             options["env"] = self.envs[:n]
         if self.priorities is not None:

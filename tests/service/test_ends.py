@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from common import columns, row, run_python
 from service_process import PATIENCE, make_store, serving
 
 import diskreplay
-from diskreplay import ClosedError, ServiceError
+from diskreplay import ClosedError, RateLimitError, ServiceError
 from diskreplay.service.server import ReplayServer
 
 LOCAL = "grpc://127.0.0.1:0"
@@ -127,3 +128,44 @@ def test_a_close_ends_the_waiting_of_other_threads(call: str, tmp_path: Path) ->
         for thread in threads:
             thread.join(PATIENCE)
         assert errors == [ClosedError, ClosedError]
+
+
+def test_rows_that_a_limiter_does_not_allow_in_time_wait(tmp_path: Path) -> None:
+    limits: dict[str, Any] = {"min_size": 1, "samples_per_insert": 1.0, "tolerance": 2.0}
+    with (
+        diskreplay.PrioritizedReplayBuffer(100, path=tmp_path / "b") as buffer,
+        ReplayServer({"b": diskreplay.RateLimited(buffer, **limits, timeout=0)}) as server,
+        diskreplay.connect(server.url) as replay,
+    ):
+        for number in range(3):
+            replay.push(**row(number))
+            replay.flush()
+        replay.push(**row(3))
+        with pytest.raises(RateLimitError, match="1 transition wait"):
+            replay.flush()
+        replay.sample(2)
+        replay.flush()
+        assert buffer.count == 4
+
+
+def test_rows_that_wait_take_the_memory_of_rows(tmp_path: Path) -> None:
+    with serving(make_store(tmp_path / "a"), "--listen", LOCAL, log=tmp_path / "log") as service:
+        code = """
+            import os, pathlib, signal, sys
+            import common, diskreplay
+            url, server = sys.argv[1:]
+            replay = diskreplay.connect(url)
+            for number in range(4):
+                replay.push(**common.row(number))
+                replay.flush()
+            os.kill(int(server), signal.SIGSTOP)
+            pages = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+            before = pages()
+            for number in range(2500):  # those with a priority need groups of their own
+                replay.push(**common.row(number), priority=1.0)
+                replay.push(**common.row(number))
+            print((pages() - before) * os.sysconf("SC_PAGE_SIZE"))
+            os._exit(0)
+        """
+        grown = int(run_python(code, service.url, str(service.process.pid)).stdout)
+        assert grown < 40_000_000

@@ -126,6 +126,21 @@ def test_rows_that_the_server_refuses_are_counted(tmp_path: Path) -> None:
         assert replay.count == 1
 
 
+def test_rows_of_other_fields_than_the_store_has_are_refused(tmp_path: Path) -> None:
+    with served(diskreplay.ReplayBuffer(100, path=tmp_path / "b")) as replay:
+        replay.push([0.0], 0, 1.0, [1.0], False, log_prob=0.5)
+        replay.flush()
+        # As of a client of a store that another one has replaced since, of as many fields.
+        plain = [[name.replace("log_prob", "value"), *of] for name, *of in replay.schema.to_plain()]
+        replay._schema = diskreplay.Schema.from_plain(plain)
+        replay.push([0.0], 0, 1.0, [1.0], False, value=0.5)
+        with pytest.raises(
+            diskreplay.MismatchError, match=r"refused 1 transition .*, log_prob \(found .*, value\)"
+        ):
+            replay.flush()
+        assert replay.count == 1
+
+
 def test_a_missing_pyarrow_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

@@ -48,7 +48,7 @@ class Channel:
 
     def __init__(self, client: Any, name: str, options: Any) -> None:
         descriptor = flight.FlightDescriptor.for_command(name.encode())
-        self._has_begun, self.is_idle = False, True
+        self._has_begun, self.is_idle, self._pid = False, True, os.getpid()
         try:
             self._writer, self._reader = client.do_exchange(descriptor, options)
         except _BROKEN as error:
@@ -99,8 +99,11 @@ class Channel:
             self._writer.close()
 
     def __del__(self) -> None:
-        """End the stream: its own destructor waits for the server, and all threads with it."""
-        if hasattr(self, "_reader"):
+        """End the stream: its own destructor waits for the server, and all threads with it.
+
+        A forked child leaves it to its parent; Python calls this there before any hook.
+        """
+        if hasattr(self, "_reader") and self._pid == os.getpid():
             self.close()
 
 

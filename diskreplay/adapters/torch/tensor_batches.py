@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,12 @@ _SOURCES = (
     diskreplay.Mixture,
     diskreplay.RateLimited,
 )
+
+
+def _is_client(buffer: Any) -> bool:
+    """Return whether it is what `diskreplay.connect` returns, whose module may not be installed."""
+    module = sys.modules.get("diskreplay.service.client")
+    return module is not None and isinstance(buffer, module.RemoteReplay)
 
 
 class Moved(NamedTuple):
@@ -49,8 +56,9 @@ class TensorBatches:
     >>> batch.states.shape, batch.indices.dtype
     (torch.Size([32, 1]), torch.int64)
 
-    buffer:      a ReplayBuffer, a PrioritizedReplayBuffer, a RateLimited of one, which makes `next`
-                 wait, or a Mixture, whose batches have `sources` as one more tensor
+    buffer:      a ReplayBuffer, a PrioritizedReplayBuffer, a client of `diskreplay.connect`, a
+                 RateLimited of one, which makes `next` wait, or a Mixture, whose batches have
+                 `sources` as one more tensor
     batch_size:  number of transitions in a batch
     device:      of the tensors, as of `torch.device`; None is the CPU
     prefetch:    number of batches that are drawn ahead, see `buffer.batches`
@@ -82,10 +90,10 @@ class TensorBatches:
         self._pending: Update | None = None
         self._upload: Upload | None = None
         self._given: Copied | None = None
-        if not isinstance(buffer, _SOURCES):
+        if not isinstance(buffer, _SOURCES) and not _is_client(buffer):
             raise diskreplay.ArgumentError(
-                "expected a ReplayBuffer, a PrioritizedReplayBuffer, a Mixture or a RateLimited "
-                f"(found {type(buffer).__name__})"
+                "expected a ReplayBuffer, a PrioritizedReplayBuffer, a Mixture, a RateLimited or a "
+                f"client (found {type(buffer).__name__})"
             )
         self._is_closed = False
         self._copied_bytes = 0

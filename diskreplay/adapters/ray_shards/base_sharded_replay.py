@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import diskreplay
-from diskreplay.adapters.ray_shards.drawing import DrawingShards, StartedDraw, unusual
+from diskreplay.adapters.ray_shards.drawing import DrawingShards, StartedDraw, Streams, unusual
 from diskreplay.adapters.ray_shards.messages import Settings
 from diskreplay.adapters.ray_shards.packing import Form
 from diskreplay.adapters.ray_shards.prefetched import BatchT, Prefetched
@@ -32,7 +32,7 @@ class BaseShardedReplay(DrawingShards, Generic[BatchT]):
         self._calls, self._settings, self._spread = calls, settings, spread
         self._queue_bytes = queue_bytes
         self._n = settings.n_shards
-        self._seed = int(calls.facts[0].seed)
+        self._streams = Streams(int(calls.facts[0].seed), self._copy_number)
         self._returned = max(facts.frame for facts in calls.facts)  # batches
         self._ahead = 0  # draws begun, whose batches are not returned
         self._given_back: deque[StartedDraw] = deque()  # by iterators that were closed

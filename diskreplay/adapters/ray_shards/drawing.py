@@ -38,10 +38,27 @@ class StartedDraw(NamedTuple):
     calls: dict[int, Call]
 
 
+class Streams:
+    """The random streams of the draws of a process, numbered by draw and purpose."""
+
+    def __init__(self, seed: int, process: int) -> None:
+        self._bits = np.random.Philox(key=seed)
+        self._process = process
+        self._state = self._bits.state
+        self._generator = np.random.Generator(self._bits)
+
+    def of(self, draw: int, purpose: int) -> np.random.Generator:
+        """Return a stream, until the next call: to set a counter takes a tenth of a new Philox."""
+        counter = np.array([0, self._process, purpose, draw], np.uint64)
+        self._state["state"]["counter"] = counter
+        self._bits.state = self._state
+        return self._generator
+
+
 class DrawingShards(ReadingShards):
     """An open sharded replay: the methods that draw."""
 
-    _seed: int
+    _streams: Streams
     _ahead: int
     _noted: float
     _given_back: deque[StartedDraw]
@@ -85,7 +102,7 @@ class DrawingShards(ReadingShards):
         if not self._calls.present:
             raise ShardAwayError(f"all shards of {self.path} are away: call again")
         self._refuse_too_few(n, int(sizes.sum()))
-        generator = self._generator(draw.number, 2 * draw.turn + 2)
+        generator = self._streams.of(draw.number, 2 * draw.turn + 2)
         if self._kind == "uniform":
             counts = distinct_counts(n, sizes, generator)
         else:
@@ -103,11 +120,6 @@ class DrawingShards(ReadingShards):
             if count
         }
         return draw._replace(n=n, turn=draw.turn + 1, calls=calls)
-
-    def _generator(self, number: int, purpose: int) -> np.random.Generator:
-        """Return one of the random streams of a draw."""
-        counter = [0, self._copy_number, purpose, number]
-        return np.random.Generator(np.random.Philox(key=self._seed, counter=counter))
 
     def _refuse_too_few(self, n: int, size: int) -> None:
         if n > size:
@@ -187,7 +199,7 @@ class DrawingShards(ReadingShards):
             draw.n,
             options["length"],
             is_distinct=self._kind == "uniform",
-            generator=self._generator(draw.number, 1),
+            generator=np.random.default_rng(self._streams.of(draw.number, 1).integers(1 << 63)),
         )
         while True:
             parts, size = self._parts(draw)

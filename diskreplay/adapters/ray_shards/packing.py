@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,12 +33,12 @@ class Form:
                 return {name: taken(part) for name, part in place.items()}
             if isinstance(place, list):
                 return tuple(taken(part) for part in place)
-            dtype, shape = place
-            rows = 1 if shape is None else n
-            count = rows * int(np.prod(shape or ()))
-            found = np.frombuffer(data, dtype, count, at)
+            dtype, shape, count = place
+            found = np.frombuffer(data, dtype, count if shape is None else n * count, at)
             at += found.nbytes
-            return float(found[0]) if shape is None else found.reshape((n, *shape))
+            if shape is None:
+                return float(found[0])
+            return found.reshape((n, *shape)) if shape else found
 
         batch = self._type._make(map(taken, self._columns))
         for name, place in self._attributes.items():
@@ -70,5 +71,5 @@ def _described(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_described(part) for part in value]
     if isinstance(value, float):
-        return np.dtype(np.float64), None
-    return value.dtype, value.shape[1:]
+        return np.dtype(np.float64), None, 1
+    return value.dtype, value.shape[1:], math.prod(value.shape[1:])

@@ -32,7 +32,8 @@ class BaseShardedReplay(DrawingShards, Generic[BatchT]):
         self._calls, self._settings, self._spread = calls, settings, spread
         self._queue_bytes = queue_bytes
         self._n = settings.n_shards
-        self._streams = Streams(int(calls.facts[0].seed), self._copy_number)
+        self._seed = int(calls.facts[0].seed)
+        self._streams = Streams(self._seed, self._copy_number)
         self._returned = max(facts.frame for facts in calls.facts)  # batches
         self._ahead = 0  # draws begun, whose batches are not returned
         self._given_back: deque[StartedDraw] = deque()  # by iterators that were closed

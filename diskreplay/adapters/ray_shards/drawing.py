@@ -58,6 +58,7 @@ class Streams:
 class DrawingShards(ReadingShards):
     """An open sharded replay: the methods that draw."""
 
+    _seed: int
     _streams: Streams
     _ahead: int
     _noted: float
@@ -199,7 +200,7 @@ class DrawingShards(ReadingShards):
             draw.n,
             options["length"],
             is_distinct=self._kind == "uniform",
-            generator=np.random.default_rng(self._streams.of(draw.number, 1).integers(1 << 63)),
+            generator=Streams(self._seed, self._copy_number).of(draw.number, 1),
         )
         while True:
             parts, size = self._parts(draw)

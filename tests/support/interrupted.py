@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import linecache
 import sys
@@ -35,25 +36,28 @@ def interrupted_at(
     passed_over = tuple(f"{LIBRARY}/{room}/" for room in over)
     passed = 0
 
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal passed
+    def enter(frame: FrameType, event: str, argument: Any) -> Any:
         file = frame.f_code.co_filename
-        if not file.startswith(places) or file.startswith(passed_over):
-            return None
-        text = linecache.getline(file, frame.f_lineno).strip()
+        return pass_line if file.startswith(places) and not file.startswith(passed_over) else None
+
+    def pass_line(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal passed
         # The end of a `with` is traced at its first line, where the interpreter, whose checks for
         # signals are elsewhere, never raises: the lock would stay locked. So it would at a `try:`.
-        is_end = event == "return" and file == threading.__file__
-        if is_end or (event == "line" and not text.startswith(("with ", "try:"))):
+        if event == "line":
+            counts = not _begins_a_block(frame.f_code.co_filename, frame.f_lineno)
+        else:
+            counts = event == "return" and frame.f_code.co_filename == threading.__file__
+        if counts:
             passed += 1
             if passed == line:
                 sys.settrace(None)
                 raise error
-        return trace
+        return pass_line
 
     before = sys.gettrace()
     gc.disable()  # it would run the ends of other tests' buffers within the call
-    sys.settrace(trace)
+    sys.settrace(enter)
     try:
         call()
     except error:
@@ -62,3 +66,8 @@ def interrupted_at(
         sys.settrace(before)
         gc.enable()
     return False
+
+
+@functools.cache  # or most of the time of a test would be spent on it
+def _begins_a_block(file: str, line: int) -> bool:
+    return linecache.getline(file, line).strip().startswith(("with ", "try:"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import training
 from common import columns, numbers_of, row, run_python
 from drawn import KINDS, SIZE
 from kills import at_each_step, child_of, was_killed
@@ -23,47 +24,20 @@ from refused import writes_refused
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 
-TRAIN = """
-import hashlib, os, sys
-import numpy as np
-import diskreplay
-from common import columns, numbers_of, row
-
-kind, path, begin, end, how = sys.argv[1:]
-arguments = {"alpha": 0.7, "beta_frames": 300} if kind == "PrioritizedReplayBuffer" else {}
-buffer = getattr(diskreplay, kind)(700, seed=11, path=path, window_bytes=0, **arguments)
-for step in range(int(begin), int(end)):
-    buffer.push(**row(2 * step))
-    buffer.extend(**columns(2 * step + 1, 1))
-    if len(buffer) >= 32:
-        batch = buffer.sample(32)
-        numbers_of(batch)
-        print(step, hashlib.sha256(b"".join(a.tobytes() for a in batch)).hexdigest())
-        if kind == "PrioritizedReplayBuffer":
-            # Every id twice and stale ones among them, as a real loop has.
-            ids = np.concatenate([batch.indices, batch.indices, [0]])
-            buffer.update_priorities(ids, np.abs(np.sin(ids + step)) * 3)
-if how == "exit":
-    buffer.flush()
-    sys.stdout.flush()
-    os._exit(0)
-if how == "close":
-    buffer.close()
-"""
-
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_next_100_batches_are_those_of_a_run_that_never_stopped(
     kind: type, tmp_path: Path
 ) -> None:
-    def train(path: str, begin: int, end: int, how: str) -> list[str]:
-        place = tmp_path / path
-        return run_python(TRAIN, kind.__name__, place, begin, end, how).stdout.splitlines()
+    def goes_on(path: str, begin: int) -> list[str]:
+        with training.opened(kind.__name__, tmp_path / path) as buffer:
+            return training.train(buffer, begin, 500)
 
-    whole = train("whole", 0, 500, "end")
+    code = "import sys, training; training.main(*sys.argv[1:])"
+    whole = goes_on("whole", 0)
     for how in ("exit", "close", "end"):
-        first = train(how, 0, 400, how)
-        second = train(how, 400, 500, "end")
+        first = run_python(code, kind.__name__, tmp_path / how, 400, how).stdout.splitlines()
+        second = goes_on(how, 400)
         assert len(second) == 100
         assert [*first, *second] == whole
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import re
 import signal
@@ -11,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from children import in_child
-from common import columns, run_python
+from common import columns
 from drawn import fill
+from kills import child_of, was_killed
 from others import Other
 from stores import RECORD_BYTES, spoil
 
@@ -102,34 +105,25 @@ def test_batches_drawn_ahead_are_those_of_sample(kind: Any, sampler: Any, tmp_pa
         assert [indices(next(batches)) for _ in range(12)] == expected
 
 
-TRAIN = """
-import os, sys
-import numpy as np
-import diskreplay
-from common import columns
-from diskreplay.samplers import *
-
-kind, path, sampler, begin, end = sys.argv[1:]
-made = eval(sampler)
-buffer = getattr(diskreplay, kind)(60, seed=3, path=path, commit_interval=1e9, sampler=made)
-for step in range(int(begin), int(end)):
-    if step == 0:
-        buffer.extend(**columns(0, 90))
-    print(buffer.sample(8).indices.tolist())
-buffer.flush()
-print(buffer.sample(8).indices.tolist(), "is not committed", flush=True)
-os.kill(os.getpid(), 9)
-"""
-
-
 @ALL
 def test_a_killed_run_goes_on_where_it_committed(kind: Any, sampler: Any, tmp_path: Path) -> None:
-    def train(path: str, begin: int, end: int) -> list[str]:
-        arguments = kind.__name__, tmp_path / path, repr(sampler), begin, end
-        done = run_python(TRAIN, *arguments, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        *found, last = done.stdout.splitlines()
-        assert last.endswith("is not committed")
+    def train(path: str, begin: int, end: int) -> list[list[int]]:
+        """Draw in another process, which is killed after a batch that no commit has counted."""
+        said = tmp_path / "said"
+
+        def work() -> None:
+            buffer = opened(kind, tmp_path / path, eval(repr(sampler)))
+            if begin == 0:
+                buffer.extend(**columns(0, 90))
+            found = [indices(buffer.sample(SIZE)) for _ in range(begin, end)]
+            buffer.flush()
+            buffer.sample(SIZE)
+            said.write_text(json.dumps(found))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        assert was_killed(child_of(work))
+        found: list[list[int]] = json.loads(said.read_text())
+        assert len(found) == end - begin
         return found
 
     whole = train("whole", 0, 9)

@@ -43,9 +43,9 @@ class Place:
         self.store, self.other, self.out = (top / name for name in ("store", "other", "out"))
         self.buffer: Any = None
 
-    def make(self) -> None:
-        """Make two stores."""
-        for path in (self.store, self.other):
+    def make(self, scenario: Callable[[Place], object]) -> None:
+        """Make a store, and another for a scenario with two."""
+        for path in (self.store, self.other) if scenario in _OF_TWO else (self.store,):
             with PrioritizedReplayBuffer(CAPACITY, path=path, seed=1) as buffer:
                 buffer.extend(**columns(0, ROWS), priorities=np.arange(ROWS) + 1.0)
 
@@ -103,6 +103,7 @@ SCENARIOS: dict[str, Callable[[Place], object]] = {
     "resize": lambda place: diskreplay.resize(place.store, 2 * CAPACITY),
     "merge": lambda place: diskreplay.merge([place.store, place.other], place.out),
 }
+_OF_TWO = (save, SCENARIOS["merge"])
 
 
 def descriptors() -> set[str]:
@@ -166,7 +167,7 @@ def trial(
     top.mkdir()
     tempfile.tempdir = str(top)
     place = Place(top)
-    place.make()
+    place.make(scenario)
     before, said = descriptors(), ""
     fault.arm(at)
     try:

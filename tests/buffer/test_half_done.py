@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
 PRIORITIES = np.arange(60) + 1.0
 
 
-def where(frame: FrameType) -> tuple[str, str]:
-    return Path(frame.f_code.co_filename).name, frame.f_code.co_name
+@functools.cache  # a path that is taken apart takes longer than the line that is traced
+def where(code: CodeType) -> tuple[str, str]:
+    return Path(code.co_filename).name, code.co_name
 
 
 def interrupted_inside(function: str, line: int, call: Callable[[], object]) -> bool:
@@ -35,7 +37,7 @@ def interrupted_inside(function: str, line: int, call: Callable[[], object]) -> 
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal left, inside
-        is_it = where(frame) == ("writer.py", function)
+        is_it = where(frame.f_code) == ("writer.py", function)
         if is_it:
             inside += (event == "call") - (event == "return")
         if inside and event == "line":

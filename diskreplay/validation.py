@@ -17,6 +17,7 @@ from diskreplay.errors import ArgumentError, DiskReplayError, StorageError
 from diskreplay.wording import cut, shown
 
 ACCESS = ("exclusive", "shared", "read")
+_SERVICE_SCHEMES = ("grpc:/", "grpc+tls:/", "grpc+unix:/")  # pathlib makes one slash of two
 MAX_COUNT = 2**62  # the largest write id and other count: int64, with room for sums
 
 
@@ -41,6 +42,11 @@ def checked_path(value: Any) -> Path:
         raise ArgumentError(f"a path cannot have this name ({error}): choose another") from None
     if not isinstance(name, str) or "\0" in name or not name:
         raise ArgumentError(f"a path must be a string or a pathlib.Path (found {shown(value)})")
+    if name.startswith(_SERVICE_SCHEMES):
+        raise ArgumentError(
+            f"a path cannot be the URL of a service (found {shown(name)}): "
+            "diskreplay.connect(url) returns a client of it"
+        )
     try:
         return Path(name).absolute()
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import weakref
 from pathlib import Path
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MOST_QUEUE_BYTES = 2**40
+_TOKEN = re.compile("[!-~]*")  # as gRPC takes it in a header
 
 
 class RemoteReplay(RemoteWriting):
@@ -129,6 +131,7 @@ class RemoteReplay(RemoteWriting):
             self._flush_rows()
             if self._outbox.has_sent:
                 # It spares the server a note; one that is gone is not waited for.
+                self._connection.close_channel()  # it may be to a server that was killed since
                 with contextlib.suppress(DiskReplayError):
                     self._connection.call("leave", self._outbox.client, timeout=0.0)
         except DiskReplayError:
@@ -170,10 +173,13 @@ class RemoteReplay(RemoteWriting):
         self.__copy__()
 
     def __repr__(self) -> str:
-        is_closed = self._connection.is_closed
-        size = "closed" if is_closed else f"size={len(self)}"
-        url = self._connection.url
-        return f"{type(self).__name__}(capacity={self.capacity}, {size}, url={url!r})"
+        facts = [f"capacity={self.capacity}", f"url={self._connection.url!r}"]
+        if self._connection.is_closed:
+            facts.insert(1, "closed")
+        else:  # the size, unless the server is away, or refuses it to this token
+            with contextlib.suppress(DiskReplayError):
+                facts.insert(1, f"size={self._connection.call('len', timeout=0.0)}")
+        return f"{type(self).__name__}({', '.join(facts)})"
 
 
 class RemoteReplayBuffer(RemoteReplay):
@@ -286,9 +292,14 @@ def connected(
     """Return a client of the kind of the replay at a URL, see `connect`."""
     if token is not None and not isinstance(token, str):
         raise ArgumentError(f"token must be a string, or None (found {type(token).__name__})")
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise ArgumentError(
+            "token must be printable ASCII without spaces and line ends: give what `diskreplay "
+            "token` printed, such as Path(file).read_text().strip()"
+        )
     seconds = real_number("timeout", timeout, low=0.0, high=float("inf"))
     most = whole_number("queue_bytes", queue_bytes, at_least=1, at_most=_MOST_QUEUE_BYTES)
-    connection = Connection(url, token, seconds, client_arguments(ca, cert))
+    connection = Connection(url, token, seconds, client_arguments(url, ca, cert))
     try:
         match facts := connection.call("describe"):
             case {"prioritized": bool(), "capacity": int(), "path": str(), "schema": _}:

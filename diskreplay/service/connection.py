@@ -32,6 +32,15 @@ _OPTIONS = [
 ]
 _TOKEN = re.compile(r"[!-~]{1,4096}")
 _BROKEN = (pa.ArrowException, OSError, StopIteration)
+# Parts of the reasons why gRPC gets no connection, and the way out: these do not pass by waiting.
+_LASTING = {
+    "is not in peer certificate": "the certificate of the server does not name the host of this "
+    "URL: connect to a name that stands in it as a subjectAltName, or make another certificate",
+    "has expired": "the certificate of the server has expired: make another one",
+    "certificate verify failed": "no authority that this client knows has signed the certificate "
+    "of the server: give the file of the one that has, as diskreplay.connect(url, ca=FILE)",
+    "wrong version number": "the server has no TLS: connect to grpc://",
+}
 
 ResultT = TypeVar("ResultT")
 
@@ -110,15 +119,30 @@ class Channel:
 def _broken(error: BaseException) -> Exception:
     if isinstance(error, flight.FlightUnauthenticatedError):
         return NotAllowedError(error.extra_info.decode(errors="replace") or _reason(error))
+    reason = _reason(error)
     if isinstance(error, flight.FlightServerError):
-        return ServiceError(f"the server ended the stream: {_reason(error)}")
-    return BrokenError(_reason(error))
+        return ServiceError(f"the server ended the stream: {reason}")
+    for part, advice in _LASTING.items():
+        if part in reason.lower():
+            return ServiceError(f"{advice} ({reason})")
+    return BrokenError(reason)
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, StopIteration):
         return "the server ended the stream"
-    return str(error).partition(". gRPC client debug context")[0].partition(". Client context")[0]
+    said = str(error).partition(". gRPC client debug context")[0].partition(". Client context")[0]
+    return said.rpartition("with message: ")[2].rpartition("; last error: ")[2]
+
+
+def _advice(reason: str) -> str:
+    """Return what a user can look at where a server does not answer."""
+    if "Socket closed" in reason:
+        return (
+            "if the server has TLS, connect to grpc+tls://, and if it asks clients for a "
+            "certificate, give one as cert=(FILE, FILE)"
+        )
+    return "is the server running, and is this its URL?"
 
 
 _of_arrow: weakref.WeakSet[Any] = weakref.WeakSet()  # objects of gRPC
@@ -222,7 +246,8 @@ class Connection:
             except BrokenError as error:
                 if time.monotonic() + pause - begin > timeout:
                     raise ServiceError(
-                        f"{self.url} did not answer for {timeout:g} seconds: {error}"
+                        f"{self.url} did not answer for {timeout:g} second{'s' * (timeout != 1)} "
+                        f"({error}): {_advice(str(error))}"
                     ) from None
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

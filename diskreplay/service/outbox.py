@@ -211,8 +211,8 @@ class Outbox:
         if refused:
             error, n = refused[0][0], sum(n for _, n in refused)
             raise type(error)(
-                f"the server refused {count_of(n, 'transition')} that were pushed before, which "
-                f"are not stored: {error}"
+                f"the server refused {count_of(n, 'transition')}, pushed before and not stored: "
+                f"{error}"
             )
 
     @property
@@ -303,9 +303,10 @@ class Outbox:
                     "waited for the server are not stored"
                 )
             if trouble is not None:
+                n = self.rows
                 raise type(trouble)(
-                    f"{count_of(self.rows, 'transition')} wait for the server, and will be sent "
-                    f"again: {trouble}"
+                    f"{count_of(n, 'transition')} {'waits' if n == 1 else 'wait'} for the server, "
+                    f"and will be sent again: {trouble}"
                 )
 
     def _is_waiting(self, number: int) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from diskreplay.aliases import PathLike
 from diskreplay.errors import ArgumentError, StorageError
+from diskreplay.service.addresses import Address
 from diskreplay.validation import checked_path
 from diskreplay.wording import shown
 
@@ -40,13 +41,7 @@ class TLS(NamedTuple):
             ) from None
         if client_authority is None:
             return cls(chain_text, key_text)
-        path = checked_path(client_authority)
-        text = _text(path)
-        try:
-            context.load_verify_locations(path)
-        except (ssl.SSLError, ValueError) as error:
-            raise ArgumentError(f"{path} has no certificate in PEM ({_reason(error)})") from None
-        return cls(chain_text, key_text, text)
+        return cls(chain_text, key_text, _authority(checked_path(client_authority)))
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of a server of Arrow Flight."""
@@ -64,21 +59,38 @@ def _text(path: Path) -> bytes:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from None
 
 
+def _authority(path: Path) -> bytes:
+    """Return the certificates of those who sign others."""
+    text = _text(path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (ssl.SSLError, ValueError) as error:
+        raise ArgumentError(f"{path} has no certificate in PEM ({_reason(error)})") from None
+    return text
+
+
 def _reason(error: Exception) -> str:
     return getattr(error, "reason", None) or str(error)
 
 
 def client_arguments(
-    authority: PathLike | None, certificate: tuple[PathLike, PathLike] | None
+    url: str, authority: PathLike | None, certificate: tuple[PathLike, PathLike] | None
 ) -> dict[str, bytes]:
     """Return the arguments of a client of Arrow Flight, from files in PEM.
 
+    url:          of the server; files are for a grpc+tls:// address alone
     authority:    of the server; by default those that gRPC knows
     certificate:  of the client, and its private key
     """
+    has_files = authority is not None or certificate is not None
+    if has_files and Address.of(url).location.partition(":")[0] != "grpc+tls":
+        raise ArgumentError(
+            f"ca= and cert= are for TLS, which {url} does not use: connect to grpc+tls://, or give "
+            "neither"
+        )
     found = {}
     if authority is not None:
-        found["tls_root_certs"] = _text(checked_path(authority))
+        found["tls_root_certs"] = _authority(checked_path(authority))
     if certificate is not None:
         try:
             chain, key = certificate

@@ -14,7 +14,13 @@ from common import columns, contents, numbers_of, row, run_python
 from others import Other
 
 import diskreplay
-from diskreplay import DamageError, NotAStoreError, PrioritizedReplayBuffer, ReplayBuffer
+from diskreplay import (
+    ArgumentError,
+    DamageError,
+    NotAStoreError,
+    PrioritizedReplayBuffer,
+    ReplayBuffer,
+)
 
 
 def test_open_takes_the_settings_from_the_store(tmp_path: Path) -> None:
@@ -153,6 +159,21 @@ def test_a_damaged_directory_is_refused_and_left_as_it_is(
         after.pop("b/writer.lock"), before.pop("b/writer.lock", None)  # the last holder's name
         assert after == before
     diskreplay.open(tmp_path / "other").close()
+
+
+@pytest.mark.parametrize("url", ["grpc://trainer:7777", "grpc+unix:///run/replay.sock"])
+def test_a_url_is_no_path(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for call in (
+        lambda: ReplayBuffer(10, path=url),
+        lambda: ReplayBuffer(10, path=Path(url)),
+        lambda: diskreplay.open(url),
+        lambda: diskreplay.Mixture({"a": url}),
+        lambda: diskreplay.verify(url),
+    ):
+        with pytest.raises(ArgumentError, match=r"a path cannot be the URL .*diskreplay\.connect"):
+            call()
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_second_writer_is_refused_with_the_holders_name(tmp_path: Path, other: Other) -> None:

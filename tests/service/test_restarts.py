@@ -19,7 +19,8 @@ pytest.importorskip("prometheus_client")
 from common import SUPPORT, WARNINGS, columns, numbers_of, row, run_python
 
 import diskreplay
-from diskreplay import ServiceError
+from diskreplay import ClosedError, ReplayBuffer, ServiceError
+from diskreplay.service.server import ReplayServer
 
 SERVER = """
 import os, signal, sys
@@ -126,6 +127,34 @@ def test_rows_that_a_client_cannot_send_are_counted(tmp_path: Path) -> None:
             assert replay.count == 4
             replay.close()
     assert rows_in(tmp_path / "b") == [0, 1, 2, 3]
+
+
+def test_rows_for_a_replay_that_its_server_closed_are_told_and_kept(tmp_path: Path) -> None:
+    buffer = ReplayBuffer(capacity=1000, path=tmp_path / "b")
+    with ReplayServer({"a": buffer}) as server:
+        replay: Any = diskreplay.connect(server.url)
+        replay.push(**row(0))
+        replay.flush()
+        buffer.close()
+        replay.push(**row(1))
+        for _ in range(2):
+            with pytest.raises(ClosedError, match=r"1 transition waits for .* is closed: open"):
+                replay.flush()
+    with Server(tmp_path / "b", server.url):
+        replay.close()
+    assert rows_in(tmp_path / "b") == [0, 1]
+
+
+def test_a_client_is_shown_without_its_server(tmp_path: Path) -> None:
+    with Server(tmp_path / "b") as server:
+        replay = diskreplay.connect(server.url)
+        facts = repr(replay)
+        assert ", size=0, url=" in facts
+        server.process.kill()
+        server.process.wait()
+        assert repr(replay) == facts.replace(", size=0", "")
+        replay.close()
+        assert ", closed, url=" in repr(replay)
 
 
 def test_a_forked_child_is_refused_and_a_spawned_one_connects(tmp_path: Path) -> None:

@@ -93,6 +93,37 @@ def test_a_tls_client_of_a_plain_port_is_refused(made: Certificates) -> None:
         assert size(server.url) == 1
 
 
+def test_a_certificate_that_does_not_fit_is_told_at_once_with_the_way_out(
+    made: Certificates, tmp_path: Path
+) -> None:
+    other = certificates.make(tmp_path, names="DNS:elsewhere").pair("server")
+    for pair, given, expected in (
+        (made.pair("server"), {}, r"no authority that this client knows .* ca=FILE"),
+        (other, {"ca": tmp_path / "authority.pem"}, "does not name the host of this URL"),
+        (made.pair("expired"), {"ca": made.authority}, "has expired: make another"),
+    ):
+        with serving(TLS.read(*pair)) as server, pytest.raises(ServiceError, match=expected):
+            diskreplay.connect(server.url, timeout=20, **given)
+    with serving(None) as server:
+        url = server.url.replace("grpc:", "grpc+tls:")
+        with pytest.raises(ServiceError, match="the server has no TLS: connect to grpc://"):
+            diskreplay.connect(url, timeout=20, ca=made.authority)
+
+
+def test_files_and_token_of_a_client_are_checked_before_it_connects(made: Certificates) -> None:
+    nobody, nobody_by_tls = "grpc://127.0.0.1:9", "grpc+tls://127.0.0.1:9"
+    key = made.pair("client")[1]
+    with pytest.raises(ArgumentError, match=f"{key} has no certificate in PEM"):
+        size(nobody_by_tls, ca=key)
+    with pytest.raises(ArgumentError, match="ca= and cert= are for TLS"):
+        size(nobody, ca=made.authority)
+    with pytest.raises(ArgumentError, match="ca= and cert= are for TLS"):
+        size(nobody, cert=made.pair("client"))
+    for token in ("line\n", "two words", "\xe4"):
+        with pytest.raises(ArgumentError, match="token must be printable ASCII"):
+            size(nobody, token=token)
+
+
 @pytest.mark.parametrize("name", [None, "stranger", "expired"])
 def test_mutual_tls_keeps_clients_of_others_out(made: Certificates, name: str | None) -> None:
     with serving(TLS.read(*made.pair("server"), made.authority)) as server:

@@ -119,7 +119,8 @@ def test_rows_that_the_server_refuses_are_counted(tmp_path: Path) -> None:
         for _ in range(3):
             replay.push(0, 0, 1.0, [0.0, 0.0], False)
         with pytest.raises(
-            diskreplay.SchemaError, match=r"the server refused 3 transitions .* not stored: field"
+            diskreplay.SchemaError,
+            match=r"the server refused 3 transitions, pushed .* not stored: field",
         ):
             replay.flush()
         replay.flush()

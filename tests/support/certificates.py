@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-_NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-
 
 @dataclass(frozen=True)
 class Certificates:
@@ -28,7 +26,7 @@ class Certificates:
         return self.place / f"{name}.pem", self.place / f"{name}.key"
 
 
-def make(place: Path) -> Certificates:
+def make(place: Path, names: str = "DNS:localhost,IP:127.0.0.1") -> Certificates:
     """Make certificates; skip the test where openssl is not installed."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
@@ -41,7 +39,7 @@ def make(place: Path) -> Certificates:
         ("stranger", "other", 2),
     ):
         _run(place, *_KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (place / "names").write_text(_NAMES)
+        (place / "names").write_text(f"subjectAltName={names}")
         _run(
             place, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.pem", "-CAkey",
             f"{authority}.key", "-CAcreateserial", "-days", str(days), "-extfile", "names", "-out",

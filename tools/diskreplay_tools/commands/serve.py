@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,7 +16,19 @@ from diskreplay_tools.terminal import say
 
 _LOOPBACK = "grpc://127.0.0.1:7777"
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
-_limit = click.IntRange(1, 2**40)
+_DEFAULTS = Limits()
+
+
+def _limit(name: str, default: int, what: str) -> Callable[[Callable[..., Any]], Any]:
+    """Return the decorator of an option that is a limit of the service."""
+    return click.option(
+        name,
+        type=int,
+        default=default,
+        show_default=True,
+        metavar="N",
+        help=what,
+    )
 
 
 @click.command()
@@ -28,10 +42,10 @@ _limit = click.IntRange(1, 2**40)
 @click.option("--client-ca", type=_file, help="Ask clients for a certificate that this one signed.")
 @click.option("--insecure", is_flag=True, help="Let other machines in without tokens or TLS.")
 @click.option("--metrics", metavar="HOST:PORT", help="Where Prometheus collects figures.")
-@click.option("--max-message-bytes", type=_limit, help="Of a group of rows, and of a batch.")
-@click.option("--max-rows", type=_limit, help="Of a call.")
-@click.option("--max-memory-bytes", type=_limit, help="Of large messages, at one time.")
-@click.option("--max-calls", type=_limit, help="At one time, of all clients, streams included.")
+@_limit("--max-message-bytes", _DEFAULTS.message_bytes, "Of a group of rows, and of a batch.")
+@_limit("--max-rows", _DEFAULTS.rows, "Of a call.")
+@_limit("--max-memory-bytes", _DEFAULTS.memory_bytes, "Of large messages, at one time.")
+@_limit("--max-calls", _DEFAULTS.calls, "At one time, of all clients, streams included.")
 def serve(
     stores: tuple[str, ...],
     listen: str,
@@ -41,7 +55,7 @@ def serve(
     client_ca: Path | None,
     insecure: bool,
     metrics: str | None,
-    **limits: int | None,
+    **limits: int,
 ) -> None:
     """Serve stores to clients of other processes and machines.
 
@@ -56,7 +70,7 @@ def serve(
     """
     needed("pyarrow.flight", "service", "diskreplay serve")
     needed("prometheus_client", "service", "diskreplay serve")
-    given = {name.removeprefix("max_"): n for name, n in limits.items() if n is not None}
+    given = {name.removeprefix("max_"): n for name, n in limits.items()}
     serve_stores(
         _by_name(stores),
         listen,

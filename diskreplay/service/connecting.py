@@ -27,16 +27,35 @@ def connect(
     acknowledge are sent again; each is stored once. Pickling sends the URL, so that another process
     has a connection of its own; a forked child cannot use this one.
 
+    A batch has the arrays of the served buffer's `sample`, in memory of this process. A call takes
+    a round trip of the network more than the buffer's; batches(n, prefetch=k) hides it.
+
+    Raises ArgumentError for a URL, a token or a file that cannot be one, and for a name that the
+    server does not have; StorageError for a file that cannot be read; NotAllowedError for a token
+    that the server does not know; ServiceError where it does not answer in time, and at once where
+    its certificate does not fit.
+
+    >>> from diskreplay import ReplayBuffer, connect
+    >>> from diskreplay.service.server import ReplayServer
+    >>> buffer = ReplayBuffer(capacity=100)
+    >>> with ReplayServer({"main": buffer}) as server, connect(server.url) as replay:
+    ...     for i in range(10):
+    ...         _ = replay.push([i, 0.5], 0, 1.0, [i + 1, 0.5], False)
+    ...     replay.flush()
+    ...     batch = replay.sample(4)
+    >>> batch.states.shape, batch.rewards.dtype
+    ((4, 2), dtype('float32'))
+
     url:          grpc://HOST:PORT/NAME, grpc+tls://HOST:PORT/NAME or
                   grpc+unix:///PATH.sock?name=NAME; without NAME where a server has one buffer
     token:        what the server knows this client by, if it asks
     timeout:      the seconds that a call waits for a server that does not answer, before it raises
-                  ServiceError
-    queue_bytes:  the most memory of rows that wait for the server; then `push` waits
+                  ServiceError; inf waits for ever
+    queue_bytes:  the most bytes of rows that wait for the server; then `push` waits
     ca:           a file with the certificates of those who sign servers, in PEM; by default those
                   that gRPC knows
     cert:         the files of a certificate of this client and its private key, in PEM, where the
-                  server asks for one
+                  server asks for one; ca and cert are for grpc+tls:// alone
     """
     try:
         from diskreplay.service.client import connected

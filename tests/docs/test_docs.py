@@ -55,6 +55,7 @@ FRAMEWORK_BLOCKS = {
     "docs/how-to/torchrl.md": ("python torchrl", "torchrl._torchrl", 4),
     "docs/how-to/datasets.md": ("python minari", "minari", 2),
     "docs/how-to/service.md": ("python service", "diskreplay.service.server", 4),
+    "docs/quick-reference.md": ("python service", "diskreplay.service.server", 1),
 }
 LOGGING_PAGE = "docs/how-to/logging.md"
 LOGGERS = ("tensorboard", "wandb")  # each has one block

@@ -19,6 +19,7 @@ from diskreplay.errors import ArgumentError, ClosedError, NotAllowedError, Servi
 from diskreplay.forks import process
 from diskreplay.service import messages
 from diskreplay.service.addresses import Address
+from diskreplay.service.answers import Answers
 from diskreplay.service.crossing_errors import error_from_plain
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between attempts
@@ -58,6 +59,7 @@ class Channel:
     def __init__(self, client: Any, name: str, options: Any) -> None:
         descriptor = flight.FlightDescriptor.for_command(name.encode())
         self._has_begun, self.is_idle, self._pid = False, True, os.getpid()
+        self._answers: Answers | None = None
         try:
             self._writer, self._reader = client.do_exchange(descriptor, options)
         except _BROKEN as error:
@@ -78,7 +80,7 @@ class Channel:
     def receive(self) -> Any:
         """Return the next answer, or raise the error of the served replay."""
         try:
-            match messages.receive(self._reader):
+            match self._next_message():
                 case [True, found]:
                     self.is_idle = True
                     return found
@@ -96,6 +98,13 @@ class Channel:
             ) from None
         raise error
 
+    def _next_message(self) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            return messages.receive(self._reader)
+        if self._answers is None:
+            self._answers = Answers(self._reader)
+        return self._answers.next()
+
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Return the answer to a request, or raise the error of the served replay."""
         self.send(name, arguments, options)
@@ -104,6 +113,8 @@ class Channel:
     def close(self) -> None:
         """End the stream, without waiting for a server that may not answer."""
         self._reader.cancel()
+        if self._answers is not None:
+            self._answers.end()
         with contextlib.suppress(*_BROKEN):  # by the line above, or before
             self._writer.close()
 

@@ -97,11 +97,15 @@ class Groups:
         return last[1:]
 
     def forget(self, client: str) -> None:
-        """Delete the note of a client that has got all acknowledgements, and sends no more."""
+        """Delete the note of a client that has got all acknowledgements, and sends no more.
+
+        Its last group stays known here: one of a broken stream may still be on its way.
+        """
         name = f"{_PREFIX}{client}"
         with self._adding:
-            if self._last.pop(name, None):
-                self._buffer.delete_note(name)
+            if name in self._last:
+                with contextlib.suppress(ArgumentError):  # it has left before
+                    self._buffer.delete_note(name)
 
     @property
     def waiting(self) -> int:

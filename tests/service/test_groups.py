@@ -181,6 +181,17 @@ def test_a_rewind_takes_the_groups_back_with_their_rows(path: Path) -> None:
         assert buffer.notes() == {}
 
 
+def test_a_group_that_comes_again_after_its_client_has_left_is_stored_once(path: Path) -> None:
+    with opened(path) as buffer:
+        groups = Groups(buffer)
+        push(groups, buffer, 1, 0)
+        for _ in range(2):
+            groups.forget("a")
+            assert push(groups, buffer, 1, 0) == 0
+            assert buffer.notes() == {}
+        assert buffer.count == 5
+
+
 def test_a_group_without_rows_is_one(path: Path) -> None:
     with opened(path) as buffer:
         groups = Groups(buffer)

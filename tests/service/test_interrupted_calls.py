@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from interrupted import COMPUTING, interrupted_at
 from served import served
 
 import diskreplay
-from diskreplay import PrioritizedReplayBuffer
+from diskreplay import PrioritizedReplayBuffer, RateLimited, ReplayBuffer
 
 
 @pytest.fixture
@@ -78,6 +82,28 @@ def test_rows_are_committed_by_the_flush_after_an_interrupted_one(replay: Any) -
 def test_an_answer_belongs_to_its_request(replay: Any) -> None:
     for _ in interrupted_calls(lambda: replay.sample(8)):
         assert replay.count == 50
+        assert replay.sample(3).rewards.shape == (3,)
+
+
+def test_ctrl_c_ends_a_call_that_waits_for_the_pushes_of_others(tmp_path: Path) -> None:
+    limited = RateLimited(ReplayBuffer(100, path=tmp_path / "limited"), min_size=4)
+
+    def interrupt_the_waiting() -> None:
+        while not limited.stats()["rate_limiter"]["waiting_to_sample"]:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with served(limited) as replay:
+        replay.extend(**columns(0, 3))
+        replay.flush()
+        other = threading.Thread(target=interrupt_the_waiting)
+        other.start()
+        with pytest.raises(KeyboardInterrupt):
+            replay.sample(2)
+        other.join()
+        replay.push(**row(3))
+        replay.flush()
+        assert replay.count == 4
         assert replay.sample(3).rewards.shape == (3,)
 
 

@@ -88,6 +88,7 @@ def _serve(source: Source, host: str, listening: socket, started: Callable[[], N
         favicon=_ICON,
         show_welcome_message=False,
         binding_refresh_interval=None,
+        reconnect_timeout=30.0,  # later, a browser that was away loads the page anew
         message_history_length=30,  # for a browser that comes back; messages have images
     )
     hosts = (*LOOPBACK, host) if is_loopback(host) else None

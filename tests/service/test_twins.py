@@ -136,7 +136,8 @@ def test_rows_of_other_fields_than_the_store_has_are_refused(tmp_path: Path) -> 
         replay._schema = diskreplay.Schema.from_plain(plain)
         replay.push([0.0], 0, 1.0, [1.0], False, value=0.5)
         with pytest.raises(
-            diskreplay.MismatchError, match=r"refused 1 transition .*, log_prob \(found .*, value\)"
+            diskreplay.MismatchError,
+            match=r"refused 1 transition, .*, log_prob \(found .*, value\)",
         ):
             replay.flush()
         assert replay.count == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import weakref
 from pathlib import Path
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MOST_QUEUE_BYTES = 2**40
-_TOKEN = re.compile("[!-~]*")  # as gRPC takes it in a header
 
 
 class RemoteReplay(RemoteWriting):
@@ -292,11 +290,6 @@ def connected(
     """Return a client of the kind of the replay at a URL, see `connect`."""
     if token is not None and not isinstance(token, str):
         raise ArgumentError(f"token must be a string, or None (found {type(token).__name__})")
-    if token is not None and not _TOKEN.fullmatch(token):
-        raise ArgumentError(
-            "token must be printable ASCII without spaces and line ends: give what `diskreplay "
-            "token` printed, such as Path(file).read_text().strip()"
-        )
     seconds = real_number("timeout", timeout, low=0.0, high=float("inf"))
     most = whole_number("queue_bytes", queue_bytes, at_least=1, at_most=_MOST_QUEUE_BYTES)
     connection = Connection(url, token, seconds, client_arguments(url, ca, cert))

@@ -83,6 +83,13 @@ class Rate:
             )
 
     @property
+    def insert_rows(self) -> int | None:
+        """The most transitions of an insert that goes with batches as large as the tolerance."""
+        if self.samples_per_insert is None or self.tolerance is None:
+            return None
+        return int(self.tolerance / self.samples_per_insert)
+
+    @property
     def counted_for(self) -> dict[str, Any]:
         """The limits that stored counts must be of, to go on with them."""
         return {"min_size": self.min_size, "samples_per_insert": self.samples_per_insert}

@@ -241,9 +241,21 @@ class RateLimited(Forwarding[BatchT]):
             limits[f"waiting_to_{what}"] = self._turns.waiting(what)
         return {**self._replay.stats(), "rate_limiter": limits}
 
+    @property
+    def insert_rows(self) -> int | None:
+        """The most transitions of an `extend` that goes with batches as large as the tolerance.
+
+        None where nothing limits it. A server has its clients send no larger groups of rows.
+        """
+        return self._rate.insert_rows
+
+    def end_waits(self) -> None:
+        """End the calls that wait with ClosedError, and any further ones."""
+        self._turns.close()
+
     def close(self) -> None:
         """End the calls that wait with ClosedError, then commit and close the replay."""
-        self._turns.close()
+        self.end_waits()
         self._replay.close()
 
     def __enter__(self) -> Self:

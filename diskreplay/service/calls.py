@@ -87,6 +87,7 @@ def _describe(stream: Stream) -> dict[str, Any]:
         "capacity": replay.capacity,
         "path": str(replay.path),
         "schema": _schema(stream),
+        "group_rows": stream.group_rows,
     }
 
 

@@ -54,7 +54,8 @@ class RemoteReplay(RemoteWriting):
         reconnect: tuple[Any, ...],
     ) -> None:
         self._connection, self._reconnect = connection, reconnect
-        self._outbox, self._first_push = Outbox(connection, queue_bytes), threading.Lock()
+        self._outbox = Outbox(connection, queue_bytes, facts["group_rows"])
+        self._first_push = threading.Lock()
         self._batches = weakref.WeakSet()
         self._capacity, self._path = facts["capacity"], Path(facts["path"])
         self._schema = None if facts["schema"] is None else Schema.from_plain(facts["schema"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from diskreplay.errors import ArgumentError
 from diskreplay.validation import whole_number
@@ -29,6 +30,11 @@ class Limits:
         for field in fields(self):
             name = f"max_{field.name}"
             whole_number(name, getattr(self, field.name), at_least=1, at_most=2**40)
+
+    def group_rows(self, replay: Any) -> int:
+        """Return the most rows that a client of a replay should send together."""
+        allowed: int | None = getattr(replay, "insert_rows", None)
+        return self.rows if allowed is None else min(self.rows, allowed)
 
     def check(self, n: int, nbytes: int) -> None:
         """Raise ArgumentError if the rows of a call are too many, or take too many bytes."""

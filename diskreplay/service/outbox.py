@@ -128,11 +128,13 @@ class Outbox:
     """The groups that wait for the server, in their order.
 
     most_bytes:  that wait; then `add` waits, too
+    group_rows:  the most rows that the server wants in a group
     """
 
-    def __init__(self, connection: Connection, most_bytes: int) -> None:
+    def __init__(self, connection: Connection, most_bytes: int, group_rows: int) -> None:
         self.client = uuid.uuid4().hex
         self._connection, self._most_bytes = connection, most_bytes
+        self._group_rows = min(group_rows, _GROUP_ROWS)
         self._lock = threading.Lock()
         self._groups: deque[Group] = deque()
         self._nbytes = 0
@@ -253,7 +255,7 @@ class Outbox:
         if last is not None:
             last.close()
         of_row = max(1, nbytes // n)
-        room = max(n, min(_GROUP_ROWS, _GROUP_BYTES // of_row))
+        room = max(n, min(self._group_rows, _GROUP_BYTES // of_row))
         return Group(
             schema,
             self._number + 1,

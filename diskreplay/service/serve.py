@@ -16,6 +16,7 @@ from typing import Any
 from diskreplay.aliases import PathLike
 from diskreplay.buffer import open as open_buffer
 from diskreplay.errors import ArgumentError
+from diskreplay.limiting import RateLimited
 from diskreplay.service.limits import Limits
 from diskreplay.service.logs import log, log_json_lines
 from diskreplay.service.rights import Tokens, checked_name, is_loopback
@@ -62,6 +63,7 @@ def serve_stores(
     tls: tuple[PathLike | None, PathLike | None, PathLike | None],
     insecure: bool,
     limits: Limits,
+    rate: Mapping[str, Any],
     metrics: str | None,
     started: Callable[[str], object],
 ) -> None:
@@ -74,6 +76,7 @@ def serve_stores(
 
     tokens:   the tokens file
     tls:      the files of the certificate, of its key, and of the authority of clients
+    rate:     arguments of RateLimited, for each store; none where nothing is limited
     metrics:  HOST:PORT, at which Prometheus finds figures
     started:  is called with the URL when clients can connect
     """
@@ -97,7 +100,8 @@ def serve_stores(
         stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = _log_warning
         buffers: dict[str, Any] = {
-            name: stack.enter_context(open_buffer(path)) for name, path in stores.items()
+            name: stack.enter_context(_limited(open_buffer(path), rate))
+            for name, path in stores.items()
         }
         server = ReplayServer(
             buffers,
@@ -120,6 +124,15 @@ def serve_stores(
         log("stopping", signal=signals.wait())
         left = server.drain(_PATIENCE)
     log("stopped", calls_left=left)
+
+
+def _limited(buffer: Any, rate: Mapping[str, Any]) -> Any:
+    """Return a buffer with the limits of a rate, if there are any; close it if they cannot be."""
+    try:
+        return RateLimited(buffer, **rate) if rate else buffer
+    except BaseException:
+        buffer.close()
+        raise
 
 
 def _allow_files(limits: Limits) -> None:

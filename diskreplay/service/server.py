@@ -20,6 +20,7 @@ from diskreplay.errors import (
     ServiceError,
     StorageError,
 )
+from diskreplay.limiting import RateLimited
 from diskreplay.service import messages
 from diskreplay.service.addresses import Address
 from diskreplay.service.calls import answer, parsed
@@ -81,10 +82,11 @@ class ReplayServer:
                 f"a server listens at an address without a name (found {shown(address)}): names "
                 "are those of the replays"
             )
-        self._served = {
-            name: Served(name, one, Groups(one), Clients()) for name, one in replays.items()
-        }
         self._limits, self._metrics = limits or Limits(), metrics or Metrics()
+        self._served = {
+            name: Served(name, one, Groups(one), Clients(), self._limits.group_rows(one))
+            for name, one in replays.items()
+        }
         self._metrics.watch(self._served.values())
         self.gate = Gate(tokens, self._limits, self._metrics)
         self._room = Room(self._limits.memory_bytes)
@@ -124,6 +126,9 @@ class ReplayServer:
 
         Rows that are not acknowledged are sent again by their clients, to the next server.
         """
+        for served in self._served.values():
+            if isinstance(served.replay, RateLimited):
+                served.replay.end_waits()
         left = self.gate.stop(seconds)
         self.close()
         return left

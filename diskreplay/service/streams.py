@@ -21,12 +21,16 @@ _PART_BYTES = 2**24
 
 
 class Served(NamedTuple):
-    """A replay that is served, the groups that clients push to it, and the clients."""
+    """A replay that is served, the groups that clients push to it, and the clients.
+
+    group_rows:  the most rows that a client should send together
+    """
 
     name: str
     replay: Any
     groups: Groups
     clients: Clients
+    group_rows: int
 
 
 class Stream:
@@ -34,6 +38,7 @@ class Stream:
 
     replay: Any
     groups: Groups
+    group_rows: int
 
     def __init__(self, caller: Caller, address: str) -> None:
         self._client = caller, address
@@ -48,6 +53,7 @@ class Stream:
             self._clients = served.clients
             self._clients.enter(*self._client)
         self.replay, self.groups = served.replay, served.groups
+        self.group_rows = served.group_rows
 
     def close(self) -> None:
         """Remove what is left."""

@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "limiting": set(),
     "mixture": {"buffer", "sampling", "schema"},
-    "service": {"buffer", "episodes", "observations", "sampling", "schema", "store"},
+    "service": {"buffer", "episodes", "limiting", "observations", "sampling", "schema", "store"},
     "adapters": set(),
 }
 GROUND_MAY_IMPORT = {

@@ -148,6 +148,24 @@ def test_rows_that_a_limiter_does_not_allow_in_time_wait(tmp_path: Path) -> None
         assert buffer.count == 4
 
 
+def test_a_limiter_admits_the_rows_of_a_client_a_few_at_a_time(tmp_path: Path) -> None:
+    limits: dict[str, Any] = {"min_size": 20, "samples_per_insert": 2.0, "tolerance": 8.0}
+    with (
+        diskreplay.PrioritizedReplayBuffer(1000, path=tmp_path / "b") as buffer,
+        ReplayServer({"b": diskreplay.RateLimited(buffer, **limits, timeout=10)}) as server,
+        diskreplay.connect(server.url) as replay,
+    ):
+        for number in range(220):
+            replay.push(**row(number))
+        errors = []
+        for _ in range(400 // 8):
+            replay.sample(8)
+            errors.append(replay.stats()["rate_limiter"]["error"])
+        replay.flush()
+        assert buffer.count == 220
+        assert max(map(abs, errors)) <= 8.0
+
+
 def test_rows_that_wait_take_the_memory_of_rows(tmp_path: Path) -> None:
     with serving(make_store(tmp_path / "a"), "--listen", LOCAL, log=tmp_path / "log") as service:
         code = """

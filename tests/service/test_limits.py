@@ -80,7 +80,7 @@ def test_figures_are_collected_over_http() -> None:
     rows = np.zeros((3, 2)), np.zeros(3), np.zeros(3), np.zeros((3, 2)), np.zeros(3)
     for number in (1, 2, 2):
         groups.store("me", number, 3, partial(buffer.extend, *rows))
-    metrics.watch([Served("a", buffer, groups, Clients())])
+    metrics.watch([Served("a", buffer, groups, Clients(), 4096)])
     with metrics.timed("sample"):
         pass
     with metrics.listening("127.0.0.1", 0) as port:

@@ -65,6 +65,27 @@ def test_a_signal_commits_and_ends_with_0(store: Path, log: Path, number: signal
         assert (buffer.priorities(np.arange(50)) == 3).all()
 
 
+def test_a_server_limits_the_rate_and_ends_with_rows_that_wait(store: Path, log: Path) -> None:
+    rate = ["--min-size", 4, "--samples-per-insert", 2, "--tolerance", 8]
+    with (
+        serving(store, "--listen", LOCAL, *rate, log=log) as service,
+        diskreplay.connect(service.url, timeout=1.0) as replay,
+    ):
+        for number in range(100):
+            replay.push(**row(number))
+        limiter = replay.stats()["rate_limiter"]
+        while not limiter["waiting_to_insert"]:
+            limiter = replay.stats()["rate_limiter"]
+        assert 4 <= limiter["inserts"] <= 8
+        service.send(signal.SIGTERM)
+        assert service.wait() == 0
+        with pytest.raises(ServiceError, match="transitions wait for the server"):
+            replay.flush()
+        with pytest.raises(ServiceError):
+            replay.close()
+    assert numbers_in(store) == [*range(limiter["inserts"])]
+
+
 def test_a_second_signal_ends_it_at_once(store: Path, log: Path) -> None:
     with (
         serving(store, "--listen", LOCAL, log=log) as service,

@@ -41,6 +41,9 @@ def _limit(name: str, default: int, what: str) -> Callable[[Callable[..., Any]],
 @click.option("--tls-key", type=_file, help="Its private key, in PEM.")
 @click.option("--client-ca", type=_file, help="Ask clients for a certificate that this one signed.")
 @click.option("--insecure", is_flag=True, help="Let other machines in without tokens or TLS.")
+@click.option("--min-size", type=int, metavar="N", help="Rows before any is sampled.")
+@click.option("--samples-per-insert", type=float, metavar="X", help="Of each row, on average.")
+@click.option("--tolerance", type=float, metavar="N", help="Samples by which that may be wrong.")
 @click.option("--metrics", metavar="HOST:PORT", help="Where Prometheus collects figures.")
 @_limit("--max-message-bytes", _DEFAULTS.message_bytes, "Of a group of rows, and of a batch.")
 @_limit("--max-rows", _DEFAULTS.rows, "Of a call.")
@@ -54,6 +57,9 @@ def serve(
     tls_key: Path | None,
     client_ca: Path | None,
     insecure: bool,
+    min_size: int | None,
+    samples_per_insert: float | None,
+    tolerance: float | None,
     metrics: str | None,
     **limits: int,
 ) -> None:
@@ -67,9 +73,13 @@ def serve(
     \b
     Example: diskreplay serve runs/a
              diskreplay serve runs/a --listen grpc+unix:///run/replay.sock
+             diskreplay serve runs/a --samples-per-insert 8 --tolerance 1000
     """
     needed("pyarrow.flight", "service", "diskreplay serve")
     needed("prometheus_client", "service", "diskreplay serve")
+    rate = {
+        "min_size": min_size, "samples_per_insert": samples_per_insert, "tolerance": tolerance,
+    }  # fmt: skip
     given = {name.removeprefix("max_"): n for name, n in limits.items()}
     serve_stores(
         _by_name(stores),
@@ -78,6 +88,7 @@ def serve(
         tls=(tls_cert, tls_key, client_ca),
         insecure=insecure,
         limits=Limits(**given),
+        rate={name: value for name, value in rate.items() if value is not None},
         metrics=metrics,
         started=lambda url: say(f"serving at {url}"),
     )

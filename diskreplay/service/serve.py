@@ -82,9 +82,6 @@ def serve_stores(
     """
     # gRPC's own lines would stand between the JSON lines; calls that fail say the same.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Its event engine hands what arrives from thread to thread; without it, a thread that waits for
-    # a request reads it.
-    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
     from diskreplay.service.metrics import Metrics
     from diskreplay.service.server import ReplayServer
 

@@ -306,27 +306,3 @@ def test_a_client_of_a_server_that_hangs_can_be_closed(store: Path, log: Path) -
         finally:
             client.kill()
             client.communicate()
-
-
-def switches(pid: int) -> int:
-    """Return how often the threads of gRPC's event engine were woken in a process."""
-    found = 0
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        if (thread / "comm").read_text().startswith("event_engine"):
-            lines = (thread / "status").read_text().splitlines()
-            found += int(next(line for line in lines if line.startswith("voluntary")).split()[1])
-    return found
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
-def test_requests_are_read_without_the_event_engine(store: Path, log: Path) -> None:
-    with (
-        serving(store, "--listen", LOCAL, log=log) as service,
-        diskreplay.connect(service.url) as replay,
-    ):
-        len(replay)
-        before = switches(service.process.pid)
-        for _ in range(500):
-            len(replay)
-        # Some are left for timers; each request would wake it three times.
-        assert switches(service.process.pid) - before < 750, "does gRPC know the name in serve.py?"

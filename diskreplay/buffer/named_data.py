@@ -59,10 +59,11 @@ class NamedData:
 
     def check_known(self, name: str, known: Sequence[str], path: Path) -> None:
         """Raise ArgumentError if a name is none of the known ones of the store at a path."""
-        if name not in known:
+        if not isinstance(name, str) or name not in known:  # an array is in no list
             found = ", ".join(map(repr, known[-8:])) or "none"
             raise ArgumentError(
-                f"{path} has no {self.thing} {name!r} (found {found}): {self.thing}s() lists them"
+                f"{path} has no {self.thing} {shown(name)} (found {found}): {self.thing}s() lists "
+                "them"
             )
 
     @property

@@ -111,7 +111,7 @@ class Gate(flight.ServerMiddlewareFactory):  # type: ignore[misc]
 
     def _refuse(self, reason: str, info: Any) -> None:
         self.metrics.refused.labels(reason).inc()
-        log("refused", logging.WARNING, reason=reason, method=str(info.method))
+        log("refused", logging.WARNING, reason=reason, method=info.method.name)
 
 
 class Admitted(flight.ServerMiddleware):  # type: ignore[misc]

@@ -19,7 +19,7 @@ from diskreplay.errors import ArgumentError
 from diskreplay.limiting import RateLimited
 from diskreplay.service.limits import Limits
 from diskreplay.service.logs import log, log_json_lines
-from diskreplay.service.rights import Tokens, checked_name, is_loopback
+from diskreplay.service.rights import Tokens, is_loopback
 from diskreplay.service.tls import TLS
 from diskreplay.wording import shown
 
@@ -91,8 +91,6 @@ def serve_stores(
     known = Tokens.read(tokens) if tokens is not None else None
     certificate = _tls(*tls)
     at = _host_and_port(metrics) if metrics is not None else None
-    for name in stores:
-        checked_name(name)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = _log_warning

@@ -32,7 +32,13 @@ from diskreplay.service.groups import Groups
 from diskreplay.service.limits import Limits
 from diskreplay.service.logs import log
 from diskreplay.service.metrics import Metrics
-from diskreplay.service.rights import Caller, Tokens, check_exposure, check_tls
+from diskreplay.service.rights import (
+    Caller,
+    Tokens,
+    check_exposure,
+    check_tls,
+    checked_name,
+)
 from diskreplay.service.room import NoRoomError, Room, Share
 from diskreplay.service.streams import Served, Stream
 from diskreplay.service.tls import TLS
@@ -85,7 +91,7 @@ class ReplayServer:
         self._limits, self._metrics = limits or Limits(), metrics or Metrics()
         self._served = {
             name: Served(name, one, Groups(one), Clients(), self._limits.group_rows(one))
-            for name, one in replays.items()
+            for name, one in _checked(replays).items()
         }
         self._metrics.watch(self._served.values())
         self.gate = Gate(tokens, self._limits, self._metrics)
@@ -156,7 +162,7 @@ class ReplayServer:
             known = ", ".join(sorted(self._served))
             raise ArgumentError(
                 f"the server has no replay {shown(name)} (expected one of {known}): add it to the "
-                f"URL, as {self.url}/NAME"
+                f"URL, as {Address(self.url, 'NAME').url()}"
             )
         return self._served[name]
 
@@ -227,6 +233,27 @@ class ReplayServer:
             ) from None
         self._metrics.count(served.name, asked.name, rows)
         return found
+
+
+def _checked(replays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return replays by name, or raise ArgumentError."""
+    if not isinstance(replays, Mapping) or not replays:
+        raise ArgumentError(
+            f"a server takes buffers by their names (found {shown(replays)}): give it "
+            '{"main": buffer}'
+        )
+    for name, replay in replays.items():
+        if not hasattr(replay, "set_note"):
+            raise ArgumentError(
+                f"{shown(name)} is no buffer of this process (found {shown(replay)}): open one "
+                "with diskreplay.open"
+            )
+        checked_name(name)
+    if len({id(replay) for replay in replays.values()}) < len(replays):
+        raise ArgumentError(
+            "a buffer is served under two names: clients of one would not see groups of the other"
+        )
+    return dict(replays)
 
 
 class _Flight(flight.FlightServerBase):  # type: ignore[misc]

@@ -42,6 +42,9 @@ def test_later_marks_are_gone_and_earlier_ones_stay(tmp_path: Path) -> None:
             assert buffer.priorities(range(buffer.count)).tolist() == wanted[name]
         with pytest.raises(ArgumentError, match=r"no mark 'c' \(found 'a'\)"):
             buffer.delete_mark("c")
+        for call in (buffer.delete_mark, buffer.rewind, buffer.delete_note):
+            with pytest.raises(ArgumentError, match=r"has no (mark|note)"):
+                call(np.arange(2))  # type: ignore[arg-type]
         store = buffer._guard.replica.store
         with store.snapshot() as snapshot:
             assert snapshot.entries("kept_blocks") == 0

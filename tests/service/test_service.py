@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ pytest.importorskip("prometheus_client")
 from common import columns, row
 
 import diskreplay
-from diskreplay import Field, ReplayBuffer, Schema, ServiceError
+from diskreplay import ArgumentError, Field, ReplayBuffer, Schema, ServiceError
 from diskreplay.service import Limits
 from diskreplay.service.server import ReplayServer
 
@@ -96,3 +98,22 @@ def test_small_values_that_vary_in_size_count_with_their_description(
         assert len(replay) == n
         assert replay.get([n - 2]).words[0].tolist() == [0, 0][: (n - 2) % 3]
         assert server.served("").groups.stored == 2
+
+
+@pytest.mark.parametrize(
+    ("served", "sentence"),
+    [
+        (lambda buffer: buffer, "by their names"),
+        (lambda buffer: {}, "by their names"),
+        (lambda buffer: {"a": "runs/a"}, "'a' is no buffer"),
+        (lambda buffer: {"a b": buffer}, "a name has 1 to 64"),
+        (lambda buffer: {"a": buffer, "b": buffer}, "under two names"),
+    ],
+)
+def test_a_server_takes_buffers_by_their_names(
+    served: Callable[[ReplayBuffer], Any], sentence: str
+) -> None:
+    with ReplayBuffer(capacity=10) as buffer:
+        with pytest.raises(ArgumentError, match=sentence):
+            ReplayServer(served(buffer))
+        buffer.push(**row(0))

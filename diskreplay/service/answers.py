@@ -28,9 +28,12 @@ class Answers:
         """Return the next message, or raise the error of `messages.receive`."""
         self._asked.put(True)
         message, error = self._found.get()
-        if error is not None:
-            raise error
-        return message
+        try:
+            if error is not None:
+                raise error
+            return message
+        finally:
+            del error  # its traceback has this frame, and would keep the stream of the caller
 
     def end(self) -> None:
         """Have the thread end."""

@@ -296,7 +296,10 @@ def connected(
     connection = Connection(url, token, seconds, client_arguments(url, ca, cert))
     try:
         match facts := connection.call("describe"):
-            case {"prioritized": bool(), "capacity": int(), "path": str(), "schema": _}:
+            case {
+                "prioritized": bool(), "capacity": int(), "path": str(), "schema": _,
+                "group_rows": int(),
+            }:  # fmt: skip
                 pass
             case _:
                 raise ServiceError(

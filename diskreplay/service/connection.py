@@ -234,7 +234,6 @@ class Connection:
                 was_sent = True
                 return channel.receive()
             except BrokenError as error:
-                channel.close()
                 if was_sent and not is_repeatable:
                     raise ServiceError(
                         f"the connection to {self.url} broke in the middle of {name}(), which may "
@@ -244,6 +243,8 @@ class Connection:
             finally:
                 if channel.is_idle:
                     self._local.channel = channel
+                else:
+                    channel.close()
 
         return self.persist(attempt, self.timeout if timeout is None else timeout)
 

@@ -18,7 +18,7 @@ import diskreplay
 from diskreplay import ArgumentError, DiskReplayError, ServiceError
 from diskreplay.service.messages import SCHEMA, receive, send
 
-FACTS = {"prioritized": False, "capacity": 100, "path": "/there", "schema": None}
+FACTS = {"prioritized": False, "capacity": 100, "path": "/there", "schema": None, "group_rows": 100}
 
 
 class OddServer(flight.FlightServerBase):  # type: ignore[misc]

@@ -239,10 +239,12 @@ PRIORITIZED = [
     Read("read prioritized with a log", Prioritized(), LOG),
 ]
 if all(map(importlib.util.find_spec, ("pyarrow", "prometheus_client"))):
-    UNIFORM_WRITERS.append(Remote("remote uniform", Uniform()))
-    PRIORITIZED_WRITERS.append(Remote("remote prioritized", Prioritized()))
+    clients = frozenset({"clients"})
+    UNIFORM_WRITERS.append(Remote("remote uniform", Uniform(more_stats=clients)))
+    remote = Prioritized(more_stats=Prioritized.more_stats | clients)
+    PRIORITIZED_WRITERS.append(Remote("remote prioritized", remote))
     PRIORITIZED.append(PRIORITIZED_WRITERS[-1])
-    PRIORITIZED.append(Remote("remote prioritized with a log", Prioritized(), LOG))
+    PRIORITIZED.append(Remote("remote prioritized with a log", remote, LOG))
 if os.environ.get("DISKREPLAY_TEST_RAY"):  # asked for, as its processes take seconds to start
     from sharded import PrioritizedSharded, Sharded
 

@@ -163,7 +163,7 @@ def test_a_device_that_is_none_is_named(device: Any) -> None:
 
 def test_other_things_than_buffers_are_refused() -> None:
     for other in ([1], None, PrioritizedReplayBuffer):
-        with pytest.raises(ArgumentError, match=r"expected a ReplayB.* or a RateLimited \(found "):
+        with pytest.raises(ArgumentError, match=r"expected a ReplayB.* or a client \(found "):
             TensorBatches(other, SIZE)
 
 

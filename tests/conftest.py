@@ -36,12 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("long" if config.getoption("--long") else "default")
 
 
-def pytest_collection_finish() -> None:
-    """Keep the garbage collector from what stays to the end: modules, and thousands of tests."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_sessionfinish(session: pytest.Session) -> None:
     place = session.config.stash[IN_MEMORY]
     if place and not session.testsfailed:  # after multiprocessing removed its own, at priority -100

@@ -36,7 +36,7 @@ class Answers:
             del error  # its traceback has this frame, and would keep the stream of the caller
 
     def end(self) -> None:
-        """Have the thread end."""
+        """End the thread."""
         self._asked.put(False)
 
 

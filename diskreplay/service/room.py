@@ -33,7 +33,7 @@ class Room:
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """Give a request and its answer a share for a block, which is empty at first."""
+        """Yield a share without bytes yet, for a request and its answer; free its bytes after."""
         share = Share(self)
         try:
             yield share

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.driver import Leg, Measured, Pythons, measure
 from bench.machine import about, load
-from bench.options import out_of, shared, stop_if_failed, tell
+from bench.options import only_of, shared, stop_if_failed, tell
 from bench.recorded import FLOATS, Play, atari, cartpole, record, walk
 from bench.report import PER_UNIT, number
 from bench.rows import Task
@@ -169,13 +169,7 @@ def goals(figures: Figures, source: Source) -> list[str]:
 
 @click.command()
 @shared("place", "out", "tiny")
-@click.option(
-    "--only",
-    callback=out_of(tuple(SOURCES)),
-    default=",".join(SOURCES),
-    show_default=True,
-    help="Sources of steps, with commas between them.",
-)
+@only_of(tuple(SOURCES), "Sources of steps")
 @click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="Of each.")
 def frames(place: Path | None, out: Path | None, tiny: bool, only: list[str], rounds: int) -> None:
     """Compare pairs of states in records with the observation log and its codecs.

@@ -61,6 +61,14 @@ def shared(*names: str) -> Decorator:
     return decorate
 
 
+def only_of(known: Sequence[str], help_text: str = "Groups of rows") -> Decorator:
+    """Return the decorator of --only: some names of the known ones, by default all."""
+    return click.option(
+        "--only", callback=out_of(known), default=",".join(known), show_default=True,
+        help=f"{help_text}, with commas between them.",
+    )  # fmt: skip
+
+
 def tell(line: str) -> None:
     """Print how far it is; the table itself goes to stdout."""
     click.echo(line, err=True)

@@ -15,7 +15,7 @@ import click
 from bench.driver import OWN, Measured, Pythons, measure
 from bench.goals import GROUPS, MIB, TINY, Group, Size
 from bench.machine import about, load
-from bench.options import out_of, shared, stop_if_failed, tell
+from bench.options import only_of, shared, stop_if_failed, tell
 from bench.report import page, table, write_into
 
 WARM_UP = 2  # rounds
@@ -61,13 +61,7 @@ def write_figures(out: Path | None, facts: dict[str, Any], groups: Groups) -> No
 
 @click.command()
 @shared("against", "peers", "place", "out", "tiny")
-@click.option(
-    "--only",
-    callback=out_of(tuple(GROUPS)),
-    default=",".join(GROUPS),
-    show_default=True,
-    help="Groups of rows, with commas between them.",
-)
+@only_of(tuple(GROUPS))
 @click.option("--rounds", type=click.IntRange(1), default=30, show_default=True, help="Of each.")
 @click.option(
     "--limit",

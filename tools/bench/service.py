@@ -13,7 +13,7 @@ import click
 from bench.driver import Leg, Pythons
 from bench.goals import Group, Row, at, pair
 from bench.machine import about, load
-from bench.options import out_of, shared, stop_if_failed, tell
+from bench.options import only_of, shared, stop_if_failed, tell
 from bench.report import page
 from bench.rows import Task
 from bench.run import run_groups, write_figures
@@ -105,13 +105,7 @@ GROUPS: dict[str, Callable[[Size, Path], Group]] = {
 
 @click.command()
 @shared("peers", "place", "out", "tiny")
-@click.option(
-    "--only",
-    callback=out_of(tuple(GROUPS)),
-    default=",".join(GROUPS),
-    show_default=True,
-    help="Groups of rows, with commas between them.",
-)
+@only_of(tuple(GROUPS))
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Of each.")
 def service(
     peers: Path, place: Path | None, out: Path | None, tiny: bool, only: list[str], rounds: int

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,18 +132,25 @@ def test_a_close_ends_the_waiting_of_other_threads(call: str, tmp_path: Path) ->
         assert errors == [ClosedError, ClosedError]
 
 
-def test_rows_that_a_limiter_does_not_allow_in_time_wait(tmp_path: Path) -> None:
-    limits: dict[str, Any] = {"min_size": 1, "samples_per_insert": 1.0, "tolerance": 2.0}
+@contextmanager
+def limited(path: Path, **limits: Any) -> Iterator[tuple[Any, Any]]:
+    """A buffer, and a client of a server that limits its rate."""
     with (
-        diskreplay.PrioritizedReplayBuffer(100, path=tmp_path / "b") as buffer,
-        ReplayServer({"b": diskreplay.RateLimited(buffer, **limits, timeout=0)}) as server,
+        diskreplay.PrioritizedReplayBuffer(1000, path=path) as buffer,
+        ReplayServer({"b": diskreplay.RateLimited(buffer, **limits)}) as server,
         diskreplay.connect(server.url) as replay,
     ):
+        yield buffer, replay
+
+
+def test_rows_that_a_limiter_does_not_allow_in_time_wait(tmp_path: Path) -> None:
+    limits = {"samples_per_insert": 1.0, "tolerance": 2.0, "timeout": 0}
+    with limited(tmp_path / "b", min_size=1, **limits) as (buffer, replay):
         for number in range(3):
             replay.push(**row(number))
             replay.flush()
         replay.push(**row(3))
-        with pytest.raises(RateLimitError, match="1 transition wait"):
+        with pytest.raises(RateLimitError, match="1 transition waits"):
             replay.flush()
         replay.sample(2)
         replay.flush()
@@ -149,12 +158,8 @@ def test_rows_that_a_limiter_does_not_allow_in_time_wait(tmp_path: Path) -> None
 
 
 def test_a_limiter_admits_the_rows_of_a_client_a_few_at_a_time(tmp_path: Path) -> None:
-    limits: dict[str, Any] = {"min_size": 20, "samples_per_insert": 2.0, "tolerance": 8.0}
-    with (
-        diskreplay.PrioritizedReplayBuffer(1000, path=tmp_path / "b") as buffer,
-        ReplayServer({"b": diskreplay.RateLimited(buffer, **limits, timeout=10)}) as server,
-        diskreplay.connect(server.url) as replay,
-    ):
+    limits = {"samples_per_insert": 2.0, "tolerance": 8.0, "timeout": 10}
+    with limited(tmp_path / "b", min_size=20, **limits) as (buffer, replay):
         for number in range(220):
             replay.push(**row(number))
         errors = []

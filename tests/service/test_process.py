@@ -29,16 +29,6 @@ from diskreplay import LockedError, ServiceError
 LOCAL = "grpc://127.0.0.1:0"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return make_store(tmp_path / "a")
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "log"
-
-
 def numbers_in(path: Path) -> list[int]:
     assert diskreplay.verify(path) == []
     with diskreplay.open(path, access="read") as buffer:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import resource
-import signal
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
-from common import columns, numbers_of, row
+from common import columns, row
 
 pytest.importorskip("pyarrow.flight")
 pytest.importorskip("prometheus_client")
 
 import pyarrow as pa
 from pyarrow import flight
-from service_process import ServiceProcess, make_store, serving
+from service_process import ServiceProcess, serving
+from strangers import exchanged, others_go_on, raw
 from wire_bytes import Recorder, mutated, send_again
 
 import diskreplay
@@ -29,12 +27,6 @@ from diskreplay.service import RIGHTS, add_token
 from diskreplay.service.messages import SCHEMA, receive, send
 
 LOCAL = "grpc://127.0.0.1:0"
-ROOM = 64 << 20  # bytes that the memory of a server may grow by
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return make_store(tmp_path / "a")
 
 
 @pytest.fixture
@@ -43,36 +35,6 @@ def tokens(tmp_path: Path) -> dict[str, str]:
     file = tmp_path / "tokens"
     made = {right: add_token(file, right, [right]) for right in RIGHTS}
     return {**made, "all": add_token(file, "all", RIGHTS)}
-
-
-@pytest.fixture
-def service(store: Path, tmp_path: Path) -> Iterator[ServiceProcess]:
-    limits = ("--max-rows", 10_000, "--max-message-bytes", 1 << 20, "--max-calls", 50)
-    with serving(store, "--listen", LOCAL, *limits, log=tmp_path / "log") as running:
-        yield running
-
-
-@contextlib.contextmanager
-def others_go_on(service: ServiceProcess, store: Path) -> Iterator[Any]:
-    """A client that works before, within and after a block; server and store stay sound."""
-    with diskreplay.connect(service.url) as replay:
-        for number in range(100):
-            replay.push(**row(number))
-        replay.flush()
-        replay.sample(50)
-        before = service.most_memory_bytes()
-        yield replay
-        assert service.most_memory_bytes() < before + ROOM
-        for number in range(100, 200):
-            replay.push(**row(number))
-        replay.flush()
-        newest = replay.get(np.arange(replay.count - 100, replay.count))
-        assert numbers_of(newest).tolist() == [*range(100, 200)]
-        replay.sample(50)
-    service.send(signal.SIGTERM)
-    assert service.wait() == 0
-    assert diskreplay.verify(store) == []
-    assert any(entry["event"] == "stopped" for entry in service.logged)
 
 
 # Rights
@@ -143,22 +105,6 @@ def test_calls_beyond_the_limits_are_refused(service: ServiceProcess, store: Pat
             ArgumentError, match=r"at most 1.05 MB \(found 8.39 MB\).*--max-message"
         ):
             replay.get(np.zeros(1 << 20, np.int64))
-
-
-def raw(service: ServiceProcess) -> tuple[Any, Any]:
-    """A stream to the server without our client."""
-    client = flight.connect(service.url)
-    writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(b""))
-    writer.begin(SCHEMA)
-    return writer, reader
-
-
-def exchanged(stream: tuple[Any, Any], request: Any) -> list[Any]:
-    """Send a request, and return whether it was done, and the answer."""
-    writer, reader = stream
-    send(writer, request)
-    found: list[Any] = receive(reader)
-    return found
 
 
 def test_a_message_that_is_too_large_is_refused_and_its_stream_goes_on(
@@ -352,67 +298,3 @@ def test_changed_bytes_of_valid_streams_hurt_nobody_else(
             for _ in range(1000 if long else 50)
         ]
         assert np.ptp(answered) > 1000
-
-
-def test_answers_that_are_not_read_take_bounded_memory(tmp_path: Path) -> None:
-    wide = (np.zeros(2**16, np.uint8), 0, 0.0, np.zeros(2**16, np.uint8), False)
-    store = make_store(tmp_path / "wide")
-    given = ("--listen", LOCAL, "--max-memory-bytes", 40 << 20)
-    with (
-        serving(store, *given, log=tmp_path / "log") as service,
-        diskreplay.connect(service.url) as replay,
-    ):
-        for _ in range(10):
-            replay.push(*wide)
-        replay.flush()
-        before = service.memory_bytes()
-        streams = [raw(service) for _ in range(60)]
-        for writer, _ in streams:  # each answer takes 13 MB
-            send(writer, ["get", [np.zeros(100, np.int64)], {}])
-        assert len(replay.sample(5).states) == 5
-        # All answers together take 790 MB.
-        assert service.memory_bytes() < before + 3 * (40 << 20) + 2 * ROOM
-        refused = []
-        for _, reader in streams:
-            try:
-                is_done, _ = receive(reader)
-                assert is_done
-            except flight.FlightUnavailableError as error:
-                refused.append(str(error))
-        assert 0 < len(refused) < 60
-        assert all("--max-memory-bytes" in text for text in refused)
-        assert replay.get(np.zeros(200, np.int64)).states.shape == (200, 2**16)
-
-
-def test_streams_beyond_the_limit_are_refused(service: ServiceProcess, store: Path) -> None:
-    with others_go_on(service, store):
-        streams, refused = [], []
-        for _ in range(60):
-            try:
-                streams.append(raw(service))
-                assert exchanged(streams[-1], ["len", [], {}]) == [True, 100]
-            except flight.FlightUnavailableError as error:
-                refused.append(str(error))
-        assert len(refused) == 12  # two streams are those of the first client
-        assert all("50 open calls" in text for text in refused)
-        for writer, _ in streams:
-            with contextlib.suppress(flight.FlightError):
-                writer.close()
-
-
-def test_idle_connections_beyond_the_limit_are_ended(service: ServiceProcess, store: Path) -> None:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    n = min(1000, soft - 200)
-    port = int(service.url.rpartition(":")[2])
-    with others_go_on(service, store), contextlib.ExitStack() as stack:
-        idle = []
-        for _ in range(n):
-            one = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
-            one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-            idle.append(one)
-        with diskreplay.connect(service.url) as another:
-            assert len(another) == 100
-        for one in idle[:-50]:  # the oldest; the limit is 50
-            with contextlib.suppress(ConnectionError):
-                while one.recv(1 << 16):
-                    pass

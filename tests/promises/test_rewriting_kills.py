@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import stores
 from common import columns, contents
-from kills import at_each_step, at_random
+from kills import around_changes, at_random, is_killed_before
 from refused import writes_refused
 from stores import told
 
@@ -46,7 +46,7 @@ def all_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", REWRITINGS)
-def test_a_kill_at_each_step_leaves_one_or_the_other(name: str, tmp_path: Path) -> None:
+def test_a_kill_at_each_step_leaves_one_or_the_other(name: str, tmp_path: Path, long: bool) -> None:
     make, rewrite = REWRITINGS[name]
     path, kept = make(tmp_path / "s"), tmp_path / "kept"
     shutil.copytree(path, kept)
@@ -56,16 +56,26 @@ def test_a_kill_at_each_step_leaves_one_or_the_other(name: str, tmp_path: Path) 
     assert (old == new) == name.startswith("compact")
     shutil.rmtree(path)
     shutil.copytree(kept, path)
-    seen = set()
-    for step in at_each_step(lambda: rewrite(path)):
+    files, looks = contents(path), 0
+
+    def look(is_near: bool) -> str:
+        """Say what the store holds, and whether its files are the old ones."""
+        nonlocal looks
+        looks += 1
+        now = {name: data for name, data in contents(path).items() if "/" not in name}
+        if now == files and (path / "lock.mdb").exists() and not is_near and looks % 10:
+            return f"True {old}"
         found = all_of(path)
-        if found not in seen or step % 10 == 0:
+        if is_near or looks % 10 == 0:
             assert diskreplay.verify(path) == []
-        seen.add(found)
-        if found != old:
-            shutil.rmtree(path)
-            shutil.copytree(kept, path)
-    assert seen == {old, new}
+        return f"{now == files} {found}"
+
+    seen = set(around_changes(lambda: rewrite(path), path, look, 1 if long else 5))
+    assert seen == {f"True {old}", f"False {new}"}
+    shutil.rmtree(path)
+    shutil.copytree(kept, path)
+    assert is_killed_before(30, lambda: rewrite(path))
+    rewrite(path)
     assert not list(path.glob(".diskreplay-rewritten-*"))
 
 
@@ -89,20 +99,25 @@ def transform(paths: list[Path], out: Path, **more: Any) -> None:
     ],
 )
 def test_a_kill_at_each_step_leaves_a_whole_copy_or_none(
-    copy: Any, rows: int, make: Callable[[Path], Path], tmp_path: Path
+    copy: Any, rows: int, make: Callable[[Path], Path], tmp_path: Path, long: bool
 ) -> None:
-    paths, out = [make(tmp_path / name) for name in "ab"], tmp_path / "out"
-    before, kills = [contents(path) for path in paths], 0
-    for _ in at_each_step(lambda: copy(paths, out)):
-        kills += 1
+    paths, out = [make(tmp_path / name) for name in "ab"], tmp_path / "new" / "out"
+    out.parent.mkdir()
+    before = [contents(path) for path in paths]
+
+    def look(_: bool) -> bool:
         for path, content in zip(paths, before, strict=True):
             assert content.items() <= contents(path).items()
         if out.exists():
             assert diskreplay.verify(out) == []
             with diskreplay.open(out, access="read") as copied:
                 assert len(copied) == rows
-            break
-    assert kills > 10
+        return out.exists()
+
+    stride = 1 if long else 5
+    kills = list(around_changes(lambda: copy(paths, out), out.parent, look, stride))
+    assert len(kills) > 10
+    assert set(kills) == {False, True}
 
 
 @pytest.mark.parametrize("name", ["compact", "resize", "merge"])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
 
+Seen = TypeVar("Seen")
 _EVENTS = ("os.", "open", "shutil.", "tempfile.", "fcntl.")
 
 
@@ -41,21 +45,56 @@ def at_each_step(work: Callable[[], object]) -> Iterator[int]:
 
     It yields after each kill, so that the caller can look at what is left.
     """
-    step = 0
-    while True:
-        step += 1
-        left = step
-
-        def hook(event: str, _: object) -> None:
-            nonlocal left
-            if event.startswith(_EVENTS):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        if not was_killed(child_of(work, lambda hook=hook: sys.addaudithook(hook))):  # type: ignore[misc]
-            return
+    step = 1
+    while is_killed_before(step, work):
         yield step
+        step += 1
+
+
+def around_changes(
+    work: Callable[[], object], place: Path, look: Callable[[bool], Seen], stride: int
+) -> Iterator[Seen]:
+    """Kill the call before each `stride`-th use of a file, and before all where a look changes.
+
+    These are the uses between two kills, or a kill and the end, after which two looks differ; a
+    look is told whether it is at one of them. It yields what each look shows. The call works in
+    `place`, which is as it was, with what a killed call has left there, whenever it begins.
+    """
+    kept = place.with_name(f"{place.name}-kept")
+    assert is_killed_before(30, work)  # soon enough to change nothing
+    shutil.copytree(place, kept)
+    before = look(True)
+    step, ended = 0, False
+
+    def looks(step: int, is_near: bool = False) -> tuple[bool, Seen]:
+        shutil.rmtree(place)
+        shutil.copytree(kept, place)
+        return is_killed_before(step, work), look(is_near)
+
+    while not ended:
+        step += stride
+        was_killed, now = looks(step)
+        if was_killed:
+            yield now
+        if now != before:
+            for between in range(step - stride + 1, step):
+                is_before_the_end, found = looks(between, True)
+                if is_before_the_end:
+                    yield found
+        before, ended = now, not was_killed
+
+
+def is_killed_before(step: int, work: Callable[[], object]) -> bool:
+    """Kill the call before this use of a file; return whether it came so far."""
+
+    def hook(event: str, _: object) -> None:
+        nonlocal step
+        if event.startswith(_EVENTS):
+            step -= 1
+            if step == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return was_killed(child_of(work, lambda: sys.addaudithook(hook)))
 
 
 def at_random(work: Callable[[], object], seconds: list[float]) -> Iterator[bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import pytest
 import training
 from common import columns, numbers_of, row, run_python
 from drawn import KINDS, SIZE
-from kills import at_each_step, child_of, was_killed
+from kills import around_changes, child_of, was_killed
 from others import Other
 from reading import content, drawn
 from refused import writes_refused
@@ -138,7 +137,7 @@ def test_kills_lose_nothing_that_was_committed(kind: Any, tmp_path: Path, long: 
     rng = np.random.default_rng(20)
     path = tmp_path / "b"
     committed = 0
-    for kill in range(500 if long else 20):
+    for kill in range(500 if long else 10):
         said, say = os.pipe()
         process = child_of(partial(write_on, kind, path, kill, say))
         os.close(say)
@@ -168,15 +167,25 @@ def test_kills_lose_nothing_that_was_committed(kind: Any, tmp_path: Path, long: 
     assert left == ["b"]
 
 
-def test_a_kill_while_a_store_is_made_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
-    made = set()
-    for _ in at_each_step(lambda: ReplayBuffer(10, path=tmp_path / "b")):
-        made.add((tmp_path / "b").exists())
-        with ReplayBuffer(10, path=tmp_path / "b") as buffer:
+def test_a_kill_while_a_store_is_made_leaves_none_or_a_whole_one(
+    tmp_path: Path, long: bool
+) -> None:
+    path = tmp_path / "stores" / "b"
+    path.parent.mkdir()
+
+    def look(_: bool) -> bool:
+        is_made = path.exists()
+        with ReplayBuffer(10, path=path) as buffer:
             buffer.push(**row(0))
-        assert len(diskreplay.open(tmp_path / "b")) == 1
-        shutil.rmtree(tmp_path / "b")
-    assert made == {False, True}
+        assert len(diskreplay.open(path)) == 1
+        return is_made
+
+    def make() -> None:
+        ReplayBuffer(10, path=path)
+
+    made = list(around_changes(make, path.parent, look, 1 if long else 3, harmless=12))
+    assert len(made) > 10
+    assert set(made) == {False, True}
 
 
 def test_the_error_of_a_background_commit_is_met_by_the_next_call(tmp_path: Path) -> None:

@@ -52,16 +52,21 @@ def at_each_step(work: Callable[[], object]) -> Iterator[int]:
 
 
 def around_changes(
-    work: Callable[[], object], place: Path, look: Callable[[bool], Seen], stride: int
+    work: Callable[[], object],
+    place: Path,
+    look: Callable[[bool], Seen],
+    stride: int,
+    harmless: int = 30,
 ) -> Iterator[Seen]:
     """Kill the call before each `stride`-th use of a file, and before all where a look changes.
 
     These are the uses between two kills, or a kill and the end, after which two looks differ; a
     look is told whether it is at one of them. It yields what each look shows. The call works in
-    `place`, which is as it was, with what a killed call has left there, whenever it begins.
+    `place`, which is as it was, with what one killed before the `harmless`-th use has left there,
+    whenever it begins.
     """
     kept = place.with_name(f"{place.name}-kept")
-    assert is_killed_before(30, work)  # soon enough to change nothing
+    assert is_killed_before(harmless, work)
     shutil.copytree(place, kept)
     before = look(True)
     step, ended = 0, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -17,7 +18,7 @@ from commands import COMMAND, refused, run
 from common import columns, contents, numbers_of, run_python
 from diskreplay_tools.cli import main
 from inside import replica_of
-from kills import at_each_step
+from kills import around_changes
 from others import Other
 
 import diskreplay
@@ -160,15 +161,20 @@ def test_copy_and_merge(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_a_kill_at_any_step_of_an_overwriting_leaves_one_store(tmp_path: Path) -> None:
-    a, out = stores.uniform(tmp_path / "a"), stores.empty(tmp_path / "out")
-    whole = {(): 0, tuple(numbers(a)): 0}
-    for _ in at_each_step(lambda: main(["copy", str(a), str(out), "--force"], "diskreplay")):
-        whole[tuple(numbers(out))] += 1
-        if numbers(out):
-            break
+def test_a_kill_at_any_step_of_an_overwriting_leaves_one_store(tmp_path: Path, long: bool) -> None:
+    (place := tmp_path / "stores").mkdir()
+    a, out = stores.uniform(tmp_path / "a"), stores.empty(place / "out")
+
+    def copy() -> None:
+        with contextlib.suppress(SystemExit):
+            main(["copy", str(a), str(out), "--force"], "diskreplay")
+
+    def look(_: bool) -> tuple[int, ...]:
         assert diskreplay.verify(out) == []
-    assert all(whole.values())
+        return tuple(numbers(out))
+
+    whole = set(around_changes(copy, place, look, 1 if long else 4))
+    assert whole == {(), tuple(numbers(a))}
 
 
 def test_overwriting_from_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,23 +109,16 @@ def steady(text: str) -> str:
     return "".join(line.rstrip() + "\n" for line in text.splitlines())
 
 
-def printed(block: Block, place: Path) -> str:
-    """Run the commands of a block, and return it as it should stand."""
+def printed(block: Block) -> str:
+    """Run the commands of a block where this process is, and return it as it should stand."""
     out = ""
     for line in block.source.splitlines():
         if not line.startswith("$ "):
             continue
         program, *arguments = shlex.split(line[2:])
         assert program == "diskreplay"
-        done = subprocess.run(
-            [sys.executable, "-m", "diskreplay_tools", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=place,
-            env={**os.environ, "COLUMNS": "80", "PYTHONUTF8": "1", "PYTHONWARNINGS": "error"},
-            timeout=300,
-        )
-        assert done.returncode == 0, (line, done.stderr)
+        done = runner().invoke(main, arguments, "", {"COLUMNS": "80"}, prog_name="diskreplay")
+        assert done.exit_code == 0, (line, done.stderr)
         out += f"{line}\n{done.stdout}{done.stderr}"
     return steady(out)
 
@@ -134,9 +127,14 @@ def printed(block: Block, place: Path) -> str:
     ("page", "blocks"), [(PAGE, len(COMMANDS) - len(WITHOUT_OUTPUT)), ("README.md", 1)]
 )
 def test_the_outputs_on_a_page_are_what_the_commands_print(
-    page: str, blocks: int, tmp_path: Path, request: pytest.FixtureRequest
+    page: str,
+    blocks: int,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With --write the page gets what they print."""
+    monkeypatch.chdir(tmp_path)
     text = (ROOT / page).read_text()
     wrong: list[Any] = []
     for block in blocks_of(page):
@@ -146,7 +144,7 @@ def test_the_outputs_on_a_page_are_what_the_commands_print(
             blocks -= 1
             if "report" in block.source and importlib.util.find_spec("matplotlib") is None:
                 continue
-            found = printed(block, tmp_path)
+            found = printed(block)
             if request.config.getoption("--write"):
                 text = text.replace(f"```console\n{block.source}```", f"```console\n{found}```")
             elif any(f"$ diskreplay {name} " in block.source for name in CHANGING):

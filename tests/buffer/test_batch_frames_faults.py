@@ -13,6 +13,7 @@ from common import run_python
 from interrupted import COMPUTING, interrupted_at
 from reading import pids_of, wait_for_reads
 from stacked import columns, content, stored
+from talking import Talking
 
 import diskreplay
 from diskreplay import ReplayBuffer
@@ -23,14 +24,14 @@ from diskreplay.buffer.stored_rows import RowsPart
 N, SIZE = 80, 16
 
 
-def test_the_batches_of_readers_that_are_killed_are_the_same() -> None:
+def test_the_batches_of_readers_that_are_killed_are_the_same(long: bool) -> None:
     rng = np.random.default_rng(5)
     with (
         stored(None, N, pending=20) as buffer,
         stored(None, N, pending=20) as twin,
         buffer.batches(SIZE, 3, 2, reuse=True, frames=True) as batches,
     ):
-        for _ in range(12):
+        for _ in range(100 if long else 7):
             assert content(next(batches)) == content(twin.sample(SIZE))
             if rng.random() < 0.5:  # or else while they read, or begin
                 wait_for_reads(batches)
@@ -120,17 +121,21 @@ def test_a_reader_beside_a_writer_sees_whole_stacks(
     code = """
         import sys, diskreplay
         import stacked as t
-        first = int(sys.argv[2])
-        with diskreplay.open(sys.argv[1]) as buffer:
-            buffer.extend(**t.columns(first, 40))
+        for first in range(30, 30 + 4 * 40, 40):
+            input()
+            with diskreplay.open(sys.argv[1]) as buffer:
+                buffer.extend(**t.columns(first, 40))
+            print("written", flush=True)
     """
     given = columns(0, 30 + 4 * 40)
     with (
         diskreplay.open(path, access="read", seed=1) as buffer,
         buffer.batches(SIZE, prefetch, readers, frames=True) as batches,
+        Talking(code, path) as writer,
     ):
-        for first in range(30, 30 + 4 * 40, 40):
-            run_python(code, path, first)
+        for _ in range(4):
+            writer.say()
+            assert writer.hear() == "written"
             for _ in range(4):
                 batch = next(batches)
                 wanted = given["states"][batch.indices]

@@ -50,7 +50,7 @@ def test_an_interrupt_at_any_line_leaves_what_is_drawn_and_counted_agreeing(
 
         line, came_so_far = 0, True
         while came_so_far:
-            line += 1 if long else 31
+            line += 1 if long else 97
             batches = buffer.batches(SIZE, 2, 1)
             came_so_far = interrupted_at(line, lambda: next(batches), over=over)  # noqa: B023
             check(next(batches))

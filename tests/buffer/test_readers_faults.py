@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from common import numbers_of, run_python
+from common import numbers_of
 from drawn import KINDS, SIZE
 from others import Other
 from reading import (
@@ -32,6 +32,7 @@ from reading import (
 from refused import writes_refused
 from stores import change
 from stores import stored as value_of
+from talking import Talking
 
 import diskreplay
 from diskreplay import PrioritizedReplayBuffer, ReplayBuffer
@@ -42,7 +43,7 @@ def test_the_batches_of_readers_that_are_killed_are_the_same(
     width: int, tmp_path: Path, long: bool
 ) -> None:
     rng = np.random.default_rng(width)
-    kills, most = 0, 250 if long else 15
+    kills, most = 0, 250 if long else 8
     with (
         stored(PrioritizedReplayBuffer, tmp_path / "b", width) as buffer,
         stored(PrioritizedReplayBuffer, None, width, window_bytes=1 << 30) as other,
@@ -87,17 +88,17 @@ def test_readers_that_are_killed_all_at_once_are_replaced(tmp_path: Path) -> Non
     with (
         stored(ReplayBuffer, tmp_path / "b") as buffer,
         stored(ReplayBuffer, None) as other,
-        buffer.batches(SIZE, 8, 8) as batches,
+        buffer.batches(SIZE, 4, 4) as batches,
     ):
         for _ in range(2):
             assert content(next(batches)) == content(other.sample(SIZE))
             wait_for_reads(batches)
             readers = pids_of(batches)
-            assert len(readers) == 8
+            assert len(readers) == 4
             for reader in readers:
                 os.kill(reader, signal.SIGKILL)
             wait_until(lambda: not {*map(state_of, readers)} - {"", "Z"})  # noqa: B023
-            for _ in range(12):
+            for _ in range(8):
                 assert content(next(batches)) == content(other.sample(SIZE))
 
 
@@ -272,14 +273,18 @@ def test_rows_that_another_process_evicts_are_drawn_again(
     write = """
         import sys, diskreplay
         from reading import CAPACITY, rows
-        path, lap, width = sys.argv[1], *map(int, sys.argv[2:])
-        with diskreplay.open(path, access="shared") as buffer:
-            buffer.extend(**rows(lap * CAPACITY, CAPACITY, width))
+        path, width = sys.argv[1], int(sys.argv[2])
+        for lap in range(1, 3):
+            input()
+            with diskreplay.open(path, access="shared") as buffer:
+                buffer.extend(**rows(lap * CAPACITY, CAPACITY, width))
+            print("written", flush=True)
     """
     stored(PrioritizedReplayBuffer, tmp_path / "b", width).close()
     with (
         diskreplay.open(tmp_path / "b", access=access, seed=1, window_bytes=0) as buffer,
         buffer.batches(SIZE, 2, 1, reuse=True) as batches,
+        Talking(write, tmp_path / "b", width) as writer,
     ):
         next(batches)
         for lap in range(1, 3):
@@ -288,7 +293,8 @@ def test_rows_that_another_process_evicts_are_drawn_again(
             os.kill(reader, signal.SIGSTOP)
             for _ in range(2):  # and two more are asked for
                 assert next(batches).indices.max() < lap * CAPACITY
-            run_python(write, tmp_path / "b", lap, width)
+            writer.say()
+            assert writer.hear() == "written"
             os.kill(reader, signal.SIGCONT)
             for _ in range(3):
                 batch = next(batches)

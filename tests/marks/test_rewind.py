@@ -58,30 +58,31 @@ if how == "kill":
 """
 
 
-@pytest.mark.parametrize("layout", ["record", "log"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "layout"), [(KINDS[0], "record"), (KINDS[1], "log")])
 def test_a_killed_run_repeats_the_batches_after_the_mark(
-    kind: type, layout: str, tmp_path: Path
+    kind: type, layout: str, tmp_path: Path, long: bool
 ) -> None:
-    def train(path: str, end: int, how: str, check: bool = True) -> list[str]:
-        arguments = kind.__name__, tmp_path / path, layout, 0, end, how
-        done = run_python(TRAIN, *arguments, check=check)
+    def train(path: Path, end: int, how: str, check: bool = True) -> list[str]:
+        done = run_python(TRAIN, kind.__name__, path, path.parent.name, 0, end, how, check=check)
         if not check:
             assert done.returncode == -signal.SIGKILL, done.stderr
         return done.stdout.splitlines()
 
-    whole = train("whole", 200, "end")
-    killed = train("killed", 193, "kill", check=False)
-    assert killed == whole[: len(killed)]
-    for _ in range(2):
-        again = train("killed", 200, "rewind")
-        assert again == whole[-50:]
-    assert verify(tmp_path / "killed") == []
-    for path in ("whole", "killed"):
-        with diskreplay.open(tmp_path / path) as buffer:
-            ids = np.arange(buffer.first, buffer.count)
-            assert numbers_of(buffer.get(ids)).tolist() == ids.tolist()
-            buffer.check()
+    for place in ["record", "log"] if long else [layout]:
+        paths = tmp_path / place / "whole", tmp_path / place / "killed"
+        (tmp_path / place).mkdir()
+        whole = train(paths[0], 200, "end")
+        killed = train(paths[1], 193, "kill", check=False)
+        assert killed == whole[: len(killed)]
+        for _ in range(2):
+            again = train(paths[1], 200, "rewind")
+            assert again == whole[-50:]
+        assert verify(paths[1]) == []
+        for path in paths:
+            with diskreplay.open(path) as buffer:
+                ids = np.arange(buffer.first, buffer.count)
+                assert numbers_of(buffer.get(ids)).tolist() == ids.tolist()
+                buffer.check()
 
 
 @pytest.mark.parametrize("log", [False, True])

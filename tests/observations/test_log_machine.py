@@ -182,7 +182,7 @@ def holds_no_more_than_stated(path: Path) -> None:
     [LogAgainstTwin, SharedLogAgainstTwin, LargeLogAgainstTwin, SharedLargeLogAgainstTwin],
 )
 def test_log_equals_whole_records(machine: Any, long: bool) -> None:
-    n = 1000 if long else 25
+    n = 1000 if long else 12
     run_state_machine_as_test(
         machine, settings=settings(max_examples=n, stateful_step_count=30, deadline=None)
     )

@@ -91,7 +91,7 @@ def test_an_interrupted_clear_is_done_by_the_next_call(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [ReplayBuffer, PrioritizedReplayBuffer])
 def test_an_interrupted_close_can_be_done_again(kind: type, tmp_path: Path, long: bool) -> None:
     gc.freeze()  # what is there before, or most of the time would be spent on looking at it
-    for line in itertools.count(1, 1 if long else 31):
+    for line in itertools.count(1, 1 if long else 17):
         buffer: Any = kind(64, path=tmp_path / f"{line}", commit_interval=1e9)
         buffer.extend(**columns(0, 5))
         again = interrupted_at(line, buffer.close)

@@ -80,7 +80,7 @@ def test_with_the_block_the_buffer_or_the_iterator(tmp_path: Path) -> None:
 
 
 def test_a_store_can_be_replaced_right_after_the_close(tmp_path: Path) -> None:
-    for _ in range(3):
+    for _ in range(2):
         buffer = stored(ReplayBuffer, tmp_path / "b", if_exists="replace")
         batches = buffer.batches(SIZE, 3, 2)
         assert content(next(batches)) == drawn(ReplayBuffer, 1)[0]

@@ -88,17 +88,17 @@ def test_readers_that_are_killed_all_at_once_are_replaced(tmp_path: Path) -> Non
     with (
         stored(ReplayBuffer, tmp_path / "b") as buffer,
         stored(ReplayBuffer, None) as other,
-        buffer.batches(SIZE, 4, 4) as batches,
+        buffer.batches(SIZE, 8, 8) as batches,
     ):
         for _ in range(2):
             assert content(next(batches)) == content(other.sample(SIZE))
             wait_for_reads(batches)
             readers = pids_of(batches)
-            assert len(readers) == 4
+            assert len(readers) == 8
             for reader in readers:
                 os.kill(reader, signal.SIGKILL)
             wait_until(lambda: not {*map(state_of, readers)} - {"", "Z"})  # noqa: B023
-            for _ in range(8):
+            for _ in range(12):
                 assert content(next(batches)) == content(other.sample(SIZE))
 
 

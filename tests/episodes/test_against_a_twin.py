@@ -107,7 +107,7 @@ class Both:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("kind", [ReplayBuffer, PrioritizedReplayBuffer])
 @given(capacity=st.integers(1, 12), calls=st.lists(st.one_of(PUSH, PUSH, OTHER), max_size=40))
-@settings(max_examples=20)
+@settings(max_examples=settings.default.max_examples // 10)
 def test_any_pushes(kind: Any, layout: Any, capacity: int, calls: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "b"

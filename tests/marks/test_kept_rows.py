@@ -121,7 +121,7 @@ def test_kept_rows_are_seen_by_no_caller(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    n = 1000 if long else 40
+    n = 1000 if long else 20
     run_state_machine_as_test(
         KeptRowsAgainstTwin,
         settings=settings(max_examples=n, stateful_step_count=25, deadline=None),

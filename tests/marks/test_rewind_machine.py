@@ -208,7 +208,7 @@ def links_of(buffer: Any) -> list[int]:
 
 
 def test_a_rewind_equals_a_copy_that_was_made_at_the_mark(long: bool) -> None:
-    n = 1000 if long else 40
+    n = 1000 if long else 20
     run_state_machine_as_test(
         MarksAgainstCopies,
         settings=settings(max_examples=n, stateful_step_count=20, deadline=None),

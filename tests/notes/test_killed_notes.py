@@ -66,7 +66,7 @@ def test_rows_and_note_agree_after_a_kill_at_any_moment(
     access: str, interval: float, tmp_path: Path, long: bool
 ) -> None:
     path = tmp_path / "b"
-    rounds = 200 if long else 8
+    rounds = 200 if long else 5
     chance = np.random.default_rng(2)
     killed, found = 0, [0]
     while killed < rounds or found[-1] <= CAPACITY:

@@ -148,7 +148,7 @@ class VaryingAgainstList(RuleBasedStateMachine):
 def test_a_buffer_gives_back_the_rows_of_a_list(long: bool) -> None:
     run(
         VaryingAgainstList,
-        settings=settings(max_examples=400 if long else 25, stateful_step_count=25),
+        settings=settings(max_examples=400 if long else 12, stateful_step_count=25),
     )
 
 
@@ -322,7 +322,7 @@ def test_a_killed_writer_leaves_whole_rows(tmp_path: Path, access: str) -> None:
     places = [Path(__file__).parent, Path(__file__).parents[1] / "support"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, *map(str, places)])}
     command = [sys.executable, "-c", PUSHES, str(path), access]
-    for pushes in (3, 70, 20):
+    for pushes in (3, 70):
         child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
         with child:
             assert child.stdout is not None

@@ -6,6 +6,7 @@ Names::
     ReplayServer     serves replays by name (server.py); calls.py lists what a client may call
     message          a value of Python with arrays, as Arrow record batches of bytes (messages.py)
     channel          a stream of requests and answers in turns; each thread of a client has one
+    watch            ends the waiting for a server that answers nothing
     outbox           the rows of a client that are not committed yet, and the thread that sends them
     group            rows that travel together: of one client, and numbered
 

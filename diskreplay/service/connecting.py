@@ -49,8 +49,9 @@ def connect(
     url:          grpc://HOST:PORT/NAME, grpc+tls://HOST:PORT/NAME or
                   grpc+unix:///PATH.sock?name=NAME; without NAME where a server has one buffer
     token:        what the server knows this client by, if it asks
-    timeout:      the seconds that a call waits for a server that does not answer, before it raises
-                  ServiceError; inf waits for ever
+    timeout:      the seconds that a call waits for a server that cannot be reached or that answers
+                  nothing, not even whether it is alive, before it raises ServiceError; inf waits
+                  for ever
     queue_bytes:  the most bytes of rows that wait for the server; then `push` waits
     ca:           a file with the certificates of those who sign servers, in PEM; by default those
                   that gRPC knows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -16,14 +17,15 @@ import pyarrow as pa
 from pyarrow import flight
 
 from diskreplay.errors import ArgumentError, ClosedError, NotAllowedError, ServiceError
-from diskreplay.forks import process
+from diskreplay.forks import call_in_child, process
 from diskreplay.service import messages
 from diskreplay.service.addresses import Address
 from diskreplay.service.answers import Answers
 from diskreplay.service.crossing_errors import error_from_plain
+from diskreplay.service.watch import Watch
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between attempts
-# A peer that is gone without a word, as by a cut cable, is noticed by these.
+# A connection that leads nowhere any more, as after a cut cable, is made anew by these.
 _OPTIONS = [
     ("grpc.keepalive_time_ms", 330_000),  # servers refuse more than one in five minutes
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -42,6 +44,7 @@ _LASTING = {
     "of the server: give the file of the one that has, as diskreplay.connect(url, ca=FILE)",
     "wrong version number": "the server has no TLS: connect to grpc://",
 }
+_SILENT = "it keeps the connection, and answers nothing"
 
 ResultT = TypeVar("ResultT")
 
@@ -56,30 +59,35 @@ class Channel:
     is_idle:  whether the last answer has come whole, so that the next one is of the next request
     """
 
-    def __init__(self, client: Any, name: str, options: Any) -> None:
+    def __init__(self, client: Any, name: str, options: Any, watch: Watch) -> None:
+        self._watch, self._is_broken_off = watch, False
         descriptor = flight.FlightDescriptor.for_command(name.encode())
         self._has_begun, self.is_idle, self._pid = False, True, os.getpid()
         self._answers: Answers | None = None
         try:
             self._writer, self._reader = client.do_exchange(descriptor, options)
         except _BROKEN as error:
-            raise _broken(error) from None
+            raise self._broken(error) from None
         _of_arrow.update((self._writer, self._reader))
 
     def send(self, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         """Send a request."""
         self.is_idle = False
         try:
+            self._watch.begin(self)
             if not self._has_begun:
                 self._writer.begin(messages.SCHEMA)
                 self._has_begun = True
             messages.send(self._writer, [name, list(arguments), options])
         except _BROKEN as error:
-            raise _broken(error) from None
+            raise self._broken(error) from None
+        finally:
+            self._watch.end(self)
 
     def receive(self) -> Any:
         """Return the next answer, or raise the error of the served replay."""
         try:
+            self._watch.begin(self)
             match self._next_message():
                 case [True, found]:
                     self.is_idle = True
@@ -90,12 +98,14 @@ class Channel:
                 case _:
                     raise messages.MalformedMessage("it is no answer")
         except _BROKEN as broken:
-            raise _broken(broken) from None
+            raise self._broken(broken) from None
         except messages.MalformedMessage as malformed:
             raise ServiceError(
                 f"the server sent a message that cannot be read, since it is of another version or "
                 f"no diskreplay serve ({malformed})"
             ) from None
+        finally:
+            self._watch.end(self)
         raise error
 
     def _next_message(self) -> Any:
@@ -110,8 +120,17 @@ class Channel:
         self.send(name, arguments, options)
         return self.receive()
 
+    def break_off(self) -> None:
+        """End the stream, in another thread, and the waiting of its own for the server."""
+        self._is_broken_off = True
+        self._reader.cancel()
+
+    def _broken(self, error: BaseException) -> Exception:
+        return BrokenError(_SILENT) if self._is_broken_off else _broken(error)
+
     def close(self) -> None:
         """End the stream, without waiting for a server that may not answer."""
+        self._watch.end(self)
         self._reader.cancel()
         if self._answers is not None:
             self._answers.end()
@@ -153,7 +172,15 @@ def _advice(reason: str) -> str:
             "if the server has TLS, connect to grpc+tls://, and if it asks clients for a "
             "certificate, give one as cert=(FILE, FILE)"
         )
+    if reason == _SILENT:
+        return "is its process stopped, or its machine gone?"
     return "is the server running, and is this its URL?"
+
+
+def _listed(objects: weakref.WeakSet[ResultT]) -> list[ResultT]:
+    while True:
+        with contextlib.suppress(RuntimeError):  # another thread has made one meanwhile
+            return list(objects)
 
 
 _of_arrow: weakref.WeakSet[Any] = weakref.WeakSet()  # objects of gRPC
@@ -165,10 +192,7 @@ def _keep_for_child() -> None:
 
     Python ends what other threads have before it calls hooks in the child.
     """
-    objects = None
-    while objects is None:
-        with contextlib.suppress(RuntimeError):  # another thread has made one meanwhile
-            objects = list(_of_arrow)
+    objects = _listed(_of_arrow)
     for one in objects:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
     _kept.append(objects)
@@ -201,13 +225,16 @@ class Connection:
             )
         self.url, self.timeout, self._tls = url, timeout, tls
         self._address = Address.of(url)
-        headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
-        self._options = flight.FlightCallOptions(headers=headers)
+        self._headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
+        self._options = flight.FlightCallOptions(headers=self._headers)
         self._local = _Local()
         self._process = process()
         self._client: Any = None
+        self._watch: Watch | None = None
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._making = threading.Lock()
         self.is_closed = False
+        _connections.add(self)
 
     def call(
         self,
@@ -286,7 +313,14 @@ class Connection:
                     self._address.location, generic_options=_OPTIONS, **self._tls
                 )
                 _of_arrow.add(self._client)
-        return Channel(self._client, self._address.name, self._options)
+            if self._watch is None:
+                self._watch = Watch(self._client, self.timeout, self._headers)
+        if self._watch.is_silent:
+            raise BrokenError(_SILENT)
+        channel = Channel(self._client, self._address.name, self._options, self._watch)
+        self._channels.add(channel)
+        self.check_open()  # or the channel came too late to be ended
+        return channel
 
     def check_open(self) -> None:
         """Raise ClosedError for a closed connection, and ServiceError in a forked child."""
@@ -307,10 +341,30 @@ class Connection:
         if channel is not None:
             channel.close()
 
+    def end(self) -> None:
+        """End the calls of other threads with an error, and make no more."""
+        self.is_closed = True
+        if self._watch is not None and self._process is process():
+            self._watch.stop()
+            for channel in _listed(self._channels):
+                channel.break_off()
+
     def close(self) -> None:
         """Close the connection; calls of other threads end with an error."""
-        self.is_closed = True
+        self.end()
         client, self._client = self._client, None
         if client is not None and self._process is process():
             self.close_channel()
             client.close()
+
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+call_in_child(_connections.clear)
+
+
+@atexit.register
+def _end_all() -> None:
+    """End all streams before their destructors do, which would wait for the server."""
+    for connection in _listed(_connections):
+        connection.end()
+        connection.close_channel()

@@ -53,7 +53,7 @@ class Gate(flight.ServerMiddlewareFactory):  # type: ignore[misc]
             raise flight.FlightUnauthenticatedError(str(error), str(error).encode()) from None
         if info.method not in _METHODS:
             self._refuse("method", info)
-            raise flight.FlightServerError("this service has exchanges and the action health alone")
+            raise flight.FlightServerError("this service has exchanges and two actions alone")
         with self._lock:
             is_full = self._open >= self._limits.calls
             self._open += not is_full

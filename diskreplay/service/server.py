@@ -273,9 +273,11 @@ class _Flight(flight.FlightServerBase):  # type: ignore[misc]
             ) from None
 
     def do_action(self, context: Any, action: Any) -> Any:
-        """Answer `health` with a JSON object: the sizes of the replays."""
+        """Answer `health` with the sizes of the replays, as JSON, and `alive` with nothing."""
+        if action.type == "alive":
+            return []
         if action.type != "health":
-            raise flight.FlightServerError("the only action is health")
+            raise flight.FlightServerError("the only actions are health and alive")
         with self._plain_errors(context):
             found = {"status": "serving", "replays": self._server.health()}
         return [flight.Result(json.dumps(found).encode())]

@@ -83,6 +83,7 @@ EXTERNAL = {
         "service/gate",
         "service/messages",
         "service/server",
+        "service/watch",
     },
     "ray": {
         f"adapters/ray_shards/{name}"

@@ -96,9 +96,9 @@ def test_an_interrupted_close_can_be_done_again(kind: type, tmp_path: Path, long
         buffer.extend(**columns(0, 5))
         again = interrupted_at(line, buffer.close)
         buffer.close()
-        del buffer
-        with diskreplay.open(tmp_path / f"{line}") as buffer:
-            assert len(buffer) == 5
+        with diskreplay.open(tmp_path / f"{line}") as opened:  # while the closed one still exists
+            assert len(opened) == 5
+        del buffer, opened
         gc.collect()
         if not again:
             break

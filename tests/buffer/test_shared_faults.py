@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -146,6 +147,34 @@ def test_an_interrupt_while_following_leaves_nothing_of_before(
         other.flush()
         step += 1 if long else 7
     assert step > 20
+
+
+def test_an_interrupt_while_following_a_clear_leaves_no_block_of_before(
+    tmp_path: Path, other: Other
+) -> None:
+    other.open(10_000, access="shared")
+    other.extend(0, 9000)
+    other.flush()
+    buffer = diskreplay.open(tmp_path / "b", access="read", window_bytes=0)
+    assert isinstance(buffer, PrioritizedReplayBuffer)
+    for step in itertools.count(1):
+        other.clear()
+        other.extend(0, 5)
+        other.flush()
+        # Of the room of the buffer alone, as where it has noted a part of the new state.
+        was_interrupted = interrupted_at(
+            step, buffer.refresh, over=(*COMPUTING, "store", "sampling", "observations", "episodes")
+        )
+        buffer.check()
+        assert len(buffer) == 5
+        assert buffer.total_mass == pytest.approx(5, rel=1e-5)
+        if not was_interrupted:
+            break
+        other.extend(0, 5000)
+        other.flush()
+        buffer.refresh()
+    assert step > 50
+    buffer.close()
 
 
 def committed(buffer: Any) -> int:

@@ -31,6 +31,7 @@ autodoc_mock_imports = [
         "h5py",
         "jax",
         "minari",
+        "prometheus_client",
         "pyarrow",
         "ray",
         "stable_baselines3",

@@ -29,14 +29,21 @@ FACTS = {"prioritized": False, "capacity": 100, "path": "/there", "schema": None
 QUESTIONS = 5  # in this time a server that is not asked would be given up
 
 
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServiceProcess]:
+    store = make_store(tmp_path / "a")
+    with serving(store, "--listen", "grpc://127.0.0.1:0", log=tmp_path / "log") as running:
+        yield running
+
+
 @contextmanager
-def stopped(service: ServiceProcess) -> Iterator[None]:
+def stopped(server: ServiceProcess) -> Iterator[None]:
     """Stop the process of a server within a block."""
-    service.send(signal.SIGSTOP)
+    server.send(signal.SIGSTOP)
     try:
         yield
     finally:
-        service.send(signal.SIGCONT)
+        server.send(signal.SIGCONT)
 
 
 def large(n: int) -> dict[str, Any]:
@@ -51,16 +58,13 @@ def large(n: int) -> dict[str, Any]:
     }
 
 
-def test_rows_that_a_stopped_server_does_not_take_wait_for_it(tmp_path: Path) -> None:
+def test_rows_that_a_stopped_server_does_not_take_wait_for_it(server: ServiceProcess) -> None:
     with (
-        serving(
-            make_store(tmp_path / "a"), "--listen", "grpc://127.0.0.1:0", log=tmp_path / "log"
-        ) as service,
-        diskreplay.connect(service.url, timeout=0.1) as replay,
+        diskreplay.connect(server.url, timeout=0.1) as replay,
     ):
         replay.extend(**large(2))
         replay.flush()
-        with stopped(service):
+        with stopped(server):
             replay.extend(**large(4))  # more than a connection takes ahead
             # Bytes that the system has taken keep a stream until it gives them up, in 20 seconds.
             with pytest.raises(ServiceError, match="4 transitions wait for the server"):
@@ -69,12 +73,9 @@ def test_rows_that_a_stopped_server_does_not_take_wait_for_it(tmp_path: Path) ->
         assert replay.count == 6
 
 
-def test_calls_end_while_a_server_is_stopped_and_go_on_afterwards(tmp_path: Path) -> None:
+def test_calls_end_while_a_server_is_stopped_and_go_on_afterwards(server: ServiceProcess) -> None:
     with (
-        serving(
-            make_store(tmp_path / "a"), "--listen", "grpc://127.0.0.1:0", log=tmp_path / "log"
-        ) as service,
-        diskreplay.connect(service.url, timeout=0.1) as replay,
+        diskreplay.connect(server.url, timeout=0.1) as replay,
         replay.batches(4, prefetch=2) as batches,
         ThreadPoolExecutor() as pool,
     ):
@@ -88,7 +89,7 @@ def test_calls_end_while_a_server_is_stopped_and_go_on_afterwards(tmp_path: Path
             lambda: replay.rewind("a mark"),
             replay.flush,
         ]
-        with stopped(service):
+        with stopped(server):
             replay.extend(**columns(10, 20))
             in_others = [pool.submit(call) for call in calls]
             with pytest.raises(ServiceError, match=SILENT):  # in the main thread
@@ -145,7 +146,9 @@ def test_a_call_waits_for_a_server_that_is_alive(answer: Callable[[], list[Any]]
         assert len(replay) == 7
 
 
-def test_a_program_ends_while_a_thread_of_it_waits_for_a_stopped_server(tmp_path: Path) -> None:
+def test_a_program_ends_while_a_thread_of_it_waits_for_a_stopped_server(
+    server: ServiceProcess,
+) -> None:
     code = """
         import os, signal, sys, threading
         import common, diskreplay
@@ -166,23 +169,17 @@ def test_a_program_ends_while_a_thread_of_it_waits_for_a_stopped_server(tmp_path
         print(ended)
         threads[1].start()  # and the program ends
     """
-    with serving(
-        make_store(tmp_path / "a"), "--listen", "grpc://127.0.0.1:0", log=tmp_path / "log"
-    ) as service:
-        result = run_python(code, service.url, str(service.process.pid))
+    result = run_python(code, server.url, str(server.process.pid))
     assert SILENT in result.stdout
     assert result.stderr == ""
 
 
-def test_a_client_leaves_no_thread(tmp_path: Path) -> None:
-    with serving(
-        make_store(tmp_path / "a"), "--listen", "grpc://127.0.0.1:0", log=tmp_path / "log"
-    ) as service:
-        replay = diskreplay.connect(service.url)
-        replay.push(**row(0))
-        replay.flush()
-        watches = [one for one in threading.enumerate() if one.name == "diskreplay watch"]
-        assert len(watches) == 1
-        replay.close()
-        watches[0].join(PATIENCE)
-        assert not watches[0].is_alive()
+def test_a_client_leaves_no_thread(server: ServiceProcess) -> None:
+    replay = diskreplay.connect(server.url)
+    replay.push(**row(0))
+    replay.flush()
+    watches = [one for one in threading.enumerate() if one.name == "diskreplay watch"]
+    assert len(watches) == 1
+    replay.close()
+    watches[0].join(PATIENCE)
+    assert not watches[0].is_alive()

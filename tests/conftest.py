@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 from others import Other
 from places import disk_path as disk_path
+from places import removals as removals
 
 from diskreplay.buffer.guard import open_guards
 
@@ -56,7 +57,7 @@ def bounded(long: bool) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def sound_buffers(bounded: None, tmp_path: Path) -> Iterator[None]:
+def sound_buffers(bounded: None, tmp_path: Path, removals: contextlib.ExitStack) -> Iterator[None]:
     """Check every buffer that a test leaves open, and close it, before its files are removed."""
     yield
     gc.disable()  # or a buffer that nobody refers to could be closed while it is checked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -39,7 +40,13 @@ def keep_in_memory() -> Path | None:
 
 
 @pytest.fixture
-def disk_path() -> Iterator[Path]:
-    """Yield an empty directory on a disk, for the tests of reading what is not in memory."""
-    with tempfile.TemporaryDirectory(dir=DISK) as path:
-        yield Path(path)
+def removals() -> Iterator[contextlib.ExitStack]:
+    """Yield what removes the places of a test, when its buffers have been checked and closed."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def disk_path(removals: contextlib.ExitStack) -> Path:
+    """Return an empty directory on a disk, for the tests of reading what is not in memory."""
+    return Path(removals.enter_context(tempfile.TemporaryDirectory(dir=DISK)))

@@ -48,7 +48,7 @@ class Metrics:
         """Count the rows of a call that was answered."""
         if call == "update_priorities":
             self._of(self.updated, buffer).inc(rows)
-        elif call in ("sample", "sample_sequences", "frames_batch", "draw"):
+        elif call in ("sample", "sample_sequences", "draw"):
             self._of(self.batches, buffer).inc()
             self._of(self.sampled, buffer).inc(rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,8 +68,11 @@ def test_an_answer_that_is_no_message_is_an_error(metadata: bytes) -> None:
                [True, {**FACTS, "path": 1}], [False, "no"], [False, [1, 2, 3]]],
 )  # fmt: skip
 def test_an_answer_of_another_form_is_an_error(answer: object) -> None:
+    before = set(threading.enumerate())
     with odd(lambda writer, name: send(writer, answer)) as url, pytest.raises(ServiceError):
         diskreplay.connect(url, timeout=5)
+    left = set(threading.enumerate()) - before
+    assert not [one for one in left if one.name == "diskreplay watch"]
 
 
 @pytest.mark.parametrize("name", ["__class__", "printable", "sys", "warnings", "Mine", ""])
@@ -95,6 +99,32 @@ def test_a_copy_of_another_size_than_the_server_says_ends(tmp_path: Path, part: 
         with pytest.raises(ServiceError, match=r"bytes of its store \(expected 1 to 100\)"):
             replay.save(tmp_path / "copy")
         assert [*tmp_path.iterdir()] == []
+
+
+CALLS_DONE_ONCE: dict[str, Callable[[Any], object]] = {
+    "clear": lambda replay: replay.clear(),
+    "mark": lambda replay: replay.mark("a"),
+    "rewind": lambda replay: replay.rewind("a"),
+    "delete_mark": lambda replay: replay.delete_mark("a"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS_DONE_ONCE)
+def test_a_call_that_may_have_been_done_is_not_made_again(name: str) -> None:
+    asked: list[str] = []
+
+    def answer(writer: Any, name: str) -> None:
+        asked.append(name)
+        if name != "describe" and len(asked) < 4:
+            raise flight.FlightUnavailableError("gone")
+        send(writer, [True, FACTS if name == "describe" else 7])
+
+    with odd(answer) as url, diskreplay.connect(url, timeout=5) as replay:
+        with pytest.raises(ServiceError, match=rf"{name}\(\), which may or may not have been done"):
+            CALLS_DONE_ONCE[name](replay)
+        assert asked == ["describe", name]
+        assert len(replay) == 7
+        assert asked == ["describe", name, "len", "len"]
 
 
 @pytest.mark.parametrize(

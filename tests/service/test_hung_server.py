@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("pyarrow.flight")
 pytest.importorskip("prometheus_client")
 
-from common import columns, row, run_python
+from common import columns, run_python
 from pyarrow import flight
 from service_process import PATIENCE, ServiceProcess, make_store, serving
 
@@ -175,11 +175,16 @@ def test_a_program_ends_while_a_thread_of_it_waits_for_a_stopped_server(
 
 
 def test_a_client_leaves_no_thread(server: ServiceProcess) -> None:
+    before = set(threading.enumerate())
     replay = diskreplay.connect(server.url)
-    replay.push(**row(0))
+    replay.extend(**columns(0, 10))
     replay.flush()
-    watches = [one for one in threading.enumerate() if one.name == "diskreplay watch"]
-    assert len(watches) == 1
+    next(replay.batches(4, prefetch=2))
+    threads = set(threading.enumerate()) - before
+    assert {one.name for one in threads} == {
+        f"diskreplay {name}" for name in ("answers", "batches", "push", "watch")
+    }
     replay.close()
-    watches[0].join(PATIENCE)
-    assert not watches[0].is_alive()
+    for one in threads:
+        one.join(PATIENCE)
+        assert not one.is_alive(), one

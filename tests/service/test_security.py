@@ -22,7 +22,7 @@ from strangers import exchanged, others_go_on, raw
 from wire_bytes import Recorder, mutated, send_again
 
 import diskreplay
-from diskreplay import ArgumentError, NotAllowedError, SchemaError
+from diskreplay import ArgumentError, Draw, NotAllowedError, SchemaError
 from diskreplay.service import RIGHTS, add_token
 from diskreplay.service.messages import SCHEMA, receive, send
 
@@ -48,11 +48,24 @@ CALLS: dict[str, list[Callable[[Any], object]]] = {
         lambda replay: replay.stats(),
         lambda replay: replay.marks(),
         lambda replay: replay.priorities([0]),
+        lambda replay: replay.count,
+        lambda replay: next(iter(replay)),
+        lambda replay: next(replay.episodes()),
+        lambda replay: replay.sample_sequences(2, 2),
+        lambda replay: replay.refresh(),
     ],
-    "push": [lambda replay: (replay.push(**row(9)), replay.flush())],
+    "push": [
+        lambda replay: (replay.push(**row(9)), replay.flush()),
+        lambda replay: replay.end_episode(),
+        lambda replay: replay.flush(),
+        lambda replay: replay._connection.call("leave", CLIENT),
+    ],
     "update": [lambda replay: replay.update_priorities([0], [1.0])],
     "admin": [
+        lambda replay: replay._connection.call("begin_save"),
         lambda replay: replay.mark("a"),
+        lambda replay: replay.rewind("a"),
+        lambda replay: replay.delete_mark("a"),
         lambda replay: replay.clear(),
     ],
 }
@@ -98,6 +111,9 @@ def test_calls_beyond_the_limits_are_refused(service: ServiceProcess, store: Pat
             lambda: replay.sample_sequences(200, 100),
             lambda: replay.sample(4000, n_step=3),
             lambda: replay.get(np.zeros(10_001, np.int64)),
+            lambda: replay.priorities(np.zeros(10_001, np.int64)),
+            lambda: replay.runs_of(np.zeros(10_001, np.int64)),
+            lambda: replay.update_priorities(np.zeros(10_001, np.int64), np.ones(10_001)),
         ):
             with pytest.raises(ArgumentError, match=r"at most 10,000 rows a call"):
                 call()
@@ -112,6 +128,14 @@ def test_a_message_that_is_too_large_is_refused_and_its_stream_goes_on(
 ) -> None:
     with others_go_on(service, store) as replay:
         stream = raw(service)
+        many = [np.zeros(10_001, np.uint8)] * 5
+        for request in (
+            ["push_group", [CLIENT, 1, many, GROUP], {}],
+            ["push_first", [CLIENT, 1, "extend", many, {}], {}],
+        ):
+            is_done, error = exchanged(stream, request)
+            assert not is_done
+            assert "at most 10,000 rows a call (found 10,001)" in error[1][0]
         large = np.zeros(4 << 20, np.uint8)
         is_done, error = exchanged(stream, ["push_group", [CLIENT, 1, [large] * 5, {}], {}])
         assert not is_done
@@ -124,7 +148,8 @@ def test_a_message_that_is_too_large_is_refused_and_its_stream_goes_on(
 
 
 CLIENT = "0" * 32
-ROWS: list[Any] = [np.zeros((1, 2)), np.zeros(1), np.zeros(1), np.zeros((1, 2)), np.zeros(1)]
+ROWS = [*columns(0, 1).values()]
+GROUP = {"fields": [*row(0)]}
 ODD_REQUESTS: list[Any] = [
     None,
     [],
@@ -146,8 +171,8 @@ ODD_REQUESTS: list[Any] = [
     ["sample", [3], {"n_step": 1 << 40}],
     ["sample", [float("nan")], {}],
     ["sample", ["3"], {}],
-    ["frames_batch", [4, {"readers": 8}], {}],
-    ["frames_batch", [4, {"prefetch": 1 << 40}], {}],
+    ["sample", [4], {"frames": True, "readers": 8}],
+    ["sample", [4], {"frames": True, "prefetch": 1 << 40}],
     ["get", [[[1], [2, 3]]], {}],
     ["get", [[1], {"a": 1}], {}],
     ["rows", ["a", None], {}],
@@ -159,10 +184,19 @@ ODD_REQUESTS: list[Any] = [
     ["sample_sequences", [[1], 1 << 28], {}],
     ["take_back", [np.zeros(0)], {}],
     ["rows", [0, np.zeros(0)], {}],
-    ["push_group", ["me", 1, ROWS, {}], {}],
-    ["push_group", [CLIENT, 1.5, ROWS, {}], {}],
-    ["push_group", [CLIENT, 1, ROWS, {"with_notes": {"mine": 1}}], {}],
+    ["get", [Draw(np.zeros(1, np.int64), np.zeros(1, np.int64))], {}],
+    ["push_group", ["me", 1, ROWS, GROUP], {}],
+    ["push_group", [CLIENT, 0, ROWS, GROUP], {}],
+    ["push_group", [CLIENT, 1.5, ROWS, GROUP], {}],
+    ["push_group", [CLIENT, 1, ROWS, {}], {}],
+    ["push_group", [CLIENT, 1, ROWS, {**GROUP, "with_notes": {"mine": 1}}], {}],
+    ["push_first", ["me", 1, "extend", ROWS, {}], {}],
     ["push_first", [CLIENT, 1, "extend", ROWS, {"with_notes": {"mine": 1}}], {}],
+]
+VALID_REQUESTS: list[Any] = [
+    ["push_first", [CLIENT, 1, "extend", ROWS, {}], {}],
+    ["push_group", [CLIENT, 2, ROWS, GROUP], {}],
+    ["sample", [4], {"frames": True}],
 ]
 
 
@@ -174,6 +208,9 @@ def test_requests_that_no_client_makes_are_answered_with_an_error(
             with contextlib.suppress(flight.FlightError):  # the stream has ended with an error
                 is_done, answer = exchanged(raw(service), request)
                 assert not is_done, (request, answer)
+        for request in VALID_REQUESTS:  # so the others are refused for what is odd in them
+            is_done, answer = exchanged(raw(service), request)
+            assert is_done, (request, answer)
     with diskreplay.open(store, access="read") as buffer:
         assert "mine" not in buffer.notes()
     assert not any(entry["event"] == "failed" for entry in service.logged)

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("pyarrow.flight")
 pytest.importorskip("prometheus_client")
 
+from common import columns
 from served import served
 from test_messages import assert_same
 
@@ -26,6 +27,8 @@ SCHEMA = {
     "raw": bytes,
     "tokens": ("int32", (None,)),
     "points": ("float32", (None, 3)),
+    "env": "int64",
+    "truncated": "bool",
 }
 
 
@@ -105,6 +108,68 @@ def test_marks_and_rewinds_are_those_of_the_buffer(tmp_path: Path) -> None:
         assert replay.count == 31
         replay.delete_mark("step")
         assert replay.marks() == []
+
+
+def test_rows_that_a_rewind_took_back_are_stored_when_they_come_again(tmp_path: Path) -> None:
+    buffer = diskreplay.ReplayBuffer(100, path=tmp_path / "b", keep_rows=50)
+    with served(buffer) as replay:
+        call = replay._connection.call
+        one_row = ["push", [[0.0], 0, 1.0, [1.0], False], {}]
+        call("push_first", "0" * 32, 1, *one_row)
+        replay.mark("step")
+        call("push_first", "0" * 32, 2, *one_row)
+        replay.rewind("step")
+        assert replay.count == 1
+        # As of a client that was not told of the commit before.
+        for _ in range(2):
+            assert call("push_first", "0" * 32, 2, *one_row) == (1, 1)
+        assert replay.count == 2
+
+
+def test_an_iteration_ends_after_a_rewind_behind_its_place(tmp_path: Path) -> None:
+    buffer = diskreplay.ReplayBuffer(1000, path=tmp_path / "b", keep_rows=1000)
+    with served(buffer) as replay:
+        replay.extend(**columns(0, 10))
+        replay.mark("step")
+        replay.extend(**columns(10, 900))
+        replay.flush()
+        iteration = iter(replay)
+        next(iteration)
+        replay.rewind("step")
+        assert 9 <= len(list(iteration)) < 900  # those that had come already
+
+
+class Evicting(diskreplay.ReplayBuffer):
+    """A buffer whose older rows are evicted before they are read, once."""
+
+    new_rows: Any = None
+
+    def get(self, *arguments: Any, **options: Any) -> Any:
+        """Push rows, and return others."""
+        if self.new_rows is not None:
+            rows, self.new_rows = self.new_rows, None
+            self.extend(**rows)
+        return super().get(*arguments, **options)
+
+
+def test_rows_that_are_evicted_while_they_are_read_are_left_out(tmp_path: Path) -> None:
+    buffer = Evicting(100, path=tmp_path / "b")
+    with served(buffer) as replay:
+        replay.extend(**columns(0, 100))
+        replay.flush()
+        buffer.new_rows = columns(100, 30)
+        assert [round(one.reward * 8) for one in replay] == [*range(30, 100)]
+
+
+def test_a_step_of_an_iteration_has_few_bytes(tmp_path: Path) -> None:
+    with served(diskreplay.ReplayBuffer(100, path=tmp_path / "b")) as replay:
+        image = np.zeros(2**18, np.uint8)
+        for number in range(5):
+            replay.push(image, number, 0.0, image, False)
+        replay.flush()
+        end, batch = replay._connection.call("rows", 0, None)
+        assert (end, len(batch.actions)) == (5, 1)
+        assert [one.action for one in replay] == [*range(5)]
 
 
 def test_rows_that_the_server_refuses_are_counted(tmp_path: Path) -> None:

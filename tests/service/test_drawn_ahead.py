@@ -15,7 +15,7 @@ from common import columns, numbers_of
 from served import served
 
 import diskreplay
-from diskreplay import PrioritizedReplayBuffer, SampleError
+from diskreplay import ClosedError, PrioritizedReplayBuffer, SampleError
 
 
 @pytest.fixture
@@ -46,6 +46,19 @@ def test_draws_after_those_of_others_are_not_taken_back(replay: Any) -> None:
             next(alone)
             wait_for_frame(replay, 8)
         assert replay.frame == 6
+
+
+def test_a_close_of_the_client_takes_draws_back(replay: Any) -> None:
+    replay.extend(**columns(0, 50))
+    replay.flush()
+    other = diskreplay.connect(replay._connection.url)
+    batches = other.batches(8, prefetch=3)
+    next(batches)
+    wait_for_frame(replay, 4)
+    other.close()
+    assert replay.frame == 1
+    with pytest.raises(ClosedError):
+        next(batches)
 
 
 def test_a_draw_that_fails_is_made_again(replay: Any) -> None:

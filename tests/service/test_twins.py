@@ -172,6 +172,13 @@ def test_a_step_of_an_iteration_has_few_bytes(tmp_path: Path) -> None:
         assert [one.action for one in replay] == [*range(5)]
 
 
+def test_no_store_is_saved_within_another_one(tmp_path: Path) -> None:
+    with served(diskreplay.ReplayBuffer(100, path=tmp_path / "b")) as replay:
+        replay.extend(**columns(0, 10))
+        with pytest.raises(diskreplay.StorageError, match="is inside the store"):
+            replay.save(tmp_path / "b" / "copy")
+
+
 def test_rows_that_the_server_refuses_are_counted(tmp_path: Path) -> None:
     buffer = diskreplay.ReplayBuffer(100, path=tmp_path / "b")
     with served(buffer) as replay:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from common import numbers_of
-from replays import CAPACITY, COUNT, LIVE, Exclusive, priorities_of
+from replays import CAPACITY, COUNT, LIVE, REPLAYS, Exclusive, priorities_of
 
 import diskreplay
 from diskreplay import ArgumentError, ClosedError, NotLiveError, SampleError, SchemaError
@@ -117,14 +119,23 @@ def test_a_batch_is_written_into_an_earlier_one(replay: Exclusive, tmp_path: Pat
                 buffer.sample(8, out=tuple(out))
 
 
+@functools.cache
+def sampled_by(name: str) -> list[list[bytes]]:
+    """Return the first batches of the filled replay of a name, as `sample` draws them.
+
+    No weights: beta follows the frame, which may count what is drawn ahead.
+    """
+    replay = next(kind for kind in REPLAYS if kind.name == name)
+    with tempfile.TemporaryDirectory() as place, replay.filled(Path(place, "twin")) as twin:
+        return [as_bytes(twin.sample(8))[:6] for _ in range(22)]
+
+
 @pytest.mark.parametrize(("prefetch", "readers"), [(0, 0), (1, 0), (4, 0), (2, 1)])
 @pytest.mark.parametrize("reuse", [False, True])
 def test_batches_are_those_of_sample(
     replay: Exclusive, prefetch: int, readers: int, reuse: bool, tmp_path: Path
 ) -> None:
-    with replay.filled(tmp_path / "twin") as twin:
-        # No weights: beta follows the frame, which may count what is drawn ahead.
-        wanted = [as_bytes(twin.sample(8))[:6] for _ in range(22)]
+    wanted = sampled_by(replay.name)
     with replay.filled(tmp_path / "b") as buffer:
         found = []
         prepared: list[Any] = []

@@ -24,7 +24,7 @@ SOME = [
     Newest(25), Range(100, 130), Range(0), Recent(7.5), Recent(1e6), Epoch(), Mixed(0.25),
     Mixed(1.0), Runs([1, 2, 4]), RankBased(), RankBased(1.0), RankBased(0.0),
 ]  # fmt: skip
-DRAWS = 4_000
+DRAWS, LONG_DRAWS = 1_500, 4_000
 SETTINGS = PrioritySettings(alpha=0.6, epsilon=EPSILON)
 
 
@@ -57,12 +57,13 @@ BOTH = [
 @pytest.mark.parametrize("left_out", [set(), LEFT_OUT], ids=["whole", "damaged"])
 @pytest.mark.parametrize(("distribution", "kind"), BOTH, ids=str)
 def test_the_frequencies_are_those_of_the_distribution(
-    distribution: Any, kind: str, left_out: set[int]
+    distribution: Any, kind: str, left_out: set[int], long: bool
 ) -> None:
+    draws = LONG_DRAWS if long else DRAWS
     sampler, expected = sampler_of(distribution, kind, left_out)
     wanted = np.array([expected.get(i, 0.0) for i in range(LIVE.first, LIVE.count)])
     for n in (1, 8):  # each draw by itself, and batches, of which the shares are more even
-        ids, probabilities = drawn(sampler, LIVE, n, DRAWS // n)
+        ids, probabilities = drawn(sampler, LIVE, n, draws // n)
         places = ids - LIVE.first
         np.testing.assert_allclose(probabilities, wanted[places], rtol=1e-12)
         found = np.bincount(places.ravel(), minlength=CAPACITY)

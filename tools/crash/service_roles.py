@@ -73,7 +73,10 @@ class Client:
             if not self.replay.is_ready(_BATCH):
                 time.sleep(0.01)
                 continue
-            batch = self.replay.sample(_BATCH)
+            try:
+                batch = self.replay.sample(_BATCH)
+            except diskreplay.SampleError:
+                continue  # a kill took rows back that were not committed: they come again
             try:
                 numbers_of(batch)
             except WrongRead as error:

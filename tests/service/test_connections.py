@@ -28,9 +28,11 @@ def test_the_oldest_connections_without_a_call_end(host: str) -> None:
         connections = Connections(port, 5)
         connections.close()  # the test looks itself
         stack.enter_context(socket.create_server(("127.0.0.1", 0)))  # another port
-        clients = []
+        clients, servers = [], []
         for _ in range(8):
-            clients.append(accepted(listener, stack)[0])
+            client, server = accepted(listener, stack)
+            clients.append(client)
+            servers.append(server)
             connections.end_surplus() if len(clients) < 6 else None  # they differ in age
         # As gRPC tells a peer.
         name = clients[0].getsockname()
@@ -44,3 +46,8 @@ def test_the_oldest_connections_without_a_call_end(host: str) -> None:
             else:
                 with pytest.raises(BlockingIOError):
                     client.recv(1)
+        for ended in servers[1:4]:
+            ended.close()
+        accepted(listener, stack)
+        assert connections.end_surplus() == 1  # the call has ended
+        assert clients[0].recv(1) == b""

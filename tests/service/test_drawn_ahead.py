@@ -85,6 +85,19 @@ def test_a_clear_drops_what_was_drawn_before(replay: Any) -> None:
             assert min(next(batches).indices) >= 50
 
 
+def test_a_rewind_drops_what_was_drawn_before(replay: Any) -> None:
+    replay.extend(**columns(0, 20))
+    replay.mark("step")
+    replay.extend(**columns(20, 80))
+    replay.flush()
+    with replay.batches(8, prefetch=3) as batches:
+        next(batches)
+        wait_for_frame(replay, 4)
+        replay.rewind("step")
+        for _ in range(5):
+            assert max(next(batches).indices) < 20
+
+
 def test_an_error_of_prepare_belongs_to_its_batch(replay: Any) -> None:
     replay.extend(**columns(0, 50))
     replay.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,21 @@ def test_a_close_ends_the_waiting_of_other_threads(call: str, tmp_path: Path) ->
         for thread in threads:
             thread.join(PATIENCE)
         assert errors == [ClosedError, ClosedError]
+
+
+def test_a_close_ends_a_call_that_waits_for_the_pushes_of_others(tmp_path: Path) -> None:
+    with (
+        ThreadPoolExecutor() as pool,
+        diskreplay.RateLimited(diskreplay.ReplayBuffer(100, path=tmp_path / "b"), min_size=4) as b,
+        ReplayServer({"b": b}) as server,
+    ):
+        replay = diskreplay.connect(server.url)
+        waiting = pool.submit(replay.sample, 2)
+        while not b.stats()["rate_limiter"]["waiting_to_sample"]:
+            pass
+        replay.close()
+        with pytest.raises(ClosedError):
+            waiting.result(PATIENCE)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import resource
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,13 @@ pytest.importorskip("prometheus_client")
 from pyarrow import flight
 from service_process import ServiceProcess, make_store, serving
 from strangers import ROOM, exchanged, others_go_on, raw
+from test_messages import Wire
 
 import diskreplay
-from diskreplay.service.messages import receive, send
+from diskreplay.service.messages import SCHEMA, receive, send
+from diskreplay.service.rights import ANYONE
+from diskreplay.service.room import Room
+from diskreplay.service.server import ReplayServer
 
 LOCAL = "grpc://127.0.0.1:0"
 
@@ -51,6 +56,66 @@ def test_answers_that_are_not_read_take_bounded_memory(tmp_path: Path, log: Path
         assert 0 < len(refused) < 60
         assert all("--max-memory-bytes" in text for text in refused)
         assert replay.get(np.zeros(200, np.int64)).states.shape == (200, 2**16)
+
+
+class Noting(diskreplay.ReplayBuffer):
+    """A buffer that notes what is taken of a server's room while it reads."""
+
+    room: Room
+    taken = 0
+
+    def get(self, *arguments: Any, **options: Any) -> Any:
+        """Read, as a buffer."""
+        self.taken = self.room.taken
+        return super().get(*arguments, **options)
+
+
+class Requests(Wire):
+    """A reader of requests that have come."""
+
+    schema = SCHEMA
+
+
+class Answers(Wire):
+    """A writer that notes what is taken of a server's room while it sends."""
+
+    def __init__(self, room: Room) -> None:
+        super().__init__()
+        self.room, self.taken = room, 0
+
+    def begin(self, schema: Any) -> None:
+        """Begin a stream."""
+
+    def write_metadata(self, metadata: bytes) -> None:
+        """Send an answer without arrays."""
+        self.taken = self.room.taken
+        super().write_metadata(metadata)
+
+    def write_with_metadata(self, batch: Any, metadata: bytes | None) -> None:
+        """Send arrays."""
+        self.taken = self.room.taken
+        super().write_with_metadata(batch, metadata)
+
+
+def test_requests_and_answers_take_room_until_they_are_sent() -> None:
+    large, none = np.zeros((100, 2**14), np.uint8), np.zeros(100)
+    with Noting(capacity=100) as buffer, ReplayServer({"a": buffer}) as server:
+        buffer.room = server._room
+        buffer.extend(large, none, none, large, np.arange(100) == 99)
+
+        def taken_by(*calls: list[Any]) -> int:
+            requests, answers = Requests(), Answers(buffer.room)
+            for name, *arguments in calls:
+                send(requests, [name, arguments, {}])
+            server.answer_stream("a", ANYONE, "here", requests, answers)
+            assert buffer.room.taken == 0
+            return answers.taken
+
+        assert taken_by(["len"]) == 0
+        assert taken_by(["get", np.arange(100)]) >= 2 * large.nbytes
+        assert buffer.taken >= 2 * large.nbytes  # before its bytes were there
+        assert taken_by(["begin_episodes", False], ["next_episode"]) >= 2 * large.nbytes
+        assert taken_by(["mark", large, None]) >= large.nbytes  # of the request
 
 
 def test_streams_beyond_the_limit_are_refused(service: ServiceProcess, store: Path) -> None:

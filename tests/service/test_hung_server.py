@@ -23,6 +23,7 @@ from service_process import PATIENCE, ServiceProcess, make_store, serving
 
 import diskreplay
 from diskreplay import ServiceError
+from diskreplay.service.connection import BrokenError
 from diskreplay.service.messages import SCHEMA, receive, send
 
 SILENT = "keeps the connection, and answers nothing"
@@ -98,6 +99,8 @@ def test_calls_end_while_a_server_is_stopped_and_go_on_afterwards(server: Servic
             for one in in_others:
                 with pytest.raises(ServiceError, match=SILENT):
                     one.result(PATIENCE)
+            with pytest.raises(BrokenError, match=SILENT):  # a new one might never end
+                replay._connection.new_channel()
         replay.flush()
         assert replay.count == 30
         assert len(next(batches).states) == len(replay.sample(4).states) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ pytest.importorskip("pyarrow.flight")
 pytest.importorskip("prometheus_client")
 
 from common import columns, row
+from service_process import PATIENCE
 
 import diskreplay
 from diskreplay import ArgumentError, Field, ReplayBuffer, Schema, ServiceError
@@ -51,6 +53,15 @@ def test_rows_go_to_the_server_and_batches_come_back(tmp_path: Path) -> None:
             replay.push(**{**row(1), "state": [0.0] * 4})
         with pickle.loads(pickle.dumps(replay)) as other:  # noqa: S301
             assert len(other) == 41
+
+
+def test_a_server_that_is_closed_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    with ReplayBuffer(capacity=10) as buffer, ReplayServer({"a": buffer}):
+        made = set(threading.enumerate()) - before
+        [thread] = [one for one in made if one.name == "diskreplay connections"]
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 class Failing(ReplayBuffer):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ pytest.importorskip("prometheus_client")
 
 from common import columns, numbers_of
 from served import served
+from service_process import PATIENCE
+from test_hostile_server import FACTS, odd
 
 import diskreplay
 from diskreplay import ClosedError, PrioritizedReplayBuffer, SampleError
+from diskreplay.service.messages import send
 
 
 @pytest.fixture
@@ -83,6 +88,31 @@ def test_a_clear_drops_what_was_drawn_before(replay: Any) -> None:
         replay.flush()
         for _ in range(5):
             assert min(next(batches).indices) >= 50
+
+
+def test_a_batch_that_was_asked_for_before_a_clear_is_not_given_after_it() -> None:
+    asked: list[int] = []
+    may_answer = threading.Event()
+
+    def answer(writer: Any, name: str) -> None:
+        found: Any = FACTS if name == "describe" else None
+        if name == "sample":
+            asked.append(found := len(asked))
+            assert may_answer.wait(PATIENCE)
+        send(writer, [True, found])
+
+    with (
+        ThreadPoolExecutor() as pool,
+        odd(answer) as url,
+        diskreplay.connect(url) as replay,
+        replay.batches(8, prefetch=3) as batches,
+    ):
+        given = pool.submit(next, batches)
+        while not asked:
+            pass
+        replay.clear()
+        may_answer.set()
+        assert given.result() > 0
 
 
 def test_a_rewind_drops_what_was_drawn_before(replay: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ pytest.importorskip("pyarrow.flight")
 pytest.importorskip("prometheus_client")
 
 from pyarrow import flight
-from service_process import ServiceProcess, make_store, serving
+from service_process import PATIENCE, ServiceProcess, make_store, serving
 from strangers import ROOM, exchanged, others_go_on, raw
 from test_messages import Wire
 
 import diskreplay
+from diskreplay.service.limits import Limits
 from diskreplay.service.messages import SCHEMA, receive, send
 from diskreplay.service.rights import ANYONE
 from diskreplay.service.room import Room
@@ -132,6 +134,20 @@ def test_streams_beyond_the_limit_are_refused(service: ServiceProcess, store: Pa
         for writer, _ in streams:
             with contextlib.suppress(flight.FlightError):
                 writer.close()
+
+
+def test_calls_that_have_ended_make_room_for_others() -> None:
+    with (
+        diskreplay.ReplayBuffer(capacity=10) as buffer,
+        ReplayServer({"a": buffer}, limits=Limits(calls=2)) as server,
+    ):
+        for _ in range(6):
+            with diskreplay.connect(server.url) as replay:
+                assert len(replay) == 0
+        value_of = server.gate.metrics.registry.get_sample_value
+        end = time.monotonic() + PATIENCE  # a server learns later of the end of a stream
+        while value_of("diskreplay_open_calls", {"client": "anyone"}) != 0:
+            assert time.monotonic() < end
 
 
 def test_idle_connections_beyond_the_limit_are_ended(service: ServiceProcess, store: Path) -> None:

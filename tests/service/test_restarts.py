@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,10 @@ def test_a_forked_child_is_refused_and_a_spawned_one_connects(tmp_path: Path) ->
         """
         assert run_python(code, pickle.dumps(replay).hex()).stdout == "8\n"
         assert replay.count == 21
+        client = weakref.ref(replay._connection._client)
+    del replay
+    gc.collect()
+    assert client() is None  # the fork kept it for the child alone
 
 
 def push_rows(replay: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,51 @@ def test_a_group_that_the_disk_refused_may_come_again(
         assert push(groups, buffer, 2, 5, n) == 5
         assert last_of(committed(buffer)) == [2, 5, n]
         assert rows_of(buffer) == list(range(5 + n))
+
+
+def test_a_commit_that_failed_acknowledges_no_group_that_waited_for_it(path: Path) -> None:
+    with opened(path, commit_interval=1e9) as buffer, ThreadPoolExecutor() as pool:
+        groups = Groups(buffer)
+        push(groups, buffer, 1, 0)
+        add = partial(buffer.extend, **columns(5, 5))
+        with writes_refused():
+            with groups._committing:
+                waiting = [pool.submit(groups.store, client, 1, 5, add) for client in "bc"]
+                while groups.waiting < 2:
+                    pass
+            for one in waiting:
+                with pytest.raises(StorageError):
+                    one.result()
+
+
+class Flushing(ReplayBuffer):
+    """A buffer in whose next commit something happens, after its rows are chosen."""
+
+    at_next: Callable[[], None] | None = None
+
+    def flush(self) -> None:
+        """Commit."""
+        super().flush()
+        act, self.at_next = self.at_next, None
+        if act is not None:
+            act()
+
+
+def test_a_group_that_comes_in_a_commit_waits_for_the_next_one(path: Path) -> None:
+    with Flushing(100, path=path, commit_interval=1e9) as buffer, ThreadPoolExecutor() as pool:
+        groups = Groups(buffer)
+        second = []
+
+        def come() -> None:
+            add = partial(buffer.extend, **columns(5, 5))
+            second.append(pool.submit(groups.store, "b", 1, 5, add))
+            while groups.waiting < 2:
+                pass
+
+        buffer.at_next = come
+        push(groups, buffer, 1, 0)
+        assert second[0].result() == (5, 5)
+        assert committed(buffer).keys() == {"service.client.a", "service.client.b"}
 
 
 @pytest.mark.parametrize(("client", "error"), [("bad", SchemaError), ("x" * 300, ArgumentError)])

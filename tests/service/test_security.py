@@ -22,9 +22,11 @@ from strangers import exchanged, others_go_on, raw
 from wire_bytes import Recorder, mutated, send_again
 
 import diskreplay
-from diskreplay import ArgumentError, Draw, NotAllowedError, SchemaError
+from diskreplay import ArgumentError, Draw, NotAllowedError, SampleError, SchemaError
 from diskreplay.service import RIGHTS, add_token
 from diskreplay.service.messages import SCHEMA, receive, send
+from diskreplay.service.rights import Tokens
+from diskreplay.service.server import ReplayServer
 
 LOCAL = "grpc://127.0.0.1:0"
 
@@ -98,6 +100,33 @@ def test_a_token_allows_its_right_alone(
         assert not any(token in text for token in tokens.values())
         refused = [entry for entry in service.logged if entry["event"] == "refused"]
         assert {entry["reason"] for entry in refused} == {"token", "right"}
+
+
+def test_refusals_are_counted_by_their_reasons(tokens: dict[str, str], tmp_path: Path) -> None:
+    options = flight.FlightCallOptions(
+        headers=[(b"authorization", f"Bearer {tokens['read']}".encode())]
+    )
+    with (
+        diskreplay.ReplayBuffer(capacity=10) as buffer,
+        ReplayServer({"a": buffer}, tokens=Tokens.read(tmp_path / "tokens")) as server,
+        diskreplay.connect(server.url, token=tokens["read"]) as replay,
+        flight.connect(server.url) as client,
+    ):
+        for call in (lambda: diskreplay.connect(server.url), lambda: replay.end_episode()):
+            with pytest.raises(NotAllowedError):
+                call()
+        with pytest.raises(SampleError):
+            replay.sample(1)
+        with pytest.raises(pa.ArrowException):
+            [*client.list_flights(options=options)]
+        writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(b""), options)
+        writer.begin(SCHEMA)
+        send(writer, None)
+        with pytest.raises(flight.FlightError):
+            receive(reader)
+        value_of = server.gate.metrics.registry.get_sample_value
+        for reason in ("token", "right", "SampleError", "method", "malformed"):
+            assert value_of("diskreplay_refused_total", {"reason": reason}) == 1, reason
 
 
 # Limits

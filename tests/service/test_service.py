@@ -111,6 +111,18 @@ def test_small_values_that_vary_in_size_count_with_their_description(
         assert server.served("").groups.stored == 2
 
 
+def test_rows_are_sent_in_groups_that_the_server_takes() -> None:
+    with (
+        ReplayBuffer(capacity=100) as buffer,
+        ReplayServer({"a": buffer}, limits=Limits(rows=7)) as server,
+        diskreplay.connect(server.url) as replay,
+    ):
+        for number in range(60):
+            replay.push(**row(number))
+        replay.flush()
+        assert replay.count == 60
+
+
 @pytest.mark.parametrize(
     ("served", "sentence"),
     [

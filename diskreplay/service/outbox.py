@@ -74,11 +74,10 @@ class Group:
         self.envs: Any = np.empty(room, np.int64) if are_in_envs else None
         self.priorities: Any = np.empty(room, np.float32) if have_priorities else None
 
-    def takes(self, schema: Schema, n: int, envs: Any, priorities: Any) -> bool:
+    def takes(self, n: int, envs: Any, priorities: Any) -> bool:
         """Return whether n rows can be added."""
         return (
             self.is_open
-            and self.schema is schema
             and self.n + n <= self.room
             and (envs is None) == (self.envs is None)
             and (priorities is None) == (self.priorities is None)
@@ -250,7 +249,7 @@ class Outbox:
     def _open_group(self, schema: Schema, n: int, nbytes: int, envs: Any, priorities: Any) -> Group:
         """Return the group that takes the next n rows; hold the lock."""
         last = self._groups[-1] if self._groups else None
-        if last is not None and last.takes(schema, n, envs, priorities):
+        if last is not None and last.takes(n, envs, priorities):
             return last
         if last is not None:
             last.close()

@@ -143,8 +143,9 @@ HEADER = msgpack.packb([msgpack.packb(1), []])
 def test_a_malformed_message_is_refused(header: bytes | None) -> None:
     wire = Wire()
     wire.sent.append((None, header))
-    with pytest.raises(MalformedMessage):
-        messages.receive(wire, most_bytes=1000)
+    with pytest.raises(MalformedMessage) as caught:
+        messages.receive(wire, most_bytes=2**20)
+    assert "description of a message takes" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,35 @@ def test_a_message_takes_its_bytes_from_the_room() -> None:
     messages.receive(wire, hold=taken.append)
     assert all(2**20 < n < 2**20 + 10_000 for n in taken)
     assert len(taken) == 2
+
+
+LARGE, SMALL = 100_000, 8  # bytes of an array that comes in parts, and of one that does not
+
+
+@pytest.mark.parametrize("most_bytes", [None, 20_000])
+@pytest.mark.parametrize("part", [0, LARGE + 1])
+def test_a_part_of_another_size_ends_its_message(part: int, most_bytes: int | None) -> None:
+    wire = Wire()
+    header = msgpack.packb([msgpack.packb(1), [["|u1", [LARGE]]]])
+    wire.write_with_metadata(record_batch(0), header)
+    for _ in range(2):
+        wire.write_batch(record_batch(part))
+    with pytest.raises(MalformedMessage, match="a part of an array has another size"):
+        messages.receive(wire, most_bytes=most_bytes)
+    assert len(wire.sent) == 1
+
+
+@pytest.mark.parametrize("size", [0, SMALL - 1, SMALL + 1, 2**20])
+def test_small_arrays_of_another_size_are_refused(size: int) -> None:
+    wire = Wire()
+    header = msgpack.packb([msgpack.packb(1), [["|u1", [SMALL]]]])
+    wire.write_with_metadata(record_batch(size), header)
+    with pytest.raises(MalformedMessage):
+        messages.receive(wire)
+
+
+def record_batch(size: int) -> Any:
+    return pa.record_batch([pa.array(np.zeros(size, np.uint8))], schema=SCHEMA)
 
 
 def test_many_keys_of_one_hash_are_refused() -> None:

@@ -90,6 +90,23 @@ def test_each_call_answers_as_the_buffer(twins: tuple[Any, Any]) -> None:
                 assert_same(getattr(found, attribute), getattr(wanted, attribute))
 
 
+def test_rows_with_and_without_an_env_and_a_priority_may_take_turns(tmp_path: Path) -> None:
+    made = [PrioritizedReplayBuffer(200, path=tmp_path / name) for name in ("a", "b")]
+    with served(made[0]) as replay, made[1] as twin:
+        for one in (replay, twin):
+            for i in range(100):
+                given: dict[str, Any] = {}
+                if i % 3:
+                    given["env"] = i % 2
+                if i % 5 < 3:
+                    given["priority"] = float(i)
+                one.push([float(i)], i, 1.0, [0.0], i % 10 > 7, **given)
+            one.flush()
+        assert_same(replay.get(range(100)), twin.get(range(100)))
+        assert_same(replay.priorities(range(100)), twin.priorities(range(100)))
+        assert_same([*replay.episodes()], [*twin.episodes()])
+
+
 def test_marks_and_rewinds_are_those_of_the_buffer(tmp_path: Path) -> None:
     buffer = diskreplay.ReplayBuffer(100, path=tmp_path / "b", seed=1, keep_rows=50)
     with served(buffer) as replay:

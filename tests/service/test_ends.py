@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from service_process import PATIENCE, make_store, serving
 
 import diskreplay
 from diskreplay import ClosedError, RateLimitError, ServiceError
+from diskreplay.service.limits import Limits
 from diskreplay.service.server import ReplayServer
 
 LOCAL = "grpc://127.0.0.1:0"
@@ -100,6 +102,26 @@ def test_rows_wait_for_a_server_whose_replay_was_closed_before_it(tmp_path: Path
             replay.flush()
             assert again.count == replay.count == 3
             replay.close()
+
+
+def test_refused_rows_of_a_client_that_is_gone_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda told: errors.append(str(told.exc_value)))
+    before = set(threading.enumerate())
+    with (
+        diskreplay.ReplayBuffer(capacity=100) as buffer,
+        ReplayServer({"b": buffer}, limits=Limits(rows=10)) as server,
+    ):
+        replay = diskreplay.connect(server.url)
+        replay.push(**row(0))
+        replay.extend(**columns(1, 20))
+        made = set(threading.enumerate()) - before
+        [thread] = [one for one in made if one.name == "diskreplay push"]
+        del replay
+        gc.collect()
+        thread.join(PATIENCE)
+    [error] = errors
+    assert "the server refused 20 transitions" in error
 
 
 @pytest.mark.parametrize("call", ["flush", "push"])

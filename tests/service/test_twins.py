@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("pyarrow.flight")
 pytest.importorskip("prometheus_client")
 
-from common import columns
+from common import columns, row
 from served import served
 from test_messages import assert_same
 
@@ -214,6 +214,23 @@ def test_rows_that_the_server_refuses_are_counted(tmp_path: Path) -> None:
             replay.flush()
         replay.flush()
         assert replay.count == 1
+        replay.push(0, 0, 1.0, [0.0, 0.0], False)
+        while replay._outbox.rows:
+            pass
+        with pytest.raises(diskreplay.SchemaError, match="the server refused 1 transition"):
+            replay.push(0, 0, 1.0, [0.0, 0.0], False)
+        replay.flush()
+        assert replay.count == 1
+
+
+def test_rows_for_a_reader_are_refused(tmp_path: Path) -> None:
+    with diskreplay.ReplayBuffer(100, path=tmp_path / "b") as buffer:
+        buffer.extend(**columns(0, 10))
+    with served(diskreplay.open(tmp_path / "b", access="read")) as replay:
+        replay.push(**row(0))
+        with pytest.raises(diskreplay.ReadOnlyError, match="the server refused 1 transition"):
+            replay.flush()
+        assert replay.count == 10
 
 
 def test_rows_of_other_fields_than_the_store_has_are_refused(tmp_path: Path) -> None:

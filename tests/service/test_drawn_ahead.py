@@ -19,7 +19,7 @@ from service_process import PATIENCE
 from test_hostile_server import FACTS, odd
 
 import diskreplay
-from diskreplay import ClosedError, PrioritizedReplayBuffer, SampleError
+from diskreplay import ArgumentError, ClosedError, PrioritizedReplayBuffer, SampleError
 from diskreplay.service.messages import send
 
 
@@ -126,6 +126,29 @@ def test_a_rewind_drops_what_was_drawn_before(replay: Any) -> None:
         replay.rewind("step")
         for _ in range(5):
             assert max(next(batches).indices) < 20
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_closed_batches_give_none(prefetch: int, replay: Any) -> None:
+    replay.extend(**columns(0, 50))
+    replay.flush()
+    batches = replay.batches(8, prefetch=prefetch)
+    next(batches)
+    batches.close()
+    with pytest.raises(ClosedError, match="these batches are closed"):
+        next(batches)
+
+
+def test_batches_that_take_too_much_memory_are_refused_once_their_size_is_known(
+    replay: Any,
+) -> None:
+    with replay.batches(100, prefetch=2**40) as batches:
+        replay.extend(**columns(0, 50))
+        replay.flush()
+        with pytest.raises(ArgumentError, match="prefetch"):
+            next(batches)
+    with pytest.raises(ArgumentError, match="prefetch"):
+        replay.batches(100, prefetch=2**40)
 
 
 def test_an_error_of_prepare_belongs_to_its_batch(replay: Any) -> None:

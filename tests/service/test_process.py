@@ -207,7 +207,8 @@ def test_what_cannot_be_served_is_told_in_a_sentence(store: Path, tmp_path: Path
     assert "other machines" in refused(store, "--listen", "grpc://0.0.0.0:0")
     assert "give both --tls-cert and --tls-key" in refused(store, "--tls-cert", __file__)
     assert "URL of a server must be" in refused(store, "--listen", "http://127.0.0.1:0")
-    assert "HOST:PORT" in refused(store, "--metrics", "9100")
+    for address in ("9100", "127.0.0.1:65536"):
+        assert "HOST:PORT" in refused(store, "--metrics", address)
     assert "64 letters" in refused(f"a b={store}")
     assert "none" in refused(tmp_path / "none")
     tokens = tmp_path / "tokens"
@@ -265,6 +266,16 @@ def test_figures_and_health_tell_what_is_served(store: Path, log: Path) -> None:
         'diskreplay_seconds_count{what="sample"} 1.0',
     ):
         assert line in lines, lines
+
+
+@pytest.mark.parametrize(("host", "warnings"), [("127.0.0.1", 0), ("0.0.0.0", 1)])
+def test_figures_that_other_machines_can_read_are_warned_of(
+    host: str, warnings: int, store: Path, log: Path
+) -> None:
+    with serving(store, "--listen", LOCAL, "--metrics", f"{host}:0", log=log) as service:
+        told = [entry["warning"] for entry in service.logged if entry["event"] == "warning"]
+    assert len(told) == warnings
+    assert all("other machines can read the figures at --metrics" in text for text in told)
 
 
 def test_a_client_of_a_server_that_is_gone_is_told(store: Path, log: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("pyarrow.flight")
 pytest.importorskip("prometheus_client")
 
-from common import columns, row
+from common import columns, row, run_python
 from served import served
 from test_messages import assert_same
 
@@ -88,6 +88,37 @@ def test_each_call_answers_as_the_buffer(twins: tuple[Any, Any]) -> None:
         for attribute in ("indices", "largest_weight"):
             if hasattr(wanted, attribute) and not isinstance(wanted, list | dict):
                 assert_same(getattr(found, attribute), getattr(wanted, attribute))
+
+
+def test_the_indices_of_an_earlier_batch_are_filled_again(tmp_path: Path) -> None:
+    with served(diskreplay.ReplayBuffer(100, path=tmp_path / "b", seed=1)) as replay:
+        replay.extend(**columns(0, 50))
+        replay.flush()
+        batch = replay.sample(16)
+        indices, before = batch.indices, batch.indices.tolist()
+        assert replay.sample(16, out=batch) is batch
+        assert batch.indices is indices
+        assert indices.tolist() != before
+
+
+def test_a_clear_and_a_flush_come_after_what_was_pushed_and_changed(tmp_path: Path) -> None:
+    buffer = PrioritizedReplayBuffer(100, path=tmp_path / "b", commit_interval=1e9)
+    with served(buffer) as replay:
+        replay.push(**row(0))
+        replay.push(**row(1))
+        replay.clear()
+        replay.flush()
+        assert (len(replay), replay.count) == (0, 2)
+        replay.push(**row(2))
+        replay.flush()
+        replay.update_priorities([2], [7.0])
+        replay.flush()
+        code = """
+            import sys, diskreplay
+            with diskreplay.open(sys.argv[1], access="read") as reader:
+                print(reader.priorities([2]).tolist())
+        """
+        assert run_python(code, tmp_path / "b").stdout == "[7.0]\n"
 
 
 def test_rows_with_and_without_an_env_and_a_priority_may_take_turns(tmp_path: Path) -> None:

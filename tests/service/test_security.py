@@ -200,7 +200,7 @@ ODD_REQUESTS: list[Any] = [
     ["sample", [3], {"n_step": 1 << 40}],
     ["sample", [float("nan")], {}],
     ["sample", ["3"], {}],
-    ["sample", [4], {"frames": True, "readers": 8}],
+    ["sample", [4], {"frames": True, "prefetch": 1, "readers": 1}],
     ["sample", [4], {"frames": True, "prefetch": 1 << 40}],
     ["get", [[[1], [2, 3]]], {}],
     ["get", [[1], {"a": 1}], {}],

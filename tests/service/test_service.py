@@ -111,6 +111,18 @@ def test_small_values_that_vary_in_size_count_with_their_description(
         assert server.served("").groups.stored == 2
 
 
+def test_a_batch_of_too_many_bytes_is_refused() -> None:
+    with (
+        ReplayBuffer(capacity=10) as buffer,
+        ReplayServer({"a": buffer}, limits=Limits(message_bytes=100_000)) as server,
+        diskreplay.connect(server.url) as replay,
+    ):
+        buffer.push(np.zeros(10_000, np.uint8), 0, 0.0, np.zeros(10_000, np.uint8), False)
+        assert len(replay.get([0] * 4).states) == 4
+        with pytest.raises(ArgumentError, match=r"at most 100 kB \(found 1.*--max-message-bytes"):
+            replay.get([0] * 5)
+
+
 def test_rows_are_sent_in_groups_that_the_server_takes() -> None:
     with (
         ReplayBuffer(capacity=100) as buffer,

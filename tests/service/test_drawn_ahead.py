@@ -53,6 +53,23 @@ def test_draws_after_those_of_others_are_not_taken_back(replay: Any) -> None:
         assert replay.frame == 6
 
 
+def test_a_stream_takes_back_no_draws_but_its_last(replay: Any) -> None:
+    replay.extend(**columns(0, 50))
+    replay.flush()
+    with diskreplay.connect(replay._connection.url) as other:
+        one, two = (client._connection.new_channel() for client in (replay, other))
+        for channel in (one, two, one):
+            channel.call("sample", 8)
+        for n in (2, 3, 100):
+            one.call("take_back", n)
+            assert replay.frame == 3
+        two.call("take_back", 1)
+        assert replay.frame == 3
+        for _ in range(2):
+            one.call("take_back", 1)
+            assert replay.frame == 2
+
+
 def test_a_close_of_the_client_takes_draws_back(replay: Any) -> None:
     replay.extend(**columns(0, 50))
     replay.flush()

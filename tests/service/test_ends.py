@@ -76,7 +76,9 @@ def test_a_forked_child_ends_while_rows_of_its_parent_wait(end: str, tmp_path: P
         print(status)
     """
     with serving(make_store(tmp_path / "a"), "--listen", LOCAL, log=tmp_path / "log") as service:
-        assert run_python(code, service.url, str(service.process.pid), end).stdout == "0\n"
+        ended = run_python(code, service.url, str(service.process.pid), end)
+        assert ended.stdout == "0\n"
+        assert "Traceback" not in ended.stderr
         with diskreplay.connect(service.url) as replay:
             assert replay.count == 3
 

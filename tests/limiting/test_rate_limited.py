@@ -113,6 +113,8 @@ def test_what_waits_goes_on_after_an_error_of_others(path: Path, begin: Begin) -
         waiting = begin(replay, "sample", lambda: replay.sample(4).rewards.size)
         with pytest.raises(SchemaError):
             replay.push(**{**row(9), "reward": float("nan")})
+        with pytest.raises(SchemaError):
+            replay.extend(**{**columns(9, 1), "rewards": np.full(1, np.nan)})
         assert (counts(replay), waiting.done()) == ((9, 0), False)
         replay.push(**row(9))
         assert waiting.result(30) == 4
@@ -125,6 +127,10 @@ def test_close_ends_what_waits(path: Path, begin: Begin) -> None:
     replay = limited(path, timeout=None)
     replay.extend(**columns(0, 9))
     samples = [begin(replay, "sample", lambda: replay.sample(4)) for _ in range(3)]
+    replay.end_waits()
+    with pytest.raises(ClosedError, match="is closed: open it again"):
+        replay.push(**row(9))
+    assert len(replay) == 9
     replay.close()
     for waiting in samples:
         with pytest.raises(ClosedError, match="is closed: open it again"):

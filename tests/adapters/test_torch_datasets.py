@@ -19,6 +19,7 @@ from diskreplay import ArgumentError, LockedError, NotLiveError, PrioritizedRepl
 
 torch = pytest.importorskip("torch")
 adapter = importlib.import_module("diskreplay.adapters.torch")
+FewBatches = importlib.import_module("few_batches").FewBatches
 TransitionDataset, BatchDataset = adapter.TransitionDataset, adapter.BatchDataset
 DataLoader = torch.utils.data.DataLoader
 
@@ -80,7 +81,8 @@ def test_workers_read_beside_the_open_buffer(method: str, store: Path) -> None:
         batches = list(loader_of(TransitionDataset(buffer), 2, method, batch_size=100))
         found = [number for batch in batches for number in numbers_of(arrays_of(batch))]
         assert found == list(range(N))
-        drawn = first_batches(BatchDataset(store, 8, seed=1), 4, 2, method)
+        few = FewBatches(BatchDataset(store, 8, seed=1), 2)
+        drawn = first_batches(few, 5, 2, method)  # and the end, after four
         assert buffer.frame == 0
         with pytest.raises(LockedError, match="open in this process already"):
             next(iter(BatchDataset(store, 8)))
@@ -168,11 +170,10 @@ def test_without_a_seed_streams_follow_the_generator_of_torch(
 def test_workers_that_stay_draw_other_batches_in_each_iteration(store: Path) -> None:
     torch.manual_seed(3)
     options = {"num_workers": 2, "multiprocessing_context": "spawn", "persistent_workers": True}
-    loader = DataLoader(BatchDataset(store, 8), batch_size=None, **options)
+    loader = DataLoader(FewBatches(BatchDataset(store, 8), 2), batch_size=None, **options)
     drawn = set()
     for _ in range(3):
-        batches = iter(loader)
-        drawn |= {tuple(next(batches).indices.tolist()) for _ in range(4)}
+        drawn |= {tuple(batch.indices.tolist()) for batch in loader}
     assert len(drawn) == 12
 
 
